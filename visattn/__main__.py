@@ -1,0 +1,107 @@
+"""`visattn fit|validate|test|predict --config configs/….yaml`: the LightningCLI, with a sentence for what went wrong."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from visattn.allocator import keep_freed_memory
+from visattn.callbacks import PredictionWriter, Throughput
+from visattn.errors import InputError
+from visattn.features import FeatureCache
+
+
+class CLI(LightningCLI):
+    """The models' and the data's constructors are the options; data tells the model what its outputs and inputs are."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output", default="runs/visattn", help="folder of this run's checkpoints, logs, predictions")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {"checkpoint.save_last": True, "checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
+        )
+        parser.link_arguments("output", "checkpoint.dirpath")
+        parser.add_argument(
+            "--features",
+            type=str | None,
+            default=None,
+            help="folder in which a captioner with a frozen encoder keeps its annotation vectors, computed once; "
+            "null encodes the images anew in every epoch",
+        )
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.link_arguments("output", "predictions.directory")
+        for name in ("output_names", "image_size", "fit"):
+            parser.link_arguments("data", f"model.init_args.{name}", _attribute(name), apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        output = Path(config.output)
+        if self.subcommand == "fit" and not config.ckpt_path and (output / "last.ckpt").exists():
+            raise InputError(
+                f"{output} already holds a run: choose another --output, or continue it with --ckpt_path {output}/last.ckpt"
+            )
+        if config.get("ckpt_path") and not str(config.ckpt_path).isalpha() and not Path(config.ckpt_path).is_file():
+            raise InputError(f"there is no checkpoint {config.ckpt_path} (option --ckpt_path)")
+
+    def instantiate_trainer(self, **kwargs: object) -> object:
+        if features := self._get(self.config_init, "features"):
+            own = self._get(self.config_init, "trainer.callbacks") or []
+            kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), FeatureCache(features)]
+        if self._get(self.config_init, "trainer.logger") is None:
+            kwargs["logger"] = CSVLogger(self._get(self.config_init, "output"), name="logs")
+        return super().instantiate_trainer(**kwargs)
+
+
+def _attribute(name: str) -> Callable[[LightningDataModule], object]:
+    def get(data: LightningDataModule) -> object:
+        return getattr(data, name)
+
+    return get
+
+
+def run_cli(args: ArgsType = None) -> CLI:
+    """Run one subcommand, as the command line does, and hand back what it built.
+
+    Args:
+        args: the words of the command line after the program's name; None takes those of this process.
+
+    Raises:
+        InputError: where something that the user gave cannot be used.
+    """
+    keep_freed_memory()
+    return CLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=args,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "callbacks": [LearningRateMonitor("step"), Throughput()],
+            "log_every_n_steps": 20,
+            "gradient_clip_val": 1.0,
+            "num_sanity_val_steps": 0,
+        },
+    )
+
+
+def main(args: ArgsType = None) -> int:
+    """The program: 0 when all went well, 2 after a sentence that says what the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run_cli(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The contract of every spatial attention: what it is given, what it returns.
+
+Axis letters: B captions, L places, H × W = L the grid of places, D the size of an annotation vector, A the size in which
+keys and query are compared, Q the size of the query.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Memory(NamedTuple):
+    """What is attended to, prepared once per image.
+
+    Attributes:
+        values: (B, L, D) annotation vectors.
+        keys: (B, L, A) what the query is compared with; projected here, never inside a step.
+        grid: (H, W) with H * W == L; L itself tells nothing about the shape.
+        mask: (B, L) bool, True where a place may be attended, or None where all may.
+    """
+
+    values: Tensor
+    keys: Tensor
+    grid: tuple[int, int]
+    mask: Tensor | None = None
+
+    def rows(self, index: Tensor) -> "Memory":
+        """The memories of `index` (N,), a row of this one for each: one image under several captions or beams."""
+        mask = None if self.mask is None else self.mask[index]
+        return Memory(self.values[index], self.keys[index], self.grid, mask)
+
+
+class Glimpse(NamedTuple):
+    """What one act of attention saw. `stack` puts a time axis behind B.
+
+    Attributes:
+        context: (B, D) the expected or the drawn annotation vector.
+        weights: (B, L) the distribution over places, α; float32 whatever the precision of the rest.
+        focus: (B, L) what really multiplied the values: α when soft, one-hot where a place was drawn.
+        log_prob: (B,) log-probability of what was drawn; 0 where nothing was.
+    """
+
+    context: Tensor
+    weights: Tensor
+    focus: Tensor
+    log_prob: Tensor
+
+    @staticmethod
+    def stack(glimpses: "list[Glimpse]") -> "Glimpse":
+        """Glimpses of T steps as one: (B, T, D), (B, T, L), (B, T, L), (B, T)."""
+        return Glimpse(*(torch.stack(part, dim=1) for part in zip(*glimpses, strict=True)))
+
+
+class SpatialAttention(nn.Module):
+    """A mechanism that looks at a grid of annotation vectors, guided by a query.
+
+    Subclasses define `keys` and `forward`. Constructors take the sizes of the query (Q) and of the values (D) first; a
+    decoder supplies them, everything else comes from the configuration.
+    """
+
+    def keys(self, values: Tensor) -> Tensor:
+        """(B, L, D) annotation vectors to (B, L, A) keys."""
+        raise NotImplementedError
+
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
+        """Do once all that depends on the image alone.
+
+        Args:
+            values: (B, L, D) annotation vectors.
+            grid: (H, W) of the places.
+            mask: (B, L) bool, True where a place may be attended; every row needs at least one.
+
+        Raises:
+            ValueError: where the grid does not have L places.
+        """
+        if grid[0] * grid[1] != values.shape[1]:
+            raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
+        return Memory(values, self.keys(values), grid, mask)
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        """Attend once. `query` (B, Q) is the decoder's state, `t` the number of the step, from 0."""
+        raise NotImplementedError

@@ -1,0 +1,161 @@
+"""The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from visattn.attention import Memory
+from visattn.data.batch import CaptionBatch
+from visattn.decoding import Caption, captions, decode
+from visattn.geometry import Fit
+from visattn.metrics import caption_scores, grounding
+from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
+from visattn.objectives import CaptionLoss, CaptionLosses
+from visattn.optimization import Optimization
+from visattn.vocabulary import Vocabulary
+
+POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: the 15 pixels of Zhang 2016 at his 224
+
+
+class Captioner(LightningModule):
+    """An encoder, and a decoder with attention.
+
+    Validation and test generate captions freely and score those; `val/CIDEr-D` is what checkpoints are to be chosen by.
+    Grounding is scored too where the data knows which words name something in the image, and where that is.
+
+    Args:
+        output_names: the vocabulary, special tokens first; the command line takes it from the data.
+        image_size: (h, w) of the input in pixels; likewise.
+        fit: how an image was made that size; likewise.
+        encoder: the backbone.
+        decoder: makes the decoder from the sizes of vocabulary and annotation vectors.
+        loss: what is minimised.
+        optimization: how.
+        max_length: of a generated caption, in words.
+    """
+
+    def __init__(
+        self,
+        output_names: list[str],
+        image_size: tuple[int, int],
+        fit: Fit,
+        encoder: Encoder,
+        decoder: Callable[[int, int], Decoder] = LSTMDecoder,
+        loss: CaptionLoss | None = None,
+        optimization: Optimization | None = None,
+        max_length: int = 20,
+    ) -> None:
+        super().__init__()
+        with warnings.catch_warnings():  # the command line hands over the parts' configuration, not the modules
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters()
+        self.vocabulary = Vocabulary(output_names)
+        self.image_size, self.fit = tuple(image_size), fit
+        self.encoder = encoder
+        self.decoder = decoder(len(self.vocabulary), encoder.size)
+        self.loss = loss or CaptionLoss()
+        self.optimization = optimization or Optimization()
+        self.max_length = max_length
+        self._generated: dict[str, Caption] = {}
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            self.encoder.load_weights()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optimization.configure(self)
+
+    def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:
+        """Annotation vectors (N, L, D) of a batch's images, and their grid."""
+        if batch.features is not None:
+            return Annotations(batch.features.flatten(1, 2).float(), tuple(batch.features.shape[1:3]))
+        if self.encoder.frozen:
+            with torch.no_grad():
+                return self.encoder(batch.images)
+        return self.encoder(batch.images)
+
+    def remember(self, batch: CaptionBatch) -> Memory:
+        """The memory of a batch's images, N rows."""
+        return self.decoder.prepare(*self.encode(batch))
+
+    def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
+        losses = self._losses(self.remember(batch), batch)
+        tokens = int((batch.tokens[:, 1:] != 0).sum())
+        self.log("train/loss", losses.loss, prog_bar=True, batch_size=tokens)
+        self.log("train/cross_entropy", losses.cross_entropy, batch_size=tokens)
+        self.log("train/doubly_stochastic", losses.doubly_stochastic, batch_size=tokens)
+        self.log("train/accuracy", losses.accuracy, batch_size=tokens)
+        return losses.loss
+
+    def validation_step(self, batch: CaptionBatch, index: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: CaptionBatch, index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: CaptionBatch, index: int) -> list[dict[str, Any]]:
+        generated = self._generate(self.remember(batch))
+        return [
+            {"id": name, "caption": " ".join(caption.words), "words": caption.words, "log_prob": caption.log_prob}
+            for name, caption in zip(batch.ids, generated, strict=True)
+        ]
+
+    def on_validation_epoch_start(self) -> None:
+        self._generated = {}
+
+    def on_test_epoch_start(self) -> None:
+        self._generated = {}
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    @torch.inference_mode()
+    def caption(self, images: Tensor) -> list[Caption]:
+        """Caption images (N, 3, h, w) uint8 of the module's `image_size`, on its own device."""
+        return self._generate(self.decoder.prepare(*self.encoder(images.to(self.device))))
+
+    def _generate(self, memory: Memory) -> list[Caption]:
+        decoded = decode(self.decoder, memory, max_length=self.max_length)
+        return captions(decoded, self.vocabulary, memory.grid)
+
+    def _losses(self, memory: Memory, batch: CaptionBatch) -> CaptionLosses:
+        """The objective of a batch's captions, each with the memory of its image."""
+        alone = len(batch.owner) == len(batch.ids) and bool((batch.owner.diff() == 1).all())
+        memory = memory if alone else memory.rows(batch.owner)
+        logits, glimpses = self.decoder(memory, batch.tokens[:, :-1])
+        return self.loss(logits, glimpses, batch.tokens[:, 1:])
+
+    def _evaluate(self, batch: CaptionBatch, split: str) -> None:
+        memory = self.remember(batch)
+        losses = self._losses(memory, batch)
+        tokens = int((batch.tokens[:, 1:] != 0).sum())
+        self.log(f"{split}/loss", losses.loss, batch_size=tokens)
+        self.log(f"{split}/cross_entropy", losses.cross_entropy, batch_size=tokens)
+        self.log(f"{split}/teacher_forced_accuracy", losses.accuracy, batch_size=tokens)
+        self._generated |= zip(batch.ids, self._generate(memory), strict=True)
+
+    def _score(self, split: str) -> None:
+        data, generated = self.trainer.datamodule, self._generated
+        references = data.references(split)
+        scores = caption_scores(
+            {name: references[name] for name in generated}, {name: c.words for name, c in generated.items()}
+        )
+        self.log_dict({f"{split}/{name}": value for name, value in scores.corpus.items()})
+        if "CIDEr-D" in scores.corpus:
+            self.log(f"{split}/CIDEr-D", scores.corpus["CIDEr-D"], prog_bar=True)
+        maps, masks = [], []
+        for name, caption in generated.items():
+            maps += list(caption.weights)
+            masks += data.regions(name, caption.words)
+        found = grounding(maps, masks, tolerance=POINTING_TOLERANCE * min(self.image_size))
+        if found.words:
+            self.log_dict({f"{split}/grounding_{field}": float(value) for field, value in found._asdict().items()})
+        self.log(f"{split}/words", float(np.mean([len(caption.words) for caption in generated.values()])))

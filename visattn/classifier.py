@@ -1,0 +1,127 @@
+"""The image classifier as a LightningModule: glue between data, Vision Transformer, loss and accuracy."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchmetrics
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from visattn.data.batch import ImageBatch
+from visattn.explain import attention_rollout, class_token_map
+from visattn.geometry import Fit
+from visattn.models import Normalise, VisionTransformer
+from visattn.optimization import Optimization
+
+
+class Classification(NamedTuple):
+    """What a classifier says of an image, and where it looked.
+
+    Attributes:
+        probabilities: (classes,) sum to 1.
+        rollout: (H, W) attention rollout from the class token.
+        layers: (depth, heads, H, W) what the class token attends to in each layer and head.
+    """
+
+    probabilities: np.ndarray
+    rollout: np.ndarray
+    layers: np.ndarray
+
+
+class Classifier(LightningModule):
+    """A Vision Transformer with a cross-entropy.
+
+    Args:
+        output_names: the names of the classes; the command line takes them from the data.
+        image_size: (h, w) of the input in pixels; likewise.
+        fit: how an image is made that size; likewise.
+        model: makes the network from the number of classes and the image size.
+        optimization: how it is trained.
+        mean: of each channel, pixels in [0, 1].
+        std: likewise.
+        label_smoothing: share of the probability that is spread over all classes.
+        mixup: α of MixUp (Zhang 2017); 0 is without.
+        cutmix: α of CutMix (Yun 2019); 0 is without. With both, each batch gets one of them, by chance.
+    """
+
+    def __init__(
+        self,
+        output_names: list[str],
+        image_size: tuple[int, int],
+        fit: Fit,
+        model: Callable[[int, tuple[int, int]], VisionTransformer] = VisionTransformer,
+        optimization: Optimization | None = None,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.25, 0.25, 0.25),
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        classes = len(output_names)
+        self.class_names = list(output_names)
+        self.image_size, self.fit = tuple(image_size), fit
+        self.normalise = Normalise(mean, std)
+        self.model = model(classes, self.image_size)
+        self.optimization = optimization or Optimization()
+        self.label_smoothing = label_smoothing
+        mixes = [v2.MixUp(alpha=mixup, num_classes=classes)] if mixup else []
+        mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
+        self.mix = v2.RandomChoice(mixes) if mixes else None
+        self.accuracy = nn.ModuleDict(
+            {split: torchmetrics.classification.MulticlassAccuracy(classes, average="micro") for split in ("val", "test")}
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optimization.configure(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 to logits (B, classes)."""
+        return self.model(self.normalise(images))
+
+    def training_step(self, batch: ImageBatch, index: int) -> Tensor:
+        images, labels = self.normalise(batch.images), batch.labels
+        if self.mix is not None:
+            images, labels = self.mix(images, labels)
+        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.images))
+        return loss
+
+    def validation_step(self, batch: ImageBatch, index: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: ImageBatch, index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: ImageBatch, index: int) -> list[dict[str, Any]]:
+        probabilities = self(batch.images).float().softmax(dim=-1)
+        best, labels = probabilities.max(dim=-1)
+        return [
+            {"id": name, "class": self.class_names[label], "probability": probability}
+            for name, label, probability in zip(batch.ids, labels.tolist(), best.tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def classify(self, images: Tensor) -> list[Classification]:
+        """Classify images (B, 3, h, w) uint8, on the module's own device, and say where it looked."""
+        pixels = self.normalise(images.to(self.device))
+        grid = self.model.grid_of(*images.shape[-2:])
+        maps = self.model.attention_maps(pixels)
+        parts = (
+            self.model(pixels).float().softmax(dim=-1),
+            class_token_map(attention_rollout(maps), grid),
+            class_token_map(maps, grid),
+        )
+        return [Classification(*row) for row in zip(*(part.cpu().numpy() for part in parts), strict=True)]
+
+    def _evaluate(self, batch: ImageBatch, split: str) -> None:
+        logits = self(batch.images)
+        accuracy = self.accuracy[split]
+        accuracy.update(logits, batch.labels)
+        self.log(f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch.images))
+        self.log(f"{split}/accuracy", accuracy, prog_bar=True, batch_size=len(batch.images))

@@ -1,0 +1,203 @@
+"""What every captioned data set shares: the vocabulary, the references, and how captions become batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from visattn.data.batch import CaptionBatch
+from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
+from visattn.errors import InputError
+from visattn.geometry import Geometry
+from visattn.vocabulary import PAD, Vocabulary
+
+
+class CaptionedImage(NamedTuple):
+    """An image and what people said about it.
+
+    Attributes:
+        id: its name, unique within the data set.
+        captions: tokenised words, uncut; at least one caption, each of at least one word.
+        path: the picture's file, where it has one.
+    """
+
+    id: str
+    captions: list[list[str]]
+    path: Path | None = None
+
+
+class Features(Protocol):
+    """Annotation vectors that were computed before, by image id.
+
+    Where it also has ``__getitems__(image_ids: list[str]) -> Tensor (N, h, w, D)``, a batch is one call of that.
+    """
+
+    def __getitem__(self, image_id: str) -> Tensor:
+        """(h, w, D) of one image."""
+        ...
+
+
+class CaptionData(BatchedData, ABC):
+    """Captioned images in batches of `CaptionBatch`.
+
+    Training batches hold (image, caption) pairs, each pair once an epoch, of nearly one length so that little is
+    padded; their order is a function of (seed, epoch). Evaluation batches hold `eval_batch_size` images, each once and
+    with all of its captions, in the order of `examples`.
+
+    Args:
+        batch_size: (image, caption) pairs of a training batch, for one process.
+        eval_batch_size: images of an evaluation batch.
+        max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
+        min_count: a word that occurs less often in the training captions is unknown.
+        workers: processes that load; 0 loads in the training process itself.
+        seed: of the order, and of what is held out.
+
+    Attributes:
+        features: None, or annotation vectors by image id; where set, batches carry them in place of images.
+    """
+
+    features: Features | None = None
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int = 32,
+        max_length: int = 20,
+        min_count: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, workers, seed)
+        for name, value in (("max_length", max_length), ("min_count", min_count)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+        self.max_length = max_length
+        self.min_count = min_count
+
+    @abstractmethod
+    def examples(self, split: Split) -> Sequence[CaptionedImage]:
+        """The images of a split, cached, always in one order; empty where the data set has no such split."""
+
+    @abstractmethod
+    def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
+        """The model's input, (3, h, w) uint8 of one size for all, and how it came from the original."""
+
+    def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
+        """Where each word of a caption is: a mask (h, w) over the input's pixels, or None where that is not known."""
+        return [None] * len(words)
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every word in the order of its id, special tokens first; from the training captions alone."""
+        captions = (caption for example in self._examples("train") for caption in example.captions)
+        return Vocabulary.build(captions, self.min_count).words
+
+    @property
+    def output_names(self) -> list[str]:
+        """What a model's outputs stand for: the vocabulary."""
+        return self.vocabulary
+
+    def references(self, split: Split) -> dict[str, list[list[str]]]:
+        """The uncut, tokenised captions of each image, by image id, for scoring.
+
+        Raises:
+            InputError: where the data set has no such split.
+        """
+        return {example.id: example.captions for example in self._examples(split)}
+
+    def train_dataloader(self) -> DataLoader:
+        """Pairs of the training split."""
+        return self.training_loader(_Pairs(self, "train"))
+
+    def val_dataloader(self) -> DataLoader:
+        """Images of the validation split with all their captions."""
+        return self.evaluation_loader(_Images(self, "val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """Images of the test split with all their captions."""
+        return self.evaluation_loader(_Images(self, "test"))
+
+    def predict_dataloader(self) -> DataLoader:
+        """Images of the test split, or of the validation split where the data set has no test split."""
+        return self.evaluation_loader(_Images(self, "test" if self.examples("test") else "val"))
+
+    def _examples(self, split: Split) -> Sequence[CaptionedImage]:
+        examples = self.examples(split)
+        if not examples:
+            raise InputError(f"{self.describe()} has no {split} split")
+        return examples
+
+    def describe(self) -> str:
+        """The data set's name in messages."""
+        return type(self).__name__
+
+
+class _Captions:
+    """The captions of a split as one matrix of ids, and batches of its rows."""
+
+    def __init__(self, data: CaptionData, split: Split) -> None:
+        self.data = data
+        self.split_examples = data._examples(split)
+        vocabulary = Vocabulary(data.vocabulary)
+        captions = [
+            vocabulary.encode(caption, data.max_length)
+            for example in self.split_examples
+            for caption in example.captions
+        ]
+        counts = [len(example.captions) for example in self.split_examples]
+        self.image = np.repeat(np.arange(len(counts)), counts)  # of each caption
+        self.first = np.concatenate([[0], np.cumsum(counts)])  # caption of each image
+        self.lengths = np.array([len(caption) for caption in captions])
+        # int32: half of the memory, and COCO has 600 000 captions
+        self.tokens = torch.full((len(captions), int(self.lengths.max())), PAD, dtype=torch.int32)
+        filled = torch.arange(self.tokens.shape[1]) < torch.from_numpy(self.lengths)[:, None]
+        self.tokens[filled] = torch.tensor([i for caption in captions for i in caption], dtype=torch.int32)
+
+    def batch(self, pairs: np.ndarray) -> CaptionBatch:
+        """The batch of these captions, by number; an image stands once."""
+        rows, owner = np.unique(self.image[pairs], return_inverse=True)
+        examples = [self.split_examples[row] for row in rows]
+        tokens = self.tokens[torch.from_numpy(pairs), : int(self.lengths[pairs].max())].long()
+        ids = [example.id for example in examples]
+        features = self.data.features
+        if features is None:
+            images = torch.stack([self.data.load(example)[0] for example in examples])
+        else:
+            images = None
+            whole = getattr(features, "__getitems__", None)
+            features = whole(ids) if whole else torch.stack([features[i] for i in ids])
+        return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids)
+
+
+class _Pairs(TrainingBatches[CaptionBatch]):
+    """Pairs of an image and one of its captions, in batches of nearly one length."""
+
+    def __init__(self, data: CaptionData, split: Split) -> None:
+        self.captions = _Captions(data, split)
+        super().__init__(len(self.captions.lengths), data.batch_size, data.seed)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        shuffled = rng.permutation(self.count)
+        return shuffled[np.argsort(self.captions.lengths[shuffled], kind="stable")]
+
+    def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:
+        return self.captions.batch(items)
+
+
+class _Images(EvaluationImages[CaptionBatch]):
+    """Images with all of their captions."""
+
+    def __init__(self, data: CaptionData, split: Split) -> None:
+        self.captions = _Captions(data, split)
+        super().__init__(len(self.captions.split_examples))
+
+    def __getitems__(self, images: Sequence[int]) -> CaptionBatch:
+        first = self.captions.first
+        pairs = np.concatenate([np.arange(first[i], first[i + 1]) for i in images])
+        return self.captions.batch(pairs)

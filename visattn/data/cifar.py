@@ -1,0 +1,140 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 60 000 images of 32×32 pixels."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from visattn.data.classification import ClassificationData, stratified_split
+from visattn.data.loading import Split
+from visattn.errors import InputError
+
+
+class CIFAR(ClassificationData):
+    """What the two have in common. The validation images are held out of the training set, never of the test set.
+
+    Args:
+        root: folder where torchvision finds the data set or puts it.
+        download: fetch it from the authors' site where it is not in `root`.
+        batch_size: images of a training batch, for one process.
+        eval_batch_size: images of an evaluation batch.
+        val_fraction: share of each class of the training set to hold out, chosen as a function of `seed`.
+        padding: how far a training image is shifted at most, in pixels; see `RandomCropFlip`.
+        flip: whether half of the training images are mirrored.
+        augmentation: further transforms for one training image (3, H, W) uint8 each, such as those of
+            `torchvision.transforms.v2`, in their order; slow ones are the reason to have `workers`.
+        workers: processes that load; 0 loads in the training process itself.
+        seed: of the order, the augmentation and what is held out.
+
+    Attributes:
+        mean: of each colour over the training set, in [0, 1]; for whoever normalises.
+        std: its standard deviation.
+
+    Raises:
+        InputError: where an option makes no sense; and, when the images are first needed, where they are not to be had.
+    """
+
+    source: ClassVar[type[datasets.CIFAR10]]
+    names: ClassVar[str]
+    mean: ClassVar[tuple[float, float, float]]
+    std: ClassVar[tuple[float, float, float]]
+
+    def __init__(
+        self,
+        root: Path,
+        download: bool = True,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        val_fraction: float = 0.1,
+        padding: int = 4,
+        flip: bool = True,
+        augmentation: list[v2.Transform] | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, padding, flip, augmentation, workers, seed)
+        if not 0 <= val_fraction < 1:
+            raise InputError(f"val_fraction is {val_fraction}; it must be at least 0 and less than 1")
+        self.root = Path(root)
+        self.download = download
+        self.val_fraction = val_fraction
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.names.split()
+
+    def prepare_data(self) -> None:
+        """Fetch what is not there; one process of a machine does so."""
+        if self.download:
+            self._open(train=True, download=True)
+
+    def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
+        images, labels, _ = self._test if split == "test" else self._train_val[split]
+        return images, labels
+
+    def ids(self, split: Split) -> list[str]:
+        """The file ("train" or "test") and the place in it; a validation image comes from the training file."""
+        *_, rows = self._test if split == "test" else self._train_val[split]
+        return [f"{'test' if split == 'test' else 'train'}-{row:05d}" for row in rows]
+
+    @cached_property
+    def _test(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        images, labels = self._read(train=False)
+        return torch.from_numpy(images), torch.from_numpy(labels), np.arange(len(labels))
+
+    @cached_property
+    def _train_val(self) -> dict[str, tuple[Tensor, Tensor, np.ndarray]]:
+        images, labels = self._read(train=True)
+        kept, held = stratified_split(labels, self.val_fraction, self.seed)
+        rows = np.concatenate([kept, held])  # one copy, the splits are its two ends
+        whole = torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]), rows
+        n = len(kept)
+        return {"train": tuple(part[:n] for part in whole), "val": tuple(part[n:] for part in whole)}
+
+    def _read(self, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3, 32, 32) uint8 and (N,) int64, in torchvision's order."""
+        data = self._open(train, download=False)
+        return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), np.array(data.targets, dtype=np.int64)
+
+    def _open(self, train: bool, download: bool) -> datasets.CIFAR10:
+        try:
+            return self.source(self.root, train, download=download)
+        except (RuntimeError, OSError) as error:
+            name = self.source.__name__
+            if download:
+                raise InputError(f"{name} could not be fetched into {self.root}: {error}") from error
+            raise InputError(
+                f"{self.root} does not hold {name} whole ({self.source.base_folder}): give its folder as root, "
+                "or let download be true"
+            ) from error
+
+
+class CIFAR10(CIFAR):
+    """CIFAR-10: 50 000 training and 10 000 test images of 10 classes; the arguments are those of `CIFAR`."""
+
+    source = datasets.CIFAR10
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+
+
+class CIFAR100(CIFAR):
+    """CIFAR-100: 50 000 training and 10 000 test images of 100 classes; the arguments are those of `CIFAR`."""
+
+    source = datasets.CIFAR100
+    names = (
+        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+        "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+        "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard "
+        "lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
+        "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark "
+        "shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone "
+        "television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+    )
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)

@@ -1,0 +1,163 @@
+"""What every labelled data set of small images shares: the whole set in memory, a batch is one fancy index."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from visattn.data.augment import RandomCropFlip
+from visattn.data.batch import ImageBatch
+from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
+from visattn.errors import InputError
+
+
+class ClassificationData(BatchedData, ABC):
+    """Labelled images in batches of `ImageBatch`.
+
+    Each training image is seen once an epoch; order and augmentation are functions of (seed, epoch), whatever the
+    number of workers. Evaluation batches hold the images as they are, in their order.
+
+    Args:
+        batch_size: images of a training batch, for one process.
+        eval_batch_size: images of an evaluation batch.
+        padding: how far a training image is shifted at most, in pixels; see `RandomCropFlip`.
+        flip: whether half of the training images are mirrored.
+        augmentation: further transforms for one training image (3, H, W) uint8 each, such as those of
+            `torchvision.transforms.v2`, in their order; slow ones are the reason to have `workers`.
+        workers: processes that load; 0 loads in the training process itself.
+        seed: of the order, the augmentation and what is held out.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        padding: int = 0,
+        flip: bool = False,
+        augmentation: list[v2.Transform] | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, workers, seed)
+        if padding < 0:
+            raise InputError(f"padding is {padding}; it must be at least 0")
+        self.padding = padding
+        self.flip = flip
+        self.augmentation = augmentation or []
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """The name of each label, in order; known without reading any data."""
+
+    @property
+    def output_names(self) -> list[str]:
+        """What a model's outputs stand for: the classes."""
+        return self.class_names
+
+    @abstractmethod
+    def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
+        """All images of a split, (N, 3, H, W) uint8, and their labels, (N,) int64; cached."""
+
+    def ids(self, split: Split) -> list[str]:
+        """The name of each image of a split."""
+        return [f"{split}-{i:05d}" for i in range(len(self.tensors(split)[1]))]
+
+    def train_dataloader(self) -> DataLoader:
+        """The training images, shuffled and augmented."""
+        return self.training_loader(_Training(self))
+
+    def val_dataloader(self) -> DataLoader:
+        """The images of the validation split."""
+        return self.evaluation_loader(_Images(self, "val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """The images of the test split."""
+        return self.evaluation_loader(_Images(self, "test"))
+
+    def predict_dataloader(self) -> DataLoader:
+        """The images of the test split."""
+        return self.test_dataloader()
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out the same share of every class.
+
+    Args:
+        labels: (N,) integers.
+        fraction: of each class to hold out, rounded to whole images.
+        seed: of the choice, which hangs on nothing else.
+
+    Returns:
+        The kept and the held-out places, both ascending.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held[members[: round(fraction * len(members))]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+class _Training(TrainingBatches[ImageBatch]):
+    """The training split in shuffled, augmented batches."""
+
+    def __init__(self, data: ClassificationData) -> None:
+        self.images, self.labels = _nonempty(data, "train")
+        self.ids = data.ids("train")
+        if data.padding >= min(self.images.shape[2:]):
+            raise InputError(
+                f"padding is {data.padding}; it must be less than the images' side, {self.images.shape[2]}"
+            )
+        self.crop_flip = RandomCropFlip(data.padding, data.flip) if data.padding or data.flip else None
+        self.augmentation = data.augmentation
+        super().__init__(len(self.labels), data.batch_size, data.seed)
+
+    def make(self, items: np.ndarray, name: BatchName) -> ImageBatch:
+        rows = torch.from_numpy(items)
+        images = self.images[rows]
+        generator = name.generator(self.seed)
+        if self.crop_flip:
+            images = self.crop_flip(images, generator)
+        if self.augmentation:
+            images = torch.stack(_transformed(images, self.augmentation, generator))
+        return ImageBatch(images, self.labels[rows], [self.ids[i] for i in items])
+
+
+def _transformed(images: Tensor, transforms: list[v2.Transform], generator: torch.Generator) -> list[Tensor]:
+    """Torchvision's transforms know the global random state alone: lend it to this batch, then put it back."""
+    out = []
+    before = torch.get_rng_state()
+    torch.set_rng_state(generator.get_state())
+    try:
+        for image in images:
+            for transform in transforms:
+                image = transform(image)
+            out.append(image)
+    finally:
+        torch.set_rng_state(before)
+    return out
+
+
+class _Images(EvaluationImages[ImageBatch]):
+    """A split as it is."""
+
+    def __init__(self, data: ClassificationData, split: Split) -> None:
+        self.images, self.labels = _nonempty(data, split)
+        self.ids = data.ids(split)
+        super().__init__(len(self.labels))
+
+    def __getitems__(self, images: Sequence[int]) -> ImageBatch:
+        rows = torch.as_tensor(images)
+        return ImageBatch(self.images[rows], self.labels[rows], [self.ids[i] for i in images])
+
+
+def _nonempty(data: ClassificationData, split: Split) -> tuple[Tensor, Tensor]:
+    images, labels = data.tensors(split)
+    if not len(labels):
+        raise InputError(f"{type(data).__name__} has no images in its {split} split; check val_fraction")
+    return images, labels

@@ -1,0 +1,320 @@
+"""Generated scenes of coloured shapes, with captions from a grammar and a mask for every word that names something.
+
+The embedded data set: nothing to download, any size of picture, and the truth about each word's place is known, so
+that attention can be scored. A scene is a function of (seed, split, index) alone.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from visattn.data.captions import CaptionData, CaptionedImage
+from visattn.data.classification import ClassificationData
+from visattn.data.images import to_tensor
+from visattn.data.loading import Split
+from visattn.errors import InputError
+from visattn.geometry import Fit, Geometry
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
+COLOURS = {
+    "red": (214, 48, 49),
+    "orange": (240, 140, 32),
+    "yellow": (246, 211, 62),
+    "green": (46, 160, 88),
+    "blue": (48, 106, 216),
+    "purple": (138, 72, 178),
+}
+SIZES = {"small": (0.09, 0.115), "large": (0.17, 0.21)}  # radius, as a share of the picture's side
+RELATIONS = ("left of", "right of", "above", "below")
+
+_SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+_SUPERSAMPLING = 4
+
+
+class Thing(NamedTuple):
+    """One shape; centre and radius as shares of the picture's side, from the upper left."""
+
+    shape: str
+    colour: str
+    size: str
+    y: float
+    x: float
+    radius: float
+
+    def outline(self) -> np.ndarray:
+        """(N, 2) corners (y, x) of the shape, as shares of the picture's side."""
+        return np.array([self.y, self.x]) + self.radius * _unit_outline(self.shape)
+
+    def fits(self, words: Sequence[str]) -> bool:
+        """Whether all of these words are true of it."""
+        return all(word in (self.shape, self.colour, self.size) for word in words)
+
+
+class Scene(NamedTuple):
+    """One to three things that do not touch, on a plain ground; no two share both shape and colour."""
+
+    things: tuple[Thing, ...]
+    ground: int  # brightness of the background's centre, 0 to 255
+
+    def picture(self, side: int) -> Image.Image:
+        """The scene as an antialiased RGB picture of `side` × `side` pixels."""
+        fine = side * _SUPERSAMPLING
+        picture = _background(side, self.ground).resize((fine, fine), Image.Resampling.NEAREST)
+        draw = ImageDraw.Draw(picture)
+        for thing in self.things:
+            draw.polygon([(x * fine, y * fine) for y, x in thing.outline()], fill=COLOURS[thing.colour])
+        return picture.resize((side, side), Image.Resampling.BOX)
+
+    def mask(self, things: Sequence[Thing], side: int) -> np.ndarray:
+        """(side, side) bool, True where any of these things is."""
+        mask = Image.new("1", (side, side))
+        draw = ImageDraw.Draw(mask)
+        for thing in things:
+            draw.polygon([(x * side - 0.5, y * side - 0.5) for y, x in thing.outline()], fill=1)
+        return np.asarray(mask)
+
+    def referents(self, words: Sequence[str]) -> list[tuple[Thing, ...]]:
+        """The things that each word of a caption names; empty where it names none, or none that is there.
+
+        A noun phrase is a run of size and colour words with a shape at its end. All of its words name the things that
+        fit the whole phrase: in "a red circle above a blue circle" the first "circle" is the red one.
+        """
+        named: list[tuple[Thing, ...]] = [()] * len(words)
+        start = None
+        for i, word in enumerate(words):
+            if word in SIZES or word in COLOURS or word in SHAPES:
+                start = i if start is None else start
+                if word in SHAPES:
+                    phrase = slice(start, i + 1)
+                    things = tuple(thing for thing in self.things if thing.fits(words[phrase]))
+                    named[phrase] = [things] * (i + 1 - start)
+                    start = None
+            else:
+                start = None
+        return named
+
+    def caption(self, rng: np.random.Generator) -> list[str]:
+        """One of the grammar's true captions."""
+        order = rng.permutation(len(self.things))
+        names = [self._name(self.things[i], sized=rng.random() < 0.5) for i in order]
+        if len(names) == 1:
+            opening = ("", "there is ")[rng.integers(2)]
+            return f"{opening}{names[0]}".split()
+        relation = _relation(self.things[order[0]], self.things[order[1]])
+        end = f" and {names[2]}" if len(names) == 3 else ""
+        return f"{names[0]} {relation} {names[1]}{end}".split()
+
+    @staticmethod
+    def _name(thing: Thing, sized: bool) -> str:
+        name = f"{thing.size} {thing.colour} {thing.shape}" if sized else f"{thing.colour} {thing.shape}"
+        return f"an {name}" if name.startswith("o") else f"a {name}"
+
+
+def make_scene(rng: np.random.Generator, count: int, sizes: Sequence[str] | None = None) -> Scene:
+    """Draw a scene of `count` things; of the given sizes, in order, or of any."""
+    kinds = rng.choice(len(SHAPES) * len(COLOURS), size=count, replace=False)
+    while True:
+        things: list[Thing] = []
+        for i, kind in enumerate(kinds):
+            size = sizes[i] if sizes else tuple(SIZES)[rng.integers(len(SIZES))]
+            radius = rng.uniform(*SIZES[size])
+            y, x = rng.uniform(radius + 0.02, 1 - radius - 0.02, size=2)
+            colour = tuple(COLOURS)[kind // len(SHAPES)]
+            thing = Thing(SHAPES[kind % len(SHAPES)], colour, size, float(y), float(x), float(radius))
+            if all(_apart(thing, other) for other in things):
+                things.append(thing)
+        if len(things) == count:
+            return Scene(tuple(things), int(rng.integers(205, 246)))
+
+
+def _apart(a: Thing, b: Thing) -> bool:
+    """Neither touching, nor so diagonal to each other that the relation between them would be a matter of taste."""
+    dy, dx = abs(a.y - b.y), abs(a.x - b.x)
+    return max(dy, dx) > a.radius + b.radius + 0.03 and max(dy, dx) > 1.3 * min(dy, dx)
+
+
+def _relation(a: Thing, b: Thing) -> str:
+    if abs(a.x - b.x) > abs(a.y - b.y):
+        return "left of" if a.x < b.x else "right of"
+    return "above" if a.y < b.y else "below"
+
+
+@cache
+def _unit_outline(shape: str) -> np.ndarray:
+    """(N, 2) corners (y, x) of a shape within the unit circle, of about equal weight to the eye."""
+
+    def ring(corners: int, turn: float, radii: Sequence[float] = (1.0,)) -> np.ndarray:
+        angle = np.arange(corners) * 2 * np.pi / corners + turn
+        radius = np.resize(radii, corners)
+        return np.stack([-radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+    outlines: dict[str, Callable[[], np.ndarray]] = {
+        "circle": lambda: 0.92 * ring(64, 0.0),
+        "square": lambda: 1.16 * ring(4, np.pi / 4),
+        "triangle": lambda: 1.08 * ring(3, 0.0) + np.array([0.18, 0.0]),
+        "star": lambda: 1.1 * ring(10, 0.0, (1.0, 0.42)),
+        "cross": lambda: _cross(0.98, 0.34),
+        "diamond": lambda: ring(4, 0.0) * np.array([1.1, 0.72]),
+    }
+    return outlines[shape]()
+
+
+def _cross(long: float, short: float) -> np.ndarray:
+    arm = [(-long, -short), (-long, short), (-short, short)]
+    turns = [np.array([[0, 1], [-1, 0]])] * 3
+    corners = [np.array(arm)]
+    for turn in turns:
+        corners.append(corners[-1] @ turn.T)
+    return np.concatenate(corners)
+
+
+@cache
+def _vignette(side: int) -> np.ndarray:
+    axis = np.linspace(-1, 1, side)
+    return axis[:, None] ** 2 + axis[None, :] ** 2
+
+
+def _background(side: int, ground: int) -> Image.Image:
+    """A warm light grey that darkens a little towards the corners, so that plain ground differs from place to place."""
+    light = ground - 14 * _vignette(side)
+    return Image.fromarray(np.stack([light, light - 3, light - 9], axis=-1).clip(0, 255).astype(np.uint8))
+
+
+class ShapesCaptions(CaptionData):
+    """Scenes of one to three shapes, five captions each.
+
+    Args:
+        train_size: scenes to train on.
+        val_size: scenes to validate on; of other random numbers than the training's.
+        test_size: likewise.
+        image_size: (h, w) of the pictures, h = w, in pixels.
+        batch_size: see `CaptionData`.
+        eval_batch_size: see `CaptionData`.
+        max_length: see `CaptionData`.
+        min_count: see `CaptionData`.
+        workers: see `CaptionData`.
+        seed: see `CaptionData`; also of the scenes.
+
+    Raises:
+        InputError: where the pictures are not square.
+    """
+
+    fit: Fit = "squash"
+    captions_per_image = 5
+
+    def __init__(
+        self,
+        train_size: int = 4000,
+        val_size: int = 250,
+        test_size: int = 500,
+        image_size: tuple[int, int] = (64, 64),
+        batch_size: int = 64,
+        eval_batch_size: int = 64,
+        max_length: int = 20,
+        min_count: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, max_length, min_count, workers, seed)
+        self.image_size = _square(image_size)
+        self.sizes: dict[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
+        self._examples_of: dict[Split, list[CaptionedImage]] = {}
+        self._pictures: dict[str, Tensor] = {}
+
+    def scene(self, image_id: str) -> Scene:
+        """The scene with the id "split-index"."""
+        rng = self._rng(image_id)
+        return make_scene(rng, count=int(rng.integers(1, 4)))
+
+    def examples(self, split: Split) -> list[CaptionedImage]:
+        if split not in self._examples_of:
+            self._examples_of[split] = [self._example(f"{split}-{i}") for i in range(self.sizes[split])]
+        return self._examples_of[split]
+
+    def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
+        if example.id not in self._pictures:
+            self._pictures[example.id] = to_tensor(self.scene(example.id).picture(self.image_size[0]))
+        return self._pictures[example.id], Geometry.identity(self.image_size)
+
+    def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
+        scene = self.scene(image_id)
+        return [scene.mask(things, self.image_size[0]) if things else None for things in scene.referents(words)]
+
+    def _rng(self, image_id: str, stream: int = 0) -> np.random.Generator:
+        split, index = image_id.split("-")
+        return np.random.default_rng([self.seed, _SPLITS[split], int(index), stream])
+
+    def _example(self, image_id: str) -> CaptionedImage:
+        scene, rng = self.scene(image_id), self._rng(image_id, stream=1)
+        return CaptionedImage(image_id, [scene.caption(rng) for _ in range(self.captions_per_image)])
+
+
+class ShapesClasses(ClassificationData):
+    """Scenes of one large and two small things; the class is the shape of the large one, wherever it is.
+
+    Args:
+        train_size: scenes to train on; every class is equally frequent in each split, up to one.
+        val_size: scenes to validate on.
+        test_size: scenes to test on.
+        image_size: (h, w) of the pictures, h = w, in pixels.
+        batch_size: see `ClassificationData`.
+        eval_batch_size: see `ClassificationData`.
+        workers: see `ClassificationData`.
+        seed: see `ClassificationData`; also of the scenes.
+
+    Raises:
+        InputError: where the pictures are not square.
+    """
+
+    fit: Fit = "squash"
+
+    def __init__(
+        self,
+        train_size: int = 6000,
+        val_size: int = 500,
+        test_size: int = 500,
+        image_size: tuple[int, int] = (64, 64),
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, padding=4, flip=True, workers=workers, seed=seed)
+        self.image_size = _square(image_size)
+        self.sizes: dict[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(SHAPES)
+
+    @cached_property
+    def _tensors(self) -> dict[Split, tuple[Tensor, Tensor]]:
+        return {}
+
+    def scene(self, split: Split, index: int) -> Scene:
+        """The scene of that number: its first thing is the large one, of class ``index % 6``."""
+        for attempt in itertools.count():
+            rng = np.random.default_rng([self.seed, 3 + _SPLITS[split], index, attempt])
+            scene = make_scene(rng, count=3, sizes=("large", "small", "small"))
+            if scene.things[0].shape == SHAPES[index % len(SHAPES)]:
+                return scene
+
+    def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
+        if split not in self._tensors:
+            count = self.sizes[split]
+            pictures = [to_tensor(self.scene(split, i).picture(self.image_size[0])) for i in range(count)]
+            images = torch.stack(pictures) if pictures else torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
+            self._tensors[split] = images, torch.arange(count) % len(SHAPES)
+        return self._tensors[split]
+
+
+def _square(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] != size[1]:
+        raise InputError(f"image_size is {size[0]}×{size[1]}; scenes of shapes are square")
+    return tuple(size)

@@ -1,0 +1,138 @@
+"""Annotation vectors of a frozen encoder, computed once and kept on disk."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from visattn.captioner import Captioner
+from visattn.data.captions import CaptionData, CaptionedImage
+from visattn.errors import InputError
+from visattn.models import Encoder
+
+log = logging.getLogger(__name__)
+
+
+class FeatureStore:
+    """Kept annotation vectors, by image id; memory-mapped, so that what is not used is not read.
+
+    Args:
+        folder: with `features.npy` (N, h, w, D) float16 and `ids.json`, the N image ids.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.array = np.load(folder / "features.npy", mmap_mode="r")
+        ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
+        self.row = {name: i for i, name in enumerate(ids)}
+
+    def __getitem__(self, image_id: str) -> Tensor:
+        """(h, w, D) of one image."""
+        return self.__getitems__([image_id])[0]
+
+    def __getitems__(self, image_ids: Sequence[str]) -> Tensor:
+        """(N, h, w, D) of several."""
+        return torch.from_numpy(self.array[[self.row[name] for name in image_ids]])
+
+
+class FeatureCache(Callback):
+    """Lets a captioner with a frozen encoder train on features in place of images.
+
+    Before the first epoch every image of the training and validation splits is encoded once. The features lie in a
+    folder named after all that they depend on: the encoder's parameters and normalisation, the input's size and fit,
+    and each picture's name, size and date. So a stale cache is never read. They are kept in half precision.
+
+    Args:
+        directory: where to keep them; each set of features gets a folder of its own.
+        batch_size: images encoded at a time.
+
+    Raises:
+        InputError: where the encoder is trained, so that its features change.
+    """
+
+    def __init__(self, directory: str, batch_size: int = 64) -> None:
+        self.directory = Path(directory)
+        self.batch_size = batch_size
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule
+        if not isinstance(pl_module, Captioner) or not isinstance(data, CaptionData):
+            raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
+        if not pl_module.encoder.frozen:
+            raise InputError("features of a trained encoder change: set the encoder's 'train_from: null', or take out FeatureCache")
+        examples = [example for split in ("train", "val") for example in data.examples(split)]
+        folder = self.directory / _key(pl_module.encoder, data, examples)
+        if not folder.exists() and trainer.is_global_zero:
+            self._compute(pl_module, data, examples, folder, trainer)
+        trainer.strategy.barrier()
+        log.info("features of %d images from %s", len(examples), folder)
+        data.features = FeatureStore(folder)
+
+    def _compute(
+        self, module: Captioner, data: CaptionData, examples: list[CaptionedImage], folder: Path, trainer: Trainer
+    ) -> None:
+        """Encode all images into a temporary folder, which takes its name when it is whole."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".computing-"))
+        try:
+            loader = DataLoader(_Inputs(data, examples), batch_size=self.batch_size, num_workers=data.workers)
+            array, done = None, 0
+            training = module.encoder.training
+            module.encoder.eval()
+            with torch.inference_mode(), trainer.precision_plugin.forward_context(), tqdm(
+                total=len(examples), desc="Encoding images once", unit="image"
+            ) as bar:
+                for images in loader:
+                    values, grid = module.encoder(images.to(module.device))
+                    features = values.unflatten(1, grid).to(torch.float16).cpu().numpy()
+                    if array is None:
+                        shape = (len(examples), *features.shape[1:])
+                        array = np.lib.format.open_memmap(temporary / "features.npy", "w+", np.float16, shape)
+                    array[done : done + len(features)] = features
+                    done += len(features)
+                    bar.update(len(features))
+            module.encoder.train(training)
+            array.flush()
+            (temporary / "ids.json").write_text(json.dumps([e.id for e in examples]), encoding="utf-8")
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Inputs(Dataset):
+    """The model's inputs of these examples, and nothing else."""
+
+    def __init__(self, data: CaptionData, examples: list[CaptionedImage]) -> None:
+        self.data, self.examples = data, examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.data.load(self.examples[index])[0]
+
+
+def _key(encoder: Encoder, data: CaptionData, examples: list[CaptionedImage]) -> str:
+    """A name for all that the features depend on."""
+    digest = hashlib.sha256()
+    digest.update(f"{encoder.backbone} {encoder.stage} {data.image_size} {data.fit}".encode())
+    for name, tensor in [*encoder.state_dict().items(), *encoder.normalise.named_buffers()]:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for example in examples:
+        digest.update(f"{type(data).__name__} {example.id}".encode())
+        if example.path is not None:
+            status = example.path.stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return f"{encoder.backbone}-{digest.hexdigest()[:16]}"

@@ -1,0 +1,132 @@
+"""How an image became the model's input, and the way back.
+
+Coordinates are continuous and measured in pixels from the upper left *edge*, so the centre of pixel (0, 0) is at
+(0.5, 0.5). All pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the image
+as a person sees it, after its EXIF orientation has been applied; `visattn.data.images.load_image` hands it over so.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from visattn.errors import InputError
+
+Fit = Literal["crop", "pad", "squash"]
+Interpolation = Literal["bilinear", "nearest"]
+
+PAD_COLOUR = (124, 116, 104)  # the mean of ImageNet: close to what a pretrained backbone takes for "nothing"
+
+
+class Geometry(NamedTuple):
+    """The axis-aligned map from an original image to the model's input: ``input = original * scale - offset``.
+
+    Attributes:
+        original: (H, W) of the original image.
+        input: (h, w) of what the model sees.
+        scale: (vertical, horizontal) size of an original pixel, in input pixels.
+        offset: (top, left) of the input's window in the resized image, in input pixels; negative where it was padded.
+    """
+
+    original: tuple[int, int]
+    input: tuple[int, int]
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    @classmethod
+    def identity(cls, size: tuple[int, int]) -> "Geometry":
+        """The geometry of an image of `size` (H, W) that the model sees as it is."""
+        return cls(size, size, (1.0, 1.0), (0.0, 0.0))
+
+    def to_input(self, points: np.ndarray) -> np.ndarray:
+        """Original coordinates (..., 2) to input coordinates (..., 2), both (y, x) in pixels."""
+        return np.asarray(points, dtype=float) * self.scale - self.offset
+
+    def to_original(self, points: np.ndarray) -> np.ndarray:
+        """Input coordinates (..., 2) to original coordinates (..., 2), both (y, x) in pixels."""
+        return (np.asarray(points, dtype=float) + self.offset) / self.scale
+
+    def visible(self) -> tuple[float, float, float, float]:
+        """(top, left, bottom, right) of what the model saw, in original pixels, within the original image."""
+        (top, left), (bottom, right) = self.to_original(np.array([(0, 0), self.input]))
+        height, width = self.original
+        return max(top, 0.0), max(left, 0.0), min(bottom, float(height)), min(right, float(width))
+
+    def to_original_map(self, weights: np.ndarray, interpolation: Interpolation = "bilinear") -> np.ndarray:
+        """Spread a grid over the original pixels.
+
+        Args:
+            weights: (..., h, w), a value for each cell of a regular grid over the input; any grid size.
+            interpolation: "bilinear" between the centres of cells, or "nearest" to show the cells as they are.
+
+        Returns:
+            (..., H, W) float32 values at the centres of the original pixels, NaN where the model saw nothing. Values are
+            interpolated, not redistributed: a cell keeps its height whatever the sizes, and no normalisation takes place.
+        """
+        weights = np.asarray(weights, dtype=np.float32)
+        centres = [(np.arange(n) + 0.5) * s - o for n, s, o in zip(self.original, self.scale, self.offset, strict=True)]
+        rows, columns = (
+            _interpolator(centre / size * cells, cells, interpolation)
+            for centre, size, cells in zip(centres, self.input, weights.shape[-2:], strict=True)
+        )
+        spread = rows @ weights @ columns.T
+        inside_y, inside_x = ((c >= 0) & (c <= n) for c, n in zip(centres, self.input, strict=True))
+        return np.where(inside_y[:, None] & inside_x[None, :], spread, np.float32(np.nan))
+
+    def to_input_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A boolean mask over the original pixels (H, W) as one over the input's pixels (h, w), by nearest pixel."""
+        centres = [(np.arange(n) + 0.5 + o) / s for n, s, o in zip(self.input, self.scale, self.offset, strict=True)]
+        (y, y_inside), (x, x_inside) = (
+            (np.clip(np.floor(c).astype(int), 0, n - 1), (c >= 0) & (c < n))
+            for c, n in zip(centres, self.original, strict=True)
+        )
+        return mask[np.ix_(y, x)] & y_inside[:, None] & x_inside[None, :]
+
+
+def _interpolator(position: np.ndarray, cells: int, interpolation: Interpolation) -> np.ndarray:
+    """(n, cells) matrix that reads a row of `cells` values at n positions, in cells; each of its rows sums to 1."""
+    if interpolation == "nearest":
+        index = np.clip(np.floor(position).astype(int), 0, cells - 1)
+        return np.eye(cells, dtype=np.float32)[index]
+    distance = np.abs(np.clip(position - 0.5, 0, cells - 1)[:, None] - np.arange(cells))
+    return np.maximum(1 - distance, 0).astype(np.float32)
+
+
+def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> tuple[Image.Image, Geometry]:
+    """Resize an upright RGB image to the model's input size, with antialiasing.
+
+    Args:
+        image: the original, as `load_image` returns it.
+        size: (h, w) of the input, in pixels.
+        fit: "crop" keeps the proportions and cuts what is too much, around the centre; "pad" keeps the proportions and
+            the whole image, between margins; "squash" keeps the whole image and gives up the proportions.
+
+    Returns:
+        The input image of exactly `size`, and its geometry.
+
+    Raises:
+        InputError: where the sides differ so much that the shorter would vanish.
+    """
+    height, width = image.height, image.width
+    if fit == "squash":
+        scale = (size[0] / height, size[1] / width)
+    else:
+        choose = max if fit == "crop" else min
+        scale = (choose(size[0] / height, size[1] / width),) * 2
+    if height * scale[0] < 1 or width * scale[1] < 1:
+        raise InputError(
+            f"an image of {width}×{height} pixels cannot be made {size[1]}×{size[0]} with fit '{fit}': "
+            "its shorter side would vanish; crop it first"
+        )
+    resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
+    scale = (resized[0] / height, resized[1] / width)  # whole pixels: the scale that was really used
+    offset = tuple((r - s) // 2 for r, s in zip(resized, size, strict=True))
+    box = (offset[1] / scale[1], offset[0] / scale[0], (offset[1] + size[1]) / scale[1], (offset[0] + size[0]) / scale[0])
+    if fit == "crop":  # resize only what is kept: a very long image never becomes a very large one
+        box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
+        out = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    else:
+        out = Image.new("RGB", (size[1], size[0]), PAD_COLOUR)
+        whole = image.resize((resized[1], resized[0]), Image.Resampling.BILINEAR)
+        out.paste(whole, (-offset[1], -offset[0]))
+    return out, Geometry((height, width), tuple(size), scale, (float(offset[0]), float(offset[1])))

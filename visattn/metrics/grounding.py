@@ -1,0 +1,192 @@
+"""Is the attention where the named object is? The pointing game and attention correctness, beside chance.
+
+A score means nothing alone: objects are large and stand in the middle. Each is therefore reported beside what two maps
+that have seen no image would get, the uniform one and the centred one.
+
+Coordinates are those of `visattn.geometry`: continuous, in input pixels, (y, x), from the upper left edge.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from visattn.errors import InputError
+
+CENTRE_SIGMA = 0.25  # of the centred map: its standard deviation, as a share of the height and of the width
+_TIE = 1e-6  # cells this close to the largest, relative to it, are as large: float32 sums differ by less
+
+
+class Grounding(NamedTuple):
+    """Means over the scored words, each in [0, 1]; all NaN where no word was scored.
+
+    Attributes:
+        words: how many words were scored.
+        pointing: the share of words whose largest cell points at the region.
+        pointing_uniform: what a place drawn uniformly would be expected to get.
+        pointing_centre: what the centre of the image would get.
+        mass: the share of the attention that lies in the region.
+        mass_uniform: what a uniform map would get: the region's share of the image.
+        mass_centre: what a centred Gaussian map on the same grid would get (`CENTRE_SIGMA`).
+    """
+
+    words: int
+    pointing: float
+    pointing_uniform: float
+    pointing_centre: float
+    mass: float
+    mass_uniform: float
+    mass_centre: float
+
+
+def grounding(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], tolerance: float) -> Grounding:
+    """Score the attention of words against the regions that they name.
+
+    Pointing (Zhang et al. 2016): the centre of the largest cell is a hit where the region comes within `tolerance` of
+    it. The region is the area of its pixels, edges included, so a tolerance of 0 asks that the point lie in it. The hit
+    is the mean over the cells that tie for the largest (within a millionth): a flat map gets `pointing_uniform`, not
+    the luck of its first corner.
+
+    Mass (attention correctness; Liu et al. 2017): the map is made to sum to 1 and each cell's weight is spread
+    evenly over its area; the score is what falls on the region. A cell that ends inside a pixel takes its part of it.
+
+    Here every word counts once; the published pointing game takes the mean over classes.
+
+    Args:
+        maps: for each word (h, w) weights, non-negative, over a regular grid on the input; grids may differ.
+        masks: for each word a boolean (H, W) mask at the input's resolution, or None for a word that names nothing in
+            the image and is not counted. A word whose object the crop left outside the input is one: give None.
+        tolerance: in input pixels; the published rule is 15 with a shorter side of 224.
+
+    Returns:
+        The means. Both iterables are read once, word by word, and may be generators.
+
+    Raises:
+        InputError: where a mask is not boolean, not (H, W), or marks nothing.
+        ValueError: where a map is not (h, w), or is negative, not finite or 0 everywhere; where maps and masks differ
+            in number; where the tolerance is negative.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more input pixels, not {tolerance}")
+    scores = []
+    for word, (weights, mask) in enumerate(zip(maps, masks, strict=True)):
+        if mask is None:
+            continue
+        weights, mask = _checked_map(weights, word), _checked_mask(mask, word)
+        discs = _Discs.around_cells(weights.shape, mask.shape, float(tolerance))
+        hits, centre_hit = discs.meet(mask)
+        largest = weights >= weights.max() * (1 - _TIE)
+        covered = _covered(mask, weights.shape)
+        scores.append(
+            (
+                hits[largest].mean(),
+                hits.mean(),
+                centre_hit,
+                (weights * covered).sum() / weights.sum(),
+                mask.mean(),
+                (_centred(weights.shape) * covered).sum(),
+            )
+        )
+    means = np.mean(scores, axis=0) if scores else np.full(6, np.nan)
+    return Grounding(len(scores), *(float(mean) for mean in means))
+
+
+def entropy(weights: np.ndarray) -> np.ndarray:
+    """How spread out attention is: the entropy, in nats, of weights (..., L) over their last axis, made to sum to 1.
+
+    From 0 (one place) to log L (uniform). Flatten a map (h, w) first.
+
+    Raises:
+        ValueError: where weights are negative, not finite, or 0 in all L places.
+    """
+    weights = np.asarray(weights, dtype=float)
+    total = weights.sum(axis=-1, keepdims=True)
+    if not ((weights >= 0).all() and (total > 0).all() and np.isfinite(total).all()):
+        raise ValueError("weights must be finite and non-negative, and not all 0")
+    share = weights / total
+    return -(share * np.log(np.where(share > 0, share, 1))).sum(axis=-1)  # 0 log 0 = 0
+
+
+def _checked_map(weights: np.ndarray, word: int) -> np.ndarray:
+    weights = np.asarray(weights, dtype=float)
+    if weights.ndim != 2 or not weights.size:
+        raise ValueError(f"the map of word {word} has shape {weights.shape}, not (h, w)")
+    if not (weights.min() >= 0 and 0 < weights.sum() < np.inf):  # NaN fails every comparison
+        raise ValueError(f"the map of word {word} must be finite and non-negative, and not all 0")
+    return weights
+
+
+def _checked_mask(mask: np.ndarray, word: int) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise InputError(
+            f"the mask of word {word} is {mask.dtype} of shape {mask.shape}; it must be boolean and (H, W)"
+        )
+    if not mask.any():
+        raise InputError(f"the mask of word {word} marks nothing; give None for a word that names nothing in the image")
+    return mask
+
+
+@functools.lru_cache(maxsize=16)
+def _overlap(cells: int, pixels: int) -> np.ndarray:
+    """(cells, pixels) length, in pixels, that each cell of a row shares with each pixel."""
+    edges = np.arange(cells + 1)[:, None] * (pixels / cells)
+    pixel = np.arange(pixels)
+    return np.maximum(np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel), 0)
+
+
+def _covered(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """(h, w) share of each cell's area that the region covers."""
+    rows, columns = (_overlap(cells, pixels) for cells, pixels in zip(grid, mask.shape, strict=True))
+    area = mask.size / (grid[0] * grid[1])
+    return (rows @ mask.astype(float) @ columns.T) / area
+
+
+@functools.lru_cache(maxsize=16)
+def _centred(grid: tuple[int, int]) -> np.ndarray:
+    """(h, w) the Gaussian around the centre of the image, at the centres of the cells; sums to 1."""
+    y, x = (np.exp(-(((np.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * CENTRE_SIGMA**2)) for n in grid)
+    return np.outer(y / y.sum(), x / x.sum())
+
+
+class _Discs(NamedTuple):
+    """Discs around the centres of the cells, and a last one around the centre of the image, as runs of pixels in rows.
+
+    A disc meets the region if any of its runs does, and a run does if the number of marked pixels to the left of its
+    end and of its start differ: two look-ups, however large the disc.
+
+    Attributes:
+        grid: (h, w) of the cells.
+        start: index into the flattened (H, W + 1) running count of marked pixels, for the start of each run.
+        stop: the same for its end.
+        first: for each disc the number of its first run; every disc has one, for its centre is in the image.
+    """
+
+    grid: tuple[int, int]
+    start: np.ndarray
+    stop: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    @functools.lru_cache(maxsize=16)
+    def around_cells(cls, grid: tuple[int, int], size: tuple[int, int], radius: float) -> "_Discs":
+        (h, w), (height, width) = grid, size
+        y = np.append(np.repeat((np.arange(h) + 0.5) * height / h, w), height / 2)[:, None]  # (h * w + 1, 1)
+        x = np.append(np.tile((np.arange(w) + 0.5) * width / w, h), width / 2)[:, None]
+        row = np.arange(height)
+        away = np.maximum(np.maximum(row - y, y - row - 1), 0)  # (h * w + 1, H) from a point to the row's nearer edge
+        reach = np.sqrt(np.maximum(radius**2 - away**2, 0))
+        left = np.clip(np.ceil(x - reach) - 1, 0, width).astype(int)  # a pixel touched at its edge belongs to the disc
+        right = np.clip(np.floor(x + reach) + 1, 0, width).astype(int)
+        disc, row = np.nonzero(away <= radius)
+        start, stop = (row * (width + 1) + column[disc, row] for column in (left, right))
+        return cls(grid, start, stop, np.flatnonzero(np.diff(disc, prepend=-1)))
+
+    def meet(self, mask: np.ndarray) -> tuple[np.ndarray, float]:
+        """(h, w) True where a cell's disc meets the region, and 1.0 or 0.0 for the disc around the image's centre."""
+        count = np.zeros((mask.shape[0], mask.shape[1] + 1), dtype=np.int32)
+        np.cumsum(mask, axis=1, out=count[:, 1:])
+        count = count.ravel()
+        hits = np.logical_or.reduceat(count[self.stop] > count[self.start], self.first)
+        return hits[:-1].reshape(self.grid), float(hits[-1])

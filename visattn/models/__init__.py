@@ -1,0 +1,9 @@
+"""Networks; they need torch and timm, and know no Lightning, data or plots."""
+
+from visattn.models.decoder import Decoder
+from visattn.models.encoder import Annotations, Encoder
+from visattn.models.lstm_decoder import LSTMDecoder
+from visattn.models.normalise import Normalise
+from visattn.models.vit import VisionTransformer
+
+__all__ = ["Annotations", "Decoder", "Encoder", "LSTMDecoder", "Normalise", "VisionTransformer"]

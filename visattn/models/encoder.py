@@ -1,0 +1,144 @@
+"""Any timm backbone as a grid of annotation vectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from visattn.errors import InputError
+from visattn.models.normalise import Normalise
+
+
+class Annotations(NamedTuple):
+    """Annotation vectors of a batch of images (Xu 2015, section 3.1.1).
+
+    Attributes:
+        values: (B, L, D), row by row from the upper left.
+        grid: (H, W) with H * W == L.
+    """
+
+    values: Tensor
+    grid: tuple[int, int]
+
+
+class Encoder(nn.Module):
+    """A convolutional or transformer backbone, cut off where its map is still a grid.
+
+    The constructor builds the architecture only; `load_weights` fetches pretrained weights, once, before training. So a
+    checkpoint needs neither the network nor the weights file again.
+
+    Args:
+        backbone: name of a timm model (`timm.list_models()`).
+        stage: which of the backbone's feature maps to use, as in timm's `out_indices`; -1 is the last and coarsest.
+        weights: "pretrained" for those that timm has on the hub, a path of a weights file with timm's keys, or None to
+            begin at random.
+        train_from: the first stage that is trained, by the same count; 0 trains everything, None freezes everything.
+            What is frozen is also kept in evaluation mode.
+        mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
+        std: likewise.
+
+    Raises:
+        InputError: where timm does not know the backbone, or it has no such stage.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        stage: int = -1,
+        weights: str | None = None,
+        train_from: int | None = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(backbone):
+            similar = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5]) or "see timm.list_models()"
+            raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
+        self.backbone, self.stage, self.weights = backbone, stage, weights
+        try:
+            self.body = timm.create_model(backbone, features_only=True, out_indices=(stage,))
+        except (IndexError, AssertionError) as error:
+            raise InputError(f"the backbone '{backbone}' has no stage {stage}; -1 is its last") from error
+        self.size = self.body.feature_info.channels()[-1]
+        config = resolve_model_data_config(self.body)
+        self.normalise = Normalise(mean or config["mean"], std or config["std"])
+        self._freeze_before(train_from)
+        self.body.to(memory_format=torch.channels_last)  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no parameter is trained, so that features may be computed once and kept."""
+        return not any(parameter.requires_grad for parameter in self.body.parameters())
+
+    def load_weights(self) -> None:
+        """Replace the backbone's parameters by pretrained ones, as `weights` says; nothing where it is None.
+
+        Raises:
+            InputError: where the file is not there, is no weights file, or is of another backbone.
+        """
+        if self.weights is None:
+            return
+        if self.weights == "pretrained":
+            options = {"features_only": True, "out_indices": (self.stage,)}
+            self.body.load_state_dict(timm.create_model(self.backbone, pretrained=True, **options).state_dict())
+            return
+        path = Path(self.weights).expanduser()
+        if not path.is_file():
+            raise InputError(f"no weights file at {path} (encoder option 'weights'); give 'pretrained' or a file")
+        try:
+            file = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            file = {_flat(name): value for name, value in file.items()}
+            own = self.body.state_dict()
+            missing = [n for n in own if _flat(n) not in file and not n.endswith("num_batches_tracked")]
+            if missing:
+                raise RuntimeError(f"{len(missing)} of {len(own)} tensors are missing, {missing[0]} first")
+            self.body.load_state_dict({name: file.get(_flat(name), value) for name, value in own.items()})
+        except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
+
+    def _freeze_before(self, train_from: int | None) -> None:
+        """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""
+        stages = [stage["module"] for stage in self.body.feature_info.info]
+        if train_from is not None and not 0 <= train_from < len(stages):
+            raise InputError(f"the backbone '{self.backbone}' has stages 0 to {len(stages) - 1}, not {train_from}")
+        names = [_flat(name) for name, _ in self.body.named_modules()]
+        if train_from == 0:
+            last = -1
+        elif train_from is None:
+            last = len(names)
+        else:
+            before = _flat(stages[train_from - 1])
+            last = max((i for i, n in enumerate(names) if n == before or n.startswith(before + "_")), default=len(names))
+        self._frozen_modules = [m for i, (_, m) in enumerate(self.body.named_modules()) if i <= last]
+        for module in self._frozen_modules:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Training mode for what is trained; frozen normalisation layers keep their statistics."""
+        super().train(mode)
+        for module in self._frozen_modules:
+            module.training = False  # not `eval()`, which would reach into trained children
+        return self
+
+    def forward(self, images: Tensor) -> Annotations:
+        """Images (B, 3, h, w) uint8 to annotation vectors (B, L, D) and their grid."""
+        pixels = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        (features,) = self.body(pixels)
+        if features.shape[1] != self.size:  # timm's windowed transformers put the channels last
+            features = features.permute(0, 3, 1, 2)
+        height, width = features.shape[-2:]
+        return Annotations(features.flatten(2).transpose(1, 2), (height, width))
+
+
+def _flat(name: str) -> str:
+    """A module's or tensor's name as timm's feature extractors and its plain models share it."""
+    return name.removeprefix("model.").replace(".", "_")

@@ -1,0 +1,129 @@
+"""A small Vision Transformer, readable in one sitting; its state dict is timm's (`vision_transformer.py`)."""
+
+import timm.layers
+import torch
+from torch import Tensor, nn
+
+from visattn.attention import MultiHeadSelfAttention
+from visattn.errors import InputError
+
+
+class PatchEmbedding(nn.Module):
+    """Cut the image into patches and project each to a token: a convolution whose stride is its size."""
+
+    def __init__(self, patch: int, size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, size, kernel_size=patch, stride=patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) to a grid of tokens (B, H, W, D)."""
+        return self.proj(images).permute(0, 2, 3, 1)
+
+
+class MLP(nn.Module):
+    """Two layers with a GELU between them, for each token by itself."""
+
+    def __init__(self, size: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(size, hidden)
+        self.fc2 = nn.Linear(hidden, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block (Dosovitskiy 2020, eq. 2 and 3) with stochastic depth."""
+
+    def __init__(self, size: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(size, eps=1e-6)
+        self.attn = MultiHeadSelfAttention(size, heads)
+        self.norm2 = nn.LayerNorm(size, eps=1e-6)
+        self.mlp = MLP(size, int(size * mlp_ratio))
+        self.drop_path = timm.layers.DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class VisionTransformer(nn.Module):
+    """Dosovitskiy 2020, with a class token, for any rectangular input whose sides are multiples of the patch.
+
+    Interchangeable with `timm.models.vision_transformer.VisionTransformer(class_token=True, global_pool="token")`.
+
+    Args:
+        classes: number of classes.
+        image_size: (h, w) for which position embeddings are kept; other sizes interpolate them.
+        patch: side of a patch, in pixels.
+        size: D, size of a token.
+        depth: number of blocks.
+        heads: attention heads of each block; must divide `size`.
+        mlp_ratio: hidden size of the MLP over D.
+        drop_path: stochastic depth of the last block; it grows linearly from 0.
+
+    Raises:
+        InputError: where the patch does not divide an image's sides, or the heads the size.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        image_size: tuple[int, int],
+        patch: int = 4,
+        size: int = 192,
+        depth: int = 6,
+        heads: int = 3,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.grid = self.grid_of(*image_size)
+        self.patch_embed = PatchEmbedding(patch, size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], size))
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.Sequential(*(Block(size, heads, mlp_ratio, rate) for rate in rates))
+        self.norm = nn.LayerNorm(size, eps=1e-6)
+        self.head = nn.Linear(size, classes)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            if name == "head":
+                nn.init.zeros_(module.weight)
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) of the patches of an image of that many pixels."""
+        if height % self.patch or width % self.patch or not height or not width:
+            raise InputError(f"an image of {height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}")
+        return height // self.patch, width // self.patch
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, h, w) to the class token and the patches' tokens, (B, 1 + L, D), with positions."""
+        grid = self.grid_of(*images.shape[-2:])
+        x = self.patch_embed(images).flatten(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        positions = self.pos_embed
+        if grid != self.grid:
+            positions = timm.layers.resample_abs_pos_embed(positions, grid, self.grid, num_prefix_tokens=1)
+        return x + positions
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, h, w) to logits (B, classes)."""
+        x = self.norm(self.blocks(self.tokens(images)))
+        return self.head(x[:, 0])
+
+    def attention_maps(self, images: Tensor) -> Tensor:
+        """The weights that each block attends with: (B, depth, heads, 1 + L, 1 + L), float32, rows sum to 1."""
+        x, maps = self.tokens(images), []
+        for block in self.blocks:
+            maps.append(block.attn.weights(block.norm1(x)))
+            x = block(x)
+        return torch.stack(maps, dim=1)

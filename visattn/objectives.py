@@ -1,0 +1,77 @@
+"""What training minimises. Objectives see logits, glimpses and tokens; they know no model."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visattn.attention import Glimpse
+from visattn.vocabulary import PAD
+
+
+class CaptionLosses(NamedTuple):
+    """Scalars, each per token of the batch.
+
+    Attributes:
+        loss: what is minimised.
+        cross_entropy: the negative log-likelihood, without smoothing.
+        doubly_stochastic: the penalty before its weight.
+        accuracy: share of tokens that the model would have chosen, given the true words before them.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    doubly_stochastic: Tensor
+    accuracy: Tensor
+
+
+def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
+    """Σᵢ (1 − Σₜ αₜᵢ)² of each caption (Xu 2015, eq. 14): every place should be looked at once, over all.
+
+    Args:
+        weights: (B, T, L) α.
+        mask: (B, T) True where there is a token; α of padding does not count.
+
+    Returns:
+        (B,) the penalty, summed over places, not averaged.
+    """
+    attended = (weights * mask.unsqueeze(-1)).sum(dim=1)
+    return (1 - attended).square().sum(dim=-1)
+
+
+class CaptionLoss(nn.Module):
+    """Cross-entropy of the captions, and the doubly stochastic penalty (Xu 2015, eq. 14).
+
+    loss = Σ_captions [Σₜ −log p(yₜ) + λ Σᵢ (1 − Σₜ αₜᵢ)²] / number of tokens. Up to that one divisor it is the paper's sum
+    over captions, so λ has the paper's scale: it weighs a caption's penalty against a caption's whole log-likelihood,
+    whatever the size of the batch, the length of the captions or the padding. With L places and T words the penalty of
+    an even map is L (1 − T/L)²: where words name small things among many places, a large λ blurs the maps.
+
+    Args:
+        doubly_stochastic: λ; 0 leaves the penalty out.
+        label_smoothing: share of the probability that is spread over all words.
+    """
+
+    def __init__(self, doubly_stochastic: float = 1.0, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.doubly_stochastic = doubly_stochastic
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> CaptionLosses:
+        """Logits (B, T, V), glimpses with a time axis, and the words to come (B, T), PAD after END."""
+        mask = targets != PAD
+        tokens = mask.sum()
+        log_probs = logits.float().log_softmax(dim=-1)
+        flat = log_probs.flatten(0, 1), targets.flatten()
+        cross_entropy = F.nll_loss(*flat, ignore_index=PAD, reduction="sum") / tokens
+        penalty = doubly_stochastic_penalty(glimpses.weights, mask).sum() / tokens
+        accuracy = ((log_probs.argmax(dim=-1) == targets) & mask).sum() / tokens
+        loss = cross_entropy
+        if self.label_smoothing:
+            even = -(log_probs.mean(dim=-1) * mask).sum() / tokens
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
+        if self.doubly_stochastic:
+            loss = loss + self.doubly_stochastic * penalty
+        return CaptionLosses(loss, cross_entropy.detach(), penalty.detach(), accuracy)
+
+

@@ -1,0 +1,76 @@
+"""The optimiser and how its learning rate goes up and down."""
+
+import math
+from typing import Any
+
+from lightning import LightningModule
+from timm.optim import create_optimizer_v2
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class Optimization:
+    """Any optimiser of timm's, linear warm-up, then a cosine down to a share of the peak.
+
+    Biases, norms and other vectors get no weight decay. The schedule is in steps and needs no early knowledge of the
+    data: the trainer's `max_steps`, or `max_epochs` times the batches of an epoch, is its end.
+
+    Args:
+        optimizer: timm's name of it (`timm.optim.list_optimizers()`).
+        lr: the peak learning rate.
+        weight_decay: decoupled where the optimiser is.
+        warmup: share of training in which the rate rises from 0.
+        final: share of `lr` that is left at the end; 1 keeps it constant after the warm-up.
+        encoder: what the rate is multiplied by for a module's `encoder`, where it has one.
+    """
+
+    def __init__(
+        self,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup: float = 0.05,
+        final: float = 0.01,
+        encoder: float = 1.0,
+    ) -> None:
+        self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.warmup, self.final, self.encoder = warmup, final, encoder
+
+    def configure(self, module: LightningModule) -> dict[str, Any]:
+        """What `configure_optimizers` returns, for the trained parameters of a module that has a trainer."""
+        groups: dict[tuple[bool, bool], list] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                decays = parameter.ndim > 1 and not name.endswith((".pos_embed", ".cls_token"))
+                groups.setdefault((decays, name.startswith("encoder.")), []).append(parameter)
+        optimizer = create_optimizer_v2(
+            [
+                {
+                    "params": parameters,
+                    "weight_decay": self.weight_decay if decays else 0.0,
+                    "lr": self.lr * (self.encoder if in_encoder else 1.0),
+                }
+                for (decays, in_encoder), parameters in groups.items()
+            ],
+            opt=self.optimizer,
+            lr=self.lr,
+        )
+        trainer = module.trainer
+
+        def factor(step: int) -> float:
+            total = trainer.max_steps
+            if total < 0:
+                total = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+            return self.factor(step, total)
+
+        scheduler = LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def factor(self, step: int, total: float) -> float:
+        """The share of `lr` at a step of `total`. Step 0 is the foot of the warm-up, whatever `total` will turn out to be."""
+        if step == 0:
+            return 1e-3
+        progress = step / total
+        if progress < self.warmup:
+            return progress / self.warmup
+        along = min(1.0, (progress - self.warmup) / max(1e-12, 1 - self.warmup))
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * along)) / 2

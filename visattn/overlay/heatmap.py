@@ -1,0 +1,140 @@
+"""A map of weights laid over the original pixels."""
+
+import io
+from collections.abc import Iterable
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap
+from PIL import Image
+
+from visattn.errors import InputError
+from visattn.geometry import Geometry, Interpolation
+
+COLOUR_MAP = (
+    "inferno"  # its lightness rises evenly: no false edges, and it survives a grey printer and colour blindness
+)
+OPACITY = 0.85
+
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_SATURATION, _LIGHT = 0.50, 0.86  # what is left of the picture's own colour and light, so that the map's stand out
+_START, _ALPHA_POWER = 0.18, 0.6  # without the map's black end: a weight of a tenth shows on a dark picture too
+_HATCH_GREY, _HATCH_LINE = 214.0, 140.0  # what the model did not see: a pale print of the picture under darker lines
+_BAND = 256  # rows blended at a time: the float copies of a large photograph never stand in memory as a whole
+
+
+def shared_limits(maps: Iterable[np.ndarray]) -> tuple[float, float]:
+    """(0, the largest weight in all of `maps`): the limits under which one colour means one weight in every panel."""
+    return 0.0, max((float(np.max(weights)) for weights in maps), default=0.0)
+
+
+def heatmap(
+    image: np.ndarray,
+    weights: np.ndarray,
+    geometry: Geometry,
+    *,
+    limits: tuple[float, float],
+    colour_map: str = COLOUR_MAP,
+    opacity: float = OPACITY,
+    interpolation: Interpolation = "bilinear",
+) -> np.ndarray:
+    """Lay a map over the original picture.
+
+    The picture is dimmed and partly desaturated; the map's colour covers it the more, the larger the weight. What the
+    model did not see has no weight, not a small one: it is grey and hatched, never coloured.
+
+    Args:
+        image: (H, W, 3) uint8, the original pixels.
+        weights: (h, w) finite values, one for each cell of a regular grid over the model's input.
+        geometry: how the original became the input.
+        limits: (low, high) weights at the two ends of the colour scale; weights beyond them take the end's colour. If
+            both are equal there is no scale, and all is drawn as the low end.
+        colour_map: a name that matplotlib knows.
+        opacity: of the colour at the high end, from 0 to 1.
+        interpolation: between cells; see `Geometry.to_original_map`.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: for a colour map that matplotlib does not know, or an opacity outside 0 to 1.
+        ValueError: where the arrays do not fit the geometry, a weight is not finite, or limits are not in order.
+    """
+    check_picture(image, geometry)
+    check_map(weights)
+    table = _colours(colour_map, opacity)
+    spread = geometry.to_original_map(weights, interpolation)
+    out = np.empty_like(image)
+    for top in range(0, image.shape[0], _BAND):
+        rows = slice(top, top + _BAND)
+        picture = image[rows].astype(np.float32)
+        seen = ~np.isnan(spread[rows])
+        out[rows] = _blend(picture, np.where(seen, spread[rows], limits[0]), limits, table)
+        if not seen.all():
+            out[rows] = np.where(seen[..., None], out[rows], hatched(picture, top, image.shape[:2]))
+    return out
+
+
+def colour_strip(steps: int, colour_map: str = COLOUR_MAP, opacity: float = OPACITY) -> np.ndarray:
+    """(1, steps, 3) uint8: the scale from low to high as `heatmap` shows it over a picture of middle grey."""
+    grey = np.full((1, steps, 3), 150.0, dtype=np.float32)
+    return _blend(grey, np.linspace(0, 1, steps, dtype=np.float32)[None], (0.0, 1.0), _colours(colour_map, opacity))
+
+
+def hatched(picture: np.ndarray, top: int, size: tuple[int, int]) -> np.ndarray:
+    """Rows of the picture (h, w, 3), the first of which is row `top` of an image of `size`, greyed and hatched."""
+    spacing = max(4, round(min(max(size), 3 * min(size)) / 32))  # of the lines: the same look at any resolution
+    thickness = spacing / 9
+    y, x = np.ogrid[top : top + picture.shape[0], : picture.shape[1]]
+    distance = np.abs((y + x) % spacing - spacing / 2) / np.sqrt(2)  # from the middle of the nearest diagonal
+    line = np.clip(thickness / 2 + 0.5 - distance, 0, 1).astype(np.float32)
+    grey = 0.3 * (picture @ _LUMA) + 0.7 * _HATCH_GREY
+    grey = grey * (1 - line) + _HATCH_LINE * line
+    return np.repeat(np.round(grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """A picture (H, W, 3) uint8 as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="png")
+    return stream.getvalue()
+
+
+def check_picture(image: np.ndarray, geometry: Geometry) -> None:
+    """Raise ValueError unless `image` is the (H, W, 3) uint8 original of `geometry`."""
+    if image.dtype != np.uint8 or image.shape != (*geometry.original, 3):
+        height, width = geometry.original
+        raise ValueError(f"the image must be ({height}, {width}, 3) uint8, and is {image.shape} {image.dtype}")
+
+
+def check_map(weights: np.ndarray) -> None:
+    """Raise ValueError unless `weights` is (h, w) and finite."""
+    if np.ndim(weights) != 2 or not np.size(weights):
+        raise ValueError(f"a map must be (h, w), and is {np.shape(weights)}")
+    if not np.isfinite(weights).all():
+        raise ValueError("a map must be finite, and this one has NaN or infinity in it")
+
+
+def _colours(colour_map: str, opacity: float) -> np.ndarray:
+    """(256, 4) float32: red, green, blue from 0 to 255, already multiplied by the fourth column, the opacity."""
+    if not 0 <= opacity <= 1:
+        raise InputError(f"the opacity must lie between 0 and 1, and is {opacity}")
+    try:
+        found: Colormap = matplotlib.colormaps[colour_map]
+    except KeyError as error:
+        raise InputError(f"matplotlib knows no colour map '{colour_map}'; try inferno, magma or viridis") from error
+    position = np.linspace(0, 1, 256)
+    alpha = opacity * position**_ALPHA_POWER
+    colours = found(_START + (1 - _START) * position)[:, :3] * 255
+    return np.column_stack([colours * alpha[:, None], alpha]).astype(np.float32)
+
+
+def _blend(picture: np.ndarray, weights: np.ndarray, limits: tuple[float, float], table: np.ndarray) -> np.ndarray:
+    """The picture (h, w, 3) float32 under the colours of `weights` (h, w): (h, w, 3) uint8."""
+    low, high = limits
+    if not low <= high:
+        raise ValueError(f"limits must be (low, high) in this order, and are {limits}")
+    position = (weights - low) / (high - low) if high > low else np.zeros_like(weights)
+    colour = table[np.round(np.clip(position, 0, 1) * 255).astype(np.uint8)]
+    base = _LIGHT * (_SATURATION * picture + (1 - _SATURATION) * (picture @ _LUMA)[..., None])
+    return np.round(base * (1 - colour[..., 3:]) + colour[..., :3]).astype(np.uint8)

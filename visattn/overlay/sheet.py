@@ -1,0 +1,534 @@
+"""Sheets: a picture beside its maps, word by word or method by method.
+
+A sheet is laid out in whole pixels at `DPI`, from the upper left corner, and every panel is computed at the pixels that
+it shows; saved at that resolution nothing is resampled again. A photograph of twenty million pixels therefore costs no
+more than a small one. The figures are made without pyplot: nothing is kept of them once the caller lets go.
+"""
+
+import functools
+import io
+import math
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from matplotlib import font_manager, rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from visattn.errors import InputError
+from visattn.files import write_bytes
+from visattn.geometry import Geometry, Interpolation
+from visattn.overlay.heatmap import (
+    COLOUR_MAP,
+    OPACITY,
+    check_map,
+    check_picture,
+    colour_strip,
+    hatched,
+    heatmap,
+    shared_limits,
+)
+
+Scale = Literal["shared", "own"]
+
+DPI = 160
+FORMATS = ("png", "svg", "pdf")
+
+_INK, _MUTED, _TRACK = "#1f2328", "#667079", "#e9ecef"
+_RIGHT, _WRONG = "#1a7f37", "#b3261e"
+_BAR, _BAR_TRUTH = "#5a6b8c", _RIGHT
+
+# In pixels at DPI; text in points.
+_SIDE = 330  # of the square with the area of a panel
+_LONGEST = 700  # side of a panel, for panoramas
+_NARROWEST = 190  # place for a word, above however narrow a panel
+_WIDEST, _WIDE_ROW = 2400, 1900  # a sheet, and a classifier's single row, where the columns are left to us
+_MARGIN, _GAP, _ROW_GAP = 44, 26, 26
+_HEADING, _NOTE, _LEGEND = 38, 30, 40  # heights of a line above and under a panel, and of one of the legend
+_BAR_PITCH = 52  # from one class to the next in the list of classes
+_WORD_SIZE, _TITLE_SIZE, _SMALL = 11.0, 14.0, 8.5
+
+# DejaVu comes with matplotlib, so a sheet looks the same everywhere; the others lend what it has not, where installed.
+_FONTS = (
+    "DejaVu Sans",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai", "Noto Sans Tamil", "Nirmala UI", "Leelawadee UI"),
+    *("Noto Emoji", "Segoe UI Emoji", "Symbola", "FreeSans", "Unifont"),
+)
+_NO_GLYPH = "□"
+
+
+class _Panel(NamedTuple):
+    """One picture of a sheet, at the pixels shown, with a line above and a line under it."""
+
+    pixels: np.ndarray  # (h, w, 3) uint8
+    heading: str
+    aside: str = ""  # small, at the right end of the heading's line
+    note: str = ""
+    box: tuple[float, float, float, float] | None = None  # (top, left, bottom, right) in shown pixels
+    colour: str = _INK
+
+
+def caption_sheet(
+    image: np.ndarray,
+    words: Sequence[str],
+    maps: np.ndarray,
+    geometry: Geometry,
+    *,
+    scale: Scale = "shared",
+    title: str | None = None,
+    notes: Sequence[str] | None = None,
+    drawn: Sequence[int | None] | None = None,
+    columns: int | None = None,
+    colour_map: str = COLOUR_MAP,
+    opacity: float = OPACITY,
+    interpolation: Interpolation = "bilinear",
+) -> Figure:
+    """Draw where a captioner looked at each word (after figure 3 of Xu et al. 2015, "Show, Attend and Tell").
+
+    Args:
+        image: (H, W, 3) uint8, the original pixels.
+        words: T words, in any script; there may be none.
+        maps: (T, h, w), the attention weights at each word.
+        geometry: how the original became the model's input.
+        scale: "shared" gives all words one colour scale, from 0 to the largest weight of all, so that colours can be
+            compared; "own" gives each its own, and writes down where it ends.
+        title: one line or a few above all.
+        notes: T short texts to stand under the panels, such as β or a word's probability.
+        drawn: T indices of the cell that was drawn (hard attention), counted row by row, which is framed; or None.
+        columns: panels side by side, the original among them; chosen for a pleasant shape where not given.
+        colour_map: see `heatmap`.
+        opacity: see `heatmap`.
+        interpolation: see `heatmap`.
+
+    Returns:
+        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+
+    Raises:
+        InputError: see `heatmap`.
+        ValueError: where words, maps, notes, drawn cells, image and geometry do not fit each other.
+    """
+    check_picture(image, geometry)
+    for name, given in (("maps", maps), ("notes", notes), ("drawn cells", drawn)):
+        if given is not None and len(given) != len(words):
+            raise ValueError(f"there are {len(words)} words, but {len(given)} {name}")
+    for weights in maps:
+        check_map(weights)
+    picture, shown = _shown(image, geometry)
+    shared = shared_limits(maps)
+    panels = [_Panel(picture, "original", colour=_MUTED)]
+    for t, (word, weights) in enumerate(zip(words, maps, strict=True)):
+        limits = shared if scale == "shared" else shared_limits([weights])
+        box = _cell(shown, weights.shape, drawn[t]) if drawn is not None and drawn[t] is not None else None
+        pixels = heatmap(
+            picture, weights, shown, limits=limits, colour_map=colour_map, opacity=opacity, interpolation=interpolation
+        )
+        aside = f"max {limits[1]:.3g}" if scale == "own" else ""
+        if drawn is not None and drawn[t] is not None and box is None:
+            aside = " · ".join(filter(None, (aside, "drawn in the margin")))
+        panels.append(_Panel(pixels, word, aside, notes[t] if notes is not None else "", box))
+    legend = _legend(
+        "attention weight α", scale, shared[1], shown, colour_map, opacity, boxes=any(panel.box for panel in panels)
+    )
+    header = [(title, _TITLE_SIZE, _INK)] if title else []
+    return _draw(header, panels, legend if len(words) else [], columns)
+
+
+def classification_sheet(
+    image: np.ndarray,
+    maps: Sequence[tuple[str, np.ndarray]],
+    geometry: Geometry,
+    *,
+    label: str,
+    probability: float,
+    top: Sequence[tuple[str, float]] = (),
+    truth: str | None = None,
+    title: str | None = None,
+    scale: Scale = "own",
+    meaning: str = "attention",
+    columns: int | None = None,
+    colour_map: str = COLOUR_MAP,
+    opacity: float = OPACITY,
+    interpolation: Interpolation = "bilinear",
+) -> Figure:
+    """Draw what a classifier predicted, and its maps.
+
+    Args:
+        image: (H, W, 3) uint8, the original pixels.
+        maps: (name, (h, w)) for each map, such as ("rollout", …) and ("last layer", …).
+        geometry: how the original became the model's input.
+        label: the class predicted.
+        probability: of that class, from 0 to 1.
+        top: (class, probability) of the likeliest classes, drawn as a list of bars, as many as fit beside the picture.
+        truth: the true class, where it is known; it is compared with `label`.
+        title: a line above all, such as the image's name.
+        scale: "own" for each map, since methods seldom share a unit, or "shared" by all; see `caption_sheet`.
+        meaning: what the colours stand for.
+        columns: panels side by side; all of them where not given and the sheet does not grow too wide.
+        colour_map: see `heatmap`.
+        opacity: see `heatmap`.
+        interpolation: see `heatmap`.
+
+    Returns:
+        A figure that pyplot knows nothing of.
+
+    Raises:
+        InputError: see `heatmap`.
+        ValueError: where maps, image and geometry do not fit each other.
+    """
+    check_picture(image, geometry)
+    for _, weights in maps:
+        check_map(weights)
+    picture, shown = _shown(image, geometry)
+    shared = shared_limits(weights for _, weights in maps)
+    panels = [_Panel(picture, "original", colour=_MUTED)]
+    for name, weights in maps:
+        limits = shared if scale == "shared" else shared_limits([weights])
+        pixels = heatmap(
+            picture, weights, shown, limits=limits, colour_map=colour_map, opacity=opacity, interpolation=interpolation
+        )
+        panels.append(_Panel(pixels, name, f"max {limits[1]:.3g}" if scale == "own" else ""))
+    header = [(title, _SMALL + 1, _MUTED)] if title else []
+    header.append((f"predicted: {label}, {_percent(probability)}", _TITLE_SIZE, _INK))
+    if truth is not None:
+        right = label == truth
+        header.append((f"{'✓' if right else '✗'} truth: {truth}", _WORD_SIZE, _RIGHT if right else _WRONG))
+    legend = _legend(meaning, scale, shared[1], shown, colour_map, opacity) if maps else []
+    places = len(panels) + bool(top)
+    if columns is None and places * (max(picture.shape[1], _NARROWEST) + _GAP) < _WIDE_ROW:
+        columns = places
+    return _draw(header, panels, legend, columns, top, truth)
+
+
+def encode_figure(figure: Figure, form: str = "png", dpi: float = DPI) -> bytes:
+    """A figure as the bytes of a file; `form` is one of `FORMATS`. Equal figures give equal bytes."""
+    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
+    stream = io.BytesIO()
+    with rc_context({"svg.hashsalt": "visattn", "savefig.bbox": None}):  # a cropped figure would be resampled
+        figure.savefig(stream, format=form, dpi=dpi, metadata=undated, facecolor="white")
+    return stream.getvalue()
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = DPI) -> None:
+    """Write a figure, whole or not at all, in the format that the suffix of `path` names.
+
+    Args:
+        figure: what `caption_sheet` or `classification_sheet` returned.
+        path: ends in .png, .svg or .pdf; its folder exists.
+        dpi: pixels to the inch; at the default, panels are shown pixel by pixel.
+
+    Raises:
+        InputError: for another suffix.
+        OSError: where the folder cannot be written.
+    """
+    form = Path(path).suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise InputError(f"a sheet cannot be saved as '{path}': its name must end in one of {known}")
+    write_bytes(path, encode_figure(figure, form, dpi))
+
+
+# ---------------------------------------------------------------------------------------------------- what is shown
+
+
+def _shown(image: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """The picture at the pixels of a panel, and the geometry from those pixels to the model's input."""
+    height, width = geometry.original
+    factor = min(_SIDE / math.sqrt(height * width), _LONGEST / max(height, width))
+    if factor >= 2:  # a tiny image: whole, square, crisp pixels; between 1 and 2 that would be coarse, so it is smooth
+        factor, method = round(factor), Image.Resampling.NEAREST
+    else:
+        method = Image.Resampling.LANCZOS
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    picture = Image.fromarray(image).resize((size[1], size[0]), method, reducing_gap=2.0)
+    scale = tuple(s * was / now for s, was, now in zip(geometry.scale, geometry.original, size, strict=True))
+    return np.asarray(picture), geometry._replace(original=size, scale=scale)
+
+
+def _cell(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
+    """(top, left, bottom, right) of a cell within the original, or None where it lies wholly in the padding."""
+    if not 0 <= index < grid[0] * grid[1]:
+        raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
+    corner = np.array(divmod(index, grid[1]))
+    cell = np.array(geometry.input) / grid
+    (top, left), (bottom, right) = np.clip(
+        geometry.to_original(np.stack([corner * cell, (corner + 1) * cell])), 0, geometry.original
+    )
+    return (top, left, bottom, right) if top < bottom and left < right else None
+
+
+def _legend(
+    meaning: str, scale: Scale, high: float, shown: Geometry, colour_map: str, opacity: float, boxes: bool = False
+) -> list[list[str | np.ndarray]]:
+    """The items that explain the sheet, each a row of texts and small pictures."""
+    strip = np.repeat(colour_strip(260, colour_map, opacity), 16, axis=0)
+    if scale == "shared":
+        items = [[meaning, "0", strip, f"{high:.3g}"]]
+    else:
+        items = [[f"{meaning}, each on its own scale:", "0", strip, "its max"]]
+    top, left, bottom, right = shown.visible()
+    if boxes:
+        box = np.full((22, 22, 3), 255, dtype=np.uint8)
+        box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
+        box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
+        items.append([box, "place that was drawn"])
+    if top > 0.5 or left > 0.5 or bottom < shown.original[0] - 0.5 or right < shown.original[1] - 0.5:
+        items.append([hatched(np.full((22, 40, 3), 150, dtype=np.float32), 0, shown.original), "not seen by the model"])
+    return items
+
+
+def _percent(probability: float) -> str:
+    """A probability for people: certainty and impossibility are written only where they are exact."""
+    percent = 100 * probability
+    if 99.5 <= percent < 100:
+        return "> 99 %"
+    return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
+
+
+# ------------------------------------------------------------------------------------------------------------ layout
+
+
+def _draw(
+    header: list[tuple[str, float, str]],
+    panels: list[_Panel],
+    legend: list[list[str | np.ndarray]],
+    columns: int | None,
+    top: Sequence[tuple[str, float]] = (),
+    truth: str | None = None,
+) -> Figure:
+    """Set header lines (text, points, colour), panels, the list of classes and the legend on one figure."""
+    height, width = panels[0].pixels.shape[:2]
+    slot = max(width, _NARROWEST)
+    pitch = _HEADING + height + (_NOTE if any(panel.note for panel in panels) else 0) + _ROW_GAP
+    places = len(panels) + bool(top)
+    if columns is None:
+        columns = _columns(places, slot + _GAP, pitch)
+    elif columns < 1:
+        raise ValueError(f"a sheet has at least one column, not {columns}")
+    columns = min(columns, places)
+    inner = max(columns * (slot + _GAP) - _GAP, 2 * _NARROWEST, *map(_item_width, legend))
+    header = [(line, size, colour) for text, size, colour in header for line in _wrap(text, inner, size, lines=4)]
+    head = sum(_line(size) for _, size, _ in header) + (18 if header else 0)
+    flowed = _flow(legend, inner)
+    rows = math.ceil(places / columns)
+    total = 2 * _MARGIN + head + rows * pitch - _ROW_GAP + (22 + _LEGEND * len(flowed) - 16 if flowed else 0)
+    sheet = _Sheet(2 * _MARGIN + inner, total)
+
+    y = _MARGIN
+    for text, size, colour in header:
+        sheet.text(_MARGIN, y + _line(size) // 2, text, size, colour)
+        y += _line(size)
+    y += 18 if header else 0
+    for place in range(places):
+        x, above = _MARGIN + place % columns * (slot + _GAP), y + place // columns * pitch
+        if place < len(panels):
+            _draw_panel(sheet, panels[place], x, above, slot)
+        else:
+            _draw_classes(sheet, top, truth, x, above + _HEADING, slot, height)
+    y += rows * pitch - _ROW_GAP + 22
+    for line in flowed:
+        x = _MARGIN
+        for item in line:
+            for part in item:
+                if isinstance(part, str):
+                    sheet.text(x, y + _LEGEND // 2, part, _SMALL, _MUTED)
+                    x += _width(part, _SMALL) + 12
+                else:
+                    sheet.picture(x, y + (_LEGEND - part.shape[0]) // 2, part)
+                    x += part.shape[1] + 12
+            x += 28
+        y += _LEGEND
+    return sheet.figure
+
+
+def _columns(places: int, slot: int, pitch: int) -> int:
+    """How many columns give a sheet of a pleasant shape, with few empty places in its last row."""
+
+    def cost(columns: int) -> float:
+        rows = math.ceil(places / columns)
+        shape = columns * slot / (rows * pitch)
+        too_wide = columns > 1 and columns * slot > _WIDEST
+        return abs(math.log(shape / 1.7)) + 0.8 * (rows * columns - places) / places + 100 * too_wide
+
+    return min(range(1, places + 1), key=cost)
+
+
+def _item_width(item: list[str | np.ndarray]) -> int:
+    """The width of an item of the legend, without the gap after it."""
+    return sum((_width(part, _SMALL) if isinstance(part, str) else part.shape[1]) + 12 for part in item) - 12
+
+
+def _flow(items: list[list[str | np.ndarray]], width: int) -> list[list[list[str | np.ndarray]]]:
+    """Items of the legend in lines of at most `width` pixels."""
+    lines: list[list[list[str | np.ndarray]]] = []
+    left = 0
+    for item in items:
+        if not lines or _item_width(item) > left:
+            lines.append([])
+            left = width
+        lines[-1].append(item)
+        left -= _item_width(item) + 40
+    return lines
+
+
+def _draw_panel(sheet: "_Sheet", panel: _Panel, x: int, y: int, slot: int) -> None:
+    aside = _fit(panel.aside, slot, _SMALL)
+    room = slot - (_width(aside, _SMALL) + 14 if aside else 0)
+    middle = y + _HEADING // 2 - 3
+    if panel.heading.strip():
+        sheet.text(x, middle, _fit(panel.heading, max(room, slot // 3), _WORD_SIZE), _WORD_SIZE, panel.colour)
+    else:
+        sheet.text(x, middle, "(empty)", _SMALL, _MUTED)
+    height, width = panel.pixels.shape[:2]
+    if aside:
+        sheet.text(x + max(width, _NARROWEST), middle, aside, _SMALL, _MUTED, align="right")
+    axes = sheet.picture(x, y + _HEADING, panel.pixels)
+    if panel.box is not None:
+        top, left, bottom, right = panel.box
+        for thickness, colour in ((2.8, "black"), (1.3, "white")):  # seen on any ground
+            frame = Rectangle(
+                (left, top), right - left, bottom - top, fill=False, linewidth=thickness, edgecolor=colour
+            )
+            axes.add_patch(frame)
+    if panel.note:
+        sheet.text(x, y + _HEADING + height + _NOTE // 2 + 3, _fit(panel.note, slot, _SMALL), _SMALL, _MUTED)
+
+
+def _draw_classes(
+    sheet: "_Sheet", top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
+) -> None:
+    """The likeliest classes: name and probability above a bar each, the true class in its own colour."""
+    for row, (name, probability) in enumerate(top[: max(1, height // _BAR_PITCH)]):
+        middle = y + row * _BAR_PITCH + 14
+        number = _percent(probability)
+        sheet.text(x, middle, _fit(name, slot - _width(number, _SMALL) - 16, _SMALL + 0.5), _SMALL + 0.5, _INK)
+        sheet.text(x + slot, middle, number, _SMALL, _MUTED, align="right")
+        full = np.clip(round(slot * probability), 0, slot)
+        sheet.rectangle(x, middle + 16, slot, 7, _TRACK)
+        sheet.rectangle(x, middle + 16, int(full), 7, _BAR_TRUTH if name == truth else _BAR)
+
+
+class _Sheet:
+    """A figure addressed in pixels at DPI from its upper left corner."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def text(self, x: float, middle: float, text: str, size: float, colour: str, align: str = "left") -> None:
+        """One line of clean text whose x-height stands around `middle`."""
+        baseline = 1 - (middle + 0.36 * size * DPI / 72) / self.height
+        self.figure.text(
+            *(x / self.width, baseline, _clean(text)),
+            fontproperties=_font(size),
+            color=colour,
+            ha=align,
+            va="baseline",
+            parse_math=False,
+        )
+
+    def picture(self, x: int, y: int, pixels: np.ndarray) -> Axes:
+        """A picture (h, w, 3), one of its pixels to one of the sheet's; data coordinates are its pixels."""
+        height, width = pixels.shape[:2]
+        axes = self.figure.add_axes(
+            (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
+        )
+        axes.set_axis_off()
+        axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto")
+        return axes
+
+    def rectangle(self, x: int, y: int, width: int, height: int, colour: str) -> None:
+        """A filled rectangle."""
+        corner = (x / self.width, 1 - (y + height) / self.height)
+        shape = Rectangle(corner, width / self.width, height / self.height, facecolor=colour, linewidth=0)
+        shape.set_transform(self.figure.transFigure)
+        self.figure.add_artist(shape)
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    """The fonts of `_FONTS` that are installed."""
+    installed = set(font_manager.fontManager.get_font_names())
+    return tuple(name for name in _FONTS if name in installed)
+
+
+@functools.cache
+def _drawable() -> frozenset[int]:
+    """The code points that one of the installed fonts has a glyph for."""
+    files = {font_manager.findfont(FontProperties(family=name)) for name in _families()}
+    return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
+
+
+@functools.lru_cache(maxsize=64)
+def _font(size: float) -> FontProperties:
+    return FontProperties(family=list(_families()), size=size)
+
+
+def _clean(text: str) -> str:
+    """One line of characters that can be drawn: matplotlib warns about every other one, each time the figure is drawn.
+
+    Control and format characters are left out, among them those that turn the direction of writing; what no installed
+    font can draw becomes an empty box.
+    """
+    out = []
+    for character in unicodedata.normalize("NFC", " ".join(text.split())):
+        kind = unicodedata.category(character)
+        if ord(character) in _drawable() and kind not in ("Cc", "Cf"):
+            out.append(character)
+        elif kind not in ("Cc", "Cf", "Mn", "Me"):
+            out.append(_NO_GLYPH)
+    return "".join(out)
+
+
+@functools.lru_cache(maxsize=1)
+def _ruler() -> RendererAgg:
+    return RendererAgg(8, 8, DPI)
+
+
+@functools.lru_cache(maxsize=4096)
+def _width(text: str, size: float) -> int:
+    """The width of one line of text, in pixels at DPI."""
+    return math.ceil(_ruler().get_text_width_height_descent(_clean(text), _font(size), ismath=False)[0])
+
+
+def _line(size: float) -> int:
+    """The height of a line of text, in pixels at DPI."""
+    return round(size * DPI / 72 * 1.5)
+
+
+def _fit(text: str, width: float, size: float) -> str:
+    """The text where it fits into `width` pixels, else its beginning and "…"."""
+    text = _clean(text)[:400]
+    if _width(text, size) <= width:
+        return text
+    short, long = 0, len(text)  # the longest beginning that fits lies in [short, long)
+    while long - short > 1:
+        middle = (short + long) // 2
+        short, long = (middle, long) if _width(text[:middle].rstrip() + "…", size) <= width else (short, middle)
+    return text[:short].rstrip() + "…"
+
+
+def _wrap(text: str, width: float, size: float, lines: int) -> list[str]:
+    """The text in at most `lines` lines of `width` pixels, broken between words, or within one that is too long."""
+    rest, out = _clean(text), []
+    while rest and len(out) < lines - 1 and _width(rest[:400], size) > width:
+        line = _fit(rest, width, size).removesuffix("…")
+        if " " in line and rest[len(line) : len(line) + 1] not in ("", " "):
+            line = line[: line.rindex(" ")]
+        line = line or rest[0]
+        out.append(line)
+        rest = rest[len(line) :].lstrip()
+    return [*out, _fit(rest, width, size)] if rest else out
