@@ -1,7 +1,7 @@
-"""`visattn fit|validate|test|predict --config configs/….yaml`: the LightningCLI, with a sentence for what went wrong."""
+"""`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
-import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +10,19 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from visattn.allocator import keep_freed_memory
 from visattn.callbacks import PredictionWriter, Throughput
 from visattn.errors import InputError
 from visattn.features import FeatureCache
+from visattn.program import program
 
 
 class CLI(LightningCLI):
     """The models' and the data's constructors are the options; data tells the model what its outputs and inputs are."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--output", default="runs/visattn", help="folder of this run's checkpoints, logs, predictions")
+        parser.add_argument(
+            "--output", default="runs/visattn", help="folder of this run's checkpoints, logs, predictions"
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {"checkpoint.save_last": True, "checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
@@ -28,10 +30,9 @@ class CLI(LightningCLI):
         parser.link_arguments("output", "checkpoint.dirpath")
         parser.add_argument(
             "--features",
-            type=str | None,
-            default=None,
+            default="none",
             help="folder in which a captioner with a frozen encoder keeps its annotation vectors, computed once; "
-            "null encodes the images anew in every epoch",
+            "'none' encodes the images anew in every epoch",
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.link_arguments("output", "predictions.directory")
@@ -43,13 +44,14 @@ class CLI(LightningCLI):
         output = Path(config.output)
         if self.subcommand == "fit" and not config.ckpt_path and (output / "last.ckpt").exists():
             raise InputError(
-                f"{output} already holds a run: choose another --output, or continue it with --ckpt_path {output}/last.ckpt"
+                f"{output} already holds a run: choose another --output, or continue it with "
+                f"--ckpt_path {output}/last.ckpt"
             )
         if config.get("ckpt_path") and not str(config.ckpt_path).isalpha() and not Path(config.ckpt_path).is_file():
             raise InputError(f"there is no checkpoint {config.ckpt_path} (option --ckpt_path)")
 
     def instantiate_trainer(self, **kwargs: object) -> object:
-        if features := self._get(self.config_init, "features"):
+        if (features := self._get(self.config_init, "features")) != "none":
             own = self._get(self.config_init, "trainer.callbacks") or []
             kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), FeatureCache(features)]
         if self._get(self.config_init, "trainer.logger") is None:
@@ -64,6 +66,17 @@ def _attribute(name: str) -> Callable[[LightningDataModule], object]:
     return get
 
 
+# What Lightning and PyTorch say of their own inner life, or of what is meant to be so here.
+_NOISE = (
+    r"LightningCLI's args parameter is intended to run from within Python",  # it is: by the demo and the tests
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with PyTorch 2.15
+    r".*Found \d+ module\(s\) in eval mode",  # frozen stages of an encoder
+    r".*does not have many workers",  # data from memory is faster without
+    r".*Checkpoint directory .* exists and is not empty",  # `before_instantiate_classes` has looked
+    r".*could not find the monitored key",  # stopped before the first validation
+)
+
+
 def run_cli(args: ArgsType = None) -> CLI:
     """Run one subcommand, as the command line does, and hand back what it built.
 
@@ -73,34 +86,36 @@ def run_cli(args: ArgsType = None) -> CLI:
     Raises:
         InputError: where something that the user gave cannot be used.
     """
-    keep_freed_memory()
-    return CLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        args=args,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "callbacks": [LearningRateMonitor("step"), Throughput()],
-            "log_every_n_steps": 20,
-            "gradient_clip_val": 1.0,
-            "num_sanity_val_steps": 0,
-        },
-    )
-
-
-def main(args: ArgsType = None) -> int:
-    """The program: 0 when all went well, 2 after a sentence that says what the user can mend."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
     try:
-        run_cli(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return CLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=args,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "callbacks": [LearningRateMonitor("step"), Throughput()],
+                "log_every_n_steps": 20,
+                "gradient_clip_val": 1.0,
+                "num_sanity_val_steps": 0,
+            },
+        )
+    except ValueError as error:  # jsonargparse wraps what goes wrong while it asks the data for the vocabulary
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise cause or error from None
+
+
+@program
+def main(args: ArgsType = None) -> None:
+    """The program: its exit status is 0 when all went well, 2 after a sentence that says what the user can mend."""
+    run_cli(args)
 
 
 if __name__ == "__main__":

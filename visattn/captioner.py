@@ -148,9 +148,8 @@ class Captioner(LightningModule):
         scores = caption_scores(
             {name: references[name] for name in generated}, {name: c.words for name, c in generated.items()}
         )
-        self.log_dict({f"{split}/{name}": value for name, value in scores.corpus.items()})
-        if "CIDEr-D" in scores.corpus:
-            self.log(f"{split}/CIDEr-D", scores.corpus["CIDEr-D"], prog_bar=True)
+        for name, value in scores.corpus.items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D")
         maps, masks = [], []
         for name, caption in generated.items():
             maps += list(caption.weights)

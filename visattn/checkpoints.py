@@ -26,7 +26,9 @@ def load_model(path: Path | str, kind: type[Model]) -> Model:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}; train one with 'visattn fit', it names the file that it wrote")
+        raise InputError(
+            f"there is no checkpoint {path}; train one with 'visattn fit', it names the file that it wrote"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, UnicodeDecodeError, KeyError) as error:

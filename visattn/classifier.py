@@ -74,7 +74,10 @@ class Classifier(LightningModule):
         mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
         self.mix = v2.RandomChoice(mixes) if mixes else None
         self.accuracy = nn.ModuleDict(
-            {split: torchmetrics.classification.MulticlassAccuracy(classes, average="micro") for split in ("val", "test")}
+            {
+                split: torchmetrics.classification.MulticlassAccuracy(classes, average="micro")
+                for split in ("val", "test")
+            }
         )
 
     def configure_optimizers(self) -> dict[str, Any]:

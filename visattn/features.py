@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -70,7 +69,9 @@ class FeatureCache(Callback):
         if not isinstance(pl_module, Captioner) or not isinstance(data, CaptionData):
             raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
         if not pl_module.encoder.frozen:
-            raise InputError("features of a trained encoder change: set the encoder's 'train_from: null', or take out FeatureCache")
+            raise InputError(
+                "features of a trained encoder change: set the encoder's 'train_from: null', or take out FeatureCache"
+            )
         examples = [example for split in ("train", "val") for example in data.examples(split)]
         folder = self.directory / _key(pl_module.encoder, data, examples)
         if not folder.exists() and trainer.is_global_zero:
@@ -90,9 +91,11 @@ class FeatureCache(Callback):
             array, done = None, 0
             training = module.encoder.training
             module.encoder.eval()
-            with torch.inference_mode(), trainer.precision_plugin.forward_context(), tqdm(
-                total=len(examples), desc="Encoding images once", unit="image"
-            ) as bar:
+            with (
+                torch.inference_mode(),
+                trainer.precision_plugin.forward_context(),
+                tqdm(total=len(examples), desc="Encoding images once", unit="image") as bar,
+            ):
                 for images in loader:
                     values, grid = module.encoder(images.to(module.device))
                     features = values.unflatten(1, grid).to(torch.float16).cpu().numpy()
@@ -105,7 +108,7 @@ class FeatureCache(Callback):
             module.encoder.train(training)
             array.flush()
             (temporary / "ids.json").write_text(json.dumps([e.id for e in examples]), encoding="utf-8")
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

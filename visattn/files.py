@@ -4,9 +4,12 @@ A reader, a second process or a power cut never meets half a file: the content g
 folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
 """
 
+import io
 import os
 import secrets
 from pathlib import Path
+
+import numpy as np
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -33,3 +36,10 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to the file `path` as UTF-8, whole, with its line ends as they are; raises as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8", errors="replace"))  # a lone surrogate becomes "?", and the rest survives
+
+
+def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+    """Write named arrays to the compressed NumPy file `path`, whole; raises as `write_bytes` does."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())

@@ -1,8 +1,8 @@
 """How an image became the model's input, and the way back.
 
-Coordinates are continuous and measured in pixels from the upper left *edge*, so the centre of pixel (0, 0) is at
-(0.5, 0.5). All pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the image
-as a person sees it, after its EXIF orientation has been applied; `visattn.data.images.load_image` hands it over so.
+Coordinates are continuous, in pixels from the upper left *edge*, so the centre of pixel (0, 0) is at (0.5, 0.5). All
+pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the image as a person
+sees it, after its EXIF orientation has been applied; `visattn.data.images.load_image` hands it over so.
 """
 
 from typing import Literal, NamedTuple
@@ -60,8 +60,8 @@ class Geometry(NamedTuple):
             interpolation: "bilinear" between the centres of cells, or "nearest" to show the cells as they are.
 
         Returns:
-            (..., H, W) float32 values at the centres of the original pixels, NaN where the model saw nothing. Values are
-            interpolated, not redistributed: a cell keeps its height whatever the sizes, and no normalisation takes place.
+            (..., H, W) float32 values at the centres of the original pixels, NaN where the model saw nothing. Values
+            are interpolated, not redistributed: a cell keeps its height whatever the sizes, and nothing is normalised.
         """
         weights = np.asarray(weights, dtype=np.float32)
         centres = [(np.arange(n) + 0.5) * s - o for n, s, o in zip(self.original, self.scale, self.offset, strict=True)]
@@ -121,7 +121,12 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> t
     resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
     scale = (resized[0] / height, resized[1] / width)  # whole pixels: the scale that was really used
     offset = tuple((r - s) // 2 for r, s in zip(resized, size, strict=True))
-    box = (offset[1] / scale[1], offset[0] / scale[0], (offset[1] + size[1]) / scale[1], (offset[0] + size[0]) / scale[0])
+    box = (
+        offset[1] / scale[1],
+        offset[0] / scale[0],
+        (offset[1] + size[1]) / scale[1],
+        (offset[0] + size[0]) / scale[0],
+    )
     if fit == "crop":  # resize only what is kept: a very long image never becomes a very large one
         box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
         out = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)

@@ -42,10 +42,10 @@ def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
 class CaptionLoss(nn.Module):
     """Cross-entropy of the captions, and the doubly stochastic penalty (Xu 2015, eq. 14).
 
-    loss = Σ_captions [Σₜ −log p(yₜ) + λ Σᵢ (1 − Σₜ αₜᵢ)²] / number of tokens. Up to that one divisor it is the paper's sum
-    over captions, so λ has the paper's scale: it weighs a caption's penalty against a caption's whole log-likelihood,
-    whatever the size of the batch, the length of the captions or the padding. With L places and T words the penalty of
-    an even map is L (1 − T/L)²: where words name small things among many places, a large λ blurs the maps.
+    loss = Σ_captions [Σₜ −log p(yₜ) + λ Σᵢ (1 − Σₜ αₜᵢ)²] / number of tokens. But for the divisor it is the paper's
+    sum over captions, so λ has the paper's scale: it weighs a caption's penalty against the caption's whole
+    log-likelihood, whatever the size of the batch, the length of the captions or the padding. With L places and T words
+    the penalty of an even map is L (1 − T/L)²: where words name small things among many places, a large λ blurs maps.
 
     Args:
         doubly_stochastic: λ; 0 leaves the penalty out.
@@ -73,5 +73,3 @@ class CaptionLoss(nn.Module):
         if self.doubly_stochastic:
             loss = loss + self.doubly_stochastic * penalty
         return CaptionLosses(loss, cross_entropy.detach(), penalty.detach(), accuracy)
-
-

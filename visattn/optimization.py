@@ -7,6 +7,8 @@ from lightning import LightningModule
 from timm.optim import create_optimizer_v2
 from torch.optim.lr_scheduler import LambdaLR
 
+_FOOT = 1e-3  # share of the rate at the very first step: small, but not the nothing that would waste it
+
 
 class Optimization:
     """Any optimiser of timm's, linear warm-up, then a cosine down to a share of the peak.
@@ -57,6 +59,8 @@ class Optimization:
         trainer = module.trainer
 
         def factor(step: int) -> float:
+            if step == 0:  # asked for before the data is there, so nothing is known of the end
+                return _FOOT
             total = trainer.max_steps
             if total < 0:
                 total = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
@@ -65,12 +69,10 @@ class Optimization:
         scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def factor(self, step: int, total: float) -> float:
-        """The share of `lr` at a step of `total`. Step 0 is the foot of the warm-up, whatever `total` will turn out to be."""
-        if step == 0:
-            return 1e-3
+    def factor(self, step: int, total: int) -> float:
+        """The share of `lr` at a step of `total`."""
         progress = step / total
         if progress < self.warmup:
-            return progress / self.warmup
+            return max(_FOOT, progress / self.warmup)
         along = min(1.0, (progress - self.warmup) / max(1e-12, 1 - self.warmup))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * along)) / 2

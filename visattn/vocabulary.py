@@ -33,7 +33,9 @@ class Vocabulary:
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         if tuple(self.words[: len(SPECIALS)]) != SPECIALS:
-            raise InputError(f"a vocabulary must begin with {', '.join(SPECIALS)}; this one begins with {self.words[:4]}")
+            raise InputError(
+                f"a vocabulary must begin with {', '.join(SPECIALS)}; this one begins with {self.words[:4]}"
+            )
         twice = [word for word, count in Counter(self.words).items() if count > 1]
         if twice:
             raise InputError(f"the word {twice[0]!r} stands twice in the vocabulary")

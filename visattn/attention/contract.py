@@ -1,7 +1,7 @@
 """The contract of every spatial attention: what it is given, what it returns.
 
-Axis letters: B captions, L places, H × W = L the grid of places, D the size of an annotation vector, A the size in which
-keys and query are compared, Q the size of the query.
+Axis letters: B captions, L places, H × W = L the grid of places, D the size of an annotation vector, A the size
+in which keys and query are compared, Q the size of the query.
 """
 
 from typing import NamedTuple

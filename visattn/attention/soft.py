@@ -20,9 +20,7 @@ class SoftAttention(SpatialAttention):
         score: makes the score from (Q, D).
     """
 
-    def __init__(
-        self, query_size: int, value_size: int, score: Callable[[int, int], Score] = AdditiveScore
-    ) -> None:
+    def __init__(self, query_size: int, value_size: int, score: Callable[[int, int], Score] = AdditiveScore) -> None:
         super().__init__()
         self.score = score(query_size, value_size)
 

@@ -39,6 +39,7 @@ class CIFAR(ClassificationData):
         InputError: where an option makes no sense; and, when the images are first needed, where they are not to be had.
     """
 
+    image_size = (32, 32)
     source: ClassVar[type[datasets.CIFAR10]]
     names: ClassVar[str]
     mean: ClassVar[tuple[float, float, float]]

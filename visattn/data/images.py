@@ -1,8 +1,9 @@
 """Pictures from files: whatever a camera or a painter wrote, upright RGB comes out."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.geometry import Fit, Geometry, fit_image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 BACKGROUND = (255, 255, 255)  # under what is transparent: the page on which such pictures are usually seen
@@ -98,3 +100,39 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB picture as (3, h, w) uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+class Input(NamedTuple):
+    """An image file, ready for a model and for drawing.
+
+    Attributes:
+        path: of the file.
+        name: its stem, made unique among those it was listed with; for the files made from it.
+        original: (H, W, 3) uint8, upright.
+        tensor: (3, h, w) uint8, what the model sees.
+        geometry: how the one became the other.
+    """
+
+    path: Path
+    name: str
+    original: np.ndarray
+    tensor: Tensor
+    geometry: Geometry
+
+
+def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Iterator[Input]:
+    """The images in these files and folders, one after the other, fitted to a model's input.
+
+    Raises:
+        InputError: where a path is missing or holds no image, before the first is read; or where one cannot be read.
+    """
+    seen: dict[str, int] = {}
+    for path in list_images(paths):
+        seen[path.stem] = seen.get(path.stem, 0) + 1
+        name = path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}"
+        image = load_image(path)
+        try:
+            fitted, geometry = fit_image(image, size, fit)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        yield Input(path, name, np.asarray(image), to_tensor(fitted), geometry)

@@ -15,6 +15,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from visattn.errors import InputError
+from visattn.geometry import Fit
 
 Split = Literal["train", "val", "test"]
 Batch = TypeVar("Batch")
@@ -140,7 +141,7 @@ def _as_is(batch: Any) -> Any:
 
 
 class BatchedData(LightningDataModule):
-    """What captioned and classified data share: checked sizes, and the two kinds of loaders.
+    """What captioned and classified data share: checked sizes, the two kinds of loaders, and what a model must know.
 
     Args:
         batch_size: items of a training batch, for one process.
@@ -148,9 +149,18 @@ class BatchedData(LightningDataModule):
         workers: processes that load; 0 loads in the training process itself.
         seed: of the order, the augmentation and what is held out.
 
+    Attributes:
+        output_names: what a model's outputs stand for: the vocabulary, or the classes.
+        image_size: (h, w) of the images in a batch, in pixels.
+        fit: how a picture becomes an image of that size.
+
     Raises:
         InputError: where one of these makes no sense.
     """
+
+    output_names: list[str]
+    image_size: tuple[int, int]
+    fit: Fit = "crop"
 
     def __init__(self, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
         super().__init__()

@@ -72,12 +72,13 @@ class Scene(NamedTuple):
         return picture.resize((side, side), Image.Resampling.BOX)
 
     def mask(self, things: Sequence[Thing], side: int) -> np.ndarray:
-        """(side, side) bool, True where any of these things is."""
-        mask = Image.new("1", (side, side))
+        """(side, side) bool, True where any of these things covers at least half of a pixel."""
+        fine = side * _SUPERSAMPLING
+        mask = Image.new("L", (fine, fine))
         draw = ImageDraw.Draw(mask)
         for thing in things:
-            draw.polygon([(x * side - 0.5, y * side - 0.5) for y, x in thing.outline()], fill=1)
-        return np.asarray(mask)
+            draw.polygon([(x * fine, y * fine) for y, x in thing.outline()], fill=255)
+        return np.asarray(mask.resize((side, side), Image.Resampling.BOX)) >= 128
 
     def referents(self, words: Sequence[str]) -> list[tuple[Thing, ...]]:
         """The things that each word of a caption names; empty where it names none, or none that is there.

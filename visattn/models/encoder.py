@@ -37,8 +37,8 @@ class Encoder(nn.Module):
     Args:
         backbone: name of a timm model (`timm.list_models()`).
         stage: which of the backbone's feature maps to use, as in timm's `out_indices`; -1 is the last and coarsest.
-        weights: "pretrained" for those that timm has on the hub, a path of a weights file with timm's keys, or None to
-            begin at random.
+        weights: "pretrained" for those that timm has on the hub, "random" for none, or the path of a weights file with
+            timm's keys.
         train_from: the first stage that is trained, by the same count; 0 trains everything, None freezes everything.
             What is frozen is also kept in evaluation mode.
         mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         self,
         backbone: str = "resnet18",
         stage: int = -1,
-        weights: str | None = None,
+        weights: str = "random",
         train_from: int | None = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -78,12 +78,12 @@ class Encoder(nn.Module):
         return not any(parameter.requires_grad for parameter in self.body.parameters())
 
     def load_weights(self) -> None:
-        """Replace the backbone's parameters by pretrained ones, as `weights` says; nothing where it is None.
+        """Replace the backbone's parameters by pretrained ones, as `weights` says.
 
         Raises:
             InputError: where the file is not there, is no weights file, or is of another backbone.
         """
-        if self.weights is None:
+        if self.weights == "random":
             return
         if self.weights == "pretrained":
             options = {"features_only": True, "out_indices": (self.stage,)}
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
             return
         path = Path(self.weights).expanduser()
         if not path.is_file():
-            raise InputError(f"no weights file at {path} (encoder option 'weights'); give 'pretrained' or a file")
+            raise InputError(f"no weights file at {path} (encoder option 'weights'); give 'pretrained', 'random' or a file")
         try:
             file = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
             file = {_flat(name): value for name, value in file.items()}
@@ -116,7 +116,9 @@ class Encoder(nn.Module):
             last = len(names)
         else:
             before = _flat(stages[train_from - 1])
-            last = max((i for i, n in enumerate(names) if n == before or n.startswith(before + "_")), default=len(names))
+            last = max(
+                (i for i, n in enumerate(names) if n == before or n.startswith(before + "_")), default=len(names)
+            )
         self._frozen_modules = [m for i, (_, m) in enumerate(self.body.named_modules()) if i <= last]
         for module in self._frozen_modules:
             for parameter in module.parameters(recurse=False):

@@ -28,9 +28,9 @@ class LSTMDecoder(Decoder):
     """One attentive LSTM layer.
 
     Equations of Xu 2015: h₀ and c₀ from the mean annotation vector through a tanh layer each (section 3.1.2); attention
-    with the previous hidden state (eq. 4 to 6); the context times the gate β = σ(f_β(h)), a scalar (section 4.2.1);
+    with the previous hidden state (eq. 4 to 6); the context times the gate β = σ(f_β(h)), scalar (section 4.2.1);
     LSTM of previous word, previous hidden state and context (eq. 1 to 3); deep output of hidden state, context and
-    previous word (eq. 7). The deep output has the tanh and the dropout of the authors' code, which the paper leaves out.
+    previous word (eq. 7). The deep output has the tanh and the dropout of the authors' code, which the paper lacks.
 
     Args:
         vocabulary_size: V.

@@ -1,4 +1,4 @@
-"""Pixels to what a network was trained on; on the model's own device, so that data stays small and says nothing of it."""
+"""Pixels to what a network was trained on; on the model's own device, so that data stays small."""
 
 from collections.abc import Sequence
 

@@ -102,7 +102,9 @@ class VisionTransformer(nn.Module):
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) of the patches of an image of that many pixels."""
         if height % self.patch or width % self.patch or not height or not width:
-            raise InputError(f"an image of {height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}")
+            raise InputError(
+                f"an image of {height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}"
+            )
         return height // self.patch, width // self.patch
 
     def tokens(self, images: Tensor) -> Tensor:

@@ -1,0 +1,208 @@
+"""See attention at work, in a few minutes on two cores, with nothing to download.
+
+    uv run scripts/demo.py
+
+Trains a captioner with soft attention on generated scenes of shapes, captions scenes it has never seen, scores the
+captions and whether attention was on the thing named; then trains a small Vision Transformer to say which shape is the
+large one. Writes one page, `index.html`, beside the overlays, the checkpoints and `results.json`.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+from caption import caption_images
+from overlay import overlay_images
+
+from visattn import __version__
+from visattn.__main__ import run_cli
+from visattn.data import ShapesCaptions, ShapesClasses
+from visattn.data.shapes import Scene
+from visattn.errors import InputError
+from visattn.files import write_text
+from visattn.overlay import Panel, Section, page
+from visattn.program import program
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SIDE = 320  # pixels of the pictures shown; the models see 64, and the maps come back to these
+
+
+def train_and_test(config: str, output: Path, options: Sequence[str]) -> tuple[dict[str, float], float]:
+    """Fit one configuration, then test the checkpoint that did best in validation.
+
+    Returns:
+        The test split's metrics, and the minutes that fitting took.
+    """
+    start = time.perf_counter()
+    cli = run_cli(["fit", "--config", str(CONFIGS / config), "--output", str(output), *options])
+    minutes = (time.perf_counter() - start) / 60
+    (metrics,) = cli.trainer.test(
+        datamodule=cli.datamodule, ckpt_path=output / "best.ckpt", weights_only=True, verbose=False
+    )
+    return {name.removeprefix("test/"): value for name, value in metrics.items()}, minutes
+
+
+def save_scenes(scenes: dict[str, Scene], folder: Path) -> None:
+    """Write scenes as pictures that a person likes to look at, <name>.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, scene in scenes.items():
+        scene.picture(SIDE).save(folder / f"{name}.png")
+
+
+def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[dict, list[Section]]:
+    """Train the captioner, caption unseen scenes: its results and its sections of the page."""
+    metrics, minutes = train_and_test("shapes_captioner.yaml", output / "captioner", options)
+    data = ShapesCaptions()
+    references = data.references("test")
+    # In their order, but with two or three things in most: there is more to see.
+    crowded = sorted(list(references)[: 6 * count], key=lambda name: -len(data.scene(name).things))[:count]
+    save_scenes({name: data.scene(name) for name in crowded}, output / "scenes" / "captions")
+    entries = caption_images(output / "captioner" / "best.ckpt", [output / "scenes" / "captions"], output / "captions")
+    panels = [
+        Panel(
+            (output / "captions" / entry["overlay"]).read_bytes(),
+            entry["caption"],
+            [f"A person's words, one of five: “{' '.join(references[Path(entry['image']).stem][0])}”."],
+            alt=f"The scene, and for each word of “{entry['caption']}” the attention over it.",
+            wide=True,
+        )
+        for entry in entries
+    ]
+    scores = [["Score", "Value"], *([name, f"{metrics[name]:.3f}"] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D"))]
+    grounding = [
+        ["Attention on the named thing", "Model", "A place at random", "The centre"],
+        *(
+            [title, *(f"{metrics[f'grounding_{key}{control}']:.1%}" for control in ("", "_uniform", "_centre"))]
+            for title, key in (("largest weight is on it (pointing)", "pointing"), ("share of the weight", "mass"))
+        ),
+    ]
+    sections = [
+        Section(
+            "Where the captioner looked, word by word",
+            "Scenes that the model has never seen, captioned one word at a time. Bright is where it looked to choose "
+            "the word. All words of a caption share one colour scale.",
+            panels,
+        ),
+        Section(
+            "How good the captions are",
+            "On the test split: generated captions against five references each.",
+            table=scores,
+        ),
+        Section(
+            "Is attention where the words say?",
+            f"Over {metrics['grounding_words']:.0f} generated words that name a thing in the scene; its true "
+            "place is known. Beside it: what no attention at all would reach.",
+            table=grounding,
+        ),
+    ]
+    return {"test": metrics, "minutes": round(minutes, 2), "captions": entries}, sections
+
+
+def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[dict, list[Section]]:
+    """Train the Vision Transformer, look into it: its results and its section of the page."""
+    metrics, minutes = train_and_test("shapes_vit.yaml", output / "vit", options)
+    data = ShapesClasses()
+    scenes = {f"test-{i:03d}": data.scene("test", i) for i in range(count)}
+    truths = {name: scene.things[0].shape for name, scene in scenes.items()}
+    save_scenes(scenes, output / "scenes" / "classes")
+    folder = output / "classes"
+    entries = overlay_images(output / "vit" / "best.ckpt", [output / "scenes" / "classes"], folder, truths=truths)
+    panels = []
+    for entry in entries:
+        right = entry["class"] == truths[Path(entry["image"]).stem]
+        panels.append(
+            Panel(
+                (folder / entry["overlay"]).read_bytes(),
+                f"{entry['class']}, {entry['probability']:.0%}",
+                badge="right" if right else "wrong",
+                tone="good" if right else "bad",
+                alt=f"The scene and what the class token attended to; predicted {entry['class']}.",
+                wide=True,
+            )
+        )
+    section = Section(
+        "Where the Vision Transformer looked",
+        "Which shape is the large one? The class token has to find it among the small ones. "
+        f"Accuracy on {len(data.tensors('test')[1])} unseen scenes: {metrics['accuracy']:.1%}.",
+        panels,
+    )
+    return {"test": metrics, "minutes": round(minutes, 2), "classes": entries}, [section]
+
+
+def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
+    """The whole demonstration.
+
+    Args:
+        output: folder for all that is written; must not hold an earlier demonstration.
+        count: scenes of each kind that the page shows.
+        options: more words for the command line of both trainings, such as ``--trainer.max_epochs=1``.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        InputError: where the folder is not empty.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    start = time.perf_counter()
+    print("1 of 2: a captioner with soft attention learns to describe scenes", flush=True)
+    captioner, sections = captioner_part(output, count, options)
+    print("2 of 2: a small Vision Transformer learns to name the large shape", flush=True)
+    classifier, more = classifier_part(output, count, options)
+    results = {
+        "date": date.today().isoformat(),
+        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "captioner": captioner,
+        "vit": classifier,
+    }
+    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    minutes = captioner["minutes"] + classifier["minutes"]
+    intro = (
+        f"Two models, trained from nothing in {minutes:.1f} minutes on this machine, on {results['date']}. "
+        "Every map is the weight that the model really used, on the pixels it came from."
+    )
+    write_text(output / "index.html", page("Visual attention, seen", intro, [*sections, *more]))
+    return results
+
+
+@program
+def main(args: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder (default: runs/demo)")
+    parser.add_argument("--count", type=int, default=8, help="scenes of each kind on the page (default: 8)")
+    parser.add_argument(
+        "--options",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="all words after this go to both trainings, such as --trainer.max_epochs=1",
+    )
+    options = parser.parse_args(args)
+    results = demo(options.output, options.count, options.options)
+    captions, classes = results["captioner"]["test"], results["vit"]["test"]
+    out = options.output
+    print(
+        f"""
+Done in {results["minutes"]:.1f} minutes.
+  captions   CIDEr-D {captions["CIDEr-D"]:.2f}, BLEU-4 {captions["BLEU-4"]:.2f} on unseen scenes
+  attention  on the named thing for {captions["grounding_pointing"]:.0%} of the words \
+(a place at random: {captions["grounding_pointing_uniform"]:.0%})
+  classes    {classes["accuracy"]:.1%} right
+
+Look at      {out / "index.html"}
+Then try     uv run scripts/caption.py --checkpoint {out}/captioner/best.ckpt --output runs/mine IMAGE…
+             uv run scripts/overlay.py --checkpoint {out}/vit/best.ckpt --output runs/mine IMAGE…
+             uv run visattn fit --help      (real photographs: see the README)"""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

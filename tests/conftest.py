@@ -1,0 +1,89 @@
+"""What several tests share: tiny models trained through the program's own door, and data in the real layouts."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visattn.__main__ import main
+from visattn.data import CIFAR10
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+FAST = [
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=2",
+    "--trainer.limit_predict_batches=2",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+]
+SMALL_SHAPES = ["--data.init_args.train_size=23", "--data.init_args.val_size=7", "--data.init_args.test_size=11"]
+
+
+def fit(config: str, output: Path, *options: str) -> Path:
+    """Fit a shipped configuration for two batches; the checkpoint."""
+    assert main(["fit", "--config", str(CONFIGS / config), "--output", str(output), *FAST, *options]) == 0
+    return output / "best.ckpt"
+
+
+@pytest.fixture(scope="session")
+def captioner_checkpoint(tmp_path_factory):
+    return fit("shapes_captioner.yaml", tmp_path_factory.mktemp("captioner"), *SMALL_SHAPES)
+
+
+@pytest.fixture(scope="session")
+def classifier_checkpoint(tmp_path_factory):
+    return fit("shapes_vit.yaml", tmp_path_factory.mktemp("classifier"), *SMALL_SHAPES)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two photographs of odd sizes, one turned by its EXIF tag."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (47, 61, 3), dtype=np.uint8)).save(folder / "wide.jpg")
+    turned = Image.fromarray(rng.integers(0, 256, (43, 71, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    return folder
+
+
+@pytest.fixture
+def karpathy_root(tmp_path):
+    """A data set of photographs in the layout of the Karpathy splits."""
+    root = tmp_path / "flickr"
+    (root / "images").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    entries = []
+    for i in range(13):
+        name = f"{i}.jpg"
+        Image.fromarray(rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)).save(root / "images" / name)
+        sentences = [{"tokens": f"a dog runs {'very ' * (k + 1)}fast".split(), "raw": ""} for k in range(5)]
+        split = "train" if i < 7 else "val" if i < 10 else "test"
+        entries.append({"filename": name, "imgid": i, "split": split, "sentences": sentences})
+    (root / "dataset_flickr8k.json").write_text(json.dumps({"dataset": "flickr8k", "images": entries}))
+    return root
+
+
+@pytest.fixture
+def cifar_root(tmp_path, monkeypatch):
+    """A root of CIFAR-10 in the original pickles, of 20 images a file; the sums of the real files are set aside."""
+    folder = tmp_path / "cifar" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(2)
+    for name, _ in [*CIFAR10.source.train_list, *CIFAR10.source.test_list]:
+        batch = {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(CIFAR10.source, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    return folder.parent

@@ -1,0 +1,104 @@
+"""Any timm backbone is a grid of annotation vectors."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from visattn.errors import InputError
+from visattn.models import Encoder
+
+
+def images(height=64, width=96):
+    return torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stage", "grid"),
+    [
+        ("resnet10t", -1, (2, 3)),
+        ("resnet10t", 2, (8, 12)),
+        ("test_convnext", -1, (2, 3)),
+        ("test_efficientnet", -1, (2, 3)),
+    ],
+)
+def test_grid_is_that_of_the_feature_map(backbone, stage, grid):
+    encoder = Encoder(backbone, stage).eval()
+    values, found = encoder(images())
+    assert found == grid
+    assert values.shape == (2, grid[0] * grid[1], encoder.size)
+
+
+def test_transformer_backbone_gives_a_grid_without_its_class_token():
+    encoder = Encoder("test_vit").eval()
+    values, grid = encoder(images(160, 160))
+    assert values.shape[1] == grid[0] * grid[1]
+
+
+def test_rows_come_first():
+    encoder = Encoder("resnet10t", 2).eval()
+    with torch.no_grad():
+        values, (_, width) = encoder(images())
+        changed = images()
+        changed[:, :, 56:, 88:] = 0  # the lower right corner
+        difference = (encoder(changed).values - values).abs().sum((0, 2))
+    assert difference.argmax() // width >= 6
+    assert difference.argmax() % width >= 9
+    assert difference[0] == 0
+
+
+@pytest.mark.parametrize("train_from", [None, 0, 3])
+def test_frozen_stages_do_not_change(train_from):
+    encoder = Encoder("resnet10t", train_from=train_from).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    values, _ = encoder(images())
+    assert encoder.frozen == (train_from is None)
+    if train_from is not None:
+        values.sum().backward()
+        for parameter in encoder.parameters():
+            if parameter.grad is not None:
+                parameter.data -= parameter.grad
+    changed = {
+        name.split(".")[1] for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert (
+        changed
+        == {None: set(), 0: {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}, 3: {"layer3", "layer4"}}[
+            train_from
+        ]
+    )
+
+
+def test_local_weights_are_loaded_whole_or_refused(tmp_path):
+    source = Encoder("resnet10t", -1)
+    path = tmp_path / "w.safetensors"
+    save_file({name: value.contiguous() + 1 for name, value in source.body.state_dict().items()}, path)
+    encoder = Encoder("resnet10t", 2, weights=str(path))
+    encoder.load_weights()
+    torch.testing.assert_close(encoder.body.conv1[0].weight, source.body.conv1[0].weight + 1)
+    with pytest.raises(InputError, match=r"w.safetensors does not hold weights of the backbone 'resnet18'"):
+        Encoder("resnet18", weights=str(path)).load_weights()
+    with pytest.raises(InputError, match="no weights file at"):
+        Encoder("resnet10t", weights=str(tmp_path / "none.pth")).load_weights()
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"bad.safetensors does not hold"):
+        Encoder("resnet10t", weights=str(tmp_path / "bad.safetensors")).load_weights()
+
+
+def test_normalisation_is_the_backbones_own():
+    encoder = Encoder("resnet10t")
+    pixel = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(encoder.normalise(pixel).flatten(), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "resnet10x"}, "no backbone named 'resnet10x'"),
+        ({"backbone": "resnet10t", "stage": 9}, "no stage 9"),
+        ({"backbone": "resnet10t", "train_from": 5}, "stages 0 to 4, not 5"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        Encoder(**options)

@@ -1,0 +1,194 @@
+"""The program as a user runs it: every shipped configuration, its checkpoints, and mistakes in one sentence."""
+
+import csv
+import json
+
+import pytest
+import torch
+from conftest import CONFIGS, FAST, SMALL_SHAPES, fit
+
+from visattn.__main__ import main
+from visattn.captioner import Captioner
+from visattn.checkpoints import load_model
+from visattn.classifier import Classifier
+from visattn.data import ShapesCaptions
+from visattn.errors import InputError
+
+
+def run(subcommand, config, output, *options):
+    return main([subcommand, "--config", str(CONFIGS / config), "--output", str(output), *FAST, *options])
+
+
+def options_for(config, request):
+    """What a shipped configuration needs in order to run without its data."""
+    if config.startswith("shapes"):
+        return SMALL_SHAPES
+    if config.startswith("cifar10"):
+        root = request.getfixturevalue("cifar_root")
+        return [f"--data.init_args.root={root}", "--data.init_args.download=false"]
+    root = request.getfixturevalue("karpathy_root")
+    return [
+        f"--data.init_args.root={root}",
+        "--data.init_args.workers=0",
+        "--data.init_args.min_count=1",
+        "--data.init_args.image_size=64",
+        "--model.init_args.encoder.init_args.weights=random",
+        f"--features={root / 'features'}",
+    ]
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_every_shipped_configuration_fits_tests_and_predicts(config, request, tmp_path, capsys):
+    options = options_for(config, request)
+    output = tmp_path / "run"
+    assert run("fit", config, output, *options) == 0
+    assert (output / "last.ckpt").exists()
+    best = ["--ckpt_path", str(output / "best.ckpt")]
+    assert run("validate", config, output, *options, *best) == 0
+    assert run("test", config, output, *options, *best) == 0
+    assert run("predict", config, output, *options, *best) == 0
+    predictions = json.loads((output / "predictions.json").read_text())
+    assert predictions
+    assert "caption" in predictions[0] or "class" in predictions[0]
+    with (output / "logs" / "version_0" / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert ("val/CIDEr-D" in columns) or ("val/accuracy" in columns)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_says_its_command_time_and_number(config):
+    header = [line for line in config.read_text().splitlines() if line.startswith("#")]
+    text = " ".join(header)
+    assert f"--config configs/{config.name}" in text
+    assert "minutes" in text
+    assert any(character.isdigit() for character in text)
+
+
+def test_a_checkpoint_stands_alone(captioner_checkpoint):
+    checkpoint = torch.load(captioner_checkpoint, weights_only=True)
+    assert checkpoint["hyper_parameters"]["output_names"][:4] == ["<pad>", "<start>", "<end>", "<unk>"]
+    model = load_model(captioner_checkpoint, Captioner)
+    images = torch.randint(0, 256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    captions = model.caption(images)
+    assert len(captions) == 3
+    for caption in captions:
+        assert caption.words
+        assert caption.weights.shape == (len(caption.words), 8, 8)
+        torch.testing.assert_close(torch.tensor(caption.weights.sum((1, 2))), torch.ones(len(caption.words)))
+        assert caption.log_prob <= caption.log_probs.sum()
+
+
+def test_validation_scores_what_is_generated_freely(captioner_checkpoint, tmp_path):
+    """The logged CIDEr-D is that of the captions which `caption` makes, not of teacher-forced words."""
+    from visattn.metrics import caption_scores
+
+    output = captioner_checkpoint.parent
+    with next((output / "logs").glob("*/metrics.csv")).open() as file:
+        logged = [float(row["val/CIDEr-D"]) for row in csv.DictReader(file) if row["val/CIDEr-D"]]
+    data = ShapesCaptions(train_size=23, val_size=7, test_size=11)
+    images = torch.stack([data.load(example)[0] for example in data.examples("val")])
+    model = load_model(captioner_checkpoint, Captioner)
+    names = [example.id for example in data.examples("val")]
+    candidates = {name: caption.words for name, caption in zip(names, model.caption(images), strict=True)}
+    scores = caption_scores(data.references("val"), candidates)
+    assert scores.corpus["CIDEr-D"] == pytest.approx(logged[-1], abs=1e-6)
+
+
+def test_features_give_the_losses_of_images(karpathy_root, tmp_path):
+    options = [
+        f"--data.init_args.root={karpathy_root}",
+        "--data.init_args.workers=0",
+        "--data.init_args.min_count=1",
+        "--data.init_args.image_size=64",
+        "--model.init_args.encoder.init_args.weights=random",
+        "--trainer.precision=32",
+    ]
+    losses = []
+    for name, features in (
+        ("images", "none"),
+        ("features", str(tmp_path / "features")),
+        ("again", str(tmp_path / "features")),
+    ):
+        fit("flickr8k_soft.yaml", tmp_path / name, *options, f"--features={features}")
+        with (tmp_path / name / "logs" / "version_0" / "metrics.csv").open() as file:
+            losses.append([float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]])
+    assert losses[1] == losses[2]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # half precision
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+
+def test_features_of_other_weights_are_others(karpathy_root, tmp_path):
+    options = [
+        f"--data.init_args.root={karpathy_root}",
+        "--data.init_args.workers=0",
+        "--data.init_args.min_count=1",
+        "--data.init_args.image_size=64",
+        "--model.init_args.encoder.init_args.weights=random",
+        f"--features={tmp_path / 'features'}",
+    ]
+    fit("flickr8k_soft.yaml", tmp_path / "one", *options)
+    fit("flickr8k_soft.yaml", tmp_path / "two", *options, "--seed_everything=1")
+    fit("flickr8k_soft.yaml", tmp_path / "three", *options, "--data.init_args.fit=pad")
+    assert len(list((tmp_path / "features").iterdir())) == 3
+
+
+def error_of(capsys):
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_bfloat16_trains_on_a_cpu(tmp_path):
+    assert run("fit", "shapes_captioner.yaml", tmp_path / "run", *SMALL_SHAPES, "--trainer.precision=bf16-mixed") == 0
+
+
+def test_a_run_is_not_overwritten(captioner_checkpoint, capsys):
+    assert run("fit", "shapes_captioner.yaml", captioner_checkpoint.parent, *SMALL_SHAPES) == 2
+    assert "already holds a run" in error_of(capsys)
+
+
+def test_a_run_is_continued(tmp_path):
+    output = tmp_path / "run"
+    assert run("fit", "shapes_vit.yaml", output, *SMALL_SHAPES) == 0
+    more = ["--trainer.max_epochs=2", f"--ckpt_path={output / 'last.ckpt'}"]
+    assert run("fit", "shapes_vit.yaml", output, *SMALL_SHAPES, *more) == 0
+    assert torch.load(output / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_a_misspelt_key_is_named(tmp_path, capsys):
+    config = tmp_path / "c.yaml"
+    config.write_text((CONFIGS / "shapes_vit.yaml").read_text().replace("depth:", "dephts:"))
+    with pytest.raises(SystemExit) as exit_:
+        main(["fit", "--config", str(config)])
+    assert exit_.value.code == 2
+    assert "dephts" in capsys.readouterr().err
+
+
+def test_missing_data_is_named(tmp_path, capsys):
+    where = f"--data.init_args.root={tmp_path / 'nowhere'}"
+    assert run("fit", "flickr8k_soft.yaml", tmp_path / "a", where) == 2
+    assert "nowhere" in error_of(capsys)
+    assert run("fit", "cifar10_vit.yaml", tmp_path / "b", where, "--data.init_args.download=false") == 2
+    assert "nowhere" in error_of(capsys)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path, capsys):
+    assert run("test", "shapes_vit.yaml", tmp_path, *SMALL_SHAPES, "--ckpt_path=none.ckpt") == 2
+    assert error_of(capsys) == "error: there is no checkpoint none.ckpt (option --ckpt_path)"
+
+
+def test_checkpoints_are_checked(captioner_checkpoint, classifier_checkpoint, tmp_path):
+    with pytest.raises(InputError, match=r"holds visattn.captioner.Captioner, but a checkpoint of .*Classifier"):
+        load_model(captioner_checkpoint, Classifier)
+    with pytest.raises(InputError, match=r"holds visattn.classifier.Classifier, but a checkpoint of .*Captioner"):
+        load_model(classifier_checkpoint, Captioner)
+    with pytest.raises(InputError, match="there is no checkpoint"):
+        load_model(tmp_path / "none.ckpt", Captioner)
+    short = tmp_path / "short.ckpt"
+    short.write_bytes(captioner_checkpoint.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"short.ckpt \(1000 bytes\) is damaged"):
+        load_model(short, Captioner)
+    short.write_bytes(b"")
+    with pytest.raises(InputError, match="damaged"):
+        load_model(short, Captioner)
+    torch.save({"weights": torch.zeros(1)}, short)
+    with pytest.raises(InputError, match="lacks the model's configuration"):
+        load_model(short, Captioner)

@@ -1,0 +1,110 @@
+"""The scripts as a user runs them, on photographs of odd sizes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import caption
+import demo
+import numpy as np
+import overlay
+import pytest
+from conftest import FAST
+from PIL import Image
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert caption.main(["--checkpoint", str(captioner_checkpoint), "--output", str(output), str(photographs)]) == 0
+    entries = json.loads((output / "captions.json").read_text())
+    assert [Path(entry["image"]).name for entry in entries] == ["turned.jpg", "wide.jpg"]
+    for entry in entries:
+        assert set(entry) == {"image", "caption", "words", "log_prob", "overlay"}
+        assert entry["caption"].split() == entry["words"]
+        assert entry["log_prob"] < 0
+        with Image.open(output / entry["overlay"]) as sheet:
+            assert sheet.format == "PNG"
+        with np.load(output / Path(entry["overlay"]).with_suffix(".npz").name) as maps:
+            assert maps["words"].tolist() == entry["words"]
+            assert maps["alpha"].shape == (len(entry["words"]), 8, 8)
+            np.testing.assert_allclose(maps["alpha"].sum((1, 2)), 1, rtol=1e-5)
+
+
+def test_overlay_writes_all_that_it_promises(classifier_checkpoint, photographs, tmp_path):
+    output = tmp_path / "out"
+    assert overlay.main(["--checkpoint", str(classifier_checkpoint), "--output", str(output), str(photographs)]) == 0
+    entries = json.loads((output / "classes.json").read_text())
+    assert len(entries) == 2
+    for entry in entries:
+        assert 0 < entry["probability"] <= 1
+        with np.load(output / Path(entry["overlay"]).with_suffix(".npz").name) as maps:
+            assert maps["rollout"].shape == (8, 8)
+            assert maps["layers"].shape == (4, 3, 8, 8)
+            assert maps["classes"][maps["probabilities"].argmax()] == entry["class"]
+            np.testing.assert_allclose(maps["probabilities"].sum(), 1, rtol=1e-5)
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(classifier_checkpoint, photographs, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (64, 64)).save(other / "wide.png")
+    entries = overlay.overlay_images(classifier_checkpoint, [photographs, other], tmp_path / "out")
+    assert [entry["overlay"] for entry in entries] == ["turned.png", "wide.png", "wide-2.png"]
+
+
+@pytest.mark.parametrize("script", [caption, overlay], ids=["caption", "overlay"])
+def test_mistakes_are_named_and_nothing_looks_whole(
+    script, captioner_checkpoint, classifier_checkpoint, tmp_path, capsys
+):
+    right, wrong = (
+        (captioner_checkpoint, classifier_checkpoint)
+        if script is caption
+        else (classifier_checkpoint, captioner_checkpoint)
+    )
+    output = tmp_path / "out"
+    empty, text, mixed = tmp_path / "empty", tmp_path / "text.jpg", tmp_path / "mixed"
+    empty.mkdir()
+    mixed.mkdir()
+    text.write_text("no image")
+    (mixed / "bad.png").write_text("no image")
+    good = mixed / "good.png"
+    Image.new("RGB", (70, 70)).save(good)
+
+    def fails(checkpoint, *images):
+        assert script.main(["--checkpoint", str(checkpoint), "--output", str(output), *map(str, images)]) == 2
+        (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert not (output / "captions.json").exists()
+        assert not (output / "classes.json").exists()
+        return sentence
+
+    assert "nowhere: no such image or folder" in fails(right, tmp_path / "nowhere")
+    assert f"{empty} has no image" in fails(right, empty)
+    assert f"{text} cannot be read as an image" in fails(right, text)
+    assert "bad.png cannot be read as an image" in fails(right, mixed)
+    assert "is needed here" in fails(wrong, good)
+    assert "there is no checkpoint" in fails(tmp_path / "none.ckpt", good)
+
+
+@pytest.mark.parametrize("script", ["caption", "overlay", "demo"])
+def test_help(script):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{script}.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--output" in done.stdout
+
+
+def test_demo_makes_its_page(tmp_path, capsys):
+    output = tmp_path / "demo"
+    words = ["--output", str(output), "--count", "3", "--options", *FAST, "--data.init_args.train_size=29"]
+    assert demo.main(words) == 0
+    results = json.loads((output / "results.json").read_text())
+    assert {"CIDEr-D", "grounding_pointing", "grounding_pointing_uniform"} <= set(results["captioner"]["test"])
+    assert "accuracy" in results["vit"]["test"]
+    html = (output / "index.html").read_text()
+    assert html.count("data:image/png;base64,") == 6
+    assert "index.html" in capsys.readouterr().out
+    assert demo.main(["--output", str(output)]) == 2
+    assert "is not empty" in capsys.readouterr().err

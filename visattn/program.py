@@ -1,0 +1,40 @@
+"""What every program of the project does around its main function."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from visattn.allocator import keep_freed_memory
+from visattn.errors import InputError
+
+Main = Callable[[Sequence[str] | None], None]
+
+
+def program(main: Main) -> Callable[..., int]:
+    """Make a main function a program: it keeps freed memory, and says in one sentence what the user can mend.
+
+    Args:
+        main: takes the words of the command line after the program's name, or None for those of this process.
+
+    Returns:
+        A function of the same argument that returns the exit status: 0, or 2 after an `InputError`, or 130 when
+        interrupted. A missing folder, a full disk or a lack of permission counts as the user's to mend, too.
+    """
+
+    @functools.wraps(main)
+    def run(args: Sequence[str] | None = None) -> int:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("visattn").setLevel(logging.INFO)
+        keep_freed_memory()
+        try:
+            main(args)
+        except (InputError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        return 0
+
+    return run
