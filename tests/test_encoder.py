@@ -48,7 +48,7 @@ def test_rows_come_first():
 
 @pytest.mark.parametrize("train_from", [None, 0, 3])
 def test_frozen_stages_do_not_change(train_from):
-    encoder = Encoder("resnet10t", train_from=train_from).train()
+    encoder = Encoder("resnet10t", train_from=train_from)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     values, _ = encoder(images())
     assert encoder.frozen == (train_from is None)

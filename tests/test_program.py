@@ -103,18 +103,14 @@ def test_features_give_the_losses_of_images(karpathy_root, tmp_path):
         "--model.init_args.encoder.init_args.weights=random",
         "--trainer.precision=32",
     ]
-    losses = []
-    for name, features in (
-        ("images", "none"),
-        ("features", str(tmp_path / "features")),
-        ("again", str(tmp_path / "features")),
-    ):
+    losses, kept = [], tmp_path / "kept"
+    for name, features in (("images", "none"), ("first", kept), ("again", kept)):
         fit("flickr8k_soft.yaml", tmp_path / name, *options, f"--features={features}")
         with (tmp_path / name / "logs" / "version_0" / "metrics.csv").open() as file:
             losses.append([float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]])
-    assert losses[1] == losses[2]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # half precision
-    assert len(list((tmp_path / "features").iterdir())) == 1
+    assert len(list(kept.iterdir())) == 1
 
 
 def test_features_of_other_weights_are_others(karpathy_root, tmp_path):
@@ -150,7 +146,7 @@ def test_a_run_is_continued(tmp_path):
     assert run("fit", "shapes_vit.yaml", output, *SMALL_SHAPES) == 0
     more = ["--trainer.max_epochs=2", f"--ckpt_path={output / 'last.ckpt'}"]
     assert run("fit", "shapes_vit.yaml", output, *SMALL_SHAPES, *more) == 0
-    assert torch.load(output / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert torch.load(output / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_a_misspelt_key_is_named(tmp_path, capsys):

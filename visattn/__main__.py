@@ -109,7 +109,9 @@ def run_cli(args: ArgsType = None) -> CLI:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
-        raise cause or error from None
+        if cause is None:
+            raise
+        raise cause from None
 
 
 @program

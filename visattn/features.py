@@ -87,7 +87,12 @@ class FeatureCache(Callback):
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".computing-"))
         try:
-            loader = DataLoader(_Inputs(data, examples), batch_size=self.batch_size, num_workers=data.workers)
+            loader = DataLoader(
+                _Inputs(data, examples),
+                batch_size=self.batch_size,
+                num_workers=data.workers,
+                generator=torch.Generator(),  # so that computing them draws nothing from the training's random numbers
+            )
             array, done = None, 0
             training = module.encoder.training
             module.encoder.eval()

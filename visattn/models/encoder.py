@@ -70,6 +70,7 @@ class Encoder(nn.Module):
         config = resolve_model_data_config(self.body)
         self.normalise = Normalise(mean or config["mean"], std or config["std"])
         self._freeze_before(train_from)
+        self.train()  # so that what is frozen is in evaluation mode from the start: Lightning leaves modes alone
         self.body.to(memory_format=torch.channels_last)  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
 
     @property
@@ -91,7 +92,9 @@ class Encoder(nn.Module):
             return
         path = Path(self.weights).expanduser()
         if not path.is_file():
-            raise InputError(f"no weights file at {path} (encoder option 'weights'); give 'pretrained', 'random' or a file")
+            raise InputError(
+                f"no weights file at {path} (encoder option 'weights'); give 'pretrained', 'random' or a file"
+            )
         try:
             file = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
             file = {_flat(name): value for name, value in file.items()}
