@@ -134,7 +134,7 @@ class _Inputs(Dataset):
 def _key(encoder: Encoder, data: CaptionData, examples: list[CaptionedImage]) -> str:
     """A name for all that the features depend on."""
     digest = hashlib.sha256()
-    digest.update(f"{encoder.backbone} {encoder.stage} {data.image_size} {data.fit}".encode())
+    digest.update(f"{encoder.backbone} {encoder.stage} {encoder.options} {data.image_size} {data.fit}".encode())
     for name, tensor in [*encoder.state_dict().items(), *encoder.normalise.named_buffers()]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

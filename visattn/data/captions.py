@@ -59,10 +59,13 @@ class CaptionData(BatchedData, ABC):
         seed: of the order, and of what is held out.
 
     Attributes:
+        bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which the length
+            of a caption tells what is in the image: batch normalisation would then never see a typical batch.
         features: None, or annotation vectors by image id; where set, batches carry them in place of images.
     """
 
     features: Features | None = None
+    bucketed = True
 
     def __init__(
         self,
@@ -184,6 +187,8 @@ class _Pairs(TrainingBatches[CaptionBatch]):
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         shuffled = rng.permutation(self.count)
+        if not self.captions.data.bucketed:
+            return shuffled
         return shuffled[np.argsort(self.captions.lengths[shuffled], kind="stable")]
 
     def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:

@@ -21,7 +21,7 @@ from visattn.data.loading import Split
 from visattn.errors import InputError
 from visattn.geometry import Fit, Geometry
 
-SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
+SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {
     "red": (214, 48, 49),
     "orange": (240, 140, 32),
@@ -30,7 +30,7 @@ COLOURS = {
     "blue": (48, 106, 216),
     "purple": (138, 72, 178),
 }
-SIZES = {"small": (0.09, 0.115), "large": (0.17, 0.21)}  # radius, as a share of the picture's side
+SIZES = {"small": (0.10, 0.125), "large": (0.18, 0.22)}  # radius, as a share of the picture's side
 RELATIONS = ("left of", "right of", "above", "below")
 
 _SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
@@ -161,7 +161,6 @@ def _unit_outline(shape: str) -> np.ndarray:
         "triangle": lambda: 1.08 * ring(3, 0.0) + np.array([0.18, 0.0]),
         "star": lambda: 1.1 * ring(10, 0.0, (1.0, 0.42)),
         "cross": lambda: _cross(0.98, 0.34),
-        "diamond": lambda: ring(4, 0.0) * np.array([1.1, 0.72]),
     }
     return outlines[shape]()
 
@@ -207,6 +206,7 @@ class ShapesCaptions(CaptionData):
     """
 
     fit: Fit = "squash"
+    bucketed = False  # three things need a longer caption than one
     captions_per_image = 5
 
     def __init__(
@@ -299,7 +299,7 @@ class ShapesClasses(ClassificationData):
         return {}
 
     def scene(self, split: Split, index: int) -> Scene:
-        """The scene of that number: its first thing is the large one, of class ``index % 6``."""
+        """The scene of that number: its first thing is the large one, of class ``index % 5``."""
         for attempt in itertools.count():
             rng = np.random.default_rng([self.seed, 3 + _SPLITS[split], index, attempt])
             scene = make_scene(rng, count=3, sizes=("large", "small", "small"))

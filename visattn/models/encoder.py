@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -43,6 +43,7 @@ class Encoder(nn.Module):
             What is frozen is also kept in evaluation mode.
         mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
         std: likewise.
+        options: more arguments for `timm.create_model`, such as `img_size` for a transformer.
 
     Raises:
         InputError: where timm does not know the backbone, or it has no such stage.
@@ -56,14 +57,15 @@ class Encoder(nn.Module):
         train_from: int | None = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(backbone):
             similar = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5]) or "see timm.list_models()"
             raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
-        self.backbone, self.stage, self.weights = backbone, stage, weights
+        self.backbone, self.stage, self.weights, self.options = backbone, stage, weights, options or {}
         try:
-            self.body = timm.create_model(backbone, features_only=True, out_indices=(stage,))
+            self.body = timm.create_model(backbone, features_only=True, out_indices=(stage,), **(options or {}))
         except (IndexError, AssertionError) as error:
             raise InputError(f"the backbone '{backbone}' has no stage {stage}; -1 is its last") from error
         self.size = self.body.feature_info.channels()[-1]
@@ -87,7 +89,7 @@ class Encoder(nn.Module):
         if self.weights == "random":
             return
         if self.weights == "pretrained":
-            options = {"features_only": True, "out_indices": (self.stage,)}
+            options = {"features_only": True, "out_indices": (self.stage,), **self.options}
             self.body.load_state_dict(timm.create_model(self.backbone, pretrained=True, **options).state_dict())
             return
         path = Path(self.weights).expanduser()

@@ -1,0 +1,83 @@
+"""Imports point one way: a room knows the rooms above it, never those below."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "visattn"
+
+# From what knows nothing to what knows all; rooms of one line do not know each other.
+FLOORS = [
+    {"errors", "allocator"},
+    {"files", "geometry", "vocabulary", "attention", "program"},
+    {"models", "metrics", "overlay", "data", "explain"},
+    {"decoding", "objectives", "optimization"},
+    {"captioner", "classifier"},
+    {"checkpoints", "features", "callbacks"},
+    {"__main__"},
+]
+FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports(path):
+    """The rooms of visattn that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name.startswith("visattn."):
+                yield name.split(".")[1]
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def files():
+    return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+def test_every_room_has_its_floor():
+    assert {room_of(path) for path in files()} == set(FLOOR)
+
+
+def test_imports_point_upward_only():
+    for path in files():
+        room = room_of(path)
+        for imported in imports(path):
+            assert imported == room or FLOOR[imported] < FLOOR[room], f"{path} imports {imported}"
+
+
+def test_models_know_no_lightning_and_attention_knows_torch_alone():
+    for path in files():
+        tree = ast.parse(path.read_text())
+        outside = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+        outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        if room_of(path) == "attention":
+            assert outside <= {"torch", "visattn", "typing", "collections", "math", "contextlib"}, path
+        if room_of(path) in ("models", "metrics", "overlay", "explain", "geometry", "decoding", "objectives"):
+            assert "lightning" not in outside, path
+
+
+def test_within_a_room_there_is_no_circle():
+    graph = {}
+    for path in files():
+        name = ".".join(["visattn", *path.relative_to(PACKAGE).with_suffix("").parts])
+        graph[name] = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module and path.name != "__init__.py"
+        }
+    done, doing = set(), set()
+
+    def visit(name):
+        assert name not in doing, f"{name} imports itself, in a circle"
+        if name in done:
+            return
+        doing.add(name)
+        for other in graph[name] & set(graph):
+            visit(other)
+        doing.discard(name)
+        done.add(name)
+
+    for name in graph:
+        visit(name)

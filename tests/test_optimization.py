@@ -1,0 +1,59 @@
+"""The schedule's shape, and which parameters decay."""
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import nn
+
+from visattn.optimization import Optimization
+
+
+def test_factor_rises_then_falls_as_a_cosine():
+    schedule = Optimization(warmup=0.2, final=0.1)
+    assert schedule.factor(10, 100) == pytest.approx(0.5)
+    assert schedule.factor(20, 100) == pytest.approx(1.0)
+    assert schedule.factor(60, 100) == pytest.approx(0.55)  # half-way down: (1 + 0.1) / 2
+    assert schedule.factor(100, 100) == pytest.approx(0.1)
+    assert schedule.factor(130, 100) == pytest.approx(0.1)
+    assert Optimization(warmup=0).factor(1, 10**6) == pytest.approx(1.0)
+
+
+class Module(LightningModule):
+    def __init__(self, optimization):
+        super().__init__()
+        self.encoder, self.head = nn.Linear(3, 5), nn.Linear(5, 2)
+        self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+        self.optimization, self.rates = optimization, []
+
+    def training_step(self, batch, index):
+        self.rates.append([group["lr"] for group in self.optimizers().param_groups])
+        return self.head(self.encoder(torch.ones(1, 3))).sum()
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(range(7), num_workers=0)
+
+    def configure_optimizers(self):
+        return self.optimization.configure(self)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_groups_and_rates_through_a_trainer(tmp_path):
+    module = Module(Optimization(lr=0.5, weight_decay=0.3, warmup=0.5, final=0.0, encoder=0.1))
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    trainer.fit(module)
+    groups = trainer.optimizers[0].param_groups
+    assert sorted((group["weight_decay"], len(group["params"])) for group in groups) == [
+        (0, 1),
+        (0, 1),
+        (0.3, 1),
+        (0.3, 1),
+    ]
+    rates = torch.tensor(module.rates)
+    assert rates.shape == (14, 4)
+    highest = rates.max(dim=1).values
+    assert highest.argmax() == 7  # half of 14 steps: the end of the warm-up, known without asking for the data first
+    assert highest.max().item() == pytest.approx(0.5)
+    torch.testing.assert_close(rates.min(dim=1).values, highest * 0.1)
+    assert highest[0] < 0.01
+    assert highest[-1] < 0.05
