@@ -48,8 +48,9 @@ def caption_images(
     with tqdm(total=len(paths), desc="Captioning", unit="image") as bar:
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, caption in zip(batch, model.caption(torch.stack([i.tensor for i in batch])), strict=True):
+                geometry = item.geometry._replace(cell_shift=model.cell_shift)
                 figure = caption_sheet(
-                    item.original, caption.words, caption.weights, item.geometry, scale=scale, title=item.path.name
+                    item.original, caption.words, caption.weights, geometry, scale=scale, title=item.path.name
                 )
                 save_figure(figure, output / f"{item.name}.png")
                 write_npz(output / f"{item.name}.npz", words=np.array(caption.words), alpha=caption.weights)

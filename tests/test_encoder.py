@@ -102,3 +102,39 @@ def test_normalisation_is_the_backbones_own():
 def test_mistakes_are_named(options, message):
     with pytest.raises(InputError, match=message):
         Encoder(**options)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stage", "shift"),
+    [
+        ("resnet18", -1, -15.5),  # five strided layers, each half a pixel early: (1 + 2 + 4 + 8 + 16) / 2
+        ("resnet18", 2, -3.5),  # three of them
+        ("tf_efficientnet_lite0", -1, 15.5),  # TensorFlow pads on the other side
+        ("convnext_atto", -1, 0.0),  # patches
+    ],
+)
+def test_cells_look_where_the_strides_put_them(backbone, stage, shift):
+    assert Encoder(backbone, stage).cell_shift((64, 64)) == pytest.approx((shift, shift), abs=0.15)
+
+
+def test_transformers_look_at_their_own_patch():
+    assert Encoder("test_vit").cell_shift((160, 160)) == (0.0, 0.0)
+
+
+def test_the_shift_is_where_a_dot_is_felt():
+    """A dot at the middle of where a cell looks moves that cell more than its neighbours, though not in its square."""
+    torch.manual_seed(0)
+    encoder = Encoder("resnet18", 1).eval()  # cells of 4 pixels
+    shift, _ = encoder.cell_shift((64, 64))
+    grey = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)
+    responses = torch.zeros(64)
+    with torch.no_grad():
+        flat = encoder(grey).values.unflatten(1, (16, 16))[0, 8, 8]
+        for y in range(64):
+            dotted = grey.clone()
+            dotted[:, :, y, :] = 255
+            responses[y] = (encoder(dotted).values.unflatten(1, (16, 16))[0, 8, 8] - flat).square().sum()
+    felt = (responses * (torch.arange(64) + 0.5)).sum() / responses.sum()
+    nominal = 8 * 4 + 2
+    assert abs(felt - (nominal + shift)) < abs(felt - nominal)
+    assert felt < nominal

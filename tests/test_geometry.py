@@ -174,3 +174,15 @@ def test_identity():
         small, geometry = fit_image(image, (17, 29), fit)
         assert geometry == Geometry.identity((17, 29))
         np.testing.assert_array_equal(np.asarray(small), np.asarray(image))
+
+
+def test_cell_shift_moves_the_map_and_nothing_else():
+    plain = Geometry((60, 90), (30, 45), (0.5, 0.5), (0.0, 0.0))
+    shifted = plain._replace(cell_shift=(3.0, -5.0))
+    weights = np.zeros((6, 9))
+    weights[2, 4] = 1.0
+    before, after = (g.to_original_map(weights, "nearest") for g in (plain, shifted))
+    rows, columns = np.nonzero(before == 1)
+    np.testing.assert_array_equal(np.nonzero(after == 1), (rows + 6, columns - 10))
+    assert shifted.visible() == plain.visible()
+    assert not np.isnan(after).any()

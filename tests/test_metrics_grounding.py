@@ -189,3 +189,17 @@ def test_entropy():
     for bad in (np.zeros(5), np.array([1, np.nan]), np.array([2.0, -1.0]), np.array([1, np.inf])):
         with pytest.raises(ValueError, match="finite and non-negative"):
             entropy(bad)
+
+
+def test_cell_shift_scores_where_the_cells_look():
+    weights = np.zeros((6, 8))
+    weights[2, 3] = 1.0  # its square: rows 10 to 15, columns 15 to 20
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[13:18, 11:16] = True  # that square moved by (3, -4)
+    shifted = grounding([weights], [mask], tolerance=0.0, cell_shift=(3.0, -4.0))
+    assert shifted.pointing == 1
+    assert shifted.mass == pytest.approx(1.0)
+    plain = grounding([weights], [mask], tolerance=0.0)
+    assert plain.pointing == 0
+    assert plain.mass == pytest.approx(2 * 1 / 25)
+    assert (shifted.mass_uniform, shifted.mass_centre) == (plain.mass_uniform, plain.mass_centre)

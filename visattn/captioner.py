@@ -70,6 +70,11 @@ class Captioner(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         return self.optimization.configure(self)
 
+    @property
+    def cell_shift(self) -> tuple[float, float]:
+        """For `Geometry.cell_shift`: where the maps' cells really look."""
+        return self.encoder.cell_shift(self.image_size)
+
     def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:
         """Annotation vectors (N, L, D) of a batch's images, and their grid."""
         if batch.features is not None:
@@ -154,7 +159,7 @@ class Captioner(LightningModule):
         for name, caption in generated.items():
             maps += list(caption.weights)
             masks += data.regions(name, caption.words)
-        found = grounding(maps, masks, tolerance=POINTING_TOLERANCE * min(self.image_size))
-        if found.words:
+        if any(mask is not None for mask in masks):
+            found = grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
             self.log_dict({f"{split}/grounding_{field}": float(value) for field, value in found._asdict().items()})
         self.log(f"{split}/words", float(np.mean([len(caption.words) for caption in generated.values()])))

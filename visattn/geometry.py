@@ -26,12 +26,16 @@ class Geometry(NamedTuple):
         input: (h, w) of what the model sees.
         scale: (vertical, horizontal) size of an original pixel, in input pixels.
         offset: (top, left) of the input's window in the resized image, in input pixels; negative where it was padded.
+        cell_shift: (vertical, horizontal) input pixels from the middle of a map's cell to the middle of what it really
+            looks at. Patches look at themselves; cells of a convolutional backbone may look half a cell beside
+            (`visattn.models.receptive_field`), and their maps are laid where they look.
     """
 
     original: tuple[int, int]
     input: tuple[int, int]
     scale: tuple[float, float]
     offset: tuple[float, float]
+    cell_shift: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "Geometry":
@@ -66,8 +70,8 @@ class Geometry(NamedTuple):
         weights = np.asarray(weights, dtype=np.float32)
         centres = [(np.arange(n) + 0.5) * s - o for n, s, o in zip(self.original, self.scale, self.offset, strict=True)]
         rows, columns = (
-            _interpolator(centre / size * cells, cells, interpolation)
-            for centre, size, cells in zip(centres, self.input, weights.shape[-2:], strict=True)
+            _interpolator((centre - shift) / size * cells, cells, interpolation)
+            for centre, shift, size, cells in zip(centres, self.cell_shift, self.input, weights.shape[-2:], strict=True)
         )
         spread = rows @ weights @ columns.T
         inside_y, inside_x = ((c >= 0) & (c <= n) for c, n in zip(centres, self.input, strict=True))

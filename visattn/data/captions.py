@@ -59,8 +59,8 @@ class CaptionData(BatchedData, ABC):
         seed: of the order, and of what is held out.
 
     Attributes:
-        bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which the length
-            of a caption tells what is in the image: batch normalisation would then never see a typical batch.
+        bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which a
+            caption's length tells what is in the image: batch normalisation would never see a typical batch.
         features: None, or annotation vectors by image id; where set, batches carry them in place of images.
     """
 

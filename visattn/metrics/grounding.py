@@ -40,7 +40,12 @@ class Grounding(NamedTuple):
     mass_centre: float
 
 
-def grounding(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], tolerance: float) -> Grounding:
+def grounding(
+    maps: Iterable[np.ndarray],
+    masks: Iterable[np.ndarray | None],
+    tolerance: float,
+    cell_shift: tuple[float, float] = (0.0, 0.0),
+) -> Grounding:
     """Score the attention of words against the regions that they name.
 
     Pointing (Zhang et al. 2016): the centre of the largest cell is a hit where the region comes within `tolerance` of
@@ -58,6 +63,8 @@ def grounding(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], to
         masks: for each word a boolean (H, W) mask at the input's resolution, or None for a word that names nothing in
             the image and is not counted. A word whose object the crop left outside the input is one: give None.
         tolerance: in input pixels; the published rule is 15 with a shorter side of 224.
+        cell_shift: (vertical, horizontal) input pixels from the middle of a cell to where it really looks, the same for
+            all cells (`Geometry.cell_shift`); rounded to whole pixels. It concerns maps alone, not the image's centre.
 
     Returns:
         The means. Both iterables are read once, word by word, and may be generators.
@@ -75,9 +82,11 @@ def grounding(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], to
             continue
         weights, mask = _checked_map(weights, word), _checked_mask(mask, word)
         discs = _Discs.around_cells(weights.shape, mask.shape, float(tolerance))
-        hits, centre_hit = discs.meet(mask)
+        moved = _moved(mask, cell_shift)
+        hits, _ = discs.meet(moved)
+        _, centre_hit = discs.meet(mask)
         largest = weights >= weights.max() * (1 - _TIE)
-        covered = _covered(mask, weights.shape)
+        covered = _covered(moved, weights.shape)
         scores.append(
             (
                 hits[largest].mean(),
@@ -85,11 +94,24 @@ def grounding(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], to
                 centre_hit,
                 (weights * covered).sum() / weights.sum(),
                 mask.mean(),
-                (_centred(weights.shape) * covered).sum(),
+                (_centred(weights.shape) * _covered(mask, weights.shape)).sum(),
             )
         )
     means = np.mean(scores, axis=0) if scores else np.full(6, np.nan)
     return Grounding(len(scores), *(float(mean) for mean in means))
+
+
+def _moved(mask: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
+    """The mask as cells meet it: moved against their shift, by whole pixels; what leaves the image is lost."""
+    if not any(shift):
+        return mask
+    out = np.zeros_like(mask)
+    dy, dx = (-round(s) for s in shift)
+    height, width = mask.shape
+    out[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = mask[
+        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
+    ]
+    return out
 
 
 def entropy(weights: np.ndarray) -> np.ndarray:

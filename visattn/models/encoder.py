@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visattn.errors import InputError
 from visattn.models.normalise import Normalise
+from visattn.models.receptive_field import centre_shift
 
 
 class Annotations(NamedTuple):
@@ -68,6 +69,7 @@ class Encoder(nn.Module):
             self.body = timm.create_model(backbone, features_only=True, out_indices=(stage,), **(options or {}))
         except (IndexError, AssertionError) as error:
             raise InputError(f"the backbone '{backbone}' has no stage {stage}; -1 is its last") from error
+        self._cell_shift: dict[tuple[int, int], tuple[float, float]] = {}
         self.size = self.body.feature_info.channels()[-1]
         config = resolve_model_data_config(self.body)
         self.normalise = Normalise(mean or config["mean"], std or config["std"])
@@ -108,6 +110,12 @@ class Encoder(nn.Module):
         except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
+
+    def cell_shift(self, image_size: tuple[int, int]) -> tuple[float, float]:
+        """How far from the middle of its cell an annotation vector really looks; see `centre_shift`."""
+        if image_size not in self._cell_shift:
+            self._cell_shift[image_size] = centre_shift(self.body, image_size)
+        return self._cell_shift[image_size]
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""

@@ -261,7 +261,7 @@ def _cell(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float,
     corner = np.array(divmod(index, grid[1]))
     cell = np.array(geometry.input) / grid
     (top, left), (bottom, right) = np.clip(
-        geometry.to_original(np.stack([corner * cell, (corner + 1) * cell])), 0, geometry.original
+        geometry.to_original(np.stack([corner * cell, (corner + 1) * cell]) + geometry.cell_shift), 0, geometry.original
     )
     return (top, left, bottom, right) if top < bottom and left < right else None
 
