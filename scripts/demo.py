@@ -3,8 +3,8 @@
     uv run scripts/demo.py
 
 Trains a captioner with soft attention on generated scenes of shapes, captions scenes it has never seen, scores the
-captions and whether attention was on the thing named; then trains a small Vision Transformer to say which shape is the
-large one. Writes one page, `index.html`, beside the overlays, the checkpoints and `results.json`.
+captions and whether attention was on the thing named; then trains a small Vision Transformer to say which colour the
+large shape has. Writes one page, `index.html`, beside the overlays, the checkpoints and `results.json`.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[d
     metrics, minutes = train_and_test("shapes_vit.yaml", output / "vit", options)
     data = ShapesClasses()
     scenes = {f"test-{i:03d}": data.scene("test", i) for i in range(count)}
-    truths = {name: scene.things[0].shape for name, scene in scenes.items()}
+    truths = {name: scene.things[0].colour for name, scene in scenes.items()}
     save_scenes(scenes, output / "scenes" / "classes")
     folder = output / "classes"
     entries = overlay_images(output / "vit" / "best.ckpt", [output / "scenes" / "classes"], folder, truths=truths)
@@ -128,7 +128,7 @@ def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[d
         )
     section = Section(
         "Where the Vision Transformer looked",
-        "Which shape is the large one? The class token has to find it among the small ones. "
+        "What colour is the large shape? The class token has to find it among the small ones. "
         f"Accuracy on {len(data.tensors('test')[1])} unseen scenes: {metrics['accuracy']:.1%}.",
         panels,
     )
@@ -154,7 +154,7 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
     start = time.perf_counter()
     print("1 of 2: a captioner with soft attention learns to describe scenes", flush=True)
     captioner, sections = captioner_part(output, count, options)
-    print("2 of 2: a small Vision Transformer learns to name the large shape", flush=True)
+    print("2 of 2: a small Vision Transformer learns to name the colour of the large shape", flush=True)
     classifier, more = classifier_part(output, count, options)
     results = {
         "date": date.today().isoformat(),

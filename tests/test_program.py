@@ -149,13 +149,39 @@ def test_a_run_is_continued(tmp_path):
     assert torch.load(output / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
-def test_a_misspelt_key_is_named(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("depth:", "dephts:"),
+        ("max_epochs:", "max_epoch:"),
+        ("lr:", "lrr:"),
+        ("class_path: visattn.data", "x: visattn.data"),
+    ],
+)
+def test_a_misspelt_key_is_named(right, wrong, tmp_path, capsys):
     config = tmp_path / "c.yaml"
-    config.write_text((CONFIGS / "shapes_vit.yaml").read_text().replace("depth:", "dephts:"))
-    with pytest.raises(SystemExit) as exit_:
-        main(["fit", "--config", str(config)])
-    assert exit_.value.code == 2
-    assert "dephts" in capsys.readouterr().err
+    config.write_text((CONFIGS / "shapes_vit.yaml").read_text().replace(right, wrong))
+    assert main(["fit", "--config", str(config), "--output", str(tmp_path / "run")]) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert wrong.split(":")[0] in sentence
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--data.init_args.trains_size=3"], "trains_size"),
+        (["--data.init_args.train_size=many"], "many"),
+        (["--modle=x"], "modle"),
+        (["--config=none.yaml"], "none.yaml"),
+        (["--model.init_args.model.init_args.heads=7"], "7 heads do not divide tokens of size 96"),
+        (["--data.init_args.batch_size=0"], "batch_size is 0"),
+    ],
+)
+def test_a_wrong_option_is_named(options, named, tmp_path, capsys):
+    assert run("fit", "shapes_vit.yaml", tmp_path / "run", *options) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert named in sentence
 
 
 def test_missing_data_is_named(tmp_path, capsys):

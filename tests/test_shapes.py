@@ -83,15 +83,15 @@ def test_batches_and_vocabulary():
     assert sum(len(b.tokens) for b in evaluation) == 65
 
 
-def test_the_class_is_the_large_shape_and_classes_are_balanced():
-    data = ShapesClasses(train_size=20, val_size=10, test_size=5)
+def test_the_class_is_the_large_ones_colour_and_classes_are_balanced():
+    data = ShapesClasses(train_size=24, val_size=12, test_size=6)
     images, labels = data.tensors("train")
-    assert images.shape == (20, 3, 64, 64)
-    assert torch.bincount(labels).tolist() == [4] * 5
-    for index in range(10):
+    assert images.shape == (24, 3, 64, 64)
+    assert torch.bincount(labels).tolist() == [4] * 6
+    for index in range(12):
         things = data.scene("val", index).things
         assert [thing.size for thing in things] == ["large", "small", "small"]
-        assert things[0].shape == data.output_names[index % 5]
+        assert things[0].colour == data.output_names[index % 6]
 
 
 @pytest.mark.parametrize("kind", [ShapesCaptions, ShapesClasses])

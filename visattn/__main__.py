@@ -1,10 +1,14 @@
 """`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
+import lightning
+from jsonargparse import ActionConfigFile
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -16,8 +20,35 @@ from visattn.features import FeatureCache
 from visattn.program import program
 
 
+class Parser(LightningArgumentParser):
+    """jsonargparse lists every type that an option is not; this says what is wrong."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise an `InputError` of one sentence."""
+        unknown = re.search(
+            r"(?:unrecognized arguments: (?:--)?|does not accept option ')([\w.-]+)|Option '([\w.-]+)' is not accepted",
+            message,
+        )
+        if unknown:
+            message = (
+                f"there is no option or configuration key '{unknown[1] or unknown[2]}'; 'visattn fit --help' lists them"
+            )
+        else:
+            message = " ".join(message.split())
+            message = message if len(message) < 400 else message[:400] + " …"
+        raise InputError(message) from ex
+
+
 class CLI(LightningCLI):
     """The models' and the data's constructors are the options; data tells the model what its outputs and inputs are."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
+        parser = Parser(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=ActionConfigFile, help="a configuration in YAML, such as configs/*"
+        )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -95,6 +126,7 @@ def run_cli(args: ArgsType = None) -> CLI:
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=args,
+            parser_kwargs={"prog": "visattn"},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},

@@ -257,7 +257,7 @@ class ShapesCaptions(CaptionData):
 
 
 class ShapesClasses(ClassificationData):
-    """Scenes of one large and two small things; the class is the shape of the large one, wherever it is.
+    """Scenes of one large and two small things; the class is the colour of the large one, wherever it is.
 
     Args:
         train_size: scenes to train on; every class is equally frequent in each split, up to one.
@@ -292,18 +292,18 @@ class ShapesClasses(ClassificationData):
 
     @property
     def class_names(self) -> list[str]:
-        return list(SHAPES)
+        return list(COLOURS)
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[Tensor, Tensor]]:
         return {}
 
     def scene(self, split: Split, index: int) -> Scene:
-        """The scene of that number: its first thing is the large one, of class ``index % 5``."""
+        """The scene of that number: its first thing is the large one, of class ``index % 6``."""
         for attempt in itertools.count():
             rng = np.random.default_rng([self.seed, 3 + _SPLITS[split], index, attempt])
             scene = make_scene(rng, count=3, sizes=("large", "small", "small"))
-            if scene.things[0].shape == SHAPES[index % len(SHAPES)]:
+            if scene.things[0].colour == self.class_names[index % len(COLOURS)]:
                 return scene
 
     def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -311,7 +311,7 @@ class ShapesClasses(ClassificationData):
             count = self.sizes[split]
             pictures = [to_tensor(self.scene(split, i).picture(self.image_size[0])) for i in range(count)]
             images = torch.stack(pictures) if pictures else torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
-            self._tensors[split] = images, torch.arange(count) % len(SHAPES)
+            self._tensors[split] = images, torch.arange(count) % len(COLOURS)
         return self._tensors[split]
 
 
