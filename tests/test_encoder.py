@@ -117,6 +117,11 @@ def test_cells_look_where_the_strides_put_them(backbone, stage, shift):
     assert Encoder(backbone, stage).cell_shift((64, 64)) == pytest.approx((shift, shift), abs=0.15)
 
 
+def test_the_shift_is_known_in_inference_mode_too():
+    with torch.inference_mode():
+        assert Encoder("test_convnext").cell_shift((64, 64)) == pytest.approx((0.0, 0.0), abs=0.1)
+
+
 def test_transformers_look_at_their_own_patch():
     assert Encoder("test_vit").cell_shift((160, 160)) == (0.0, 0.0)
 

@@ -26,6 +26,11 @@ def centre_shift(body: nn.Module, image_size: tuple[int, int]) -> tuple[float, f
     """
     if any("Attention" in type(module).__name__ for module in body.modules()):
         return 0.0, 0.0
+    with torch.inference_mode(False), torch.enable_grad():  # asked for in the middle of a validation, too
+        return _measured(body, image_size)
+
+
+def _measured(body: nn.Module, image_size: tuple[int, int]) -> tuple[float, float]:
     even = _evened(copy.deepcopy(body).float().cpu())
     # Far enough from the borders for most receptive fields, and alike modulo every power of two up to the stride.
     size = [n + 64 * max(0, -(-(640 - n) // 64)) for n in image_size]
