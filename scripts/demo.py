@@ -68,7 +68,7 @@ def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[di
         Panel(
             (output / "captions" / entry["overlay"]).read_bytes(),
             entry["caption"],
-            [f"A person's words, one of five: “{' '.join(references[Path(entry['image']).stem][0])}”."],
+            [f"One of its five references: “{' '.join(references[Path(entry['image']).stem][0])}”."],
             alt=f"The scene, and for each word of “{entry['caption']}” the attention over it.",
             wide=True,
         )
