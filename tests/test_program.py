@@ -19,6 +19,17 @@ def run(subcommand, config, output, *options):
     return main([subcommand, "--config", str(CONFIGS / config), "--output", str(output), *FAST, *options])
 
 
+def photograph_options(root):
+    """Small pictures, and a backbone without pretrained weights."""
+    return [
+        f"--data.init_args.root={root}",
+        "--data.init_args.workers=0",
+        "--data.init_args.min_count=1",
+        "--data.init_args.image_size=64",
+        "--model.init_args.encoder.init_args.weights=random",
+    ]
+
+
 def options_for(config, request):
     """What a shipped configuration needs in order to run without its data."""
     if config.startswith("shapes"):
@@ -27,14 +38,7 @@ def options_for(config, request):
         root = request.getfixturevalue("cifar_root")
         return [f"--data.init_args.root={root}", "--data.init_args.download=false"]
     root = request.getfixturevalue("karpathy_root")
-    return [
-        f"--data.init_args.root={root}",
-        "--data.init_args.workers=0",
-        "--data.init_args.min_count=1",
-        "--data.init_args.image_size=64",
-        "--model.init_args.encoder.init_args.weights=random",
-        f"--features={root / 'features'}",
-    ]
+    return [*photograph_options(root), f"--features={root / 'features'}"]
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))
@@ -96,11 +100,7 @@ def test_validation_scores_what_is_generated_freely(captioner_checkpoint, tmp_pa
 
 def test_features_give_the_losses_of_images(karpathy_root, tmp_path):
     options = [
-        f"--data.init_args.root={karpathy_root}",
-        "--data.init_args.workers=0",
-        "--data.init_args.min_count=1",
-        "--data.init_args.image_size=64",
-        "--model.init_args.encoder.init_args.weights=random",
+        *photograph_options(karpathy_root),
         "--trainer.precision=32",
     ]
     losses, kept = [], tmp_path / "kept"
@@ -115,11 +115,7 @@ def test_features_give_the_losses_of_images(karpathy_root, tmp_path):
 
 def test_features_of_other_weights_are_others(karpathy_root, tmp_path):
     options = [
-        f"--data.init_args.root={karpathy_root}",
-        "--data.init_args.workers=0",
-        "--data.init_args.min_count=1",
-        "--data.init_args.image_size=64",
-        "--model.init_args.encoder.init_args.weights=random",
+        *photograph_options(karpathy_root),
         f"--features={tmp_path / 'features'}",
     ]
     fit("flickr8k_soft.yaml", tmp_path / "one", *options)

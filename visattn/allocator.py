@@ -1,8 +1,9 @@
 """Tell glibc to keep freed memory, because on virtual machines touching a page for the first time is very slow.
 
 PyTorch's CPU tensors come from malloc. By default glibc gives blocks above a threshold straight back to the kernel when
-they are freed, and the next training step pays for every page again; measured on a virtual machine, a caption training
-step went from 10.3 s to 0.7 s with this setting. `VISATTN_KEEP_FREED_MEMORY=0` in the environment switches it off.
+they are freed, and the next training step pays for every page again: a caption training step was once seen to go from
+10.3 s to 0.7 s with this setting, on a virtual machine and before this code was written.
+`VISATTN_KEEP_FREED_MEMORY=0` in the environment switches it off.
 """
 
 import ctypes

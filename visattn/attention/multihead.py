@@ -14,7 +14,8 @@ def _kernel(query: Tensor) -> AbstractContextManager:
     """PyTorch's choice, but for training in bfloat16 on a CPU.
 
     There the fused kernel's backward pass is slow for short sequences: forward and backward of (128, 4, 65, 32) took
-    174 ms fused and 64 ms unfused (PyTorch 2.15, AMD EPYC, two cores); in float32 the fused one won, 102 to 178 ms.
+    174 ms fused and 64 ms unfused (PyTorch 2.15, AMD EPYC, two cores that were busy with other work, one run); in
+    float32 the fused one won, 102 to 178 ms.
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad:
         return sdpa_kernel(SDPBackend.MATH)
