@@ -18,17 +18,19 @@ class Memory(NamedTuple):
         keys: (B, L, A) what the query is compared with; projected here, never inside a step.
         grid: (H, W) with H * W == L; L itself tells nothing about the shape.
         mask: (B, L) bool, True where a place may be attended, or None where all may.
+        own: (B, …) what else a mechanism keeps of each image, such as hard attention's coin; None where nothing.
     """
 
     values: Tensor
     keys: Tensor
     grid: tuple[int, int]
     mask: Tensor | None = None
+    own: Tensor | None = None
 
     def rows(self, index: Tensor) -> "Memory":
         """The memories of `index` (N,), a row of this one for each: one image under several captions or beams."""
-        mask = None if self.mask is None else self.mask[index]
-        return Memory(self.values[index], self.keys[index], self.grid, mask)
+        mask, own = (None if part is None else part[index] for part in (self.mask, self.own))
+        return Memory(self.values[index], self.keys[index], self.grid, mask, own)
 
 
 class Glimpse(NamedTuple):
@@ -57,7 +59,17 @@ class SpatialAttention(nn.Module):
 
     Subclasses define `keys` and `forward`. Constructors take the sizes of the query (Q) and of the values (D) first; a
     decoder supplies them, everything else comes from the configuration.
+
+    Masked places are never attended, and padding changes nothing: a grid with masked margins gives the glimpses of the
+    grid without them.
     """
+
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        """Whether the mechanism can look at a grid of (H, W) places.
+
+        Raises:
+            InputError: where it cannot; the sentence names the option.
+        """
 
     def keys(self, values: Tensor) -> Tensor:
         """(B, L, D) annotation vectors to (B, L, A) keys."""
@@ -76,6 +88,7 @@ class SpatialAttention(nn.Module):
         """
         if grid[0] * grid[1] != values.shape[1]:
             raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
+        self.check_grid(grid)
         return Memory(values, self.keys(values), grid, mask)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:

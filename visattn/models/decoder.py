@@ -18,6 +18,9 @@ class Decoder(nn.Module):
         """Annotation vectors (B, L, D) to what the steps need of them, computed once per image."""
         raise NotImplementedError
 
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        """Raise an `InputError` where the decoder's attention cannot look at a grid of (H, W) places."""
+
     def init(self, memory: Memory) -> Any:
         """The state before the first word. A state's `rows(index)` picks captions, as a beam search does."""
         raise NotImplementedError

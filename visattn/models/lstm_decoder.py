@@ -70,6 +70,9 @@ class LSTMDecoder(Decoder):
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         return self.attention.prepare(values, grid, mask)
 
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        self.attention.check_grid(grid)
+
     def init(self, memory: Memory) -> LSTMState:
         if memory.mask is None:
             mean = memory.values.mean(dim=1)
