@@ -8,6 +8,7 @@ from visattn.attention import (
     AdditiveScore,
     DotScore,
     GeneralScore,
+    LocationScore,
     MultiHeadSelfAttention,
     ScaledDotScore,
     SoftAttention,
@@ -16,7 +17,13 @@ from visattn.attention import (
 from visattn.errors import InputError
 
 B, H, W, D, Q = 2, 3, 5, 11, 7
-SCORES = {"additive": AdditiveScore, "general": GeneralScore, "dot": DotScore, "scaled": ScaledDotScore}
+SCORES = {
+    "additive": AdditiveScore,
+    "general": GeneralScore,
+    "dot": DotScore,
+    "scaled": ScaledDotScore,
+    "location": LocationScore,
+}
 
 
 def query_and_values(score, seed=0):
@@ -93,6 +100,22 @@ def test_scores_have_the_papers_values():
         ]
     )
     torch.testing.assert_close(additive(query, additive.keys(value))[0], by_hand)
+
+
+def test_location_score_looks_at_the_query_alone():
+    score = LocationScore(Q, D, places=19)
+    query, values = torch.randn(B, Q), torch.randn(B, H * W, D)
+    scores = score(query, score.keys(values))
+    torch.testing.assert_close(scores, (query @ score.energy.weight.T)[:, : H * W])
+    assert torch.equal(scores, score(query, score.keys(values + 1)))
+
+
+def test_location_score_refuses_more_places_than_it_has():
+    attention = SoftAttention(Q, D, lambda q, d: LocationScore(q, d, places=13))
+    with pytest.raises(InputError, match="made for 13 places and the grid has 15; set its option places"):
+        attention.prepare(torch.zeros(1, H * W, D), (H, W))
+    with pytest.raises(InputError, match="places is 0"):
+        LocationScore(Q, D, places=0)
 
 
 def test_dot_score_refuses_unequal_sizes():

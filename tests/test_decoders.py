@@ -3,38 +3,79 @@
 import pytest
 import torch
 
-from visattn.attention import AdditiveScore, GeneralScore, SoftAttention
+from visattn.attention import (
+    AdditiveScore,
+    GeneralScore,
+    HardAttention,
+    LocationScore,
+    MonotonicLocalAttention,
+    MultiHeadAttention,
+    PredictiveLocalAttention,
+    SoftAttention,
+)
 from visattn.decoding import captions, decode
-from visattn.models import LSTMDecoder
+from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder
 from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
-B, GRID, D, V, T = 3, (2, 5), 11, 17, 7
+B, GRID, D, V, T = 3, (3, 5), 11, 17, 7
+L = GRID[0] * GRID[1]
 
 
 def soft(score):
     return lambda query, value: SoftAttention(query, value, score)
 
 
-ATTENTIONS = {"additive": soft(AdditiveScore), "general": soft(GeneralScore)}
+def hard(evaluation):
+    return lambda query, value: HardAttention(query, value, evaluation=evaluation)
 
 
-def decoder(attention=SoftAttention, seed=0, **options):
+ATTENTIONS = {
+    "additive": soft(AdditiveScore),
+    "general": soft(GeneralScore),
+    "location": soft(LocationScore),
+    "hard argmax": hard("argmax"),
+    "hard sample": hard("sample"),
+    "hard expected": hard("expected"),
+    "local-m": MonotonicLocalAttention,
+    "local-p": PredictiveLocalAttention,
+    "multi-head": lambda query, value: MultiHeadAttention(query, value, heads=2, size=14),
+}
+DECODERS = {
+    **{
+        f"{order.__name__} {name}": (
+            lambda order=order, attention=attention: order(V, D, attention, hidden=13, embedding=19)
+        )
+        for order in (LSTMDecoder, LuongDecoder)
+        for name, attention in ATTENTIONS.items()
+    },
+    "Transformer": lambda: TransformerDecoder(V, D, size=12, layers=2, heads=3),
+}
+every_decoder = pytest.mark.parametrize("make", DECODERS.values(), ids=DECODERS)
+
+
+def every_decoder_but(*kinds):
+    return pytest.mark.parametrize("name", [name for name in DECODERS if not any(kind in name for kind in kinds)])
+
+
+def decoder(make=DECODERS["LSTMDecoder additive"], seed=0):
     torch.manual_seed(seed)
-    return LSTMDecoder(V, D, attention, hidden=13, embedding=19, **options).eval()
+    return make().eval()
 
 
 def values(n=B, seed=5):
-    return torch.randn(n, GRID[0] * GRID[1], D, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(n, L, D, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
-def test_forward_equals_repeated_step(attention, masked):
-    model = decoder(attention)
-    mask = torch.rand(B, 10, generator=torch.Generator().manual_seed(3)) < 0.7 if masked else None
+@every_decoder
+def test_forward_equals_repeated_step(make, masked):
+    model = decoder(make)
+    mask = torch.rand(B, L, generator=torch.Generator().manual_seed(3)) < 0.7 if masked else None
     memory = model.prepare(values(), GRID, mask)
     tokens = torch.randint(4, V, (B, T), generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(1)  # the same draws in both
     logits, glimpses = model(memory, tokens)
+    torch.manual_seed(1)
     state = model.init(memory)
     for t in range(T):
         step_logits, glimpse, state = model.step(state, tokens[:, t])
@@ -43,25 +84,63 @@ def test_forward_equals_repeated_step(attention, masked):
             torch.testing.assert_close(one, whole[:, t])
 
 
-def test_state_rows_continue_the_same_captions():
-    model = decoder()
+@every_decoder
+def test_weights_are_a_distribution(make):
+    """Local-p after its Gaussian: at most 1, as published."""
+    _, glimpses = decoder(make)(decoder(make).prepare(values(), GRID), torch.full((B, T), 4))
+    for weights in (glimpses.weights, glimpses.focus):
+        assert weights.dtype == torch.float32
+        assert torch.all(weights >= 0)
+        total = weights.sum(-1)
+        if isinstance(getattr(decoder(make), "attention", None), PredictiveLocalAttention):
+            assert torch.all(total < 1)
+        else:
+            torch.testing.assert_close(total, torch.ones(B, T))
+
+
+@every_decoder_but("sample")
+def test_bfloat16_agrees_with_float32(name):
+    """Weights within 0.02, logits within 0.05 where the same place won."""
+    model = decoder(DECODERS[name])
+    tokens = torch.full((B, T), 4)
+    exact, seen = model(model.prepare(values(), GRID), tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, roughly_seen = model(model.prepare(values(), GRID), tokens)
+    assert roughly_seen.weights.dtype == torch.float32
+    torch.testing.assert_close(roughly_seen.weights, seen.weights, rtol=0, atol=0.02)
+    same = (seen.focus.argmax(-1) == roughly_seen.focus.argmax(-1)).all(-1)
+    assert same.any()
+    torch.testing.assert_close(rough.float()[same], exact[same], rtol=0, atol=0.05)
+
+
+@every_decoder_but("sample")
+def test_state_rows_continue_the_same_captions(name):
+    model = decoder(DECODERS[name])
     tokens = torch.tensor([4, 5, 6])
     _, _, state = model.step(model.init(model.prepare(values(), GRID)), tokens)
     index = torch.tensor([2, 0, 2])
-    picked, _, _ = model.step(state.rows(index), tokens[index])
-    whole, _, _ = model.step(state, tokens)
+    picked, glimpse, _ = model.step(state.rows(index), tokens[index])
+    whole, seen, _ = model.step(state, tokens)
+    torch.testing.assert_close(glimpse.weights, seen.weights[index])
     torch.testing.assert_close(picked, whole[index])
 
 
-def test_masked_places_do_not_matter():
-    model = decoder()
-    mask = torch.arange(10).expand(B, -1) < 7
-    one, other = values(), values()
-    other[:, 7:] = 99.0
+@every_decoder_but("sample", "location")
+def test_masked_margins_change_nothing(name):
+    """A 3×5 image within a grid of 5×7; but the location-based score knows places by their number in reading order."""
+    model = decoder(DECODERS[name])
+    wide = torch.full((B, 5, 7, D), 99.0)
+    wide[:, : GRID[0], : GRID[1]] = values().unflatten(1, GRID)
+    mask = (wide[..., 0] != 99).flatten(1)
     tokens = torch.full((B, T), 4)
-    torch.testing.assert_close(
-        model(model.prepare(one, GRID, mask), tokens)[0], model(model.prepare(other, GRID, mask), tokens)[0]
-    )
+    torch.manual_seed(1)
+    logits, seen = model(model.prepare(values(), GRID), tokens)
+    torch.manual_seed(1)
+    padded_logits, padded = model(model.prepare(wide.flatten(1, 2), (5, 7), mask), tokens)
+    assert torch.all(padded.weights.transpose(1, 2)[~mask] == 0)
+    inside = padded.weights.transpose(1, 2)[mask].view(B, L, T).transpose(1, 2)
+    torch.testing.assert_close(inside, seen.weights)
+    torch.testing.assert_close(padded_logits, logits)
 
 
 def test_gate_scales_the_context():
@@ -74,8 +153,9 @@ def test_gate_scales_the_context():
     torch.testing.assert_close(glimpse.weights.sum(-1), torch.ones(B))
 
 
-def test_greedy_takes_the_best_word_at_each_step_and_reports_its_weights():
-    model = decoder(seed=4)
+@every_decoder_but("sample")
+def test_greedy_takes_the_best_word_at_each_step_and_reports_its_weights(name):
+    model = decoder(DECODERS[name], seed=4)
     memory = model.prepare(values(), GRID)
     decoded = decode(model, memory, max_length=T)
     state, token = model.init(memory), torch.full((B,), START)
@@ -92,8 +172,9 @@ def test_greedy_takes_the_best_word_at_each_step_and_reports_its_weights():
         token = decoded.tokens[:, t]
 
 
-def test_batched_equals_one_by_one():
-    model, many = decoder(seed=6), values(5)
+@every_decoder_but("sample")
+def test_batched_equals_one_by_one(name):
+    model, many = decoder(DECODERS[name], seed=6), values(5)
     together = captions(decode(model, model.prepare(many, GRID), max_length=T), vocabulary(), GRID)
     for i, caption in enumerate(together):
         (alone,) = captions(decode(model, model.prepare(many[i : i + 1], GRID), max_length=T), vocabulary(), GRID)

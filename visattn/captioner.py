@@ -1,5 +1,6 @@
 """The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +10,17 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from visattn.attention import Memory
+from visattn.attention import Glimpse, HardAttention, Memory
 from visattn.data.batch import CaptionBatch
+from visattn.data.captions import CaptionData
 from visattn.decoding import Caption, captions, decode
+from visattn.errors import InputError
 from visattn.geometry import Fit
-from visattn.metrics import caption_scores, grounding
+from visattn.metrics import Grounding, caption_scores, entropy, grounding
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss, CaptionLosses
 from visattn.optimization import Optimization
-from visattn.vocabulary import Vocabulary
+from visattn.vocabulary import END, PAD, Vocabulary
 
 POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: the 15 pixels of Zhang 2016 at his 224
 
@@ -26,7 +29,9 @@ class Captioner(LightningModule):
     """An encoder, and a decoder with attention.
 
     Validation and test generate captions freely and score those; `val/CIDEr-D` is what checkpoints are to be chosen by.
-    Grounding is scored too where the data knows which words name something in the image, and where that is.
+    Grounding is scored too where the data knows which words name something in the image, and where that is: of the
+    words of generated captions (`grounding_…`) and of the references' words, given the true words before them
+    (`ground_truth_grounding_…`).
 
     Args:
         output_names: the vocabulary, special tokens first; the command line takes it from the data.
@@ -37,6 +42,10 @@ class Captioner(LightningModule):
         loss: what is minimised.
         optimization: how.
         max_length: of a generated caption, in words.
+
+    Raises:
+        InputError: where attention draws and the loss has no REINFORCE, or the other way round; where the attention
+            cannot look at the grid that the encoder makes of such images.
     """
 
     def __init__(
@@ -61,7 +70,19 @@ class Captioner(LightningModule):
         self.loss = loss or CaptionLoss()
         self.optimization = optimization or Optimization()
         self.max_length = max_length
+        draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
+        if draws and self.loss.reinforce is None:
+            raise InputError(
+                "hard attention learns by REINFORCE: set the loss's option reinforce, such as "
+                "--model.init_args.loss.init_args.reinforce=visattn.objectives.Reinforce"
+            )
+        if self.loss.reinforce is not None and not draws:
+            raise InputError(
+                "the loss's option reinforce is for attention that draws: take HardAttention, or leave it out"
+            )
+        self.decoder.check_grid(encoder.grid(self.image_size))
         self._generated: dict[str, Caption] = {}
+        self._taught: list[tuple[str, list[str], np.ndarray]] = []  # references with their maps (T, H, W)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.trainer.ckpt_path is None:
@@ -89,12 +110,17 @@ class Captioner(LightningModule):
         return self.decoder.prepare(*self.encode(batch))
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        losses = self._losses(self.remember(batch), batch)
-        tokens = int((batch.tokens[:, 1:] != 0).sum())
+        losses, _ = self._teach(self.remember(batch), batch, self.loss.draws)
+        tokens = int((batch.tokens[:, 1:] != PAD).sum())
         self.log("train/loss", losses.loss, prog_bar=True, batch_size=tokens)
         self.log("train/cross_entropy", losses.cross_entropy, batch_size=tokens)
         self.log("train/doubly_stochastic", losses.doubly_stochastic, batch_size=tokens)
         self.log("train/accuracy", losses.accuracy, batch_size=tokens)
+        for name, value in losses.diagnostics.items():
+            self.log(f"train/{name}", value, batch_size=tokens)
+        if losses.reinforce is not None and (index + 1) % self.trainer.log_every_n_steps == 0:
+            share = gradient_share(losses.reinforce, losses.loss, list(self.decoder.attention.parameters()))
+            self.log("train/reinforce_gradient_share", share, batch_size=tokens)
         return losses.loss
 
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
@@ -111,10 +137,10 @@ class Captioner(LightningModule):
         ]
 
     def on_validation_epoch_start(self) -> None:
-        self._generated = {}
+        self._generated, self._taught = {}, []
 
     def on_test_epoch_start(self) -> None:
-        self._generated = {}
+        self._generated, self._taught = {}, []
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -131,21 +157,27 @@ class Captioner(LightningModule):
         decoded = decode(self.decoder, memory, max_length=self.max_length)
         return captions(decoded, self.vocabulary, memory.grid)
 
-    def _losses(self, memory: Memory, batch: CaptionBatch) -> CaptionLosses:
-        """The objective of a batch's captions, each with the memory of its image."""
-        alone = len(batch.owner) == len(batch.ids) and bool((batch.owner.diff() == 1).all())
-        memory = memory if alone else memory.rows(batch.owner)
-        logits, glimpses = self.decoder(memory, batch.tokens[:, :-1])
-        return self.loss(logits, glimpses, batch.tokens[:, 1:])
+    def _teach(self, memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[CaptionLosses, Glimpse]:
+        """The objective of a batch's captions, each `draws` times with the memory of its image, and what was seen."""
+        owner, tokens = (part.repeat_interleave(draws, dim=0) for part in (batch.owner, batch.tokens))
+        alone = len(owner) == len(batch.ids) and bool((owner.diff() == 1).all())
+        logits, glimpses = self.decoder(memory if alone else memory.rows(owner), tokens[:, :-1])
+        return self.loss(logits, glimpses, tokens[:, 1:]), glimpses
 
     def _evaluate(self, batch: CaptionBatch, split: str) -> None:
         memory = self.remember(batch)
-        losses = self._losses(memory, batch)
-        tokens = int((batch.tokens[:, 1:] != 0).sum())
+        losses, glimpses = self._teach(memory, batch)
+        tokens = int((batch.tokens[:, 1:] != PAD).sum())
         self.log(f"{split}/loss", losses.loss, batch_size=tokens)
         self.log(f"{split}/cross_entropy", losses.cross_entropy, batch_size=tokens)
         self.log(f"{split}/teacher_forced_accuracy", losses.accuracy, batch_size=tokens)
         self._generated |= zip(batch.ids, self._generate(memory), strict=True)
+        references = self.trainer.datamodule.references(split)
+        words = [caption for name in batch.ids for caption in references[name]]
+        maps = glimpses.weights.float().cpu().unflatten(-1, memory.grid).numpy()
+        for row, owner in enumerate(batch.owner.tolist()):
+            seen = words[row][: int((batch.tokens[row] > END).sum())]
+            self._taught.append((batch.ids[owner], seen, maps[row, : len(seen)]))
 
     def _score(self, split: str) -> None:
         data, generated = self.trainer.datamodule, self._generated
@@ -155,11 +187,27 @@ class Captioner(LightningModule):
         )
         for name, value in scores.corpus.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D")
-        maps, masks = [], []
-        for name, caption in generated.items():
-            maps += list(caption.weights)
-            masks += data.regions(name, caption.words)
-        if any(mask is not None for mask in masks):
-            found = grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
-            self.log_dict({f"{split}/grounding_{field}": float(value) for field, value in found._asdict().items()})
+        maps = [(name, caption.words, caption.weights) for name, caption in generated.items()]
+        self.log(f"{split}/entropy", float(entropy(np.concatenate([m.reshape(len(m), -1) for *_, m in maps])).mean()))
         self.log(f"{split}/words", float(np.mean([len(caption.words) for caption in generated.values()])))
+        for title, entries in (("grounding", maps), ("ground_truth_grounding", self._taught)):
+            found = self._ground(data, entries)
+            if found.words:
+                self.log_dict({f"{split}/{title}_{name}": float(value) for name, value in found._asdict().items()})
+
+    def _ground(self, data: CaptionData, entries: list[tuple[str, list[str], np.ndarray]]) -> Grounding:
+        """Score the maps of captions' words against where the data says that they are."""
+        maps = itertools.chain.from_iterable(weights for *_, weights in entries)
+        masks = itertools.chain.from_iterable(data.regions(name, words) for name, words, _ in entries)
+        return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
+
+
+def gradient_share(part: Tensor, loss: Tensor, parameters: list[Tensor]) -> Tensor:
+    """‖g‖ / (‖g‖ + ‖rest‖), where g is the gradient of a part of the loss and rest that of everything else."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    own, rest = (
+        torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for value in (part, loss - part)
+    )
+    norm, other = (torch.stack([gradient.norm() for gradient in gradients]).norm() for gradients in (own, rest))
+    return norm / (norm + other)

@@ -2,8 +2,10 @@
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
-from visattn.attention.multihead import MultiHeadSelfAttention
-from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, ScaledDotScore, Score
+from visattn.attention.hard import HardAttention
+from visattn.attention.local import LocalAttention, MonotonicLocalAttention, PredictiveLocalAttention
+from visattn.attention.multihead import MultiHeadAttention, MultiHeadSelfAttention
+from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, LocationScore, ScaledDotScore, Score
 from visattn.attention.soft import SoftAttention
 
 __all__ = [
@@ -11,8 +13,14 @@ __all__ = [
     "DotScore",
     "GeneralScore",
     "Glimpse",
+    "HardAttention",
+    "LocalAttention",
+    "LocationScore",
     "Memory",
+    "MonotonicLocalAttention",
+    "MultiHeadAttention",
     "MultiHeadSelfAttention",
+    "PredictiveLocalAttention",
     "ScaledDotScore",
     "Score",
     "SoftAttention",

@@ -1,4 +1,8 @@
-"""Multi-head self-attention: each head compares all places with all, in its own part of the vectors."""
+"""Multi-head attention: each head compares, and hands over, in its own part of the vectors (Vaswani 2017, section 3.2.2).
+
+Both classes have a fast path through fused kernels, and one that says exactly what was attended to; tests hold the two
+together. Axis letters beside those of the contract: N tokens, T queries, d = A / heads the size of one head's part.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from visattn.attention.contract import Glimpse, Memory, SpatialAttention
+from visattn.attention.general import attend
 from visattn.errors import InputError
 
 
@@ -22,40 +28,123 @@ def _kernel(query: Tensor) -> AbstractContextManager:
     return nullcontext()
 
 
-class MultiHeadSelfAttention(nn.Module):
-    """Vaswani 2017, section 3.2.2, with the parameter names of timm (`qkv`, `proj`), so that weights interchange.
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`attend` in float32 even under autocast, since the fused kernels add up in float32 too."""
+    with torch.autocast(query.device.type, enabled=False):
+        return attend(query.float(), key.float(), value.float(), mask)
 
-    `forward` is the fast path (fused kernels); `weights` says exactly what it attends to. A test holds them together.
+
+class MultiHeadSelfAttention(nn.Module):
+    """Tokens attend to tokens, with the parameter names of timm (`qkv`, `proj`), so that weights interchange.
+
+    `forward` is the fast path; `weights` says exactly what it attends to; `step` goes on by one token.
 
     Args:
         size: D, size of a token.
         heads: number of heads; must divide D.
+        qkv_bias: whether queries, keys and values have a bias.
+        causal: whether a token attends to itself and those before it alone, as a decoder's must.
 
     Raises:
         InputError: where the heads do not divide the size.
     """
 
-    def __init__(self, size: int, heads: int, qkv_bias: bool = True) -> None:
+    def __init__(self, size: int, heads: int, qkv_bias: bool = True, causal: bool = False) -> None:
         super().__init__()
         if size % heads:
             raise InputError(f"{heads} heads do not divide tokens of size {size}; choose a divisor of {size}")
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(size, 3 * size, bias=qkv_bias)
         self.proj = nn.Linear(size, size)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, D) tokens to query, key and value, each (B, heads, N, D / heads)."""
+        """(B, N, D) tokens to query, key and value, each (B, heads, N, d)."""
         return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) tokens to (B, N, D)."""
         query, key, value = self._split(x)
         with _kernel(query):
-            out = F.scaled_dot_product_attention(query, key, value)
+            out = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.proj(out.transpose(1, 2).flatten(2))
+
+    def step(self, x: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The next token (B, D) of a causal attention to (B, D), as `forward` has it at that place.
+
+        Args:
+            x: (B, D) the token.
+            cache: keys and values of the t tokens before it, (B, heads, t, d) each; t is 0 before the first.
+
+        Returns:
+            The output (B, D), and the cache with this token.
+        """
+        query, key, value = self._split(x.unsqueeze(1))
+        keys, values = torch.cat([cache[0], key], dim=2), torch.cat([cache[1], value], dim=2)
+        out = F.scaled_dot_product_attention(query, keys, values)
+        return self.proj(out.flatten(1)), (keys, values)
 
     def weights(self, x: Tensor) -> Tensor:
         """(B, N, D) tokens to the attention weights (B, heads, N, N), float32; each row sums to 1."""
-        query, key, _ = self._split(x)
-        scores = query.float() @ key.float().transpose(-2, -1) / query.shape[-1] ** 0.5
-        return torch.softmax(scores, dim=-1)
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() if self.causal else None
+        return _attend(*self._split(x), mask)[1]
+
+
+class MultiHeadAttention(SpatialAttention):
+    """A query attends to places: "encoder-decoder attention" (Vaswani 2017, section 3.2.3), one query or many.
+
+    MultiHead(q) = Concat(head₁, …) Wᴼ, headᵢ = softmax(q Wᵢ^Q (a Wᵢ^K)ᵀ / √d) a Wᵢ^V. Keys and values are both projected
+    once per image, side by side in the memory's `keys`. A glimpse's α and focus are the mean over the heads, while each
+    head's α multiplies its own part of the values; `head_weights` has them all.
+
+    Args:
+        query_size: Q, size of a query.
+        value_size: D, size of an annotation vector and of the context.
+        heads: number of heads; must divide `size`.
+        size: A, of keys and of values, all heads together; None takes Q.
+
+    Raises:
+        InputError: where the heads do not divide the size.
+    """
+
+    def __init__(self, query_size: int, value_size: int, heads: int = 4, size: int | None = None) -> None:
+        super().__init__()
+        size = size or query_size
+        if size % heads:
+            raise InputError(f"{heads} heads do not divide an attention of size {size}; choose other heads, or a size")
+        self.heads = heads
+        self.query = nn.Linear(query_size, size)
+        self.key_value = nn.Linear(value_size, 2 * size)
+        self.proj = nn.Linear(size, value_size)
+
+    def keys(self, values: Tensor) -> Tensor:
+        """(B, L, D) annotation vectors to (B, L, 2A): keys, then values, of all heads."""
+        return self.key_value(values)
+
+    def _split(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Query (B, heads, T, d), key and value (B, heads, L, d), and the mask (B, 1, 1, L)."""
+        query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = memory.keys.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value, None if memory.mask is None else memory.mask[:, None, None]
+
+    def _join(self, out: Tensor) -> Tensor:
+        """(B, heads, T, d) of the heads to (B, T, D)."""
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def attend(self, queries: Tensor, memory: Memory) -> Tensor:
+        """The fast path: queries (B, T, Q) to contexts (B, T, D)."""
+        query, key, value, mask = self._split(queries, memory)
+        with _kernel(query):
+            return self._join(F.scaled_dot_product_attention(query, key, value, mask))
+
+    def glimpses(self, queries: Tensor, memory: Memory) -> Glimpse:
+        """Queries (B, T, Q) to the same contexts and the weights that made them, with a time axis."""
+        out, weights = _attend(*self._split(queries, memory))
+        weights = weights.mean(dim=1)
+        return Glimpse(self._join(out), weights, weights, torch.zeros_like(weights[..., 0]))
+
+    def head_weights(self, queries: Tensor, memory: Memory) -> Tensor:
+        """Queries (B, T, Q) to the weights of each head (B, heads, T, L), float32; each row sums to 1."""
+        return _attend(*self._split(queries, memory))[1]
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))

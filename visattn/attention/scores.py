@@ -1,7 +1,8 @@
 """How well does a place fit the query? One class a score, each named by its paper.
 
 A score projects the values once (`keys`) and compares them with the query at every step. Sizes come first in every
-constructor: that of the query (Q) and that of the values (D).
+constructor: that of the query (Q) and that of the values (D). All but the location-based one judge a place by what is
+there, so they can also be given some of the places alone.
 """
 
 import math
@@ -13,7 +14,16 @@ from visattn.errors import InputError
 
 
 class Score(nn.Module):
-    """The contract: `keys` once per image, `forward` at every step."""
+    """The contract: `keys` once per image, `forward` at every step.
+
+    Attributes:
+        by_content: whether a place is judged by its key, so that any L of the places may be scored by themselves.
+    """
+
+    by_content = True
+
+    def check_places(self, places: int) -> None:
+        """Raise an `InputError` where so many places cannot be scored."""
 
     def keys(self, values: Tensor) -> Tensor:
         """(B, L, D) values to (B, L, A) keys."""
@@ -89,3 +99,40 @@ class GeneralScore(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         return torch.einsum("bq,blq->bl", query.to(keys.dtype), keys)
+
+
+class LocationScore(Score):
+    """e = W q: Luong 2015, eq. 7; from the query alone, whatever is at the places.
+
+    W has a row for each place in reading order; of a smaller grid or a shorter sequence the first rows are used, as
+    published for short sentences.
+
+    Args:
+        query_size: Q.
+        value_size: D; not looked at.
+        places: the largest number of places.
+
+    Raises:
+        InputError: where a grid has more places than that.
+    """
+
+    by_content = False
+
+    def __init__(self, query_size: int, value_size: int, places: int = 196) -> None:
+        super().__init__()
+        if places < 1:
+            raise InputError(f"places is {places}; the location-based score needs at least 1")
+        self.energy = nn.Linear(query_size, places, bias=False)
+
+    def check_places(self, places: int) -> None:
+        if places > self.energy.out_features:
+            raise InputError(
+                f"the location-based score was made for {self.energy.out_features} places and the grid has {places}; "
+                f"set its option places to at least {places}"
+            )
+
+    def keys(self, values: Tensor) -> Tensor:
+        return values[..., :0]  # nothing of the values, but still a row for each place
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        return self.energy(query)[:, : keys.shape[1]]

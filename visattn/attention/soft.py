@@ -24,13 +24,22 @@ class SoftAttention(SpatialAttention):
         super().__init__()
         self.score = score(query_size, value_size)
 
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        self.score.check_places(grid[0] * grid[1])
+
     def keys(self, values: Tensor) -> Tensor:
         return self.score.keys(values)
 
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+    def scores(self, query: Tensor, memory: Memory) -> Tensor:
+        """e, (B, L) float32; −∞ where a place is masked."""
         scores = self.score(query, memory.keys).float()
-        if memory.mask is not None:
-            scores = scores.masked_fill(~memory.mask, float("-inf"))
-        weights = scores.softmax(dim=-1)
-        context = (weights.to(memory.values.dtype).unsqueeze(1) @ memory.values).squeeze(1)
-        return Glimpse(context, weights, weights, torch.zeros_like(weights[:, 0]))
+        return scores if memory.mask is None else scores.masked_fill(~memory.mask, float("-inf"))
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        weights = self.scores(query, memory).softmax(dim=-1)
+        return Glimpse(context(weights, memory), weights, weights, torch.zeros_like(weights[:, 0]))
+
+
+def context(focus: Tensor, memory: Memory) -> Tensor:
+    """Σᵢ focusᵢ aᵢ, (B, D)."""
+    return (focus.to(memory.values.dtype).unsqueeze(1) @ memory.values).squeeze(1)

@@ -2,8 +2,19 @@
 
 from visattn.models.decoder import Decoder
 from visattn.models.encoder import Annotations, Encoder
-from visattn.models.lstm_decoder import LSTMDecoder
+from visattn.models.lstm_decoder import LSTMDecoder, LuongDecoder, RecurrentDecoder
 from visattn.models.normalise import Normalise
+from visattn.models.transformer_decoder import TransformerDecoder
 from visattn.models.vit import VisionTransformer
 
-__all__ = ["Annotations", "Decoder", "Encoder", "LSTMDecoder", "Normalise", "VisionTransformer"]
+__all__ = [
+    "Annotations",
+    "Decoder",
+    "Encoder",
+    "LSTMDecoder",
+    "LuongDecoder",
+    "Normalise",
+    "RecurrentDecoder",
+    "TransformerDecoder",
+    "VisionTransformer",
+]

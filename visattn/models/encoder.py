@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from visattn.errors import InputError
 from visattn.models.normalise import Normalise
@@ -116,6 +117,12 @@ class Encoder(nn.Module):
         if image_size not in self._cell_shift:
             self._cell_shift[image_size] = centre_shift(self.body, image_size)
         return self._cell_shift[image_size]
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the annotation vectors of an image of (h, w) pixels, found without computing them."""
+        shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
+        with torch.no_grad():
+            return functional_call(self, shapes, torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")).grid
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""

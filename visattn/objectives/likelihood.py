@@ -1,4 +1,4 @@
-"""What training minimises. Objectives see logits, glimpses and tokens; they know no model."""
+"""The likelihood of captions, and what is added to it."""
 
 from typing import NamedTuple
 
@@ -6,23 +6,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visattn.attention import Glimpse
+from visattn.objectives.reinforce import Reinforce
 from visattn.vocabulary import PAD
 
 
 class CaptionLosses(NamedTuple):
-    """Scalars, each per token of the batch.
+    """Scalars, each per token of the batch; all but `loss` and `reinforce` without gradients.
 
     Attributes:
         loss: what is minimised.
         cross_entropy: the negative log-likelihood, without smoothing.
         doubly_stochastic: the penalty before its weight.
         accuracy: share of tokens that the model would have chosen, given the true words before them.
+        reinforce: the part of `loss` whose gradient is REINFORCE's, or None; its value means nothing.
+        diagnostics: what there is to log about that part.
     """
 
     loss: Tensor
     cross_entropy: Tensor
     doubly_stochastic: Tensor
     accuracy: Tensor
+    reinforce: Tensor | None
+    diagnostics: dict[str, Tensor]
 
 
 def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
@@ -48,22 +53,31 @@ class CaptionLoss(nn.Module):
     the penalty of an even map is L (1 − T/L)²: where words name small things among many places, a large λ blurs maps.
 
     Args:
-        doubly_stochastic: λ; 0 leaves the penalty out.
+        doubly_stochastic: λ; 0 leaves the penalty out. Its gradient reaches α, drawn from or not.
         label_smoothing: share of the probability that is spread over all words.
+        reinforce: how attention learns where places are drawn; it is added in training mode alone.
     """
 
-    def __init__(self, doubly_stochastic: float = 1.0, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, doubly_stochastic: float = 1.0, label_smoothing: float = 0.0, reinforce: Reinforce | None = None
+    ) -> None:
         super().__init__()
         self.doubly_stochastic = doubly_stochastic
         self.label_smoothing = label_smoothing
+        self.reinforce = reinforce
+
+    @property
+    def draws(self) -> int:
+        """How often each caption must stand in a training batch, one after the other."""
+        return 1 if self.reinforce is None else self.reinforce.baseline.draws
 
     def forward(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> CaptionLosses:
         """Logits (B, T, V), glimpses with a time axis, and the words to come (B, T), PAD after END."""
         mask = targets != PAD
         tokens = mask.sum()
         log_probs = logits.float().log_softmax(dim=-1)
-        flat = log_probs.flatten(0, 1), targets.flatten()
-        cross_entropy = F.nll_loss(*flat, ignore_index=PAD, reduction="sum") / tokens
+        nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
+        cross_entropy = nll.sum() / tokens
         penalty = doubly_stochastic_penalty(glimpses.weights, mask).sum() / tokens
         accuracy = ((log_probs.argmax(dim=-1) == targets) & mask).sum() / tokens
         loss = cross_entropy
@@ -72,4 +86,9 @@ class CaptionLoss(nn.Module):
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
         if self.doubly_stochastic:
             loss = loss + self.doubly_stochastic * penalty
-        return CaptionLosses(loss, cross_entropy.detach(), penalty.detach(), accuracy)
+        reinforce, diagnostics = None, {}
+        if self.reinforce is not None and self.training:
+            surrogate, diagnostics = self.reinforce(nll.detach().view_as(targets), glimpses, mask)
+            reinforce = surrogate.sum() / tokens
+            loss = loss + reinforce
+        return CaptionLosses(loss, cross_entropy.detach(), penalty.detach(), accuracy, reinforce, diagnostics)

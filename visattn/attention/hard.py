@@ -1,0 +1,93 @@
+"""Hard attention: one place is drawn, and nothing else is seen."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from visattn.attention.contract import Glimpse, Memory
+from visattn.attention.scores import AdditiveScore, Score
+from visattn.attention.soft import SoftAttention, context
+from visattn.errors import InputError
+
+Coin = Literal["image", "step", "batch"]
+Evaluation = Literal["argmax", "sample", "expected"]
+
+
+class HardAttention(SoftAttention):
+    """The stochastic attention of Xu 2015, section 4.1: s ~ Multinoulli(α), context z = the annotation vector at s.
+
+    α = softmax(e / temperature). Drawing has no derivative, so α learns through `Glimpse.log_prob` alone, by
+    `visattn.objectives.Reinforce`. For half of the images the paper puts α in the place of the draw, to lower the
+    variance (Xu, section 4.1): on those, training is that of soft attention.
+
+    Args:
+        query_size: Q, size of the query.
+        value_size: D, size of an annotation vector.
+        score: makes the score from (Q, D).
+        probability: of a draw, in training; the published ½. At 0 this is soft attention, bit for bit.
+        coin: what that probability is tossed for: each "image", as in the paper (all captions, draws and words of an
+            image share the toss); each "step" of each caption; or each step of the whole "batch" at once, as in the
+            authors' code.
+        temperature: divides the scores: above 1 attention spreads, below it concentrates. (The authors' option of this
+            name multiplies them.)
+        evaluation: what is used outside training: the most probable place ("argmax"), a drawn one ("sample"), or α as
+            in soft attention ("expected", what the authors' code does).
+
+    Raises:
+        InputError: where an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        value_size: int,
+        score: Callable[[int, int], Score] = AdditiveScore,
+        probability: float = 0.5,
+        coin: Coin = "image",
+        temperature: float = 1.0,
+        evaluation: Evaluation = "argmax",
+    ) -> None:
+        super().__init__(query_size, value_size, score)
+        if not 0 <= probability <= 1:
+            raise InputError(f"probability is {probability}; hard attention draws with a probability from 0 to 1")
+        if not temperature > 0:
+            raise InputError(f"temperature is {temperature}; it must be more than 0")
+        for name, value, kinds in (("coin", coin, Coin), ("evaluation", evaluation, Evaluation)):
+            if value not in get_args(kinds):
+                raise InputError(f"{name} is '{value}'; it must be one of {', '.join(get_args(kinds))}")
+        self.probability, self.coin, self.temperature, self.evaluation = probability, coin, temperature, evaluation
+
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
+        memory = super().prepare(values, grid, mask)
+        if self.training and self.coin == "image" and self.probability > 0:
+            memory = memory._replace(own=torch.rand(len(values), device=values.device) < self.probability)
+        return memory
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        scores = self.scores(query, memory) / self.temperature
+        weights = scores.softmax(dim=-1)
+        if (self.training and self.probability == 0) or (not self.training and self.evaluation == "expected"):
+            return Glimpse(context(weights, memory), weights, weights, torch.zeros_like(weights[:, 0]))
+        place = self.draw(weights) if self.training or self.evaluation == "sample" else weights.argmax(dim=-1)
+        focus = F.one_hot(place, weights.shape[-1]).to(weights.dtype)
+        log_prob = scores.log_softmax(dim=-1).gather(1, place.unsqueeze(1)).squeeze(1)
+        if self.training:
+            drawn = self._toss(memory)
+            focus = torch.where(drawn.unsqueeze(1), focus, weights)
+            log_prob = torch.where(drawn, log_prob, 0.0)
+        return Glimpse(context(focus, memory), weights, focus, log_prob)
+
+    def draw(self, weights: Tensor) -> Tensor:
+        """One place from each row of α (B, L): (B,). The first to arrive, where place i comes at the rate αᵢ."""
+        return (weights / torch.empty_like(weights).exponential_()).argmax(dim=-1)
+
+    def _toss(self, memory: Memory) -> Tensor:
+        """(B,) True where a place is drawn, False where all are expected."""
+        count, device = len(memory.values), memory.values.device
+        if self.coin == "image":
+            return memory.own
+        tosses = torch.rand(count if self.coin == "step" else 1, device=device) < self.probability
+        return tosses.expand(count)

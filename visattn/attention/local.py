@@ -1,0 +1,178 @@
+"""Local attention: a window is attended, and nothing outside it is looked at (Luong 2015, section 3.2)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from visattn.attention.contract import Glimpse, Memory, SpatialAttention
+from visattn.attention.scores import GeneralScore, Score
+from visattn.errors import InputError
+
+
+class LocalAttention(SpatialAttention):
+    """What local-m and local-p share: the window [p − D, p + D] around an aligned position p, and the scores within.
+
+    On a sequence, a grid of (1, S), exactly as published. On a grid p is (row, column) and the window is square. Places
+    are counted from 0. What of a window lies beyond the border, or is masked, is ignored: the softmax is over the rest;
+    where nothing is left the weights are 0. Keys and values are gathered from the window, so the cost of a step is that
+    of (2D + 1)² places, or 2D + 1 on a sequence, however large the grid.
+
+    Args:
+        query_size: Q, size of the query.
+        value_size: D, size of an annotation vector.
+        score: makes the score from (Q, D); any that judges a place by its content.
+        window: D of the paper, places on each side of p.
+
+    Raises:
+        InputError: where the window is less than 1 or larger than the grid, or the score knows places by number alone.
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        value_size: int,
+        score: Callable[[int, int], Score] = GeneralScore,
+        window: int = 1,
+    ) -> None:
+        super().__init__()
+        if window < 1:
+            raise InputError(f"window is {window}; local attention needs at least 1 place on each side")
+        self.score = score(query_size, value_size)
+        if not self.score.by_content:
+            raise InputError(
+                f"{type(self).__name__} cannot take {type(self.score).__name__}, which does not look at what is in the "
+                "window; choose another score"
+            )
+        self.window = window
+
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        span = 2 * self.window + 1
+        if 1 < min(grid) < span:
+            raise InputError(
+                f"window is {self.window}, so {span}×{span} places are attended, and the grid has {grid[0]}×{grid[1]}; "
+                f"set window to at most {(min(grid) - 1) // 2}"
+                + ("" if min(grid) > 2 else ", or take a mechanism without a window")
+            )
+
+    def keys(self, values: Tensor) -> Tensor:
+        return self.score.keys(values)
+
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
+        memory = super().prepare(values, grid, mask)
+        extent = torch.tensor(grid, device=values.device).expand(len(values), 2)
+        if mask is not None:  # up to the last row and column with a place that may be attended
+            rows, columns = (mask.unflatten(1, grid).any(dim=axis) for axis in (2, 1))
+            count = [(n * torch.arange(1, n.shape[1] + 1, device=n.device)).amax(dim=1) for n in (rows, columns)]
+            extent = torch.stack(count, dim=1)
+        return memory._replace(own=extent)
+
+    def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
+        """p: (B, 2) row and column, from the query (B, Q), the rows and columns there are (B, 2), and the step."""
+        raise NotImplementedError
+
+    def reweigh(self, weights: Tensor, distance: Tensor) -> Tensor:
+        """What becomes of the softmax (B, n) of places at a distance (B, n, 2) in rows and columns from p."""
+        return weights
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        # An axis with a single place has no position on it: a sequence is a grid of one row.
+        position = self.position(query, memory.own, t).masked_fill(memory.own == 1, 0)
+        rows, columns = (self._candidates(position[:, axis], n) for axis, n in enumerate(memory.grid))
+        row, column = torch.broadcast_tensors(rows.unsqueeze(2), columns.unsqueeze(1))
+        place = torch.stack([row, column], dim=-1).flatten(1, 2)  # (B, n, 2)
+        distance = place - position.unsqueeze(1)
+        limit = torch.tensor(memory.grid, device=place.device)
+        inside = ((place >= 0) & (place < limit) & (distance.detach().abs() <= self.window)).all(dim=-1)
+        place = place.clamp(min=0).minimum(limit - 1)
+        index = place[..., 0] * memory.grid[1] + place[..., 1]  # (B, n)
+        if memory.mask is not None:
+            inside = inside & memory.mask.gather(1, index)
+        scores = self.score(query, _gather(memory.keys, index)).float()
+        weights = scores.masked_fill(~inside, torch.finfo(scores.dtype).min).softmax(dim=-1) * inside
+        weights = self.reweigh(weights, distance)
+        values = _gather(memory.values, index)
+        context = (weights.to(values.dtype).unsqueeze(1) @ values).squeeze(1)
+        weights = weights.new_zeros(index.shape[0], memory.values.shape[1]).scatter_add(1, index, weights)
+        return Glimpse(context, weights, weights, torch.zeros_like(weights[:, 0]))
+
+    def _candidates(self, position: Tensor, size: int) -> Tensor:
+        """(B, n) the places on an axis among which all within the window are; some may lie beyond the border."""
+        reach = self.window if size > 1 else 0
+        return position.detach().round().long().unsqueeze(1) + torch.arange(-reach, reach + 1, device=position.device)
+
+
+class MonotonicLocalAttention(LocalAttention):
+    """local-m (Luong 2015, section 3.2): the position is a schedule, not learnt.
+
+    On a sequence p_t = t, as published; it stays at the last place when there are more steps than places. On a grid
+    nothing is monotonic. There p_t walks in reading order over windows that tile the grid, left to right and top to
+    bottom, their centres `stride` places apart, and then starts over.
+
+    Args:
+        query_size: Q, size of the query.
+        value_size: D, size of an annotation vector.
+        score: makes the score from (Q, D).
+        window: D of the paper, places on each side of p.
+        stride: places from one position to the next on a grid; 0 means 2D + 1, so that windows touch.
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        value_size: int,
+        score: Callable[[int, int], Score] = GeneralScore,
+        window: int = 1,
+        stride: int = 0,
+    ) -> None:
+        super().__init__(query_size, value_size, score, window)
+        if stride < 0:
+            raise InputError(f"stride is {stride}; it must be at least 1, or 0 for windows that touch")
+        self.stride = stride or 2 * window + 1
+
+    def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
+        rows, columns = extent.unbind(dim=1)
+        across = (columns + self.stride - 1) // self.stride
+        number = t % (across * ((rows + self.stride - 1) // self.stride))
+        block = torch.stack([number // across, number % across], dim=1)
+        walked = (block * self.stride + self.stride // 2).minimum(extent - 1)
+        along = torch.full_like(extent, t).minimum(extent - 1)
+        return torch.where((extent == 1).any(dim=1, keepdim=True), along, walked).float()
+
+
+class PredictiveLocalAttention(LocalAttention):
+    """local-p: p = S · σ(v ᵀ tanh(W q)), and weights α · exp(−(s − p)² / 2σ²) with σ = D/2 (Luong 2015, eq. 9 and 10).
+
+    As published the weights are not made to sum to 1 again after the Gaussian. On a grid the row and the column are
+    predicted, each with its own v and its own S, and the Gaussian is separable.
+
+    Args:
+        query_size: Q, size of the query.
+        value_size: D, size of an annotation vector.
+        score: makes the score from (Q, D).
+        window: D of the paper, places on each side of p.
+        hidden: size of the layer that predicts the position.
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        value_size: int,
+        score: Callable[[int, int], Score] = GeneralScore,
+        window: int = 1,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__(query_size, value_size, score, window)
+        self.hidden = nn.Linear(query_size, hidden, bias=False)
+        self.place = nn.Linear(hidden, 2, bias=False)
+
+    def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
+        return extent * torch.sigmoid(self.place(torch.tanh(self.hidden(query))).float())
+
+    def reweigh(self, weights: Tensor, distance: Tensor) -> Tensor:
+        return weights * torch.exp(-distance.square().sum(dim=-1) / (2 * (self.window / 2) ** 2))
+
+
+def _gather(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, L, A) by number (B, n): (B, n, A)."""
+    return rows.gather(1, index.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
