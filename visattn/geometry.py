@@ -96,6 +96,34 @@ def _interpolator(position: np.ndarray, cells: int, interpolation: Interpolation
     return np.maximum(1 - distance, 0).astype(np.float32)
 
 
+def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "crop") -> Geometry:
+    """How `fit_image` would make an image of `original` (H, W) the model's input; known from the sizes alone.
+
+    Args:
+        original: (H, W) of the upright image, in pixels.
+        size: (h, w) of the input, in pixels.
+        fit: see `fit_image`.
+
+    Raises:
+        InputError: where the sides differ so much that the shorter would vanish.
+    """
+    height, width = original
+    if fit == "squash":
+        scale = (size[0] / height, size[1] / width)
+    else:
+        choose = max if fit == "crop" else min
+        scale = (choose(size[0] / height, size[1] / width),) * 2
+    if height * scale[0] < 1 or width * scale[1] < 1:
+        raise InputError(
+            f"an image of {width}×{height} pixels cannot be made {size[1]}×{size[0]} with fit '{fit}': "
+            "its shorter side would vanish; crop it first"
+        )
+    resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
+    scale = (resized[0] / height, resized[1] / width)  # whole pixels: the scale that was really used
+    offset = tuple(float((r - s) // 2) for r, s in zip(resized, size, strict=True))
+    return Geometry((height, width), tuple(size), scale, offset)
+
+
 def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> tuple[Image.Image, Geometry]:
     """Resize an upright RGB image to the model's input size, with antialiasing.
 
@@ -112,30 +140,14 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> t
         InputError: where the sides differ so much that the shorter would vanish.
     """
     height, width = image.height, image.width
-    if fit == "squash":
-        scale = (size[0] / height, size[1] / width)
-    else:
-        choose = max if fit == "crop" else min
-        scale = (choose(size[0] / height, size[1] / width),) * 2
-    if height * scale[0] < 1 or width * scale[1] < 1:
-        raise InputError(
-            f"an image of {width}×{height} pixels cannot be made {size[1]}×{size[0]} with fit '{fit}': "
-            "its shorter side would vanish; crop it first"
-        )
-    resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
-    scale = (resized[0] / height, resized[1] / width)  # whole pixels: the scale that was really used
-    offset = tuple((r - s) // 2 for r, s in zip(resized, size, strict=True))
-    box = (
-        offset[1] / scale[1],
-        offset[0] / scale[0],
-        (offset[1] + size[1]) / scale[1],
-        (offset[0] + size[0]) / scale[0],
-    )
+    geometry = fit_geometry((height, width), size, fit)
     if fit == "crop":  # resize only what is kept: a very long image never becomes a very large one
-        box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
+        (top, left), (bottom, right) = geometry.to_original(np.array([(0, 0), size]))
+        box = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
         out = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
     else:
         out = Image.new("RGB", (size[1], size[0]), PAD_COLOUR)
-        whole = image.resize((resized[1], resized[0]), Image.Resampling.BILINEAR)
-        out.paste(whole, (-offset[1], -offset[0]))
-    return out, Geometry((height, width), tuple(size), scale, (float(offset[0]), float(offset[1])))
+        resized = (round(width * geometry.scale[1]), round(height * geometry.scale[0]))
+        whole = image.resize(resized, Image.Resampling.BILINEAR)
+        out.paste(whole, (-int(geometry.offset[1]), -int(geometry.offset[0])))
+    return out, geometry

@@ -8,6 +8,7 @@ from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.cifar import CIFAR10, CIFAR100
 from visattn.data.classification import ClassificationData
 from visattn.data.images import list_images, load_image
+from visattn.data.instances import Instances
 from visattn.data.photographs import Photographs
 from visattn.data.shapes import ShapesCaptions, ShapesClasses
 
@@ -19,6 +20,7 @@ __all__ = [
     "CaptionedImage",
     "ClassificationData",
     "ImageBatch",
+    "Instances",
     "Photographs",
     "ShapesCaptions",
     "ShapesClasses",

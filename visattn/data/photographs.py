@@ -1,19 +1,26 @@
 """Photographs with captions: Flickr8k, Flickr30k, COCO, and whatever comes in their layouts."""
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
+from visattn.data.coco_words import WORDS, categories
 from visattn.data.images import load_image, to_tensor
+from visattn.data.instances import Instances
 from visattn.data.loading import Split
 from visattn.errors import InputError
-from visattn.geometry import Fit, Geometry, fit_image
+from visattn.geometry import Fit, Geometry, fit_geometry, fit_image
+
+log = logging.getLogger(__name__)
 
 
 class Photographs(CaptionData):
@@ -28,6 +35,10 @@ class Photographs(CaptionData):
         annotations: the caption file, relative to `root` or absolute; see `read_annotations` for its layouts.
         images: folder of the pictures, relative to `root` or absolute.
         val_annotations: a second caption file, whose images validate (COCO has one for each split).
+        instances: None, or a COCO file of the things in the images, relative to `root` or absolute, so that attention
+            can be scored: a word of a caption is where the instances of the category are that it names, if it names
+            one (`visattn.data.coco_words`) and their outlines are known (`visattn.data.instances`). Only images to
+            validate or test on are looked for in it: by their id, else by the name of their file.
         layout: of the caption files; "auto" tells by their content.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
         fit: how a photograph is made that size; see `visattn.geometry.fit_image`.
@@ -53,6 +64,7 @@ class Photographs(CaptionData):
         annotations: str,
         images: str = "images",
         val_annotations: str | None = None,
+        instances: str | None = None,
         layout: Layout = "auto",
         image_size: int | tuple[int, int] = 224,
         fit: Fit = "crop",
@@ -78,17 +90,21 @@ class Photographs(CaptionData):
         self.annotations = self.root / annotations
         self.images = self.root / images
         self.val_annotations = None if val_annotations is None else self.root / val_annotations
+        self.instances = None if instances is None else self.root / instances
         self.layout: Layout = layout
         self.fit: Fit = fit
         self.val_fraction = val_fraction
         self.restval = restval
         self.limit = limit
+        self._last_regions: tuple[str | None, dict[str, np.ndarray | None]] = (None, {})
 
     def setup(self, stage: str | None = None) -> None:
-        """Look whether every picture that the annotations name is there, before the first epoch does."""
+        """Look whether pictures and instances that the annotations need are there, before the first epoch does."""
         if self.features is None:
             examples = [example for split in self._splits.values() for example in split]
             _check_present(self.images, [example.path for example in examples])
+        if self.instances is not None and stage != "predict":
+            self._check_instances()
 
     def examples(self, split: Split) -> Sequence[CaptionedImage]:
         return self._splits[split]
@@ -97,8 +113,72 @@ class Photographs(CaptionData):
         image, geometry = fit_image(load_image(example.path), self.image_size, self.fit)
         return to_tensor(image), geometry
 
+    def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
+        """Where the things are that each word of a caption names: masks (h, w) over the input's pixels.
+
+        A region is that of all instances of the category. None stands for a word that names no category, for one whose
+        category the image has none of or only partly outlined, and for one whose instances the crop cut off.
+
+        Raises:
+            InputError: where the instances file cannot be read, or states a picture's size in other proportions.
+        """
+        if self.instances is None:
+            return super().regions(image_id, words)
+        if self._last_regions[0] != image_id:  # an image's captions come one after the other
+            self._last_regions = image_id, {}
+        known = self._last_regions[1]
+        named = categories(words)
+        for category in {name for name in named if name} - known.keys():
+            known[category] = self._region(image_id, category)
+        return [known[category] if category else None for category in named]
+
+    def _region(self, image_id: str, category: str) -> np.ndarray | None:
+        things, path = self._instances, self._paths[image_id]
+        key = things.find(image_id, path.name)
+        mask = None if key is None else things.mask(key, category)
+        if mask is None:
+            return None
+        original, stated = _size(path), mask.shape
+        if abs(original[0] * stated[1] - original[1] * stated[0]) > max(original + stated):  # a pixel of the smaller
+            raise InputError(
+                f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
+                "the proportions must agree, once EXIF has turned the picture; give the pictures that were annotated"
+            )
+        geometry = fit_geometry(original, self.image_size, self.fit)
+        scale = tuple(s * o / n for s, o, n in zip(geometry.scale, original, stated, strict=True))
+        seen = geometry._replace(original=stated, scale=scale).to_input_mask(mask)
+        return seen if seen.any() else None
+
     def describe(self) -> str:
         return str(self.annotations)
+
+    def _check_instances(self) -> None:
+        """Say before the evaluation what it would otherwise only fall silent about."""
+        scored = [example for split in ("val", "test") for example in self.examples(split)]
+        found = sum(self._instances.find(example.id, example.path.name) is not None for example in scored)
+        if scored and not found:
+            raise InputError(
+                f"{self.instances} has none of the {len(scored)} images to validate or test on, such as "
+                f"{scored[0].id}; give the instances of the same images"
+            )
+        if found < len(scored):
+            missing = len(scored) - found
+            log.warning("%s lacks %d of %d images to validate or test on", self.instances, missing, len(scored))
+
+    @cached_property
+    def _instances(self) -> Instances:
+        things = Instances(self.instances)
+        strange = sorted(set(things.categories) - WORDS.keys())
+        if len(strange) == len(things.categories):
+            raise InputError(f"{self.instances} has no category of COCO's 80, and words are known for no others")
+        if strange:
+            log.warning("%s: no word is known for %d categories, such as %s", self.instances, len(strange), strange[0])
+        return things
+
+    @cached_property
+    def _paths(self) -> dict[str, Path]:
+        """The picture of every image, by the image's id."""
+        return {example.id: example.path for split in self._splits.values() for example in split}
 
     @cached_property
     def _splits(self) -> dict[str, list[CaptionedImage]]:
@@ -132,6 +212,18 @@ def _held_out(ids: Iterable[str], fraction: float, seed: int) -> set[str]:
     """A share of the ids, whatever their order: those whose hash comes first."""
     ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
     return set(ranked[: round(fraction * len(ranked))])
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture as `load_image` hands it over; from its header alone, unless EXIF may turn it."""
+    try:
+        with Image.open(path) as image:
+            if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                return image.height, image.width
+    except Exception:  # `load_image` tells what is wrong
+        pass
+    image = load_image(path)
+    return image.height, image.width
 
 
 def _check_present(folder: Path, paths: list[Path]) -> None:
