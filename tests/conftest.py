@@ -39,6 +39,12 @@ def captioner_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def hard_checkpoint(tmp_path_factory):
+    overlay = ["--config", str(CONFIGS / "attention" / "hard.yaml")]
+    return fit("shapes_captioner.yaml", tmp_path_factory.mktemp("hard"), *overlay, *SMALL_SHAPES)
+
+
+@pytest.fixture(scope="session")
 def classifier_checkpoint(tmp_path_factory):
     return fit("shapes_vit.yaml", tmp_path_factory.mktemp("classifier"), *SMALL_SHAPES)
 

@@ -3,16 +3,18 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES, fit
 
 from visattn.__main__ import main
-from visattn.captioner import Captioner
+from visattn.captioner import POINTING_TOLERANCE, Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
+from visattn.metrics import grounding
 
 
 def run(subcommand, config, output, *options):
@@ -57,6 +59,97 @@ def test_every_shipped_configuration_fits_tests_and_predicts(config, request, tm
     with (output / "logs" / "version_0" / "metrics.csv").open() as file:
         columns = next(csv.reader(file))
     assert ("val/CIDEr-D" in columns) or ("val/accuracy" in columns)
+
+
+OVERLAYS = sorted(path.stem for path in (CONFIGS / "attention").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_mechanism_is_one_more_configuration(overlay, tmp_path):
+    """Each trains and captions, over the configuration of soft attention; its header says how."""
+    file = CONFIGS / "attention" / f"{overlay}.yaml"
+    assert f"--config configs/attention/{overlay}.yaml" in file.read_text()
+    output = tmp_path / "run"
+    overlaid = ["--config", str(file), *SMALL_SHAPES]
+    assert run("fit", "shapes_captioner.yaml", output, *overlaid) == 0
+    best = ["--ckpt_path", str(output / "best.ckpt")]
+    assert run("predict", "shapes_captioner.yaml", output, *overlaid, *best) == 0
+    assert json.loads((output / "predictions.json").read_text())[0]["caption"]
+    model = load_model(output / "best.ckpt", Captioner)
+    assert (model.loss.reinforce is not None) == overlay.startswith("hard")
+    with (output / "logs" / "version_0" / "metrics.csv").open() as log:
+        columns = set(next(csv.reader(log)))
+    assert {"val/grounding_pointing", "val/ground_truth_grounding_pointing", "val/entropy"} <= columns
+    diagnostics = ("advantage", "advantage_variance", "baseline", "entropy", "drawn", "reinforce_gradient_share")
+    assert all((f"train/{name}" in columns) == overlay.startswith("hard") for name in diagnostics)
+
+
+DECODER, LOSS = "--model.init_args.decoder.init_args", "--model.init_args.loss.init_args"
+
+
+@pytest.mark.parametrize(
+    ("overlays", "options", "sentence"),
+    [
+        (
+            [],
+            [f"{DECODER}.attention=visattn.attention.HardAttention"],
+            "hard attention learns by REINFORCE: set the loss's option reinforce",
+        ),
+        ([], [f"{LOSS}.reinforce=visattn.objectives.Reinforce"], "reinforce is for attention that draws"),
+        (["hard"], [f"{LOSS}.reinforce.init_args.baseline.init_args.draws=1"], "draws is 1"),
+        (["hard"], [f"{DECODER}.attention.init_args.coin=word"], "coin"),
+        (["local_p"], [f"{DECODER}.attention.init_args.window=4"], "window is 4, so 9×9 places"),
+        (["local_m"], [f"{DECODER}.attention.init_args.score=visattn.attention.LocationScore"], "LocationScore"),
+        ([], [f"{DECODER}.attention.init_args.score=visattn.attention.DotScore"], "needs a query and values of one"),
+        (["multihead"], [f"{DECODER}.attention.init_args.heads=7"], "7 heads"),
+        (["transformer"], [f"{DECODER}.heads=7"], "7 heads"),
+    ],
+)
+def test_mechanisms_that_cannot_be_are_refused_in_one_sentence(overlays, options, sentence, tmp_path, capsys):
+    configs = [word for name in overlays for word in ("--config", str(CONFIGS / "attention" / f"{name}.yaml"))]
+    assert run("fit", "shapes_captioner.yaml", tmp_path / "run", *configs, *SMALL_SHAPES, *options) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert sentence in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_a_caption_is_teacher_forcing(captioner_checkpoint):
+    """Log-probabilities and maps of given words; validation's scores of the references' maps are made of these."""
+    model = load_model(captioner_checkpoint, Captioner)
+    data = ShapesCaptions(train_size=23, val_size=7, test_size=11)
+    examples = data.examples("val")
+    images = torch.stack([data.load(example)[0] for example in examples])
+    words = [example.captions[1] for example in examples]
+    together = model.read(images, words)
+    for i, read in enumerate(together):
+        (alone,) = model.read(images[i : i + 1], words[i : i + 1])
+        assert read.words == words[i]
+        assert read.weights.shape == (len(words[i]), 8, 8)
+        torch.testing.assert_close(torch.tensor(alone.weights), torch.tensor(read.weights), rtol=1e-3, atol=1e-5)
+        assert alone.log_prob == pytest.approx(read.log_prob, rel=1e-3)
+    generated = model.caption(images)
+    again = model.read(images, [caption.words for caption in generated])
+    for one, other in zip(generated, again, strict=True):
+        np.testing.assert_allclose(one.weights, other.weights, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(one.log_probs, other.log_probs, rtol=1e-3, atol=1e-4)
+    (unknown,) = model.read(images[:1], [["a", "zebra"]])
+    assert unknown.words == ["a", "zebra"]
+    assert unknown.weights.shape == (2, 8, 8)
+
+
+def test_validation_scores_the_references_maps(captioner_checkpoint):
+    model = load_model(captioner_checkpoint, Captioner)
+    data = ShapesCaptions(train_size=23, val_size=7, test_size=11)
+    maps, masks = [], []
+    for example in data.examples("val"):
+        for caption in example.captions:
+            maps += list(model.read(data.load(example)[0][None], [caption])[0].weights)
+            masks += data.regions(example.id, caption)
+    found = grounding(maps, masks, POINTING_TOLERANCE * 64, model.cell_shift)
+    with next((captioner_checkpoint.parent / "logs").glob("*/metrics.csv")).open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/ground_truth_grounding_mass"]]
+    assert float(rows[-1]["val/ground_truth_grounding_mass"]) == pytest.approx(found.mass, rel=1e-3)
+    assert float(rows[-1]["val/ground_truth_grounding_words"]) == found.words
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import caption
+import compare
 import demo
 import numpy as np
 import overlay
@@ -31,6 +32,36 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
             assert maps["words"].tolist() == entry["words"]
             assert maps["alpha"].shape == (len(entry["words"]), 8, 8)
             np.testing.assert_allclose(maps["alpha"].sum((1, 2)), 1, rtol=1e-5)
+            np.testing.assert_array_equal(maps["focus"], maps["alpha"])
+
+
+def test_caption_shows_the_place_that_hard_attention_used(hard_checkpoint, photographs, tmp_path, monkeypatch):
+    framed = []
+    sheet = caption.caption_sheet
+    monkeypatch.setattr(caption, "caption_sheet", lambda *a, **k: framed.append(k["drawn"]) or sheet(*a, **k))
+    focus = {}
+    for places in ("argmax", "sample", "expected"):
+        output = tmp_path / places
+        words = ["--checkpoint", str(hard_checkpoint), "--output", str(output), str(photographs), "--places", places]
+        assert caption.main(words) == 0
+        with np.load(output / "wide.npz") as maps:
+            focus[places], alpha = maps["focus"], maps["alpha"]
+        if places == "expected":
+            np.testing.assert_array_equal(focus[places], alpha)
+            assert set(framed[-1]) == {None}
+        else:
+            assert np.all(focus[places].reshape(len(alpha), -1).max(1) == 1)
+            assert framed[-1] == focus[places].reshape(len(alpha), -1).argmax(1).tolist()
+        if places == "argmax":
+            np.testing.assert_array_equal(
+                focus[places].reshape(len(alpha), -1).argmax(1), alpha.reshape(len(alpha), -1).argmax(1)
+            )
+
+
+def test_places_are_for_hard_attention_only(captioner_checkpoint, photographs, tmp_path, capsys):
+    words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "o"), str(photographs)]
+    assert caption.main([*words, "--places", "sample"]) == 2
+    assert "has no hard attention; leave out --places" in capsys.readouterr().err
 
 
 def test_overlay_writes_all_that_it_promises(classifier_checkpoint, photographs, tmp_path):
@@ -88,7 +119,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(
     assert "there is no checkpoint" in fails(tmp_path / "none.ckpt", good)
 
 
-@pytest.mark.parametrize("script", [caption, overlay, demo])
+@pytest.mark.parametrize("script", [caption, overlay, demo, compare])
 def test_help(script, capsys):
     with pytest.raises(SystemExit) as exit_:
         script.main(["--help"])

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from visattn.attention import Glimpse, HardAttention, Memory
 from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData
-from visattn.decoding import Caption, captions, decode
+from visattn.decoding import Caption, Decoded, captions, decode
 from visattn.errors import InputError
 from visattn.geometry import Fit
 from visattn.metrics import Grounding, caption_scores, entropy, grounding
@@ -110,7 +111,7 @@ class Captioner(LightningModule):
         return self.decoder.prepare(*self.encode(batch))
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        losses, _ = self._teach(self.remember(batch), batch, self.loss.draws)
+        losses, _ = self.teach(self.remember(batch), batch, self.loss.draws)
         tokens = int((batch.tokens[:, 1:] != PAD).sum())
         self.log("train/loss", losses.loss, prog_bar=True, batch_size=tokens)
         self.log("train/cross_entropy", losses.cross_entropy, batch_size=tokens)
@@ -153,11 +154,27 @@ class Captioner(LightningModule):
         """Caption images (N, 3, h, w) uint8 of the module's `image_size`, on its own device."""
         return self._generate(self.decoder.prepare(*self.encoder(images.to(self.device))))
 
+    @torch.inference_mode()
+    def read(self, images: Tensor, words: list[list[str]]) -> list[Caption]:
+        """How the model sees given captions, a list of words for each image: each word after the true words before it.
+
+        Images are those of `caption`. A word that the vocabulary lacks is read as unknown.
+        """
+        memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
+        lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
+        tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
+        logits, seen = self.decoder(memory, tokens[:, :-1])
+        targets = tokens[:, 1:]
+        log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+        read = Decoded(targets, log_probs.masked_fill(targets == PAD, 0), seen.weights, seen.focus)
+        known = captions(read, self.vocabulary, memory.grid)
+        return [caption._replace(words=line) for caption, line in zip(known, words, strict=True)]
+
     def _generate(self, memory: Memory) -> list[Caption]:
         decoded = decode(self.decoder, memory, max_length=self.max_length)
         return captions(decoded, self.vocabulary, memory.grid)
 
-    def _teach(self, memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[CaptionLosses, Glimpse]:
+    def teach(self, memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[CaptionLosses, Glimpse]:
         """The objective of a batch's captions, each `draws` times with the memory of its image, and what was seen."""
         owner, tokens = (part.repeat_interleave(draws, dim=0) for part in (batch.owner, batch.tokens))
         alone = len(owner) == len(batch.ids) and bool((owner.diff() == 1).all())
@@ -166,7 +183,7 @@ class Captioner(LightningModule):
 
     def _evaluate(self, batch: CaptionBatch, split: str) -> None:
         memory = self.remember(batch)
-        losses, glimpses = self._teach(memory, batch)
+        losses, glimpses = self.teach(memory, batch)
         tokens = int((batch.tokens[:, 1:] != PAD).sum())
         self.log(f"{split}/loss", losses.loss, batch_size=tokens)
         self.log(f"{split}/cross_entropy", losses.cross_entropy, batch_size=tokens)
@@ -190,15 +207,19 @@ class Captioner(LightningModule):
         maps = [(name, caption.words, caption.weights) for name, caption in generated.items()]
         self.log(f"{split}/entropy", float(entropy(np.concatenate([m.reshape(len(m), -1) for *_, m in maps])).mean()))
         self.log(f"{split}/words", float(np.mean([len(caption.words) for caption in generated.values()])))
-        for title, entries in (("grounding", maps), ("ground_truth_grounding", self._taught)):
-            found = self._ground(data, entries)
-            if found.words:
-                self.log_dict({f"{split}/{title}_{name}": float(value) for name, value in found._asdict().items()})
+        found = {"grounding": self._ground(data, maps), "ground_truth_grounding": self._ground(data, self._taught)}
+        if any(scored.words for scored in found.values()):
+            for title, scored in found.items():
+                self.log_dict({f"{split}/{title}_{name}": float(value) for name, value in scored._asdict().items()})
 
     def _ground(self, data: CaptionData, entries: list[tuple[str, list[str], np.ndarray]]) -> Grounding:
-        """Score the maps of captions' words against where the data says that they are."""
+        """Score the maps of captions' words against where the data says that they are; words that the model knows."""
         maps = itertools.chain.from_iterable(weights for *_, weights in entries)
-        masks = itertools.chain.from_iterable(data.regions(name, words) for name, words, _ in entries)
+        masks = (
+            mask if word in self.vocabulary.ids else None
+            for name, words, _ in entries
+            for word, mask in zip(words, data.regions(name, words), strict=True)
+        )
         return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
 
 

@@ -1,5 +1,6 @@
 """Words out of a decoder: one loop over `step`, whatever the decoder and the way to choose."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -87,6 +88,12 @@ class Caption(NamedTuple):
     log_prob: float
     weights: np.ndarray
     focus: np.ndarray
+
+    @property
+    def places(self) -> list[int | None]:
+        """The cell that each word was made from, counted row by row; None where it was more than one."""
+        cells = self.focus.reshape(len(self.words), math.prod(self.focus.shape[1:]))
+        return [int(row.argmax()) if row.max() == row.sum() else None for row in cells]
 
 
 def captions(decoded: Decoded, vocabulary: Vocabulary, grid: tuple[int, int]) -> list[Caption]:

@@ -1,14 +1,22 @@
 """Drawing: arrays and a geometry in, pictures and pages out. Nothing here runs a model."""
 
+from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_sheets
+from visattn.overlay.comparison import Comparison, Row, comparison_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, classification_sheet, encode_figure, save_figure
 
 __all__ = [
+    "Alignment",
+    "Comparison",
     "Panel",
+    "Row",
     "Section",
+    "alignment_sheet",
+    "alignment_sheets",
     "caption_sheet",
     "classification_sheet",
+    "comparison_sheet",
     "encode_figure",
     "encode_png",
     "heatmap",

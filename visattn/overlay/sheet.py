@@ -5,21 +5,18 @@ it shows; saved at that resolution nothing is resampled again. A photograph of t
 more than a small one. The figures are made without pyplot: nothing is kept of them once the caller lets go.
 """
 
-import functools
 import io
 import math
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -36,13 +33,13 @@ from visattn.overlay.heatmap import (
     heatmap,
     shared_limits,
 )
+from visattn.overlay.text import DPI, clean, font, line_height, shorten, text_width, wrap
 
 Scale = Literal["shared", "own"]
 
-DPI = 160
 FORMATS = ("png", "svg", "pdf")
 
-_INK, _MUTED, _TRACK = "#1f2328", "#667079", "#e9ecef"
+INK, MUTED, _TRACK = "#1f2328", "#667079", "#e9ecef"
 _RIGHT, _WRONG = "#1a7f37", "#b3261e"
 _BAR, _BAR_TRUTH = "#5a6b8c", _RIGHT
 
@@ -51,20 +48,10 @@ _SIDE = 330  # of the square with the area of a panel
 _LONGEST = 700  # side of a panel, for panoramas
 _NARROWEST = 190  # place for a word, above however narrow a panel
 _WIDEST, _WIDE_ROW = 2400, 1900  # a sheet, and a classifier's single row, where the columns are left to us
-_MARGIN, _GAP, _ROW_GAP = 44, 26, 26
-_HEADING, _NOTE, _LEGEND = 38, 30, 40  # heights of a line above and under a panel, and of one of the legend
+MARGIN, _GAP, _ROW_GAP = 44, 26, 26
+HEADING, NOTE, LEGEND = 38, 30, 40  # heights of a line above and under a panel, and of one of the legend
 _BAR_PITCH = 52  # from one class to the next in the list of classes
-_WORD_SIZE, _TITLE_SIZE, _SMALL = 11.0, 14.0, 8.5
-
-# DejaVu comes with matplotlib, so a sheet looks the same everywhere; the others lend what it has not, where installed.
-_FONTS = (
-    "DejaVu Sans",
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
-    *("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
-    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai", "Noto Sans Tamil", "Nirmala UI", "Leelawadee UI"),
-    *("Noto Emoji", "Segoe UI Emoji", "Symbola", "FreeSans", "Unifont"),
-)
-_NO_GLYPH = "□"
+WORD_SIZE, TITLE_SIZE, SMALL = 11.0, 14.0, 8.5
 
 
 class _Panel(NamedTuple):
@@ -75,7 +62,7 @@ class _Panel(NamedTuple):
     aside: str = ""  # small, at the right end of the heading's line
     note: str = ""
     box: tuple[float, float, float, float] | None = None  # (top, left, bottom, right) in shown pixels
-    colour: str = _INK
+    colour: str = INK
 
 
 def caption_sheet(
@@ -123,12 +110,12 @@ def caption_sheet(
             raise ValueError(f"there are {len(words)} words, but {len(given)} {name}")
     for weights in maps:
         check_map(weights)
-    picture, shown = _shown(image, geometry)
+    picture, shown = as_shown(image, geometry)
     shared = shared_limits(maps)
-    panels = [_Panel(picture, "original", colour=_MUTED)]
+    panels = [_Panel(picture, "original", colour=MUTED)]
     for t, (word, weights) in enumerate(zip(words, maps, strict=True)):
         limits = shared if scale == "shared" else shared_limits([weights])
-        box = _cell(shown, weights.shape, drawn[t]) if drawn is not None and drawn[t] is not None else None
+        box = cell_box(shown, weights.shape, drawn[t]) if drawn is not None and drawn[t] is not None else None
         pixels = heatmap(
             picture, weights, shown, limits=limits, colour_map=colour_map, opacity=opacity, interpolation=interpolation
         )
@@ -139,7 +126,7 @@ def caption_sheet(
     legend = _legend(
         "attention weight α", scale, shared[1], shown, colour_map, opacity, boxes=any(panel.box for panel in panels)
     )
-    header = [(title, _TITLE_SIZE, _INK)] if title else []
+    header = [(title, TITLE_SIZE, INK)] if title else []
     return _draw(header, panels, legend if len(words) else [], columns)
 
 
@@ -188,20 +175,20 @@ def classification_sheet(
     check_picture(image, geometry)
     for _, weights in maps:
         check_map(weights)
-    picture, shown = _shown(image, geometry)
+    picture, shown = as_shown(image, geometry)
     shared = shared_limits(weights for _, weights in maps)
-    panels = [_Panel(picture, "original", colour=_MUTED)]
+    panels = [_Panel(picture, "original", colour=MUTED)]
     for name, weights in maps:
         limits = shared if scale == "shared" else shared_limits([weights])
         pixels = heatmap(
             picture, weights, shown, limits=limits, colour_map=colour_map, opacity=opacity, interpolation=interpolation
         )
         panels.append(_Panel(pixels, name, f"max {limits[1]:.3g}" if scale == "own" else ""))
-    header = [(title, _SMALL + 1, _MUTED)] if title else []
-    header.append((f"predicted: {label}, {_percent(probability)}", _TITLE_SIZE, _INK))
+    header = [(title, SMALL + 1, MUTED)] if title else []
+    header.append((f"predicted: {label}, {_percent(probability)}", TITLE_SIZE, INK))
     if truth is not None:
         right = label == truth
-        header.append((f"{'✓' if right else '✗'} truth: {truth}", _WORD_SIZE, _RIGHT if right else _WRONG))
+        header.append((f"{'✓' if right else '✗'} truth: {truth}", WORD_SIZE, _RIGHT if right else _WRONG))
     legend = _legend(meaning, scale, shared[1], shown, colour_map, opacity) if maps else []
     places = len(panels) + bool(top)
     if columns is None and places * (max(picture.shape[1], _NARROWEST) + _GAP) < _WIDE_ROW:
@@ -240,10 +227,10 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = DPI) 
 # ---------------------------------------------------------------------------------------------------- what is shown
 
 
-def _shown(image: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
-    """The picture at the pixels of a panel, and the geometry from those pixels to the model's input."""
+def as_shown(image: np.ndarray, geometry: Geometry, side: int = _SIDE) -> tuple[np.ndarray, Geometry]:
+    """The picture at the pixels of a panel of about side² of them, and the geometry from those to the model's input."""
     height, width = geometry.original
-    factor = min(_SIDE / math.sqrt(height * width), _LONGEST / max(height, width))
+    factor = min(side / math.sqrt(height * width), _LONGEST / max(height, width))
     if factor >= 2:  # a tiny image: whole, square, crisp pixels; between 1 and 2 that would be coarse, so it is smooth
         factor, method = round(factor), Image.Resampling.NEAREST
     else:
@@ -254,7 +241,7 @@ def _shown(image: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]
     return np.asarray(picture), geometry._replace(original=size, scale=scale)
 
 
-def _cell(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
+def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
     """(top, left, bottom, right) of a cell within the original, or None where it lies wholly in the padding."""
     if not 0 <= index < grid[0] * grid[1]:
         raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
@@ -308,45 +295,34 @@ def _draw(
     """Set header lines (text, points, colour), panels, the list of classes and the legend on one figure."""
     height, width = panels[0].pixels.shape[:2]
     slot = max(width, _NARROWEST)
-    pitch = _HEADING + height + (_NOTE if any(panel.note for panel in panels) else 0) + _ROW_GAP
+    pitch = HEADING + height + (NOTE if any(panel.note for panel in panels) else 0) + _ROW_GAP
     places = len(panels) + bool(top)
     if columns is None:
         columns = _columns(places, slot + _GAP, pitch)
     elif columns < 1:
         raise ValueError(f"a sheet has at least one column, not {columns}")
     columns = min(columns, places)
-    inner = max(columns * (slot + _GAP) - _GAP, 2 * _NARROWEST, *map(_item_width, legend))
-    header = [(line, size, colour) for text, size, colour in header for line in _wrap(text, inner, size, lines=4)]
-    head = sum(_line(size) for _, size, _ in header) + (18 if header else 0)
-    flowed = _flow(legend, inner)
+    inner = max(columns * (slot + _GAP) - _GAP, 2 * _NARROWEST, *map(item_width, legend))
+    header = [(line, size, colour) for text, size, colour in header for line in wrap(text, inner, size, lines=4)]
+    head = sum(line_height(size) for _, size, _ in header) + (18 if header else 0)
+    flowed = flow(legend, inner)
     rows = math.ceil(places / columns)
-    total = 2 * _MARGIN + head + rows * pitch - _ROW_GAP + (22 + _LEGEND * len(flowed) - 16 if flowed else 0)
-    sheet = _Sheet(2 * _MARGIN + inner, total)
+    total = 2 * MARGIN + head + rows * pitch - _ROW_GAP + (22 + LEGEND * len(flowed) - 16 if flowed else 0)
+    sheet = Sheet(2 * MARGIN + inner, total)
 
-    y = _MARGIN
+    y = MARGIN
     for text, size, colour in header:
-        sheet.text(_MARGIN, y + _line(size) // 2, text, size, colour)
-        y += _line(size)
+        sheet.text(MARGIN, y + line_height(size) // 2, text, size, colour)
+        y += line_height(size)
     y += 18 if header else 0
     for place in range(places):
-        x, above = _MARGIN + place % columns * (slot + _GAP), y + place // columns * pitch
+        x, above = MARGIN + place % columns * (slot + _GAP), y + place // columns * pitch
         if place < len(panels):
             _draw_panel(sheet, panels[place], x, above, slot)
         else:
-            _draw_classes(sheet, top, truth, x, above + _HEADING, slot, height)
+            _draw_classes(sheet, top, truth, x, above + HEADING, slot, height)
     y += rows * pitch - _ROW_GAP + 22
-    for line in flowed:
-        x = _MARGIN
-        for item in line:
-            for part in item:
-                if isinstance(part, str):
-                    sheet.text(x, y + _LEGEND // 2, part, _SMALL, _MUTED)
-                    x += _width(part, _SMALL) + 12
-                else:
-                    sheet.picture(x, y + (_LEGEND - part.shape[0]) // 2, part)
-                    x += part.shape[1] + 12
-            x += 28
-        y += _LEGEND
+    sheet.legend(MARGIN, y, flowed)
     return sheet.figure
 
 
@@ -362,62 +338,66 @@ def _columns(places: int, slot: int, pitch: int) -> int:
     return min(range(1, places + 1), key=cost)
 
 
-def _item_width(item: list[str | np.ndarray]) -> int:
+def item_width(item: list[str | np.ndarray]) -> int:
     """The width of an item of the legend, without the gap after it."""
-    return sum((_width(part, _SMALL) if isinstance(part, str) else part.shape[1]) + 12 for part in item) - 12
+    return sum((text_width(part, SMALL) if isinstance(part, str) else part.shape[1]) + 12 for part in item) - 12
 
 
-def _flow(items: list[list[str | np.ndarray]], width: int) -> list[list[list[str | np.ndarray]]]:
+def flow(items: list[list[str | np.ndarray]], width: int) -> list[list[list[str | np.ndarray]]]:
     """Items of the legend in lines of at most `width` pixels."""
     lines: list[list[list[str | np.ndarray]]] = []
     left = 0
     for item in items:
-        if not lines or _item_width(item) > left:
+        if not lines or item_width(item) > left:
             lines.append([])
             left = width
         lines[-1].append(item)
-        left -= _item_width(item) + 40
+        left -= item_width(item) + 40
     return lines
 
 
-def _draw_panel(sheet: "_Sheet", panel: _Panel, x: int, y: int, slot: int) -> None:
-    aside = _fit(panel.aside, slot, _SMALL)
-    room = slot - (_width(aside, _SMALL) + 14 if aside else 0)
-    middle = y + _HEADING // 2 - 3
+def _draw_panel(sheet: "Sheet", panel: _Panel, x: int, y: int, slot: int) -> None:
+    aside = shorten(panel.aside, slot, SMALL)
+    room = slot - (text_width(aside, SMALL) + 14 if aside else 0)
+    middle = y + HEADING // 2 - 3
     if panel.heading.strip():
-        sheet.text(x, middle, _fit(panel.heading, max(room, slot // 3), _WORD_SIZE), _WORD_SIZE, panel.colour)
+        sheet.text(x, middle, shorten(panel.heading, max(room, slot // 3), WORD_SIZE), WORD_SIZE, panel.colour)
     else:
-        sheet.text(x, middle, "(empty)", _SMALL, _MUTED)
+        sheet.text(x, middle, "(empty)", SMALL, MUTED)
     height, width = panel.pixels.shape[:2]
     if aside:
-        sheet.text(x + max(width, _NARROWEST), middle, aside, _SMALL, _MUTED, align="right")
-    axes = sheet.picture(x, y + _HEADING, panel.pixels)
+        sheet.text(x + max(width, _NARROWEST), middle, aside, SMALL, MUTED, align="right")
+    axes = sheet.picture(x, y + HEADING, panel.pixels)
     if panel.box is not None:
-        top, left, bottom, right = panel.box
-        for thickness, colour in ((2.8, "black"), (1.3, "white")):  # seen on any ground
-            frame = Rectangle(
-                (left, top), right - left, bottom - top, fill=False, linewidth=thickness, edgecolor=colour
-            )
-            axes.add_patch(frame)
+        frame(axes, panel.box)
     if panel.note:
-        sheet.text(x, y + _HEADING + height + _NOTE // 2 + 3, _fit(panel.note, slot, _SMALL), _SMALL, _MUTED)
+        sheet.text(x, y + HEADING + height + NOTE // 2 + 3, shorten(panel.note, slot, SMALL), SMALL, MUTED)
+
+
+def frame(axes: Axes, box: tuple[float, float, float, float], width: float = 1.3) -> None:
+    """Frame (top, left, bottom, right) of a picture with a line of so many points, so that it is seen on any ground."""
+    top, left, bottom, right = box
+    for thickness, colour in ((2.2 * width, "black"), (width, "white")):
+        axes.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, linewidth=thickness, edgecolor=colour)
+        )
 
 
 def _draw_classes(
-    sheet: "_Sheet", top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
+    sheet: "Sheet", top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
 ) -> None:
     """The likeliest classes: name and probability above a bar each, the true class in its own colour."""
     for row, (name, probability) in enumerate(top[: max(1, height // _BAR_PITCH)]):
         middle = y + row * _BAR_PITCH + 14
         number = _percent(probability)
-        sheet.text(x, middle, _fit(name, slot - _width(number, _SMALL) - 16, _SMALL + 0.5), _SMALL + 0.5, _INK)
-        sheet.text(x + slot, middle, number, _SMALL, _MUTED, align="right")
+        sheet.text(x, middle, shorten(name, slot - text_width(number, SMALL) - 16, SMALL + 0.5), SMALL + 0.5, INK)
+        sheet.text(x + slot, middle, number, SMALL, MUTED, align="right")
         full = np.clip(round(slot * probability), 0, slot)
         sheet.rectangle(x, middle + 16, slot, 7, _TRACK)
         sheet.rectangle(x, middle + 16, int(full), 7, _BAR_TRUTH if name == truth else _BAR)
 
 
-class _Sheet:
+class Sheet:
     """A figure addressed in pixels at DPI from its upper left corner."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -429,10 +409,22 @@ class _Sheet:
         """One line of clean text whose x-height stands around `middle`."""
         baseline = 1 - (middle + 0.36 * size * DPI / 72) / self.height
         self.figure.text(
-            *(x / self.width, baseline, _clean(text)),
-            fontproperties=_font(size),
+            *(x / self.width, baseline, clean(text)),
+            fontproperties=font(size),
             color=colour,
             ha=align,
+            va="baseline",
+            parse_math=False,
+        )
+
+    def upward(self, middle: float, y: float, text: str, size: float, colour: str) -> None:
+        """One line of clean text that begins at `y` and reads upwards, its x-height around `middle`."""
+        self.figure.text(
+            *((middle + 0.36 * size * DPI / 72) / self.width, 1 - y / self.height, clean(text)),
+            fontproperties=font(size),
+            color=colour,
+            rotation="vertical",
+            rotation_mode="anchor",
             va="baseline",
             parse_math=False,
         )
@@ -454,81 +446,17 @@ class _Sheet:
         shape.set_transform(self.figure.transFigure)
         self.figure.add_artist(shape)
 
-
-# ------------------------------------------------------------------------------------------------------------- text
-
-
-@functools.cache
-def _families() -> tuple[str, ...]:
-    """The fonts of `_FONTS` that are installed."""
-    installed = set(font_manager.fontManager.get_font_names())
-    return tuple(name for name in _FONTS if name in installed)
-
-
-@functools.cache
-def _drawable() -> frozenset[int]:
-    """The code points that one of the installed fonts has a glyph for."""
-    files = {font_manager.findfont(FontProperties(family=name)) for name in _families()}
-    return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
-
-
-@functools.lru_cache(maxsize=64)
-def _font(size: float) -> FontProperties:
-    return FontProperties(family=list(_families()), size=size)
-
-
-def _clean(text: str) -> str:
-    """One line of characters that can be drawn: matplotlib warns about every other one, each time the figure is drawn.
-
-    Control and format characters are left out, among them those that turn the direction of writing; what no installed
-    font can draw becomes an empty box.
-    """
-    out = []
-    for character in unicodedata.normalize("NFC", " ".join(text.split())):
-        kind = unicodedata.category(character)
-        if ord(character) in _drawable() and kind not in ("Cc", "Cf"):
-            out.append(character)
-        elif kind not in ("Cc", "Cf", "Mn", "Me"):
-            out.append(_NO_GLYPH)
-    return "".join(out)
-
-
-@functools.lru_cache(maxsize=1)
-def _ruler() -> RendererAgg:
-    return RendererAgg(8, 8, DPI)
-
-
-@functools.lru_cache(maxsize=4096)
-def _width(text: str, size: float) -> int:
-    """The width of one line of text, in pixels at DPI."""
-    return math.ceil(_ruler().get_text_width_height_descent(_clean(text), _font(size), ismath=False)[0])
-
-
-def _line(size: float) -> int:
-    """The height of a line of text, in pixels at DPI."""
-    return round(size * DPI / 72 * 1.5)
-
-
-def _fit(text: str, width: float, size: float) -> str:
-    """The text where it fits into `width` pixels, else its beginning and "…"."""
-    text = _clean(text)[:400]
-    if _width(text, size) <= width:
-        return text
-    short, long = 0, len(text)  # the longest beginning that fits lies in [short, long)
-    while long - short > 1:
-        middle = (short + long) // 2
-        short, long = (middle, long) if _width(text[:middle].rstrip() + "…", size) <= width else (short, middle)
-    return text[:short].rstrip() + "…"
-
-
-def _wrap(text: str, width: float, size: float, lines: int) -> list[str]:
-    """The text in at most `lines` lines of `width` pixels, broken between words, or within one that is too long."""
-    rest, out = _clean(text), []
-    while rest and len(out) < lines - 1 and _width(rest[:400], size) > width:
-        line = _fit(rest, width, size).removesuffix("…")
-        if " " in line and rest[len(line) : len(line) + 1] not in ("", " "):
-            line = line[: line.rindex(" ")]
-        line = line or rest[0]
-        out.append(line)
-        rest = rest[len(line) :].lstrip()
-    return [*out, _fit(rest, width, size)] if rest else out
+    def legend(self, x: int, y: int, lines: list[list[list[str | np.ndarray]]]) -> None:
+        """Lines of items, as `flow` made them."""
+        for line in lines:
+            left = x
+            for item in line:
+                for part in item:
+                    if isinstance(part, str):
+                        self.text(left, y + LEGEND // 2, part, SMALL, MUTED)
+                        left += text_width(part, SMALL) + 12
+                    else:
+                        self.picture(left, y + (LEGEND - part.shape[0]) // 2, part)
+                        left += part.shape[1] + 12
+                left += 28
+            y += LEGEND

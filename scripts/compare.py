@@ -1,0 +1,335 @@
+"""Train every attention mechanism with the same budget on the same data, and set them beside each other.
+
+    uv run scripts/compare.py                                                  # on generated scenes
+    uv run scripts/compare.py --data flickr8k --root data/flickr8k             # on photographs
+
+A mechanism is a configuration in configs/attention over the data's own; nothing else differs. Writes to the output
+folder the table (compare.md), all numbers (results.json), one figure (compare.png: rows are mechanisms, columns are the
+words of a reference caption, the same pictures for all), and for each mechanism its run. Begun anew in the same folder,
+it keeps what is finished and continues what is not.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from visattn import __version__
+from visattn.__main__ import run_cli
+from visattn.captioner import Captioner
+from visattn.data import ShapesCaptions
+from visattn.data.batch import CaptionBatch
+from visattn.data.captions import CaptionData, CaptionedImage
+from visattn.data.images import load_image
+from visattn.errors import InputError
+from visattn.files import write_text
+from visattn.geometry import Geometry, fit_image
+from visattn.overlay import Comparison, Row, comparison_sheet, save_figure
+from visattn.program import program
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
+
+
+class Mechanism(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        title: what people read.
+        overlays: names of files in configs/attention, laid over the data's configuration in this order.
+    """
+
+    title: str
+    overlays: tuple[str, ...]
+
+
+MECHANISMS = {
+    "soft_xu": Mechanism("Soft, Xu's order", ("soft",)),
+    "hard_xu": Mechanism("Hard as published, Xu's order", ("hard_published",)),
+    "soft": Mechanism("Soft", ("soft", "luong")),
+    "hard": Mechanism("Hard, leave one out", ("hard", "luong")),
+    "local_m": Mechanism("Local-m", ("local_m", "luong")),
+    "local_p": Mechanism("Local-p", ("local_p", "luong")),
+    "multihead": Mechanism("Multi-head", ("multihead", "luong")),
+    "transformer": Mechanism("Transformer", ("transformer",)),
+}
+REFERENCE = "soft"  # whose time per step is 1
+
+
+class Source(NamedTuple):
+    """What the mechanisms are compared on.
+
+    Attributes:
+        config: of the captioner, in configs.
+        split: on which the best checkpoints are scored.
+        options: words for the command line of every run.
+        transformer: more of them for the Transformer decoder, whose sizes are its own.
+    """
+
+    config: str
+    split: str
+    options: tuple[str, ...] = ()
+    transformer: tuple[str, ...] = ()
+
+
+DECODER = "--model.init_args.decoder.init_args"
+SOURCES = {
+    "shapes": Source("shapes_captioner.yaml", "test", ("--trainer.max_epochs=3",)),
+    "flickr8k": Source(
+        "flickr8k_soft.yaml", "val", (), (f"{DECODER}.size=512", f"{DECODER}.heads=8", f"{DECODER}.dropout=0.3")
+    ),
+}
+
+
+def command(name: str, source: Source, folder: Path, options: Sequence[str]) -> list[str]:
+    """The words of the command line for a mechanism, after the subcommand."""
+    configs = [CONFIGS / source.config, *(CONFIGS / "attention" / f"{o}.yaml" for o in MECHANISMS[name].overlays)]
+    words = [word for config in configs for word in ("--config", str(config))]
+    words += ["--output", str(folder), "--trainer.enable_progress_bar=false", *source.options]
+    return [*words, *(source.transformer if name == "transformer" else ()), *options]
+
+
+def train(name: str, source: Source, output: Path, options: Sequence[str], threads: int) -> None:
+    """Fit one mechanism in a process of its own, or what is missing of it; leaves the minutes in `minutes.txt`.
+
+    Raises:
+        InputError: where the run fails; it names the log.
+    """
+    folder, log = output / name, output / f"{name}.log"
+    if (folder / "minutes.txt").exists():
+        return
+    begun = ["--ckpt_path", str(folder / "last.ckpt")] if (folder / "last.ckpt").exists() else []
+    start = time.perf_counter()
+    with log.open("a") as file:
+        process = subprocess.run(
+            [sys.executable, "-m", "visattn", "fit", *command(name, source, folder, options), *begun],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if process.returncode:
+        said = log.read_text().strip().splitlines()[-1:]
+        raise InputError(f"training '{name}' failed; the end of {log}: {''.join(said)}")
+    write_text(folder / "minutes.txt", f"{(time.perf_counter() - start) / 60:.2f}")
+
+
+def score(
+    name: str, source: Source, output: Path, options: Sequence[str]
+) -> tuple[dict[str, float], Captioner, CaptionData]:
+    """Score a mechanism's best checkpoint: the metrics of the source's split, the model, and the data."""
+    words = [*command(name, source, output / name, options), "--ckpt_path", str(output / name / "best.ckpt")]
+    with (output / f"{name}.log").open("a") as file, contextlib.redirect_stdout(file):
+        cli = run_cli(["test" if source.split == "test" else "validate", *words])
+    prefix = f"{source.split}/"
+    metrics = {
+        n.removeprefix(prefix): float(v) for n, v in cli.trainer.callback_metrics.items() if n.startswith(prefix)
+    }
+    return metrics, cli.model, cli.datamodule
+
+
+def step_times(models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15) -> dict[str, float]:
+    """Median milliseconds of a decoder's training step, forward and backward, each on the same annotation vectors.
+
+    The mechanisms take turns, so that whatever else the machine does disturbs all alike.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    times: dict[str, list[float]] = {name: [] for name in models}
+    batch = CaptionBatch(*(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch))
+    for turn in range(rounds + 2):
+        for name, model in models.items():
+            model.to(device).train()
+            with torch.no_grad():
+                values, grid = model.encode(batch)
+            values.requires_grad_()
+            _wait(device)
+            start = time.perf_counter()
+            losses, _ = model.teach(model.decoder.prepare(values, grid), batch, model.loss.draws)
+            losses.loss.backward()
+            _wait(device)
+            if turn >= 2:  # the first rounds warm up
+                times[name].append(1000 * (time.perf_counter() - start))
+    for model in models.values():
+        model.cpu().eval()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def original(data: CaptionData, example: CaptionedImage, model: Captioner) -> tuple[np.ndarray, Geometry]:
+    """The picture that a person sees, and how it became the model's input."""
+    if isinstance(data, ShapesCaptions):
+        picture, size = data.scene(example.id).picture(SIDE), data.image_size
+        geometry = Geometry((SIDE, SIDE), size, (size[0] / SIDE, size[1] / SIDE), (0.0, 0.0))
+    else:
+        picture = load_image(example.path)
+        geometry = fit_image(picture, data.image_size, data.fit)[1]
+    return np.asarray(picture), geometry._replace(cell_shift=model.cell_shift)
+
+
+def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, count: int) -> list[Comparison]:
+    """What each mechanism sees of a reference caption's words, on pictures about which there is much to say."""
+    examples = sorted(data.examples(split)[:24], key=lambda e: (-min(len(e.captions[0]), 12), e.id))[:count]
+    images = torch.stack([data.load(example)[0] for example in examples])
+    words = [example.captions[0][:12] for example in examples]
+    rows: list[list[Row]] = [[] for _ in examples]
+    for name, model in models.items():
+        for into, own, read in zip(rows, model.caption(images), model.read(images, words), strict=True):
+            said = f"says: “{' '.join(own.words)}”"
+            into.append(Row(MECHANISMS[name].title, said, read.weights, read.places))
+    pictures = [original(data, example, next(iter(models.values()))) for example in examples]
+    return [
+        Comparison(picture, line, geometry, row)
+        for (picture, geometry), line, row in zip(pictures, words, rows, strict=True)
+    ]
+
+
+def table(results: dict[str, dict]) -> str:
+    """The results as Markdown; columns that no mechanism has are left out."""
+
+    def score(metric: str, form: str) -> list[str]:
+        return [form.format(r["metrics"][metric]) if metric in r["metrics"] else "–" for r in results.values()]
+
+    columns = {
+        "mechanism": [r["title"] for r in results.values()],
+        "CIDEr-D": score("CIDEr-D", "{:.2f}"),
+        "BLEU-4": score("BLEU-4", "{:.3f}"),
+        "pointing, own words": score("grounding_pointing", "{:.1%}"),
+        "mass, own words": score("grounding_mass", "{:.1%}"),
+        "pointing, references": score("ground_truth_grounding_pointing", "{:.1%}"),
+        "mass, references": score("ground_truth_grounding_mass", "{:.1%}"),
+        "entropy": score("entropy", "{:.2f}"),
+        "decoder's parameters": [f"{r['parameters']:,}" for r in results.values()],
+        "time per step": [f"{r['step']:.2f}" for r in results.values()],
+    }
+    first = next(iter(results.values()))["metrics"]
+    for control, title in (("uniform", "a place at random"), ("centre", "the centre")):
+        for name in columns:
+            kind, _, of = name.partition(", ")
+            key = f"{'grounding' if of == 'own words' else 'ground_truth_grounding'}_{kind}_{control}"
+            columns[name].append(title if name == "mechanism" else f"{first[key]:.1%}" if key in first else "")
+    if not any(key.endswith("_centre") for key in first):  # no word's place is known
+        columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
+    lines = [list(columns), ["---"] + ["---:"] * (len(columns) - 1), *zip(*columns.values(), strict=True)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+LEGEND = """\
+Scores are of freely generated (greedy) captions. *Pointing*: the share of words that name a thing and have their
+largest weight on it; *mass*: the share of the weight that is on it; for the words of the model's own captions, and for
+those of the references, each read after the true words before it. (Before a phrase begins no model can know which of
+several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in nats. *Time per
+step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians of interleaved
+rounds."""
+
+
+def compare(
+    output: Path, source: Source, mechanisms: Sequence[str], jobs: int, scenes: int, options: Sequence[str] = ()
+) -> dict[str, dict]:
+    """The whole comparison; see the head of this file for what is written.
+
+    Args:
+        output: folder for all that is written.
+        source: what to train on.
+        mechanisms: keys of `MECHANISMS`.
+        jobs: trainings at a time; the processor's cores are divided among them.
+        scenes: pictures in the figure.
+        options: more words for the command line of every run.
+
+    Returns:
+        The results by mechanism.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(mechanisms), desc="Training", unit="mechanism") as bar:
+        waiting = {pool.submit(train, name, source, output, options, threads): name for name in mechanisms}
+        try:
+            for future in as_completed(waiting):
+                future.result()
+                bar.set_postfix_str(MECHANISMS[waiting[future]].title)
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    results, models = {}, {}
+    for name in tqdm(mechanisms, desc="Scoring", unit="mechanism"):
+        metrics, models[name], data = score(name, source, output, options)
+        results[name] = {
+            "title": MECHANISMS[name].title,
+            "configs": [source.config, *(f"attention/{overlay}.yaml" for overlay in MECHANISMS[name].overlays)],
+            "minutes": float((output / name / "minutes.txt").read_text()),
+            "parameters": sum(parameter.numel() for parameter in models[name].decoder.parameters()),
+            "metrics": metrics,
+        }
+    times = step_times(models, next(iter(data.train_dataloader())))
+    for name, result in results.items():
+        result["step_ms"] = round(times[name], 2)
+        result["step"] = round(times[name] / times.get(REFERENCE, next(iter(times.values()))), 3)
+    save_figure(comparison_sheet(compare_maps(models, data, source.split, scenes)), output / "compare.png")
+    about = {
+        "date": date.today().isoformat(),
+        "minutes": round((time.perf_counter() - start) / 60, 1),
+        "data": data.describe(),
+        "split": source.split,
+        "options": [*source.options, *options],
+        "jobs": jobs,
+        "threads_each": threads,
+        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    write_text(output / "results.json", json.dumps({"about": about, "results": results}, indent=1))
+    write_text(output / "compare.md", f"{table(results)}\n\n{LEGEND}\n")
+    return results
+
+
+@program
+def main(args: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=SOURCES, default="shapes", help="what to train on (default: shapes)")
+    parser.add_argument("--root", type=Path, help="folder of the photographs, where --data is not shapes")
+    parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder (default: runs/compare)")
+    parser.add_argument(
+        "--mechanisms", nargs="+", choices=MECHANISMS, default=list(MECHANISMS), help="which ones (default: all)"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, which share the cores (default: 2)")
+    parser.add_argument("--scenes", type=int, default=2, help="pictures in the figure (default: 2)")
+    parser.add_argument(
+        "--options",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="all words after this go to every run of 'visattn', such as --trainer.max_epochs=1",
+    )
+    options = parser.parse_args(args)
+    for name in ("jobs", "scenes"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    words = options.options
+    if options.data != "shapes":
+        if options.root is None:
+            raise InputError("--root is missing: the folder of the photographs")
+        words = [f"--data.init_args.root={options.root}", f"--features={options.output / 'features'}", *words]
+    compare(options.output, SOURCES[options.data], options.mechanisms, options.jobs, options.scenes, words)
+    print((options.output / "compare.md").read_text())
+    print(f"compare.md, compare.png and results.json are in {options.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The comparison as a user runs it, its table and its figure."""
+
+import json
+
+import compare
+import numpy as np
+import pytest
+import torch
+from conftest import FAST, SMALL_SHAPES
+from PIL import Image
+
+from visattn.geometry import Geometry
+from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure
+
+
+def test_compare_writes_all_that_it_promises(tmp_path, capsys):
+    output = tmp_path / "compare"
+    words = ["--output", str(output), "--mechanisms", "hard", "transformer", "--scenes", "1"]
+    words += ["--jobs", "1", "--options", *FAST, *SMALL_SHAPES]
+    assert compare.main(words) == 0
+    results = json.loads((output / "results.json").read_text())
+    hard, transformer = (results["results"][name] for name in ("hard", "transformer"))
+    assert hard["title"] == "Hard, leave one out"
+    assert hard["step"] == 1  # "soft" is not among them, so the first is the measure
+    assert transformer["step_ms"] > 0
+    assert transformer["parameters"] != hard["parameters"]
+    assert {"CIDEr-D", "grounding_pointing", "ground_truth_grounding_pointing", "entropy"} <= set(hard["metrics"])
+    table = (output / "compare.md").read_text()
+    assert f"| {hard['metrics']['CIDEr-D']:.2f} | {hard['metrics']['BLEU-4']:.3f} |" in table
+    assert "| a place at random |" in table
+    assert table in capsys.readouterr().out
+    with Image.open(output / "compare.png") as figure:
+        assert figure.width > 1000
+
+    logs = [(output / f"{name}.log").read_text() for name in ("hard", "transformer")]
+    trained = (output / "hard" / "last.ckpt").stat().st_mtime_ns
+    assert compare.main(words) == 0  # nothing is trained twice
+    assert (output / "hard" / "last.ckpt").stat().st_mtime_ns == trained
+    assert [
+        (output / f"{name}.log").read_text()[: len(log)]
+        for name, log in zip(("hard", "transformer"), logs, strict=True)
+    ] == logs
+
+
+def test_a_failed_run_is_named_with_its_reason(karpathy_root, tmp_path, capsys):
+    words = ["--data", "flickr8k", "--output", str(tmp_path / "out"), "--mechanisms", "local_p"]
+    assert compare.main(words) == 2
+    assert "--root is missing" in capsys.readouterr().err
+    options = ["--data.init_args.image_size=64", "--data.init_args.min_count=1", "--data.init_args.workers=0"]
+    options += ["--model.init_args.encoder.init_args.weights=random", *FAST]
+    assert compare.main([*words, "--root", str(karpathy_root), "--options", *options]) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "training 'local_p' failed" in sentence
+    assert "window is 2, so 5×5 places are attended, and the grid has 2×2" in sentence
+
+
+def test_numbers_of_jobs_and_scenes(tmp_path, capsys):
+    for option in ("--jobs", "--scenes"):
+        assert compare.main([option, "0", "--output", str(tmp_path)]) == 2
+        assert f"{option} is 0; it must be at least 1" in capsys.readouterr().err
+
+
+def result(**metrics):
+    return {"title": "T", "parameters": 1234, "step": 1.0, "metrics": {"CIDEr-D": 1.0, "BLEU-4": 0.5, **metrics}}
+
+
+def test_the_table_leaves_out_what_the_data_cannot_tell():
+    plain = compare.table({"soft": result(entropy=1.5)})
+    assert plain.splitlines()[0] == "| mechanism | CIDEr-D | BLEU-4 | entropy | decoder's parameters | time per step |"
+    assert len(plain.splitlines()) == 3
+    names = [f"{kind}_{what}" for kind in ("grounding", "ground_truth_grounding") for what in ("pointing", "mass")]
+    full = {f"{n}{c}": 0.25 for n in names for c in ("", "_uniform", "_centre")}
+    lines = compare.table({"soft": result(**full), "hard": result()}).splitlines()
+    assert lines[2].count("25.0%") == 4
+    assert lines[3].count("–") == 5
+    assert lines[4].startswith("| a place at random |  |  | 25.0% |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+GEOMETRY = Geometry((40, 60), (40, 60), (1.0, 1.0), (0.0, 0.0))
+
+
+def comparison(**changes):
+    maps = np.zeros((2, 2, 3))
+    maps[0, 1, 2] = 1.0
+    maps[1, 0, 0] = 0.5
+    row = Row("soft $x_1$", "says: “a <b>”", maps, [None, 0])
+    picture = np.full((40, 60, 3), 128, dtype=np.uint8)
+    return Comparison(picture, ["dog", "犬"], GEOMETRY, [row._replace(**changes)])
+
+
+def test_a_comparison_shows_the_weights_where_they_are():
+    figure = comparison_sheet([comparison()])
+    encode_figure(figure)
+    texts = [text.get_text() for text in figure.texts]
+    assert {"dog", "soft $x_1$", "scale to 1"} <= set(texts)
+    pictures = [np.asarray(axes.images[0].get_array()).astype(int) for axes in figure.axes]
+    original, first = pictures[0], pictures[1]
+    assert np.all(original == 128)
+    colour = np.abs(first - first.mean(-1, keepdims=True)).sum(-1)
+    cell = tuple(int(i) for i in np.unravel_index(colour.argmax(), colour.shape))
+    assert cell[0] > first.shape[0] / 2
+    assert cell[1] > 2 * first.shape[1] / 3
+    assert sum(len(axes.patches) for axes in figure.axes) == 2  # one frame, of two lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"maps": np.ones((3, 2, 3))}, "2 words, but 'soft .*' has 3 maps"), ({"drawn": [None]}, "has 1 drawn cells")],
+)
+def test_what_does_not_fit_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        comparison_sheet([comparison(**changes)])
+    with pytest.raises(ValueError, match="at least one picture"):
+        comparison_sheet([])
+
+
+def test_a_loss_says_how_much_of_its_gradient_a_part_has():
+    from visattn.captioner import gradient_share
+
+    x, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.zeros(3, requires_grad=True)
+    part = 3 * x[0]  # gradient (3, 0), the rest (0, 1)
+    assert gradient_share(part, part + x[1], [x, unused]).item() == pytest.approx(0.75)

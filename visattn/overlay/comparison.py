@@ -1,0 +1,123 @@
+"""Mechanisms beside each other: a row each, a column for each word of one caption, the same picture in all."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from visattn.geometry import Geometry
+from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, check_map, check_picture, colour_strip, heatmap
+from visattn.overlay.sheet import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, as_shown, cell_box, flow, frame
+from visattn.overlay.text import line_height, shorten, wrap
+
+_SIDE = 132  # of the square with the area of a panel, in pixels
+_LABEL = 330  # width of the column with the rows' names
+_GAP, _SCENE_GAP, _HEAD = 10, 46, 36
+
+
+class Row(NamedTuple):
+    """What one mechanism saw of a caption of T words.
+
+    Attributes:
+        name: of the mechanism.
+        note: small, under the name, such as what it would have said itself.
+        maps: (T, h, w) attention weights.
+        drawn: T indices of the cell that was drawn, counted row by row, which is framed; None where none was.
+    """
+
+    name: str
+    note: str
+    maps: np.ndarray
+    drawn: Sequence[int | None]
+
+
+class Comparison(NamedTuple):
+    """One picture, a caption of T words, and a row for each mechanism.
+
+    Attributes:
+        image: (H, W, 3) uint8, the original pixels.
+        words: T words.
+        geometry: how the original became the models' input.
+        rows: from top to bottom.
+    """
+
+    image: np.ndarray
+    words: Sequence[str]
+    geometry: Geometry
+    rows: Sequence[Row]
+
+
+def comparison_sheet(comparisons: Sequence[Comparison]) -> Figure:
+    """Draw comparisons one under the other.
+
+    Each row has one colour scale, from 0 to its largest weight, which is written beside it: mechanisms differ so much
+    in how they spread attention that on a scale for all only the sharpest would be seen.
+
+    Raises:
+        InputError: see `heatmap`.
+        ValueError: where there is nothing to draw, or where words, maps, drawn cells, image and geometry do not fit
+            each other.
+    """
+    if not comparisons or not all(comparison.rows for comparison in comparisons):
+        raise ValueError("a comparison needs at least one picture, and each picture at least one row")
+    shown = [_checked(comparison) for comparison in comparisons]
+    heights = [picture.shape[0] for picture, _ in shown]
+    width = max(
+        (picture.shape[1] + _GAP) * (len(c.words) + 1) for (picture, _), c in zip(shown, comparisons, strict=True)
+    )
+    body = sum(
+        _HEAD + len(c.rows) * (height + _GAP) for height, c in zip(heights, comparisons, strict=True)
+    ) + _SCENE_GAP * (len(comparisons) - 1)
+    legend = _legend(any(cell is not None for c in comparisons for row in c.rows for cell in row.drawn))
+    sheet = Sheet(2 * MARGIN + _LABEL + width, 2 * MARGIN + body + LEGEND)
+    y = MARGIN
+    for comparison, (picture, geometry) in zip(comparisons, shown, strict=True):
+        _draw(sheet, comparison, picture, geometry, y)
+        y += _HEAD + len(comparison.rows) * (picture.shape[0] + _GAP) + _SCENE_GAP
+    sheet.legend(MARGIN, y - _SCENE_GAP + 14, flow(legend, _LABEL + width))
+    return sheet.figure
+
+
+def _checked(comparison: Comparison) -> tuple[np.ndarray, Geometry]:
+    """The picture as it is shown."""
+    check_picture(comparison.image, comparison.geometry)
+    for row in comparison.rows:
+        for name, given in (("maps", row.maps), ("drawn cells", row.drawn)):
+            if len(given) != len(comparison.words):
+                raise ValueError(f"there are {len(comparison.words)} words, but '{row.name}' has {len(given)} {name}")
+        for weights in row.maps:
+            check_map(weights)
+    return as_shown(comparison.image, comparison.geometry, _SIDE)
+
+
+def _draw(sheet: Sheet, comparison: Comparison, picture: np.ndarray, geometry: Geometry, y: int) -> None:
+    height, width = picture.shape[:2]
+    left = MARGIN + _LABEL + width + _GAP  # of the first word's column; the picture itself stands before it
+    for t, word in enumerate(comparison.words):
+        x = left + t * (width + _GAP)
+        sheet.text(x, y + _HEAD // 2 - 4, shorten(word, width, WORD_SIZE), WORD_SIZE, INK)
+    y += _HEAD
+    sheet.picture(left - width - _GAP, y, picture)
+    for row in comparison.rows:
+        high = max((float(weights.max()) for weights in row.maps), default=0.0)
+        name = wrap(row.name, _LABEL - 24, WORD_SIZE, lines=2)
+        note = wrap(row.note, _LABEL - 24, SMALL, lines=2) if row.note else []
+        lines = [(line, WORD_SIZE, INK) for line in name]
+        lines += [(line, SMALL, MUTED) for line in (*note, f"scale to {high:.2g}")]
+        middle = y + (height - sum(line_height(size) for _, size, _ in lines)) // 2
+        for line, size, colour in lines:
+            sheet.text(MARGIN, middle + line_height(size) // 2, line, size, colour)
+            middle += line_height(size)
+        for t, weights in enumerate(row.maps):
+            axes = sheet.picture(left + t * (width + _GAP), y, heatmap(picture, weights, geometry, limits=(0.0, high)))
+            box = None if row.drawn[t] is None else cell_box(geometry, weights.shape, row.drawn[t])
+            if box is not None:
+                frame(axes, box, width=0.8)
+        y += height + _GAP
+
+
+def _legend(boxes: bool) -> list[list[str | np.ndarray]]:
+    strip = np.repeat(colour_strip(260, COLOUR_MAP, OPACITY), 16, axis=0)
+    items = [["attention weight α, a scale for each row:", "0", strip, "its end"]]
+    return [*items, ["framed: the place that was drawn"]] if boxes else items
