@@ -87,10 +87,14 @@ class Source(NamedTuple):
 
 
 DECODER = "--model.init_args.decoder.init_args"
+OPTIMIZATION = "--model.init_args.optimization.init_args"
 SOURCES = {
     "shapes": Source("shapes_captioner.yaml", "test", ("--trainer.max_epochs=3",)),
     "flickr8k": Source(
-        "flickr8k_soft.yaml", "val", (), (f"{DECODER}.size=512", f"{DECODER}.heads=8", f"{DECODER}.dropout=0.3")
+        "flickr8k_soft.yaml",
+        "val",
+        (),
+        (f"{DECODER}.size=512", f"{DECODER}.heads=8", f"{DECODER}.dropout=0.3", f"{OPTIMIZATION}.lr=5e-4"),
     ),
 }
 

@@ -62,7 +62,7 @@ def test_step_equals_forward_and_keeps_what_it_had():
 def test_one_query_many_queries_and_the_fused_path_agree(masked):
     attention, queries = cross(), draw(B, T, Q)
     memory = remember(attention, masked)
-    assert memory.keys.shape == (B, H * W, 2 * A)
+    assert memory.keys.shape == memory.own.shape == (B, HEADS, H * W, A // HEADS)
     together, weights = attention.glimpses(queries, memory), attention.head_weights(queries, memory)
     assert together.context.shape == (B, T, D)
     assert weights.shape == (B, HEADS, T, H * W)
@@ -82,7 +82,7 @@ def test_head_weights_are_distributions_that_explain_the_context():
     assert torch.all(weights >= 0)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, HEADS, T))
     assert torch.all(weights.masked_select(~memory.mask[:, None, None]) == 0)
-    value = memory.keys[..., A:].unflatten(-1, (HEADS, -1)).transpose(1, 2)
+    value = attention.value(memory.values).unflatten(-1, (HEADS, -1)).transpose(1, 2)
     context = attention.proj((weights @ value).transpose(1, 2).flatten(2))
     torch.testing.assert_close(context, attention.attend(queries, memory), rtol=0, atol=1e-5)
 
@@ -100,8 +100,8 @@ def test_mask_equals_leaving_places_out():
 def test_equals_pytorchs_multihead_attention_with_the_same_weights():
     ours, theirs = cross(A, A), nn.MultiheadAttention(A, HEADS, batch_first=True)
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key_value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, torch.zeros(A), ours.value.bias]))
     theirs.out_proj.load_state_dict(ours.proj.state_dict())
     queries, values = draw(B, T, A), draw(B, H * W, A, seed=3)
     memory = ours.prepare(values, (H, W))

@@ -38,9 +38,9 @@ def steps(model, state, tokens):
         yield logits, glimpse, state
 
 
-@pytest.mark.parametrize("mask", [None, some()], ids=["all", "masked"])
-def test_forward_equals_repeated_step(mask):
-    model, tokens = decoder(), words()
+@pytest.mark.parametrize(("mask", "map_layer"), [(None, -1), (some(), 1)], ids=["all", "masked"])
+def test_forward_equals_repeated_step(mask, map_layer):
+    model, tokens = decoder(map_layer=map_layer), words()
     memory = model.prepare(values(), GRID, mask)
     logits, glimpses = model(memory, tokens)
     assert logits.shape == (B, T, V)
@@ -55,7 +55,7 @@ def test_forward_equals_repeated_step(mask):
 def test_a_memory_holds_the_annotation_vectors_and_every_layers_keys():
     memory = decoder().prepare(values(), GRID, some())
     assert torch.equal(memory.values, values())
-    assert memory.keys.shape == (B, L, LAYERS * 2 * S)
+    assert memory.keys.shape == memory.own.shape == (B, LAYERS, HEADS, L, S // HEADS)
 
 
 def test_a_step_projects_neither_places_nor_past_words_again():
@@ -115,7 +115,7 @@ def test_the_order_of_places_matters_only_through_the_grid():
     model = decoder()
     logits, turned = (model(model.prepare(values(), grid), words())[0] for grid in (GRID, GRID[::-1]))
     assert not torch.isclose(logits, turned).all(dim=-1).any()
-    with pytest.raises(RuntimeError, match="3, 5"):
+    with pytest.raises(ValueError, match="3×5 places cannot hold 10"):
         model.prepare(values(), (3, 5))
 
 
@@ -137,10 +137,9 @@ def test_a_block_equals_pytorchs_with_the_same_weights():
         S, HEADS, 2 * S, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
     own = dict(ours.named_parameters())
+    own["places.key.bias"] = torch.zeros(S)
     for kind in ("weight", "bias"):
-        own[f"places.in_proj_{kind}"] = torch.cat(
-            [own.pop(f"places.query.{kind}"), own.pop(f"places.key_value.{kind}")]
-        )
+        own[f"places.in_proj_{kind}"] = torch.cat([own.pop(f"places.{x}.{kind}") for x in ("query", "key", "value")])
     names = {
         "norm1": "norm1", "norm2": "norm2", "norm3": "norm3", "mlp.fc1": "linear1", "mlp.fc2": "linear2",
         "words.qkv.": "self_attn.in_proj_", "words.proj": "self_attn.out_proj",
@@ -157,24 +156,25 @@ def test_a_block_equals_pytorchs_with_the_same_weights():
     torch.testing.assert_close(ours(x, ours.places.prepare(places, GRID)), expected)
 
 
-def test_maps_of_all_heads_explain_the_output():
+@pytest.mark.parametrize("map_layer", range(LAYERS))
+def test_maps_of_all_heads_explain_the_output(map_layer):
     """A forward pass whose cross-attention is nothing but the maps times the projected values gives the same logits."""
-    model, tokens = decoder(), words()
+    model, tokens = decoder(map_layer=map_layer), words()
     memory = model.prepare(values(), GRID, some())
     logits, glimpses = model(memory, tokens)
     maps = model.head_maps(memory, tokens)
     assert maps.shape == (B, LAYERS, HEADS, T, L)
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps.sum(-1), torch.ones(B, LAYERS, HEADS, T))
-    torch.testing.assert_close(glimpses.weights, maps[:, -1].mean(1))
-    projected = memory.keys.unflatten(-1, (LAYERS, 2, HEADS, S // HEADS))[:, :, :, 1]  # (B, L, layers, heads, d)
+    torch.testing.assert_close(glimpses.weights, maps[:, map_layer].mean(1))
     x = model.embedding(tokens) * S**0.5 + sinusoid(torch.arange(T), S)
     for layer, block in enumerate(model.blocks):
         x = x + block.words(block.norm1(x))
-        context = block.places.proj(torch.einsum("bhtl,blhd->bthd", maps[:, layer], projected[:, :, layer]).flatten(2))
+        context = block.places.proj((maps[:, layer] @ memory.own[:, layer]).transpose(1, 2).flatten(2))
         x = x + context
         x = x + block.mlp(block.norm3(x))
-    torch.testing.assert_close(context, glimpses.context, rtol=0, atol=1e-5)
+        if layer == map_layer:
+            torch.testing.assert_close(context, glimpses.context, rtol=0, atol=1e-5)
     torch.testing.assert_close(model.out(model.norm(x)), logits, rtol=0, atol=1e-5)
 
 
@@ -223,21 +223,31 @@ def test_dropout_is_off_in_evaluation_and_leaves_the_maps_whole_in_training():
     torch.testing.assert_close(one[1].weights.sum(-1), torch.ones(B, T))
 
 
-def test_bfloat16_agrees_within_five_percent():
+@pytest.mark.parametrize("autocast", [True, False])
+def test_bfloat16_agrees_within_five_percent(autocast):
     model, tokens = decoder(), words()
-    logits, glimpses = model(model.prepare(values(), GRID), tokens)
-    with torch.autocast("cpu", torch.bfloat16):
-        memory = model.prepare(values(), GRID)
+    exact, glimpses = model(model.prepare(values(), GRID), tokens)
+    dtype = torch.float32 if autocast else torch.bfloat16
+    model = model.to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        memory = model.prepare(values().to(dtype), GRID)
         rough, seen = model(memory, tokens)
-        (first, _, _), *_ = steps(model, model.init(memory), tokens)
+        one_by_one = torch.stack([logits for logits, _, _ in steps(model, model.init(memory), tokens)], dim=1)
+    assert rough.dtype == one_by_one.dtype == torch.bfloat16
     assert seen.weights.dtype == torch.float32
-    torch.testing.assert_close(rough.float(), logits, rtol=0, atol=0.05)
-    torch.testing.assert_close(first.float(), logits[:, 0], rtol=0, atol=0.05)
+    for logits in (rough, one_by_one):
+        torch.testing.assert_close(logits.float(), exact, rtol=0, atol=0.05)
     torch.testing.assert_close(seen.weights, glimpses.weights, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"size": 30}, "size 30 .* multiple of 4"), ({"heads": 7}, "7 heads do not divide")]
+    ("options", "message"),
+    [
+        ({"size": 30}, r"size 30 .* multiple of 4"),
+        ({"heads": 7}, "7 heads do not divide"),
+        ({"map_layer": LAYERS}, "no map_layer 3 among 3 layers"),
+        ({"layers": 0}, "no map_layer -1 among 0 layers"),
+    ],
 )
 def test_sizes_that_cannot_be(options, message):
     with pytest.raises(InputError, match=message):

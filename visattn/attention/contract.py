@@ -15,7 +15,8 @@ class Memory(NamedTuple):
 
     Attributes:
         values: (B, L, D) annotation vectors.
-        keys: (B, L, A) what the query is compared with; projected here, never inside a step.
+        keys: (B, L, A) what the query is compared with; projected here, never inside a step. With heads
+            it is (B, heads, L, d).
         grid: (H, W) with H * W == L; L itself tells nothing about the shape.
         mask: (B, L) bool, True where a place may be attended, or None where all may.
         own: (B, …) what else a mechanism keeps of each image, such as hard attention's coin; None where nothing.
@@ -54,6 +55,12 @@ class Glimpse(NamedTuple):
         return Glimpse(*(torch.stack(part, dim=1) for part in zip(*glimpses, strict=True)))
 
 
+def check_places(values: Tensor, grid: tuple[int, int]) -> None:
+    """Raise a `ValueError` where a grid (H, W) does not have as many places as there are values (B, L, D)."""
+    if grid[0] * grid[1] != values.shape[1]:
+        raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
+
+
 class SpatialAttention(nn.Module):
     """A mechanism that looks at a grid of annotation vectors, guided by a query.
 
@@ -86,8 +93,7 @@ class SpatialAttention(nn.Module):
         Raises:
             ValueError: where the grid does not have L places.
         """
-        if grid[0] * grid[1] != values.shape[1]:
-            raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
+        check_places(values, grid)
         self.check_grid(grid)
         return Memory(values, self.keys(values), grid, mask)
 

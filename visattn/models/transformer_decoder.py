@@ -1,11 +1,13 @@
 """The transformer's decoder (Vaswani 2017) over an image's places: parallel in training, cached in decoding."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory, MultiHeadAttention, MultiHeadSelfAttention
+from visattn.attention.contract import check_places
 from visattn.errors import InputError
 from visattn.models.decoder import Decoder
 from visattn.models.vit import MLP
@@ -19,7 +21,8 @@ def sinusoid(positions: Tensor, size: int) -> Tensor:
 
     Vaswani 2017, section 3.5.
     """
-    angles = positions.unsqueeze(-1) / 10000 ** (torch.arange(0, size, 2, device=positions.device) / size)
+    exponents = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size
+    angles = positions.unsqueeze(-1) / 10000**exponents
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
@@ -71,16 +74,16 @@ class DecoderBlock(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """All words at once, fused: (B, T, S) to (B, T, S)."""
         x = self._hear(x)
-        return self._think(x, self.places.attend(self.norm2(x), memory))
+        return self._finish(x, self.places.attend(self.norm2(x), memory))
 
     def glimpse(self, x: Tensor, memory: Memory) -> tuple[Tensor, Glimpse]:
         """`forward`, and what was seen."""
         x = self._hear(x)
         glimpse = self.places.glimpses(self.norm2(x), memory)
-        return self._think(x, glimpse.context), glimpse
+        return self._finish(x, glimpse.context), glimpse
 
     def head_weights(self, x: Tensor, memory: Memory) -> Tensor:
-        """(B, heads, T, L) with what weights `forward` looks at the places."""
+        """(B, heads, T, L) the weights that `forward` looks at the places with."""
         return self.places.head_weights(self.norm2(self._hear(x)), memory)
 
     def step(self, x: Tensor, memory: Memory, cache: Cache) -> tuple[Tensor, Glimpse, Cache]:
@@ -88,12 +91,14 @@ class DecoderBlock(nn.Module):
         heard, cache = self.words.step(self.norm1(x), cache)
         x = x + self.dropout(heard)
         glimpse = self.places(self.norm2(x), memory, 0)
-        return self._think(x, glimpse.context), glimpse, cache
+        return self._finish(x, glimpse.context), glimpse, cache
 
     def _hear(self, x: Tensor) -> Tensor:
+        """`x` after its look at the words."""
         return x + self.dropout(self.words(self.norm1(x)))
 
-    def _think(self, x: Tensor, context: Tensor) -> Tensor:
+    def _finish(self, x: Tensor, context: Tensor) -> Tensor:
+        """`x` with what it saw of the places, after the MLP."""
         x = x + self.dropout(context)
         return x + self.dropout(self.mlp(self.norm3(x)))
 
@@ -107,9 +112,11 @@ class TransformerDecoder(Decoder):
     caption, which has no greatest length. Dropout is on words with their positions and on what each part of a layer
     adds; weights of attention have none, so the maps are what the output was made of in training too.
 
-    A glimpse is the last layer's, whose context is the last of the image that enters the words: weights are the mean
-    over its heads; `head_maps` has every head of every layer. Linear layers start from Xavier's uniform distribution,
-    embeddings from a normal one of variance 1 / S; they enter times √S (Vaswani 2017, section 3.4).
+    A glimpse is that of one layer, `map_layer`: its weights, the mean over its heads, and its context, which was really
+    made from them, while the other layers are fused. `head_maps` has every head of every layer.
+
+    Linear layers start from Xavier's uniform distribution, embeddings from a normal one of variance 1 / S; they enter
+    times √S (Vaswani 2017, section 3.4).
 
     Args:
         vocabulary_size: V.
@@ -119,9 +126,10 @@ class TransformerDecoder(Decoder):
         heads: attention heads of each block; must divide `size`.
         mlp_ratio: hidden size of the MLP over S.
         dropout: see above.
+        map_layer: which layer's glimpse to give, from 0; -1 is the last.
 
     Raises:
-        InputError: where `size` is not a multiple of 4, or of the heads.
+        InputError: where `size` is not a multiple of 4, or of the heads, or there is no such layer.
     """
 
     def __init__(
@@ -133,13 +141,17 @@ class TransformerDecoder(Decoder):
         heads: int = 8,
         mlp_ratio: float = 4.0,
         dropout: float = 0.1,
+        map_layer: int = -1,
     ) -> None:
         super().__init__()
         if size % 4:
             raise InputError(
                 f"a decoder of size {size} cannot hold positions of rows and columns; choose a multiple of 4"
             )
+        if not -layers <= map_layer < layers:
+            raise InputError(f"there is no map_layer {map_layer} among {layers} layers; the first is 0, the last -1")
         self.size = size
+        self.map_layer = map_layer % layers
         self.project = nn.Linear(value_size, size)
         self.norm_values = nn.LayerNorm(size)
         self.embedding = nn.Embedding(vocabulary_size, size, padding_idx=PAD)
@@ -150,42 +162,49 @@ class TransformerDecoder(Decoder):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """`keys` (B, L, layers · 2 S) hold each layer's keys and values; `values` stay the annotation vectors."""
+        """`keys` and `own` (B, layers, heads, L, d) are each layer's; `values` stay the annotation vectors."""
+        check_places(values, grid)
         places = self.norm_values(self.project(values)).unflatten(1, grid)
-        places = (places + grid_sinusoid(grid, self.size, values.device)).flatten(1, 2)
-        return Memory(values, torch.cat([block.places.keys(places) for block in self.blocks], dim=-1), grid, mask)
+        places = (places + grid_sinusoid(grid, self.size, values.device).to(places.dtype)).flatten(1, 2)
+        layers = [block.places.prepare(places, grid, mask) for block in self.blocks]
+        # Stacked with the layers in front, so that each layer's part lies in one piece and no step copies it.
+        keys, own = (torch.stack(part).transpose(0, 1) for part in zip(*((m.keys, m.own) for m in layers), strict=True))
+        return Memory(values, keys, grid, mask, own)
 
     def init(self, memory: Memory) -> TransformerState:
-        heads = self.blocks[0].words.heads
-        nothing = memory.keys.new_empty(len(memory.keys), heads, 0, self.size // heads)
-        return TransformerState(((nothing, nothing),) * len(self.blocks), 0, memory)
+        captions, layers, heads, _, size = memory.keys.shape
+        nothing = memory.keys.new_empty(captions, heads, 0, size)
+        return TransformerState(((nothing, nothing),) * layers, 0, memory)
 
     def step(self, state: TransformerState, token: Tensor) -> tuple[Tensor, Glimpse, TransformerState]:
-        x, caches = self._embed(token.unsqueeze(1), state.t).squeeze(1), []
-        for block, memory, cache in zip(self.blocks, self._layers(state.memory), state.caches, strict=True):
-            x, glimpse, cache = block.step(x, memory, cache)
+        x, glimpses, caches = self._embed(token.unsqueeze(1), state.t).squeeze(1), [], []
+        for (block, own), cache in zip(self._layers(state.memory), state.caches, strict=True):
+            x, glimpse, cache = block.step(x, own, cache)
+            glimpses.append(glimpse)
             caches.append(cache)
-        return self.out(self.norm(x)), glimpse, TransformerState(tuple(caches), state.t + 1, state.memory)
+        state = TransformerState(tuple(caches), state.t + 1, state.memory)
+        return self.out(self.norm(x)), glimpses[self.map_layer], state
 
     def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
         x = self._embed(tokens)
-        *before, last = zip(self.blocks, self._layers(memory), strict=True)
-        for block, own in before:
-            x = block(x, own)
-        block, own = last
-        x, glimpse = block.glimpse(x, own)
+        for layer, (block, own) in enumerate(self._layers(memory)):
+            if layer == self.map_layer:
+                x, glimpse = block.glimpse(x, own)
+            else:
+                x = block(x, own)
         return self.out(self.norm(x)), glimpse
 
     def head_maps(self, memory: Memory, tokens: Tensor) -> Tensor:
         """The weights of each head of each layer for previous words (B, T): (B, layers, heads, T, L), float32."""
         x, maps = self._embed(tokens), []
-        for block, own in zip(self.blocks, self._layers(memory), strict=True):
+        for block, own in self._layers(memory):
             maps.append(block.head_weights(x, own))
             x = block(x, own)
         return torch.stack(maps, dim=1)
@@ -193,8 +212,10 @@ class TransformerDecoder(Decoder):
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Words (B, T), the first of which is number `start`, to (B, T, S)."""
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        return self.dropout(self.embedding(tokens) * self.size**0.5 + sinusoid(positions, self.size))
+        words = self.embedding(tokens) * self.size**0.5
+        return self.dropout(words + sinusoid(positions, self.size).to(words.dtype))
 
-    def _layers(self, memory: Memory) -> list[Memory]:
-        """The memory as each layer's cross-attention knows it."""
-        return [memory._replace(keys=keys) for keys in memory.keys.chunk(len(self.blocks), dim=-1)]
+    def _layers(self, memory: Memory) -> Iterator[tuple[DecoderBlock, Memory]]:
+        """Each block, and the memory as it knows it."""
+        for block, keys, own in zip(self.blocks, memory.keys.unbind(1), memory.own.unbind(1), strict=True):
+            yield block, memory._replace(keys=keys, own=own)
