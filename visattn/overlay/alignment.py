@@ -29,11 +29,11 @@ from visattn.overlay.sheet import (
 from visattn.overlay.text import DPI, line_height, shorten, text_width, wrap
 
 _EXPECTED = (38, 190, 178)  # a colour that is not in the colour map
-_GROUND, _LINE = 46, 72  # under a weight of 0: dark, so that lightness rises with the weight; between the cells
+_GROUND, _LINE = 30, 58  # under a weight of 0: dark enough that lightness rises with the weight; between the cells
 
 # In pixels at DPI.
 _SIDE = 400  # of a panel, as far as the words leave a choice
-_SMALLEST, _LARGEST = 26, 44  # a cell, the white line around it included
+_SMALLEST, _LARGEST = 26, 44  # a cell, the line around it included
 _LONGEST_WORD = 230
 _NARROWEST = 200  # place for a title, above however narrow a panel
 _WIDEST = 2400  # a sheet, where the columns are left to us
@@ -48,7 +48,8 @@ class Alignment(NamedTuple):
         source: S words.
         target: T words.
         expected: the true places: (T,) numbers of source words, −1 where there is none; or (T, S), 1 where true.
-        drawn: for each mechanism the places that were drawn, in either form, such as a glimpse's `focus`; or None.
+        drawn: for each mechanism None or, for hard attention, the places that alone were seen, in either form; a
+            glimpse's `focus` is one.
         notes: for each mechanism a short text that stands under it.
         heading: a line above.
     """
@@ -201,7 +202,7 @@ def _outline(cell: int) -> np.ndarray:
 
 
 def _dot(cell: int) -> np.ndarray:
-    """The mark of a place that was drawn, seen on any ground; see `_outline`."""
+    """The mark of the one place seen, visible on any ground; see `_outline`."""
     y, x = np.mgrid[:cell, :cell] - (cell - 1) / 2
     distance, radius = np.hypot(y, x), cell / 6
     inner, outer = (np.clip(r + 0.5 - distance, 0, 1)[..., None] for r in (radius, radius + 2))
@@ -217,7 +218,7 @@ def _over(ground: np.ndarray, mark: np.ndarray) -> np.ndarray:
 
 
 class _Layout(NamedTuple):
-    """What all panels of a sheet share, so that they stand in columns: in pixels, but for the size of words in points."""
+    """What all panels of a sheet share, so that they stand in columns; in pixels, but `size` of words in points."""
 
     cell: int
     size: float
@@ -297,5 +298,5 @@ def _legend(alignments: Sequence[Alignment], high: float, colour_map: str) -> li
     if any(a.expected is not None for a in alignments):
         items.append([_over(ground, _outline(24)), "true place"])
     if any(a.drawn is not None and any(d is not None for d in a.drawn) for a in alignments):
-        items.append([_over(ground, _dot(24)), "place that was drawn"])
+        items.append([_over(ground, _dot(24)), "the one place seen"])
     return [*items, ["source across, target down"]]
