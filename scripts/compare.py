@@ -58,8 +58,8 @@ class Mechanism(NamedTuple):
 
 
 MECHANISMS = {
-    "soft_xu": Mechanism("Soft, Xu's order", ("soft",)),
-    "hard_xu": Mechanism("Hard as published, Xu's order", ("hard_published",)),
+    "soft_xu": Mechanism("Soft (Xu)", ("soft",)),
+    "hard_xu": Mechanism("Hard, published (Xu)", ("hard_published",)),
     "soft": Mechanism("Soft", ("soft", "luong")),
     "hard": Mechanism("Hard, leave one out", ("hard", "luong")),
     "local_m": Mechanism("Local-m", ("local_m", "luong")),

@@ -260,7 +260,7 @@ def test_drawn_cell_is_framed_where_it_lies():
     frame = frames[1][-1]
     np.testing.assert_allclose((frame.get_y(), frame.get_height()), np.array([16, 16]) * times)
     np.testing.assert_allclose((frame.get_x(), frame.get_width()), np.array([72, 24]) * times)
-    assert {"drawn in the margin", "place that was drawn"} <= set(texts(figure))
+    assert {"drawn in the margin", "the one place used"} <= set(texts(figure))
     with pytest.raises(ValueError, match="cell 24"):
         caption_sheet(image, ["in"], maps[:1], geometry, drawn=[24])
 

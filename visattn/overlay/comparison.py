@@ -120,4 +120,4 @@ def _draw(sheet: Sheet, comparison: Comparison, picture: np.ndarray, geometry: G
 def _legend(boxes: bool) -> list[list[str | np.ndarray]]:
     strip = np.repeat(colour_strip(260, COLOUR_MAP, OPACITY), 16, axis=0)
     items = [["attention weight α, a scale for each row:", "0", strip, "its end"]]
-    return [*items, ["framed: the place that was drawn"]] if boxes else items
+    return [*items, ["framed: the one place used"]] if boxes else items

@@ -267,7 +267,7 @@ def _legend(
         box = np.full((22, 22, 3), 255, dtype=np.uint8)
         box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
         box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
-        items.append([box, "place that was drawn"])
+        items.append([box, "the one place used"])
     if top > 0.5 or left > 0.5 or bottom < shown.original[0] - 0.5 or right < shown.original[1] - 0.5:
         items.append([hatched(np.full((22, 40, 3), 150, dtype=np.float32), 0, shown.original), "not seen by the model"])
     return items
