@@ -4,7 +4,8 @@
 
 Writes to the output folder, for each image, a sheet with a panel for each word (<stem>.png) and the maps themselves
 (<stem>.npz: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really multiplied the annotation vectors: with
-hard attention one place a word, which the sheet frames); at the end `captions.json`, a list with an entry for each image.
+hard attention one place a word, which the sheet frames); and at the end `captions.json`, a list with an entry for each
+image.
 """
 
 import argparse
