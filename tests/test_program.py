@@ -14,6 +14,7 @@ from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
+from visattn.features import FeatureCache
 from visattn.metrics import grounding
 
 
@@ -215,6 +216,20 @@ def test_features_of_other_weights_are_others(karpathy_root, tmp_path):
     fit("flickr8k_soft.yaml", tmp_path / "two", *options, "--seed_everything=1")
     fit("flickr8k_soft.yaml", tmp_path / "three", *options, "--data.init_args.fit=pad")
     assert len(list((tmp_path / "features").iterdir())) == 3
+
+
+def test_two_runs_may_compute_the_same_features_at_once(karpathy_root, tmp_path, monkeypatch):
+    compute = FeatureCache._compute
+
+    def both(*args):
+        compute(*args)  # the other run's, done first
+        compute(*args)
+
+    monkeypatch.setattr(FeatureCache, "_compute", both)
+    features = tmp_path / "features"
+    fit("flickr8k_soft.yaml", tmp_path / "run", *photograph_options(karpathy_root), f"--features={features}")
+    (folder,) = features.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"features.npy", "ids.json"}
 
 
 def error_of(capsys):

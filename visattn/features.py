@@ -113,7 +113,11 @@ class FeatureCache(Callback):
             module.encoder.train(training)
             array.flush()
             (temporary / "ids.json").write_text(json.dumps([e.id for e in examples]), encoding="utf-8")
-            temporary.replace(folder)
+            try:
+                temporary.replace(folder)
+            except OSError:  # another run has computed the same meanwhile: a folder that is there is whole
+                if not folder.exists():
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
