@@ -1,10 +1,11 @@
 """Drawing: arrays and a geometry in, pictures and pages out. Nothing here runs a model."""
 
 from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_sheets
+from visattn.overlay.canvas import encode_figure, save_figure
 from visattn.overlay.comparison import Comparison, Row, comparison_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
-from visattn.overlay.sheet import caption_sheet, classification_sheet, encode_figure, save_figure
+from visattn.overlay.sheet import caption_sheet, classification_sheet
 
 __all__ = [
     "Alignment",

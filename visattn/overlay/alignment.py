@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.geometry import Geometry
-from visattn.overlay.heatmap import COLOUR_MAP, check_map, heatmap, shared_limits
-from visattn.overlay.sheet import (
+from visattn.overlay.canvas import (
     HEADING,
     INK,
     LEGEND,
@@ -26,6 +25,7 @@ from visattn.overlay.sheet import (
     flow,
     item_width,
 )
+from visattn.overlay.heatmap import COLOUR_MAP, check_map, heatmap, shared_limits
 from visattn.overlay.text import DPI, line_height, shorten, text_width, wrap
 
 _EXPECTED = (38, 190, 178)  # a colour that is not in the colour map

@@ -7,8 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.geometry import Geometry
-from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, check_map, check_picture, colour_strip, heatmap
-from visattn.overlay.sheet import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, as_shown, cell_box, flow, frame
+from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, frame
+from visattn.overlay.heatmap import (
+    COLOUR_MAP,
+    OPACITY,
+    as_shown,
+    cell_box,
+    check_map,
+    check_picture,
+    colour_strip,
+    heatmap,
+)
 from visattn.overlay.text import line_height, shorten, wrap
 
 _SIDE = 132  # of the square with the area of a panel, in pixels

@@ -1,6 +1,7 @@
 """A map of weights laid over the original pixels."""
 
 import io
+import math
 from collections.abc import Iterable
 
 import matplotlib
@@ -20,6 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _SATURATION, _LIGHT = 0.50, 0.86  # what is left of the picture's own colour and light, so that the map's stand out
 _START, _ALPHA_POWER = 0.18, 0.6  # without the map's black end: a weight of a tenth shows on a dark picture too
 _HATCH_GREY, _HATCH_LINE = 214.0, 140.0  # what the model did not see: a pale print of the picture under darker lines
+_LONGEST = 700  # side in pixels of a picture as shown, for panoramas
 _BAND = 256  # rows blended at a time: the float copies of a large photograph never stand in memory as a whole
 
 
@@ -138,3 +140,29 @@ def _blend(picture: np.ndarray, weights: np.ndarray, limits: tuple[float, float]
     colour = table[np.round(np.clip(position, 0, 1) * 255).astype(np.uint8)]
     base = _LIGHT * (_SATURATION * picture + (1 - _SATURATION) * (picture @ _LUMA)[..., None])
     return np.round(base * (1 - colour[..., 3:]) + colour[..., :3]).astype(np.uint8)
+
+
+def as_shown(image: np.ndarray, geometry: Geometry, side: int) -> tuple[np.ndarray, Geometry]:
+    """The picture at the pixels of a panel of about side² of them, and the geometry from those to the model's input."""
+    height, width = geometry.original
+    factor = min(side / math.sqrt(height * width), _LONGEST / max(height, width))
+    if factor >= 2:  # a tiny image: whole, square, crisp pixels; between 1 and 2 that would be coarse, so it is smooth
+        factor, method = round(factor), Image.Resampling.NEAREST
+    else:
+        method = Image.Resampling.LANCZOS
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    picture = Image.fromarray(image).resize((size[1], size[0]), method, reducing_gap=2.0)
+    scale = tuple(s * was / now for s, was, now in zip(geometry.scale, geometry.original, size, strict=True))
+    return np.asarray(picture), geometry._replace(original=size, scale=scale)
+
+
+def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
+    """(top, left, bottom, right) of a cell within the original, or None where it lies wholly in the padding."""
+    if not 0 <= index < grid[0] * grid[1]:
+        raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
+    corner = np.array(divmod(index, grid[1]))
+    cell = np.array(geometry.input) / grid
+    (top, left), (bottom, right) = np.clip(
+        geometry.to_original(np.stack([corner * cell, (corner + 1) * cell]) + geometry.cell_shift), 0, geometry.original
+    )
+    return (top, left, bottom, right) if top < bottom and left < right else None

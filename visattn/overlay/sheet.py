@@ -1,31 +1,37 @@
 """Sheets: a picture beside its maps, word by word or method by method.
 
 A sheet is laid out in whole pixels at `DPI`, from the upper left corner, and every panel is computed at the pixels that
-it shows; saved at that resolution nothing is resampled again. A photograph of twenty million pixels therefore costs no
-more than a small one. The figures are made without pyplot: nothing is kept of them once the caller lets go.
+it shows. A photograph of twenty million pixels therefore costs no more than a small one.
 """
 
-import io
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
 
-from visattn.errors import InputError
-from visattn.files import write_bytes
 from visattn.geometry import Geometry, Interpolation
+from visattn.overlay.canvas import (
+    HEADING,
+    INK,
+    LEGEND,
+    MARGIN,
+    MUTED,
+    NOTE,
+    SMALL,
+    TITLE_SIZE,
+    WORD_SIZE,
+    Sheet,
+    flow,
+    frame,
+    item_width,
+)
 from visattn.overlay.heatmap import (
     COLOUR_MAP,
     OPACITY,
+    as_shown,
+    cell_box,
     check_map,
     check_picture,
     colour_strip,
@@ -33,25 +39,20 @@ from visattn.overlay.heatmap import (
     heatmap,
     shared_limits,
 )
-from visattn.overlay.text import DPI, clean, font, line_height, shorten, text_width, wrap
+from visattn.overlay.text import line_height, shorten, text_width, wrap
 
 Scale = Literal["shared", "own"]
 
-FORMATS = ("png", "svg", "pdf")
-
-INK, MUTED, _TRACK = "#1f2328", "#667079", "#e9ecef"
+_TRACK = "#e9ecef"
 _RIGHT, _WRONG = "#1a7f37", "#b3261e"
 _BAR, _BAR_TRUTH = "#5a6b8c", _RIGHT
 
 # In pixels at DPI; text in points.
 _SIDE = 330  # of the square with the area of a panel
-_LONGEST = 700  # side of a panel, for panoramas
 _NARROWEST = 190  # place for a word, above however narrow a panel
 _WIDEST, _WIDE_ROW = 2400, 1900  # a sheet, and a classifier's single row, where the columns are left to us
-MARGIN, _GAP, _ROW_GAP = 44, 26, 26
-HEADING, NOTE, LEGEND = 38, 30, 40  # heights of a line above and under a panel, and of one of the legend
+_GAP, _ROW_GAP = 26, 26
 _BAR_PITCH = 52  # from one class to the next in the list of classes
-WORD_SIZE, TITLE_SIZE, SMALL = 11.0, 14.0, 8.5
 
 
 class _Panel(NamedTuple):
@@ -110,7 +111,7 @@ def caption_sheet(
             raise ValueError(f"there are {len(words)} words, but {len(given)} {name}")
     for weights in maps:
         check_map(weights)
-    picture, shown = as_shown(image, geometry)
+    picture, shown = as_shown(image, geometry, _SIDE)
     shared = shared_limits(maps)
     panels = [_Panel(picture, "original", colour=MUTED)]
     for t, (word, weights) in enumerate(zip(words, maps, strict=True)):
@@ -175,7 +176,7 @@ def classification_sheet(
     check_picture(image, geometry)
     for _, weights in maps:
         check_map(weights)
-    picture, shown = as_shown(image, geometry)
+    picture, shown = as_shown(image, geometry, _SIDE)
     shared = shared_limits(weights for _, weights in maps)
     panels = [_Panel(picture, "original", colour=MUTED)]
     for name, weights in maps:
@@ -196,61 +197,7 @@ def classification_sheet(
     return _draw(header, panels, legend, columns, top, truth)
 
 
-def encode_figure(figure: Figure, form: str = "png", dpi: float = DPI) -> bytes:
-    """A figure as the bytes of a file; `form` is one of `FORMATS`. Equal figures give equal bytes."""
-    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-    stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": "visattn", "savefig.bbox": None}):  # a cropped figure would be resampled
-        figure.savefig(stream, format=form, dpi=dpi, metadata=undated, facecolor="white")
-    return stream.getvalue()
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = DPI) -> None:
-    """Write a figure, whole or not at all, in the format that the suffix of `path` names.
-
-    Args:
-        figure: what `caption_sheet` or `classification_sheet` returned.
-        path: ends in .png, .svg or .pdf; its folder exists.
-        dpi: pixels to the inch; at the default, panels are shown pixel by pixel.
-
-    Raises:
-        InputError: for another suffix.
-        OSError: where the folder cannot be written.
-    """
-    form = Path(path).suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise InputError(f"a sheet cannot be saved as '{path}': its name must end in one of {known}")
-    write_bytes(path, encode_figure(figure, form, dpi))
-
-
 # ---------------------------------------------------------------------------------------------------- what is shown
-
-
-def as_shown(image: np.ndarray, geometry: Geometry, side: int = _SIDE) -> tuple[np.ndarray, Geometry]:
-    """The picture at the pixels of a panel of about side² of them, and the geometry from those to the model's input."""
-    height, width = geometry.original
-    factor = min(side / math.sqrt(height * width), _LONGEST / max(height, width))
-    if factor >= 2:  # a tiny image: whole, square, crisp pixels; between 1 and 2 that would be coarse, so it is smooth
-        factor, method = round(factor), Image.Resampling.NEAREST
-    else:
-        method = Image.Resampling.LANCZOS
-    size = max(1, round(height * factor)), max(1, round(width * factor))
-    picture = Image.fromarray(image).resize((size[1], size[0]), method, reducing_gap=2.0)
-    scale = tuple(s * was / now for s, was, now in zip(geometry.scale, geometry.original, size, strict=True))
-    return np.asarray(picture), geometry._replace(original=size, scale=scale)
-
-
-def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
-    """(top, left, bottom, right) of a cell within the original, or None where it lies wholly in the padding."""
-    if not 0 <= index < grid[0] * grid[1]:
-        raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
-    corner = np.array(divmod(index, grid[1]))
-    cell = np.array(geometry.input) / grid
-    (top, left), (bottom, right) = np.clip(
-        geometry.to_original(np.stack([corner * cell, (corner + 1) * cell]) + geometry.cell_shift), 0, geometry.original
-    )
-    return (top, left, bottom, right) if top < bottom and left < right else None
 
 
 def _legend(
@@ -338,25 +285,7 @@ def _columns(places: int, slot: int, pitch: int) -> int:
     return min(range(1, places + 1), key=cost)
 
 
-def item_width(item: list[str | np.ndarray]) -> int:
-    """The width of an item of the legend, without the gap after it."""
-    return sum((text_width(part, SMALL) if isinstance(part, str) else part.shape[1]) + 12 for part in item) - 12
-
-
-def flow(items: list[list[str | np.ndarray]], width: int) -> list[list[list[str | np.ndarray]]]:
-    """Items of the legend in lines of at most `width` pixels."""
-    lines: list[list[list[str | np.ndarray]]] = []
-    left = 0
-    for item in items:
-        if not lines or item_width(item) > left:
-            lines.append([])
-            left = width
-        lines[-1].append(item)
-        left -= item_width(item) + 40
-    return lines
-
-
-def _draw_panel(sheet: "Sheet", panel: _Panel, x: int, y: int, slot: int) -> None:
+def _draw_panel(sheet: Sheet, panel: _Panel, x: int, y: int, slot: int) -> None:
     aside = shorten(panel.aside, slot, SMALL)
     room = slot - (text_width(aside, SMALL) + 14 if aside else 0)
     middle = y + HEADING // 2 - 3
@@ -374,17 +303,8 @@ def _draw_panel(sheet: "Sheet", panel: _Panel, x: int, y: int, slot: int) -> Non
         sheet.text(x, y + HEADING + height + NOTE // 2 + 3, shorten(panel.note, slot, SMALL), SMALL, MUTED)
 
 
-def frame(axes: Axes, box: tuple[float, float, float, float], width: float = 1.3) -> None:
-    """Frame (top, left, bottom, right) of a picture with a line of so many points, so that it is seen on any ground."""
-    top, left, bottom, right = box
-    for thickness, colour in ((2.2 * width, "black"), (width, "white")):
-        axes.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, linewidth=thickness, edgecolor=colour)
-        )
-
-
 def _draw_classes(
-    sheet: "Sheet", top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
+    sheet: Sheet, top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
 ) -> None:
     """The likeliest classes: name and probability above a bar each, the true class in its own colour."""
     for row, (name, probability) in enumerate(top[: max(1, height // _BAR_PITCH)]):
@@ -395,68 +315,3 @@ def _draw_classes(
         full = np.clip(round(slot * probability), 0, slot)
         sheet.rectangle(x, middle + 16, slot, 7, _TRACK)
         sheet.rectangle(x, middle + 16, int(full), 7, _BAR_TRUTH if name == truth else _BAR)
-
-
-class Sheet:
-    """A figure addressed in pixels at DPI from its upper left corner."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self.figure)
-
-    def text(self, x: float, middle: float, text: str, size: float, colour: str, align: str = "left") -> None:
-        """One line of clean text whose x-height stands around `middle`."""
-        baseline = 1 - (middle + 0.36 * size * DPI / 72) / self.height
-        self.figure.text(
-            *(x / self.width, baseline, clean(text)),
-            fontproperties=font(size),
-            color=colour,
-            ha=align,
-            va="baseline",
-            parse_math=False,
-        )
-
-    def upward(self, middle: float, y: float, text: str, size: float, colour: str) -> None:
-        """One line of clean text that begins at `y` and reads upwards, its x-height around `middle`."""
-        self.figure.text(
-            *((middle + 0.36 * size * DPI / 72) / self.width, 1 - y / self.height, clean(text)),
-            fontproperties=font(size),
-            color=colour,
-            rotation="vertical",
-            rotation_mode="anchor",
-            va="baseline",
-            parse_math=False,
-        )
-
-    def picture(self, x: int, y: int, pixels: np.ndarray) -> Axes:
-        """A picture (h, w, 3), one of its pixels to one of the sheet's; data coordinates are its pixels."""
-        height, width = pixels.shape[:2]
-        axes = self.figure.add_axes(
-            (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        )
-        axes.set_axis_off()
-        axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto")
-        return axes
-
-    def rectangle(self, x: int, y: int, width: int, height: int, colour: str) -> None:
-        """A filled rectangle."""
-        corner = (x / self.width, 1 - (y + height) / self.height)
-        shape = Rectangle(corner, width / self.width, height / self.height, facecolor=colour, linewidth=0)
-        shape.set_transform(self.figure.transFigure)
-        self.figure.add_artist(shape)
-
-    def legend(self, x: int, y: int, lines: list[list[list[str | np.ndarray]]]) -> None:
-        """Lines of items, as `flow` made them."""
-        for line in lines:
-            left = x
-            for item in line:
-                for part in item:
-                    if isinstance(part, str):
-                        self.text(left, y + LEGEND // 2, part, SMALL, MUTED)
-                        left += text_width(part, SMALL) + 12
-                    else:
-                        self.picture(left, y + (LEGEND - part.shape[0]) // 2, part)
-                        left += part.shape[1] + 12
-                left += 28
-            y += LEGEND
