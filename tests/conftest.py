@@ -33,6 +33,21 @@ def fit(config: str, output: Path, *options: str) -> Path:
     return output / "best.ckpt"
 
 
+def assert_nothing_overlaps(figure):
+    """Every picture and every text lies within the figure, and over no other."""
+    width, height = figure.get_size_inches() * figure.dpi
+    renderer = figure.canvas.get_renderer()
+    boxes = [part.get_window_extent(renderer) for part in (*figure.axes, *figure.texts)]
+    for n, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+        assert not any(
+            box.x0 < o.x1 - 2 and o.x0 < box.x1 - 2 and box.y0 < o.y1 - 2 and o.y0 < box.y1 - 2 for o in boxes[:n]
+        )
+
+
 @pytest.fixture(scope="session")
 def captioner_checkpoint(tmp_path_factory):
     return fit("shapes_captioner.yaml", tmp_path_factory.mktemp("captioner"), *SMALL_SHAPES)

@@ -6,7 +6,7 @@ import compare
 import numpy as np
 import pytest
 import torch
-from conftest import FAST, SMALL_SHAPES
+from conftest import FAST, SMALL_SHAPES, assert_nothing_overlaps
 from PIL import Image
 
 from visattn.geometry import Geometry
@@ -102,6 +102,14 @@ def test_a_comparison_shows_the_weights_where_they_are():
     assert cell[0] > first.shape[0] / 2
     assert cell[1] > 2 * first.shape[1] / 3
     assert sum(len(axes.patches) for axes in figure.axes) == 2  # one frame, of two lines
+
+
+@pytest.mark.parametrize("size", [(40, 60), (40, 400), (400, 40)])
+def test_long_names_lie_over_nothing(size):
+    image = np.full((*size, 3), 128, dtype=np.uint8)
+    row = Row("a mechanism with a very long name " * 3, "says: " + "and more " * 30, np.ones((2, 2, 3)), [None, 0])
+    figure = comparison_sheet([Comparison(image, ["dog", "w" * 99], Geometry.identity(size), [row] * 3)] * 2)
+    assert_nothing_overlaps(figure)
 
 
 @pytest.mark.parametrize(

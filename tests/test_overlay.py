@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from conftest import assert_nothing_overlaps
 from PIL import Image
 
 from visattn.errors import InputError
@@ -306,19 +307,8 @@ def test_every_word_has_its_place_on_the_sheet(size, count):
     figure = caption_sheet(image, words, some_maps(count), geometry_of(image, (43, 37)))
     assert len(panels(figure) if min(size) > 20 else figure.axes) >= count + 1
     assert [text for text in texts(figure) if text.startswith("word")] == words
-    width, height = figure.get_size_inches() * figure.dpi
-    assert width < 2600
-    renderer = figure.canvas.get_renderer()
-    boxes = [axes.get_window_extent(renderer) for axes in figure.axes]
-    boxes += [text.get_window_extent(renderer) for text in figure.texts]
-    for n, box in enumerate(boxes):
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= width
-        assert box.y1 <= height
-        assert not any(
-            box.x0 < o.x1 - 2 and o.x0 < box.x1 - 2 and box.y0 < o.y1 - 2 and o.y0 < box.y1 - 2 for o in boxes[:n]
-        )
+    assert figure.get_size_inches()[0] * figure.dpi < 2600
+    assert_nothing_overlaps(figure)
 
 
 def test_columns_can_be_chosen():

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.geometry import Geometry
-from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, frame
+from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, frame, item_width
 from visattn.overlay.heatmap import (
     COLOUR_MAP,
     OPACITY,
@@ -21,6 +21,7 @@ from visattn.overlay.heatmap import (
 from visattn.overlay.text import line_height, shorten, wrap
 
 _SIDE = 132  # of the square with the area of a panel, in pixels
+_NARROWEST = 60  # place for a word, above however narrow a panel
 _LABEL = 330  # width of the column with the rows' names
 _GAP, _SCENE_GAP, _HEAD = 10, 46, 36
 
@@ -71,20 +72,18 @@ def comparison_sheet(comparisons: Sequence[Comparison]) -> Figure:
     if not comparisons or not all(comparison.rows for comparison in comparisons):
         raise ValueError("a comparison needs at least one picture, and each picture at least one row")
     shown = [_checked(comparison) for comparison in comparisons]
-    heights = [picture.shape[0] for picture, _ in shown]
-    width = max(
-        (picture.shape[1] + _GAP) * (len(c.words) + 1) for (picture, _), c in zip(shown, comparisons, strict=True)
-    )
-    body = sum(
-        _HEAD + len(c.rows) * (height + _GAP) for height, c in zip(heights, comparisons, strict=True)
-    ) + _SCENE_GAP * (len(comparisons) - 1)
+    heights = [_HEAD + len(c.rows) * _pitch(c, picture) for c, (picture, _) in zip(comparisons, shown, strict=True)]
+    width = max(_slot(picture) * (len(c.words) + 1) for c, (picture, _) in zip(comparisons, shown, strict=True))
+    body = sum(heights) + _SCENE_GAP * (len(comparisons) - 1)
     legend = _legend(any(cell is not None for c in comparisons for row in c.rows for cell in row.drawn))
-    sheet = Sheet(2 * MARGIN + _LABEL + width, 2 * MARGIN + body + LEGEND)
+    inner = max(_LABEL + width, *map(item_width, legend), 0)
+    flowed = flow(legend, inner)
+    sheet = Sheet(2 * MARGIN + inner, 2 * MARGIN + body + LEGEND * len(flowed))
     y = MARGIN
-    for comparison, (picture, geometry) in zip(comparisons, shown, strict=True):
+    for comparison, (picture, geometry), height in zip(comparisons, shown, heights, strict=True):
         _draw(sheet, comparison, picture, geometry, y)
-        y += _HEAD + len(comparison.rows) * (picture.shape[0] + _GAP) + _SCENE_GAP
-    sheet.legend(MARGIN, y - _SCENE_GAP + 14, flow(legend, _LABEL + width))
+        y += height + _SCENE_GAP
+    sheet.legend(MARGIN, y - _SCENE_GAP + 14, flowed)
     return sheet.figure
 
 
@@ -100,30 +99,47 @@ def _checked(comparison: Comparison) -> tuple[np.ndarray, Geometry]:
     return as_shown(comparison.image, comparison.geometry, _SIDE)
 
 
+def _label(row: Row) -> list[tuple[str, float, str]]:
+    """The lines before a row, from top to bottom: text, points, colour."""
+    lines = [(line, WORD_SIZE, INK) for line in wrap(row.name, _LABEL - 24, WORD_SIZE, lines=2)]
+    note = wrap(row.note, _LABEL - 24, SMALL, lines=2) if row.note else []
+    return lines + [(line, SMALL, MUTED) for line in (*note, f"scale to {_high(row):.2g}")]
+
+
+def _high(row: Row) -> float:
+    return max((float(weights.max()) for weights in row.maps), default=0.0)
+
+
+def _pitch(comparison: Comparison, picture: np.ndarray) -> int:
+    """From one row to the next, in pixels: place for the picture and for every label."""
+    labels = (sum(line_height(size) for _, size, _ in _label(row)) for row in comparison.rows)
+    return max(picture.shape[0], *labels) + _GAP
+
+
+def _slot(picture: np.ndarray) -> int:
+    """From one column to the next, in pixels: place for the picture and for a short word."""
+    return max(picture.shape[1], _NARROWEST) + _GAP
+
+
 def _draw(sheet: Sheet, comparison: Comparison, picture: np.ndarray, geometry: Geometry, y: int) -> None:
-    height, width = picture.shape[:2]
-    left = MARGIN + _LABEL + width + _GAP  # of the first word's column; the picture itself stands before it
+    slot, pitch = _slot(picture), _pitch(comparison, picture)
+    left = MARGIN + _LABEL + slot  # of the first word's column; the picture itself stands before it
     for t, word in enumerate(comparison.words):
-        x = left + t * (width + _GAP)
-        sheet.text(x, y + _HEAD // 2 - 4, shorten(word, width, WORD_SIZE), WORD_SIZE, INK)
+        sheet.text(left + t * slot, y + _HEAD // 2 - 4, shorten(word, slot - _GAP, WORD_SIZE), WORD_SIZE, INK)
     y += _HEAD
-    sheet.picture(left - width - _GAP, y, picture)
+    sheet.picture(left - slot, y, picture)
     for row in comparison.rows:
-        high = max((float(weights.max()) for weights in row.maps), default=0.0)
-        name = wrap(row.name, _LABEL - 24, WORD_SIZE, lines=2)
-        note = wrap(row.note, _LABEL - 24, SMALL, lines=2) if row.note else []
-        lines = [(line, WORD_SIZE, INK) for line in name]
-        lines += [(line, SMALL, MUTED) for line in (*note, f"scale to {high:.2g}")]
-        middle = y + (height - sum(line_height(size) for _, size, _ in lines)) // 2
+        lines = _label(row)
+        top = y + (pitch - _GAP - sum(line_height(size) for _, size, _ in lines)) // 2
         for line, size, colour in lines:
-            sheet.text(MARGIN, middle + line_height(size) // 2, line, size, colour)
-            middle += line_height(size)
+            sheet.text(MARGIN, top + line_height(size) // 2, line, size, colour)
+            top += line_height(size)
         for t, weights in enumerate(row.maps):
-            axes = sheet.picture(left + t * (width + _GAP), y, heatmap(picture, weights, geometry, limits=(0.0, high)))
+            axes = sheet.picture(left + t * slot, y, heatmap(picture, weights, geometry, limits=(0.0, _high(row))))
             box = None if row.drawn[t] is None else cell_box(geometry, weights.shape, row.drawn[t])
             if box is not None:
                 frame(axes, box, width=0.8)
-        y += height + _GAP
+        y += pitch
 
 
 def _legend(boxes: bool) -> list[list[str | np.ndarray]]:
