@@ -162,10 +162,11 @@ def step_times(
         if turn > 3 and time.perf_counter() - begun > seconds:
             break
         for name, model in models.items():
-            model.to(device).train()
-            with torch.no_grad():
-                values, grid = model.encode(batch)
+            with torch.no_grad():  # an encoder that trains would move its batch normalisation's statistics
+                values, grid = model.to(device).eval().encode(batch)
             values.requires_grad_()
+            model.decoder.train()
+            model.loss.train()
             _wait(device)
             start = time.perf_counter()
             losses, _ = model.teach(model.decoder.prepare(values, grid), batch, model.loss.draws)

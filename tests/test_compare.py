@@ -9,6 +9,9 @@ import torch
 from conftest import FAST, SMALL_SHAPES, assert_nothing_overlaps
 from PIL import Image
 
+from visattn.captioner import Captioner
+from visattn.checkpoints import load_model
+from visattn.data import ShapesCaptions
 from visattn.geometry import Geometry
 from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure
 
@@ -52,6 +55,17 @@ def test_a_failed_run_is_named_with_its_reason(karpathy_root, tmp_path, capsys):
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "training 'local_p' failed" in sentence
     assert "window is 2, so 5×5 places are attended, and the grid has 2×2" in sentence
+
+
+def test_timing_leaves_a_model_as_it_was(captioner_checkpoint):
+    model = load_model(captioner_checkpoint, Captioner)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = next(iter(ShapesCaptions(train_size=23).train_dataloader()))
+    times = compare.step_times({"soft": model}, batch, rounds=2)
+    assert times["soft"] > 0
+    assert not model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_numbers_of_jobs_and_scenes(tmp_path, capsys):
