@@ -105,9 +105,9 @@ def test_scores_have_the_papers_values():
 def test_location_score_looks_at_the_query_alone():
     score = LocationScore(Q, D, places=19)
     query, values = torch.randn(B, Q), torch.randn(B, H * W, D)
-    scores = score(query, score.keys(values))
+    scores = score(query[:, None], score.keys(values))
     torch.testing.assert_close(scores, (query @ score.energy.weight.T)[:, : H * W])
-    assert torch.equal(scores, score(query, score.keys(values + 1)))
+    assert torch.equal(scores, score(query[:, None], score.keys(values + 1)))
 
 
 def test_location_score_refuses_more_places_than_it_has():

@@ -119,10 +119,29 @@ def test_state_rows_continue_the_same_captions(name):
     tokens = torch.tensor([4, 5, 6])
     _, _, state = model.step(model.init(model.prepare(values(), GRID)), tokens)
     index = torch.tensor([2, 0, 2])
-    picked, glimpse, _ = model.step(state.rows(index), tokens[index])
+    picked, glimpse, _ = model.step(state.rows(index, index), tokens[index])
     whole, seen, _ = model.step(state, tokens)
     torch.testing.assert_close(glimpse.weights, seen.weights[index])
     torch.testing.assert_close(picked, whole[index])
+
+
+@every_decoder_but("sample")
+def test_captions_of_an_image_share_its_row_of_the_memory(name):
+    model = decoder(DECODERS[name])
+    mask = torch.rand(B, L, generator=torch.Generator().manual_seed(3)) < 0.7
+    memory = model.prepare(values(), GRID, mask)
+    owner = torch.arange(B).repeat_interleave(5)
+    tokens = torch.randint(4, V, (len(owner), T), generator=torch.Generator().manual_seed(2))
+    (logits, shared), (copied_logits, copied) = model(memory, tokens), model(memory.rows(owner), tokens)
+    torch.testing.assert_close(logits, copied_logits)
+    for one, other in zip(shared, copied, strict=True):
+        torch.testing.assert_close(one, other)
+    state = model.init(memory, 5)
+    _, _, state = model.step(state, tokens[:, 0])
+    turned = torch.arange(len(owner)).view(B, 5).flip(1).flatten()
+    step_logits, glimpse, _ = model.step(state.rows(turned), tokens[turned, 1])
+    torch.testing.assert_close(step_logits, logits[turned, 1])
+    torch.testing.assert_close(glimpse.weights, shared.weights[turned, 1])
 
 
 @every_decoder_but("sample", "location")
@@ -163,8 +182,8 @@ def test_greedy_takes_the_best_word_at_each_step_and_reports_its_weights(name):
         with torch.no_grad():
             logits, glimpse, state = model.step(state, token)
         banned = [PAD, START, UNKNOWN, *([END] if t == 0 else [])]
-        log_probs = logits.log_softmax(-1)
-        best = log_probs.index_fill(1, torch.tensor(banned), float("-inf")).argmax(-1)
+        log_probs = logits.index_fill(1, torch.tensor(banned), float("-inf")).log_softmax(-1)
+        best = log_probs.argmax(-1)
         going = decoded.tokens[:, t] != PAD
         assert torch.all((decoded.tokens[:, t] == best)[going])
         torch.testing.assert_close(decoded.log_probs[going, t], log_probs.gather(1, best[:, None])[going, 0])

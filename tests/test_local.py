@@ -30,7 +30,7 @@ def predictive(row, column, grid, window=2, score=GeneralScore):
             attention.place.weight[axis] = math.log(p / n / (1 - p / n)) if n > 1 else 3.0
     values = torch.randn(1, grid[0] * grid[1], D)
     memory = attention.prepare(values, grid)
-    return attention(query, memory, 0), attention.score(query, memory.keys)[0], values[0]
+    return attention(query, memory, 0), attention.score(query[:, None], memory.keys)[0, 0], values[0]
 
 
 @pytest.mark.parametrize(

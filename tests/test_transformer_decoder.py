@@ -73,7 +73,7 @@ def test_state_rows_continue_the_same_captions():
     model, tokens = decoder(), words()
     *_, (_, _, state) = steps(model, model.init(model.prepare(values(), GRID, some())), tokens[:, :3])
     index = torch.tensor([2, 0, 2, 1])
-    whole, picked = steps(model, state, tokens[:, 3:]), steps(model, state.rows(index), tokens[index, 3:])
+    whole, picked = steps(model, state, tokens[:, 3:]), steps(model, state.rows(index, index), tokens[index, 3:])
     for (logits, glimpse, _), (logits_of_rows, glimpse_of_rows, _) in zip(whole, picked, strict=True):
         torch.testing.assert_close(logits_of_rows, logits[index])
         torch.testing.assert_close(glimpse_of_rows.weights, glimpse.weights[index])
@@ -186,9 +186,9 @@ def test_greedy_decoding_equals_running_the_whole_prefix_again():
     for t in range(decoded.tokens.shape[1]):
         with torch.no_grad():
             logits, glimpses = model(memory, tokens)
-        log_probs = logits[:, -1].log_softmax(-1)
         banned = torch.tensor([PAD, START, UNKNOWN, *([END] if t == 0 else [])])
-        best = log_probs.index_fill(1, banned, float("-inf")).argmax(-1)
+        log_probs = logits[:, -1].index_fill(1, banned, float("-inf")).log_softmax(-1)
+        best = log_probs.argmax(-1)
         going = decoded.tokens[:, t] != PAD
         assert torch.all((decoded.tokens[:, t] == best)[going])
         torch.testing.assert_close(decoded.log_probs[going, t], log_probs.gather(1, best[:, None])[going, 0])

@@ -1,7 +1,8 @@
 """The contract of every spatial attention: what it is given, what it returns.
 
-Axis letters: B captions, L places, H × W = L the grid of places, D the size of an annotation vector, A the size
-in which keys and query are compared, Q the size of the query.
+Axis letters: B images, L places, H × W = L the grid of places, D the size of an annotation vector, A the size in which
+keys and query are compared, Q the size of the query, N = B K captions: K of each image, in a row, be they references,
+samples or beams. They share the image's row of the memory, which is never copied for them.
 """
 
 from typing import NamedTuple
@@ -28,20 +29,24 @@ class Memory(NamedTuple):
     mask: Tensor | None = None
     own: Tensor | None = None
 
+    def per_image(self, x: Tensor) -> Tensor:
+        """What belongs to captions (N, …) by image: (B, K, …)."""
+        return x.unflatten(0, (len(self.values), -1))
+
     def rows(self, index: Tensor) -> "Memory":
-        """The memories of `index` (N,), a row of this one for each: one image under several captions or beams."""
+        """The memories of the images `index`, a row of this one for each."""
         mask, own = (None if part is None else part[index] for part in (self.mask, self.own))
         return Memory(self.values[index], self.keys[index], self.grid, mask, own)
 
 
 class Glimpse(NamedTuple):
-    """What one act of attention saw. `stack` puts a time axis behind B.
+    """What one act of attention saw. `stack` puts a time axis behind N.
 
     Attributes:
-        context: (B, D) the expected or the drawn annotation vector.
-        weights: (B, L) the distribution over places, α; float32 whatever the precision of the rest.
-        focus: (B, L) what really multiplied the values: α when soft, one-hot where a place was drawn.
-        log_prob: (B,) log-probability of what was drawn; 0 where nothing was.
+        context: (N, D) the expected or the drawn annotation vector.
+        weights: (N, L) the distribution over places, α; float32 whatever the precision of the rest.
+        focus: (N, L) what really multiplied the values: α when soft, one-hot where a place was drawn.
+        log_prob: (N,) log-probability of what was drawn; 0 where nothing was.
     """
 
     context: Tensor
@@ -51,7 +56,7 @@ class Glimpse(NamedTuple):
 
     @staticmethod
     def stack(glimpses: "list[Glimpse]") -> "Glimpse":
-        """Glimpses of T steps as one: (B, T, D), (B, T, L), (B, T, L), (B, T)."""
+        """Glimpses of T steps as one: (N, T, D), (N, T, L), (N, T, L), (N, T)."""
         return Glimpse(*(torch.stack(part, dim=1) for part in zip(*glimpses, strict=True)))
 
 
@@ -98,5 +103,5 @@ class SpatialAttention(nn.Module):
         return Memory(values, self.keys(values), grid, mask)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        """Attend once. `query` (B, Q) is the decoder's state, `t` the number of the step, from 0."""
+        """Attend once. `query` (N, Q) is the decoder's state, `t` the number of the step, from 0."""
         raise NotImplementedError

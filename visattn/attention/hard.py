@@ -75,19 +75,18 @@ class HardAttention(SoftAttention):
         focus = F.one_hot(place, weights.shape[-1]).to(weights.dtype)
         log_prob = scores.log_softmax(dim=-1).gather(1, place.unsqueeze(1)).squeeze(1)
         if self.training:
-            drawn = self._toss(memory)
+            drawn = self._toss(memory, len(place))
             focus = torch.where(drawn.unsqueeze(1), focus, weights)
             log_prob = torch.where(drawn, log_prob, 0.0)
         return Glimpse(context(focus, memory), weights, focus, log_prob)
 
     def draw(self, weights: Tensor) -> Tensor:
-        """One place from each row of α (B, L): (B,). The first to arrive, where place i comes at the rate αᵢ."""
+        """One place from each row of α (N, L): (N,). The first to arrive, where place i comes at the rate αᵢ."""
         return (weights / torch.empty_like(weights).exponential_()).argmax(dim=-1)
 
-    def _toss(self, memory: Memory) -> Tensor:
-        """(B,) True where a place is drawn, False where all are expected."""
-        count, device = len(memory.values), memory.values.device
+    def _toss(self, memory: Memory, captions: int) -> Tensor:
+        """(N,) True where a place is drawn, False where all are expected."""
         if self.coin == "image":
-            return memory.own
-        tosses = torch.rand(count if self.coin == "step" else 1, device=device) < self.probability
-        return tosses.expand(count)
+            return memory.own.repeat_interleave(captions // len(memory.own))
+        tosses = torch.rand(captions if self.coin == "step" else 1, device=memory.values.device) < self.probability
+        return tosses.expand(captions)

@@ -68,27 +68,28 @@ class LocalAttention(SpatialAttention):
         return memory._replace(own=extent)
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
-        """p: (B, 2) row and column, from the query (B, Q), the rows and columns there are (B, 2), and the step."""
+        """p: (N, 2) row and column, from the query (N, Q), the rows and columns there are (N, 2), and the step."""
         raise NotImplementedError
 
     def reweigh(self, weights: Tensor, distance: Tensor) -> Tensor:
-        """What becomes of the softmax (B, n) of places at a distance (B, n, 2) in rows and columns from p."""
+        """What becomes of the softmax (N, n) of places at a distance (N, n, 2) in rows and columns from p."""
         return weights
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        extent = memory.own.repeat_interleave(len(query) // len(memory.own), dim=0)
         # An axis with a single place has no position on it: a sequence is a grid of one row.
-        position = self.position(query, memory.own, t).masked_fill(memory.own == 1, 0)
+        position = self.position(query, extent, t).masked_fill(extent == 1, 0)
         rows, columns = (self._candidates(position[:, axis], n) for axis, n in enumerate(memory.grid))
         row, column = torch.broadcast_tensors(rows.unsqueeze(2), columns.unsqueeze(1))
-        place = torch.stack([row, column], dim=-1).flatten(1, 2)  # (B, n, 2)
+        place = torch.stack([row, column], dim=-1).flatten(1, 2)  # (N, n, 2)
         distance = place - position.unsqueeze(1)
         limit = torch.tensor(memory.grid, device=place.device)
         inside = ((place >= 0) & (place < limit) & (distance.detach().abs() <= self.window)).all(dim=-1)
         place = place.clamp(min=0).minimum(limit - 1)
-        index = place[..., 0] * memory.grid[1] + place[..., 1]  # (B, n)
+        index = place[..., 0] * memory.grid[1] + place[..., 1]  # (N, n)
         if memory.mask is not None:
-            inside = inside & memory.mask.gather(1, index)
-        scores = self.score(query, _gather(memory.keys, index)).float()
+            inside = inside & _gather(memory.mask.unsqueeze(-1), index).squeeze(-1)
+        scores = self.score(query.unsqueeze(1), _gather(memory.keys, index)).squeeze(1).float()
         weights = scores.masked_fill(~inside, torch.finfo(scores.dtype).min).softmax(dim=-1) * inside
         weights = self.reweigh(weights, distance)
         values = _gather(memory.values, index)
@@ -97,7 +98,7 @@ class LocalAttention(SpatialAttention):
         return Glimpse(context, weights, weights, torch.zeros_like(weights[:, 0]))
 
     def _candidates(self, position: Tensor, size: int) -> Tensor:
-        """(B, n) the places on an axis among which all within the window are; some may lie beyond the border."""
+        """(N, n) the places on an axis among which all within the window are; some may lie beyond the border."""
         reach = self.window if size > 1 else 0
         return position.detach().round().long().unsqueeze(1) + torch.arange(-reach, reach + 1, device=position.device)
 
@@ -174,5 +175,6 @@ class PredictiveLocalAttention(LocalAttention):
 
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, L, A) by number (B, n): (B, n, A)."""
-    return rows.gather(1, index.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
+    """Rows of images (B, L, A) by number (N, n): (N, n, A)."""
+    of_image = index.view(len(rows), -1, 1).expand(-1, -1, rows.shape[-1])
+    return rows.gather(1, of_image).view(*index.shape, -1)

@@ -134,30 +134,32 @@ class MultiHeadAttention(SpatialAttention):
         """(B, N, A) to the heads' parts (B, heads, N, d)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _join(self, out: Tensor) -> Tensor:
-        """(B, heads, T, d) of the heads to (B, T, D)."""
-        return self.proj(out.transpose(1, 2).flatten(2))
+    def _join(self, out: Tensor, queries: Tensor) -> Tensor:
+        """(B, heads, K T, d) of the heads to (N, T, D), as the queries stood."""
+        return self.proj(out.transpose(1, 2).flatten(2)).reshape(*queries.shape[:2], -1)
 
     def _operands(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Query (B, heads, T, d), key and value (B, heads, L, d), and the mask (B, 1, 1, L)."""
+        """Query (B, heads, K T, d), captions of an image together; key, value (B, heads, L, d); mask (B, 1, 1, L)."""
         mask = None if memory.mask is None else memory.mask[:, None, None]
-        return self._split(self.query(queries)), memory.keys, memory.own, mask
+        query = memory.per_image(self.query(queries)).flatten(1, 2)
+        return self._split(query), memory.keys, memory.own, mask
 
     def attend(self, queries: Tensor, memory: Memory) -> Tensor:
-        """The fast path: queries (B, T, Q) to contexts (B, T, D)."""
+        """The fast path: queries (N, T, Q) to contexts (N, T, D)."""
         query, key, value, mask = self._operands(queries, memory)
         with _kernel(query):
-            return self._join(F.scaled_dot_product_attention(query, key, value, mask))
+            return self._join(F.scaled_dot_product_attention(query, key, value, mask), queries)
 
     def glimpses(self, queries: Tensor, memory: Memory) -> Glimpse:
-        """Queries (B, T, Q) to the same contexts and the weights that made them, with a time axis."""
+        """Queries (N, T, Q) to the same contexts and the weights that made them, with a time axis."""
         out, weights = _attend(*self._operands(queries, memory))
-        weights = weights.mean(dim=1)
-        return Glimpse(self._join(out), weights, weights, torch.zeros_like(weights[..., 0]))
+        weights = weights.mean(dim=1).reshape(*queries.shape[:2], -1)
+        return Glimpse(self._join(out, queries), weights, weights, torch.zeros_like(weights[..., 0]))
 
     def head_weights(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Queries (B, T, Q) to the weights of each head (B, heads, T, L), float32; each row sums to 1."""
-        return _attend(*self._operands(queries, memory))[1]
+        """Queries (N, T, Q) to the weights of each head (N, heads, T, L), float32; each row sums to 1."""
+        weights = _attend(*self._operands(queries, memory))[1]
+        return weights.unflatten(2, (-1, queries.shape[1])).transpose(1, 2).flatten(0, 1)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))

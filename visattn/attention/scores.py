@@ -30,7 +30,7 @@ class Score(nn.Module):
         raise NotImplementedError
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """(B, Q) query and (B, L, A) keys to (B, L) scores, before the softmax."""
+        """Queries (B, K, Q), K of each image, and keys (B, L, A) to scores (B, K, L), before the softmax."""
         raise NotImplementedError
 
 
@@ -55,7 +55,7 @@ class AdditiveScore(Score):
         return self.key(values)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return self.energy(torch.tanh(self.query(query).unsqueeze(1) + keys)).squeeze(-1)
+        return self.energy(torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
 
 
 class DotScore(Score):
@@ -77,7 +77,7 @@ class DotScore(Score):
         return values
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return torch.einsum("bq,blq->bl", query, keys.to(query.dtype))
+        return query @ keys.to(query.dtype).transpose(1, 2)
 
 
 class ScaledDotScore(DotScore):
@@ -98,7 +98,7 @@ class GeneralScore(Score):
         return self.key(values)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return torch.einsum("bq,blq->bl", query.to(keys.dtype), keys)
+        return query.to(keys.dtype) @ keys.transpose(1, 2)
 
 
 class LocationScore(Score):
@@ -135,4 +135,4 @@ class LocationScore(Score):
         return values[..., :0]  # nothing of the values, but still a row for each place
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return self.energy(query)[:, : keys.shape[1]]
+        return self.energy(query)[..., : keys.shape[1]]

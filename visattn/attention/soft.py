@@ -31,9 +31,11 @@ class SoftAttention(SpatialAttention):
         return self.score.keys(values)
 
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
-        """e, (B, L) float32; −∞ where a place is masked."""
-        scores = self.score(query, memory.keys).float()
-        return scores if memory.mask is None else scores.masked_fill(~memory.mask, float("-inf"))
+        """e, (N, L) float32; −∞ where a place is masked."""
+        scores = self.score(memory.per_image(query), memory.keys).float()
+        if memory.mask is not None:
+            scores = scores.masked_fill(~memory.mask.unsqueeze(1), float("-inf"))
+        return scores.flatten(0, 1)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         weights = self.scores(query, memory).softmax(dim=-1)
@@ -41,5 +43,5 @@ class SoftAttention(SpatialAttention):
 
 
 def context(focus: Tensor, memory: Memory) -> Tensor:
-    """Σᵢ focusᵢ aᵢ, (B, D)."""
-    return (focus.to(memory.values.dtype).unsqueeze(1) @ memory.values).squeeze(1)
+    """Σᵢ focusᵢ aᵢ: (N, L) to (N, D)."""
+    return (memory.per_image(focus.to(memory.values.dtype)) @ memory.values).flatten(0, 1)

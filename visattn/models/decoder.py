@@ -21,14 +21,22 @@ class Decoder(nn.Module):
     def check_grid(self, grid: tuple[int, int]) -> None:
         """Raise an `InputError` where the decoder's attention cannot look at a grid of (H, W) places."""
 
-    def init(self, memory: Memory) -> Any:
-        """The state before the first word. A state's `rows(index)` picks captions, as a beam search does."""
+    def init(self, memory: Memory, captions: int = 1) -> Any:
+        """The state before the first word, of so many captions K of each of the memory's B images.
+
+        A state's `rows(captions, images)` are the states of the captions (N′,), by number, with the memory's rows of
+        the images; or with the memory as it is, where no images are given: then the captions must be as many of each
+        image, in a row. So a beam search reorders captions without copying what depends on the image alone.
+        """
         raise NotImplementedError
 
     def step(self, state: Any, token: Tensor) -> tuple[Tensor, Glimpse, Any]:
-        """The previous word (B,) to logits (B, V) of the next, what was seen for it, and the next state."""
+        """The previous word (N,) to logits (N, V) of the next, what was seen for it, and the next state."""
         raise NotImplementedError
 
     def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
-        """Teacher forcing: previous words (B, T) to logits (B, T, V) and glimpses with a time axis."""
+        """Teacher forcing: previous words (N, T) to logits (N, T, V) and glimpses with a time axis.
+
+        N = B K: as many captions of each image of the memory, in a row.
+        """
         raise NotImplementedError

@@ -15,11 +15,11 @@ class LSTMState(NamedTuple):
     """What a step hands to the next.
 
     Attributes:
-        hidden: (B, H).
-        cell: (B, H).
-        out: (B, H) what the last words were made of: the hidden state (Xu), or the attentional vector (Luong).
+        hidden: (N, H).
+        cell: (N, H).
+        out: (N, H) what the last words were made of: the hidden state (Xu), or the attentional vector (Luong).
         t: the number of the step.
-        memory: the image's.
+        memory: the images'.
     """
 
     hidden: Tensor
@@ -28,9 +28,10 @@ class LSTMState(NamedTuple):
     t: int
     memory: Memory
 
-    def rows(self, index: Tensor) -> "LSTMState":
-        """The states of `index` (N,)."""
-        return LSTMState(self.hidden[index], self.cell[index], self.out[index], self.t, self.memory.rows(index))
+    def rows(self, captions: Tensor, images: Tensor | None = None) -> "LSTMState":
+        """See `Decoder.init`."""
+        memory = self.memory if images is None else self.memory.rows(images)
+        return LSTMState(self.hidden[captions], self.cell[captions], self.out[captions], self.t, memory)
 
 
 class RecurrentDecoder(Decoder):
@@ -72,11 +73,11 @@ class RecurrentDecoder(Decoder):
             self.embedding.weight[PAD].zero_()
 
     def advance(self, state: LSTMState, gates_of_word: Tensor) -> tuple[Glimpse, LSTMState]:
-        """One step of attention and LSTM, given the words' part of the gates (B, 4 H)."""
+        """One step of attention and LSTM, given the words' part of the gates (N, 4 H)."""
         raise NotImplementedError
 
     def logits(self, word: Tensor, out: Tensor, context: Tensor) -> Tensor:
-        """Logits (…, V) from word vectors (…, E), the states' `out` (…, H) and contexts (…, D); … is B, or B and T."""
+        """Logits (…, V) from word vectors (…, E), the states' `out` (…, H) and contexts (…, D); … is N, or N and T."""
         raise NotImplementedError
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
@@ -85,13 +86,15 @@ class RecurrentDecoder(Decoder):
     def check_grid(self, grid: tuple[int, int]) -> None:
         self.attention.check_grid(grid)
 
-    def init(self, memory: Memory) -> LSTMState:
+    def init(self, memory: Memory, captions: int = 1) -> LSTMState:
         if memory.mask is None:
             mean = memory.values.mean(dim=1)
         else:
             share = memory.mask / memory.mask.sum(dim=1, keepdim=True)
             mean = (share.to(memory.values.dtype).unsqueeze(1) @ memory.values).squeeze(1)
-        hidden, cell = torch.tanh(self.init_hidden(mean)), torch.tanh(self.init_cell(mean))
+        hidden, cell = (
+            torch.tanh(layer(mean)).repeat_interleave(captions, dim=0) for layer in (self.init_hidden, self.init_cell)
+        )
         return LSTMState(hidden, cell, torch.zeros_like(hidden), 0, memory)
 
     def step(self, state: LSTMState, token: Tensor) -> tuple[Tensor, Glimpse, LSTMState]:
@@ -102,7 +105,7 @@ class RecurrentDecoder(Decoder):
     def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
         words = self.dropout(self.embedding(tokens))
         gates = self.gates_of_word(words)
-        state = self.init(memory)
+        state = self.init(memory, len(tokens) // len(memory.values))
         glimpses, outs = [], []
         for t in range(tokens.shape[1]):
             glimpse, state = self.advance(state, gates[:, t])
@@ -112,7 +115,7 @@ class RecurrentDecoder(Decoder):
         return self.logits(words, torch.stack(outs, dim=1), seen.context), seen
 
     def lstm(self, state: LSTMState, gates_of_word: Tensor, fed: Tensor) -> tuple[Tensor, Tensor]:
-        """The LSTM's next hidden state and cell, (B, H) each (Xu 2015, eq. 1 to 3)."""
+        """The LSTM's next hidden state and cell, (N, H) each (Xu 2015, eq. 1 to 3)."""
         gates = gates_of_word + self.gates_of_state(torch.cat([fed, state.hidden], dim=-1))
         input_gate, forget_gate, output_gate, candidate = gates.chunk(4, dim=-1)
         cell = torch.sigmoid(forget_gate) * state.cell + torch.sigmoid(input_gate) * torch.tanh(candidate)

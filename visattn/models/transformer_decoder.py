@@ -13,7 +13,7 @@ from visattn.models.decoder import Decoder
 from visattn.models.vit import MLP
 from visattn.vocabulary import PAD
 
-Cache = tuple[Tensor, Tensor]  # keys and values of the words so far, (B, heads, t, d) each
+Cache = tuple[Tensor, Tensor]  # keys and values of the words so far, (N, heads, t, d) each
 
 
 def sinusoid(positions: Tensor, size: int) -> Tensor:
@@ -41,17 +41,17 @@ class TransformerState(NamedTuple):
     Attributes:
         caches: each layer's keys and values of the words so far.
         t: the number of the step.
-        memory: the image's.
+        memory: the images'.
     """
 
     caches: tuple[Cache, ...]
     t: int
     memory: Memory
 
-    def rows(self, index: Tensor) -> "TransformerState":
-        """The states of `index` (N,)."""
-        caches = tuple((keys[index], values[index]) for keys, values in self.caches)
-        return TransformerState(caches, self.t, self.memory.rows(index))
+    def rows(self, captions: Tensor, images: Tensor | None = None) -> "TransformerState":
+        """See `Decoder.init`."""
+        caches = tuple((keys[captions], values[captions]) for keys, values in self.caches)
+        return TransformerState(caches, self.t, self.memory if images is None else self.memory.rows(images))
 
 
 class DecoderBlock(nn.Module):
@@ -72,7 +72,7 @@ class DecoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """All words at once, fused: (B, T, S) to (B, T, S)."""
+        """All words at once, fused: (N, T, S) to (N, T, S)."""
         x = self._hear(x)
         return self._finish(x, self.places.attend(self.norm2(x), memory))
 
@@ -83,11 +83,11 @@ class DecoderBlock(nn.Module):
         return self._finish(x, glimpse.context), glimpse
 
     def head_weights(self, x: Tensor, memory: Memory) -> Tensor:
-        """(B, heads, T, L) the weights that `forward` looks at the places with."""
+        """(N, heads, T, L) the weights that `forward` looks at the places with."""
         return self.places.head_weights(self.norm2(self._hear(x)), memory)
 
     def step(self, x: Tensor, memory: Memory, cache: Cache) -> tuple[Tensor, Glimpse, Cache]:
-        """`glimpse` of the next word alone: (B, S) to (B, S)."""
+        """`glimpse` of the next word alone: (N, S) to (N, S)."""
         heard, cache = self.words.step(self.norm1(x), cache)
         x = x + self.dropout(heard)
         glimpse = self.places(self.norm2(x), memory, 0)
@@ -178,9 +178,9 @@ class TransformerDecoder(Decoder):
         keys, own = (torch.stack(part).transpose(0, 1) for part in zip(*((m.keys, m.own) for m in layers), strict=True))
         return Memory(values, keys, grid, mask, own)
 
-    def init(self, memory: Memory) -> TransformerState:
-        captions, layers, heads, _, size = memory.keys.shape
-        nothing = memory.keys.new_empty(captions, heads, 0, size)
+    def init(self, memory: Memory, captions: int = 1) -> TransformerState:
+        images, layers, heads, _, size = memory.keys.shape
+        nothing = memory.keys.new_empty(images * captions, heads, 0, size)
         return TransformerState(((nothing, nothing),) * layers, 0, memory)
 
     def step(self, state: TransformerState, token: Tensor) -> tuple[Tensor, Glimpse, TransformerState]:
@@ -202,7 +202,7 @@ class TransformerDecoder(Decoder):
         return self.out(self.norm(x)), glimpse
 
     def head_maps(self, memory: Memory, tokens: Tensor) -> Tensor:
-        """The weights of each head of each layer for previous words (B, T): (B, layers, heads, T, L), float32."""
+        """The weights of each head of each layer for previous words (N, T): (N, layers, heads, T, L), float32."""
         x, maps = self._embed(tokens), []
         for block, own in self._layers(memory):
             maps.append(block.head_weights(x, own))
@@ -210,7 +210,7 @@ class TransformerDecoder(Decoder):
         return torch.stack(maps, dim=1)
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Words (B, T), the first of which is number `start`, to (B, T, S)."""
+        """Words (N, T), the first of which is number `start`, to (N, T, S)."""
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         words = self.embedding(tokens) * self.size**0.5
         return self.dropout(words + sinusoid(positions, self.size).to(words.dtype))

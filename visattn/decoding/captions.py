@@ -1,0 +1,45 @@
+"""Generated tokens as words with their maps."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from visattn.decoding.loop import Decoded
+from visattn.vocabulary import Vocabulary
+
+
+class Caption(NamedTuple):
+    """One generated caption; T words, without END.
+
+    Attributes:
+        words: the T words.
+        log_probs: (T,) of each word, under the model.
+        log_prob: of the whole caption, END included.
+        weights: (T, H, W) α of each word.
+        focus: (T, H, W) what really multiplied the annotation vectors.
+    """
+
+    words: list[str]
+    log_probs: np.ndarray
+    log_prob: float
+    weights: np.ndarray
+    focus: np.ndarray
+
+    @property
+    def places(self) -> list[int | None]:
+        """The cell that each word was made from, counted row by row; None where it was more than one."""
+        cells = self.focus.reshape(len(self.words), math.prod(self.focus.shape[1:]))
+        return [int(row.argmax()) if row.max() == row.sum() else None for row in cells]
+
+
+def captions(decoded: Decoded, vocabulary: Vocabulary, grid: tuple[int, int]) -> list[Caption]:
+    """Generated tokens as words with their maps, a caption for each row."""
+    parts = (decoded.tokens, decoded.log_probs, decoded.weights, decoded.focus)
+    tokens, log_probs, weights, focus = (part.detach().float().cpu().numpy() for part in parts)
+    out = []
+    for b, row in enumerate(tokens.astype(int).tolist()):
+        words = vocabulary.decode(row)
+        maps = (part[b, : len(words)].reshape(-1, *grid) for part in (weights, focus))
+        out.append(Caption(words, log_probs[b, : len(words)], float(log_probs[b].sum()), *maps))
+    return out

@@ -1,0 +1,182 @@
+"""The loop over a decoder's `step`; there is no other."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from visattn.attention import Memory
+from visattn.decoding.search import Greedy, Search
+from visattn.models.decoder import Decoder
+from visattn.vocabulary import END, PAD, START
+
+_CUT = 1e6  # what a caption that was cut lies behind those that ended
+
+
+class Decoded(NamedTuple):
+    """Generated captions, N = B n: the best n of each image, in a row; where there are fewer, the best stands again.
+
+    Attributes:
+        tokens: (N, T) the words and END, then PAD; START is left out. A caption that was cut has no END.
+        log_probs: (N, T) of each token, among those that may come (never PAD, START or UNKNOWN; no END before the first
+            word); 0 where PAD.
+        weights: (N, T, L) what was attended to for each token, α; 0 where PAD.
+        focus: (N, T, L) what really multiplied the annotation vectors; 0 where PAD.
+        places: (N, T) log-probability of the place that was drawn, 0 where none was, or PAD.
+        cut: (N,) log-probability of not ending where a caption was cut; 0 where it ended.
+    """
+
+    tokens: Tensor
+    log_probs: Tensor
+    weights: Tensor
+    focus: Tensor
+    places: Tensor
+    cut: Tensor
+
+    @property
+    def log_prob(self) -> Tensor:
+        """(N,) of the whole captions: what they are drawn with, if they are."""
+        return self.log_probs.sum(dim=1) + self.cut
+
+
+class _Step(NamedTuple):
+    """What is kept of a step, of the images (B′,) that were still searched, and their K captions.
+
+    Attributes:
+        images: (B′,) their numbers.
+        parents: (B′, K) whose continuation each caption is.
+        tokens: (B′, K) what was added to it.
+        log_probs: (B′, K) of that.
+        end: (B′, K) log-probability of END after each caption as it was before the step.
+        scores: (B′, K) of the caption that is complete with this step, or cut at it; −∞ where there is none.
+        weights: (B′, K, L) what was seen for each caption as it was before the step.
+        focus: (B′, K, L) likewise.
+        places: (B′, K) likewise.
+    """
+
+    images: Tensor
+    parents: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+    end: Tensor
+    scores: Tensor
+    weights: Tensor
+    focus: Tensor
+    places: Tensor
+
+
+def decode(
+    decoder: Decoder, memory: Memory, search: Search | None = None, max_length: int = 20, no_repeat: int = 0
+) -> Decoded:
+    """Generate captions of each image of a memory.
+
+    A caption has at least one word, and one that has not ended after `max_length` words is cut there. What depends on
+    the image alone is computed in `decoder.prepare`, and not copied for the captions that grow together. Images whose
+    search is over are left out of the steps that others still need.
+
+    Gradients flow, unless the caller is in `torch.no_grad` or `torch.inference_mode`.
+
+    Args:
+        decoder: as it is, in training or evaluation mode.
+        memory: as `decoder.prepare` made it, B rows.
+        search: how to choose the words; greedily by default.
+        max_length: number of words, END not counted; at least 1.
+        no_repeat: no run of so many words occurs twice in a caption; 0 allows all.
+    """
+    search = search or Greedy()
+    device, width = memory.values.device, search.width
+    state = decoder.init(memory, width)
+    images = torch.arange(len(memory.values), device=device)
+    totals = search.start(len(images), device)
+    complete = totals.new_full((len(images), search.best), float("-inf"), dtype=torch.double)  # scores, the best first
+    said = torch.full((len(images), width, 1), START, device=device)  # START and the words
+    steps: list[_Step] = []
+    for t in range(max_length + 1):
+        logits, glimpse, state = decoder.step(state, said[..., -1].flatten())
+        seen = (part.unflatten(0, totals.shape) for part in (glimpse.weights, glimpse.focus, glimpse.log_prob))
+        log_probs = _allowed(logits.float(), search.forbidden(t)).log_softmax(dim=-1).unflatten(0, totals.shape)
+        if no_repeat:
+            log_probs = log_probs.masked_fill(repeats(said[..., 1:], no_repeat, log_probs.shape[-1]), float("-inf"))
+        choice = search.extend(totals, log_probs, t, images)
+        own = torch.arange(width, device=device).expand_as(totals)
+        parents = own if choice.parents is None else choice.parents
+        chosen = log_probs.flatten(1).gather(1, parents * log_probs.shape[-1] + choice.tokens)
+        end = log_probs[..., END]
+        exact = totals.double()
+        scores = search.score(exact + end.detach(), t + 1)
+        missed = search.score(exact, t) - _CUT if t == max_length else float("-inf")
+        scores = torch.where(choice.ends & (exact > float("-inf")), scores, missed)
+        steps.append(_Step(images, parents, choice.tokens, chosen, end, scores, *seen))
+
+        complete = torch.cat([complete, scores], dim=1).topk(search.best, dim=1).values
+        totals = (totals.gather(1, parents) + chosen.detach()).masked_fill(choice.tokens == END, float("-inf"))
+        possible = search.score(totals.double(), max_length + 1).amax(dim=1)
+        searched = (possible > complete[:, -1]).nonzero().squeeze(1)
+        if not len(searched) or t == max_length:
+            break
+        said = torch.cat([said.gather(1, parents.unsqueeze(-1).expand_as(said)), choice.tokens.unsqueeze(-1)], dim=-1)
+        rows = torch.arange(len(images), device=device).unsqueeze(1) * width + parents
+        if 2 * len(searched) <= len(images):
+            state = state.rows(rows[searched].flatten(), searched)
+            images, totals, complete, said = (part[searched] for part in (images, totals, complete, said))
+        elif choice.parents is not None:
+            state = state.rows(rows.flatten())
+    return _trace(steps, search, len(memory.values))
+
+
+def _allowed(logits: Tensor, forbidden: list[int]) -> Tensor:
+    """Logits (N, V) with −∞ where a token is forbidden."""
+    return logits.index_fill(1, torch.tensor(forbidden, device=logits.device), float("-inf"))
+
+
+def repeats(said: Tensor, run: int, words: int) -> Tensor:
+    """(…, V) True for the tokens that would make a run of so many words that is already in the words said (…, t)."""
+    banned = torch.zeros(*said.shape[:-1], words, dtype=torch.bool, device=said.device)
+    if said.shape[-1] < run:
+        return banned
+    runs = said.unfold(-1, run, 1)  # (…, t − run + 1, run)
+    latest = said[..., said.shape[-1] - run + 1 :].unsqueeze(-2)
+    begun = (runs[..., :-1] == latest).all(dim=-1)
+    last = runs[..., -1].where(begun, PAD)
+    return banned.scatter(-1, last, True).index_fill(-1, torch.tensor([PAD, END], device=said.device), False)
+
+
+def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
+    """Follow the captions that are handed back from their last words to their first."""
+    whole = [step if len(step.images) == images else _spread(step, images) for step in steps]
+    trace = _Step(*(torch.stack(part, dim=1) for part in zip(*whole, strict=True)))  # (B, T, K, …)
+    picked = search.order(trace.scores)  # (B, n)
+    scores = trace.scores.flatten(1).gather(1, picked)
+    picked = torch.where(scores > float("-inf"), picked, picked[:, :1])
+    last, slot = picked // search.width, picked % search.width
+    final = trace.end.flatten(1).gather(1, picked)
+    complete = trace.scores.flatten(1).gather(1, picked) > -_CUT / 2
+    tokens, log_probs, slots = [], [], []
+    going = slot  # which of the K it is, after the step that is looked at
+    for t in reversed(range(len(steps))):
+        before, closing = last > t, (last == t) & complete
+        tokens.append(torch.where(before, trace.tokens[:, t].gather(1, going), torch.where(closing, END, PAD)))
+        word = trace.log_probs[:, t].gather(1, going)
+        log_probs.append(torch.where(before, word, torch.where(closing, final, 0.0)))
+        going = torch.where(before, trace.parents[:, t].gather(1, going), slot)
+        slots.append(going)
+    tokens, log_probs, slots = (torch.stack(part[::-1], dim=2) for part in (tokens, log_probs, slots))  # (B, n, T)
+    said = tokens != PAD
+    length = int(said.sum(dim=-1).max())
+    image, step = torch.arange(images, device=slots.device), torch.arange(length, device=slots.device)
+    rows = (image[:, None, None], step, slots[..., :length])
+    weights, focus, places = (part[rows] for part in (trace.weights, trace.focus, trace.places))
+    said = said[..., :length]
+    parts = (tokens[..., :length], log_probs[..., :length], weights * said[..., None], focus * said[..., None])
+    # In two steps, since the gradient of log 0 is no number even where it is not looked at.
+    open_end = torch.where(complete, -1.0, final.clamp(max=-1e-6))
+    cut = torch.where(complete, 0.0, torch.log1p(-open_end.exp()))
+    return Decoded(*(part.flatten(0, 1) for part in (*parts, places * said, cut)))
+
+
+def _spread(step: _Step, images: int) -> _Step:
+    """A step of some images as a step of all; the others have nothing there."""
+    parts = (part.new_zeros(images, *part.shape[1:]).index_copy(0, step.images, part) for part in step)
+    whole = _Step(*parts)
+    nothing = torch.ones(images, dtype=torch.bool, device=step.images.device).index_fill(0, step.images, False)
+    return whole._replace(scores=whole.scores.masked_fill(nothing.unsqueeze(1), float("-inf")))
