@@ -1,14 +1,22 @@
 """Numbers about captions and attention: arrays and strings in, numbers out."""
 
 from visattn.metrics.captions import CaptionScores, CiderD, DocumentFrequencies, caption_scores
+from visattn.metrics.exposure import ExposureGap, ExposureSums, teacher_forced_captions
 from visattn.metrics.grounding import Grounding, entropy, grounding
+from visattn.metrics.ptb import ptb_tokenize
+from visattn.metrics.reward import CiderReward
 
 __all__ = [
     "CaptionScores",
     "CiderD",
+    "CiderReward",
     "DocumentFrequencies",
+    "ExposureGap",
+    "ExposureSums",
     "Grounding",
     "caption_scores",
     "entropy",
     "grounding",
+    "ptb_tokenize",
+    "teacher_forced_captions",
 ]

@@ -3,6 +3,7 @@
 from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_sheets
 from visattn.overlay.canvas import encode_figure, save_figure
 from visattn.overlay.comparison import Comparison, Row, comparison_sheet
+from visattn.overlay.exposure import Exposure, exposure_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, classification_sheet
@@ -10,6 +11,7 @@ from visattn.overlay.sheet import caption_sheet, classification_sheet
 __all__ = [
     "Alignment",
     "Comparison",
+    "Exposure",
     "Panel",
     "Row",
     "Section",
@@ -20,6 +22,7 @@ __all__ = [
     "comparison_sheet",
     "encode_figure",
     "encode_png",
+    "exposure_sheet",
     "heatmap",
     "page",
     "save_figure",
