@@ -1,11 +1,13 @@
 """Caption images and lay what each word attended to over their original pixels.
 
     uv run scripts/caption.py --checkpoint runs/demo/captioner/best.ckpt --output runs/captions photo.jpg folder/
+    uv run scripts/caption.py --checkpoint … --output … --beam 5 --n-best 3 photo.jpg
+    uv run scripts/caption.py --checkpoint … --output … --decode sample --top-p 0.9 --n-best 5 --seed 1 photo.jpg
 
 Writes to the output folder, for each image, a sheet with a panel for each word (<stem>.png) and the maps themselves
 (<stem>.npz: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really multiplied the annotation vectors: with
 hard attention one place a word, which the sheet frames); and at the end `captions.json`, a list with an entry for each
-image.
+image: with `--n-best` all its captions, the best first, of which the sheet and the maps show the best.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from visattn.attention.hard import Evaluation
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.data.images import list_images, read_inputs
+from visattn.decoding import BeamSearch, Greedy, Sampling, Search
 from visattn.errors import InputError
 from visattn.files import write_npz, write_text
 from visattn.overlay import caption_sheet, save_figure
@@ -44,6 +47,35 @@ def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) ->
         attention.evaluation = evaluation
 
 
+def choose_search(options: argparse.Namespace) -> Search:
+    """The search that the options ask for.
+
+    Raises:
+        InputError: where an option belongs to another search, or is out of its range.
+    """
+    kind = options.decode or ("greedy" if options.beam is None else "beam")
+    owners = {"beam": "beam", "length_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
+    given = {name: value for name, value in vars(options).items() if name in owners and value is not None}
+    for name in given:
+        if owners[name] != kind:
+            raise InputError(f"--{name.replace('_', '-')} is for --decode {owners[name]}, and this is --decode {kind}")
+    for name, least in (("n_best", 1), ("batch_size", 1), ("max_length", 1), ("no_repeat", 0)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+    if kind == "beam":
+        size = given.pop("beam", max(5, options.n_best))
+        if options.n_best > size:
+            raise InputError(
+                f"--n-best {options.n_best} is more than a beam of {size} has; set --beam {options.n_best}"
+            )
+        return BeamSearch(size, best=options.n_best, **given)
+    if kind == "sample":
+        return Sampling(options.n_best, **given)
+    if options.n_best > 1:
+        raise InputError("greedy decoding has one caption; take --decode beam or --decode sample with --n-best")
+    return Greedy()
+
+
 def caption_images(
     checkpoint: Path,
     images: Iterable[Path],
@@ -51,6 +83,9 @@ def caption_images(
     scale: str = "shared",
     batch_size: int = 16,
     places: Evaluation | None = None,
+    search: Search | None = None,
+    max_length: int | None = None,
+    no_repeat: int = 0,
 ) -> list[dict]:
     """Caption the images in files and folders; see the head of this file for what is written.
 
@@ -61,20 +96,27 @@ def caption_images(
         scale: "shared" or "own", the maps' colour scale.
         batch_size: images captioned at a time.
         places: how hard attention picks a place for a word; None leaves it as trained.
+        search: how to choose the words; greedily by default.
+        max_length: of a caption, in words; None takes that of the training.
+        no_repeat: no run of so many words occurs twice in a caption; 0 allows all.
 
     Returns:
-        The entries of `captions.json`: image, caption, words, log_prob (of the whole caption), overlay (file name).
+        The entries of `captions.json`: image, caption, words, log_prob (of the whole caption), word_log_probs, overlay
+        (file name), and with more captions than one `captions`: caption and log_prob of each, the best first.
     """
     paths = list_images(images)
     model = load_model(checkpoint, Captioner)
     if places is not None:
         choose_places(model, places, checkpoint)
+    model.search, model.no_repeat = search or Greedy(), no_repeat
+    model.max_length = max_length or model.max_length
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     inputs = read_inputs(paths, model.image_size, model.fit)
     with tqdm(total=len(paths), desc="Captioning", unit="image") as bar:
         while batch := list(itertools.islice(inputs, batch_size)):
-            for item, caption in zip(batch, model.caption(torch.stack([i.tensor for i in batch])), strict=True):
+            for item, found in zip(batch, model.caption(torch.stack([i.tensor for i in batch])), strict=True):
+                caption = found[0]
                 geometry = item.geometry._replace(cell_shift=model.cell_shift)
                 figure = caption_sheet(
                     item.original,
@@ -92,15 +134,17 @@ def caption_images(
                     alpha=caption.weights,
                     focus=caption.focus,
                 )
-                entries.append(
-                    {
-                        "image": str(item.path),
-                        "caption": " ".join(caption.words),
-                        "words": caption.words,
-                        "log_prob": caption.log_prob,
-                        "overlay": f"{item.name}.png",
-                    }
-                )
+                entry = {
+                    "image": str(item.path),
+                    "caption": " ".join(caption.words),
+                    "words": caption.words,
+                    "log_prob": caption.log_prob,
+                    "word_log_probs": caption.log_probs.tolist(),
+                    "overlay": f"{item.name}.png",
+                }
+                if len(found) > 1:
+                    entry["captions"] = [{"caption": " ".join(c.words), "log_prob": c.log_prob} for c in found]
+                entries.append(entry)
                 bar.update()
     write_text(output / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
     return entries
@@ -121,11 +165,34 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images captioned at a time (default: 16)")
     parser.add_argument(
+        "--decode",
+        choices=("greedy", "beam", "sample"),
+        help="how to choose the words: the likeliest of each step, a beam search, or drawn ones (default: greedy, or "
+        "beam where --beam is given)",
+    )
+    parser.add_argument("--beam", type=int, help="captions that a beam search follows at once (default: 5)")
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        help="a beam search compares captions by log p / n^PENALTY, n their words and the end: 0 favours short ones "
+        "(default: 1)",
+    )
+    parser.add_argument("--n-best", type=int, default=1, help="captions to write for each image (default: 1)")
+    parser.add_argument(
+        "--temperature", type=float, help="of drawn words: below 1 likelier ones, above 1 any (default: 1)"
+    )
+    parser.add_argument("--top-k", type=int, help="draw from so many likeliest words (default: 0, all)")
+    parser.add_argument("--top-p", type=float, help="draw from the likeliest words that have this share (default: 1)")
+    parser.add_argument(
+        "--no-repeat", type=int, default=0, metavar="N", help="no N words in a row twice (default: 0, off)"
+    )
+    parser.add_argument("--max-length", type=int, help="words of a caption at most (default: as in training)")
+    parser.add_argument(
         "--places",
         choices=get_args(Evaluation),
         help="with hard attention: the likeliest place, a drawn one, or all by their weights (default: as trained)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of drawn places (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of drawn words and places (default: 0)")
     options = parser.parse_args(args)
     torch.manual_seed(options.seed)
     entries = caption_images(
@@ -135,9 +202,13 @@ def main(args: Sequence[str] | None = None) -> None:
         scale=options.scale,
         batch_size=options.batch_size,
         places=options.places,
+        search=choose_search(options),
+        max_length=options.max_length,
+        no_repeat=options.no_repeat,
     )
     for entry in entries:
-        print(f"{entry['image']}: {entry['caption']}")
+        for caption in entry.get("captions", [entry]):
+            print(f"{entry['image']}: {caption['caption']}")
     print(f"overlays, maps and captions.json are in {options.output}")
 
 

@@ -40,6 +40,7 @@ from visattn.files import write_text
 from visattn.geometry import Geometry, fit_image
 from visattn.overlay import Comparison, Row, comparison_sheet, save_figure
 from visattn.program import program
+from visattn.regimes import TeacherForcing
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
@@ -169,8 +170,8 @@ def step_times(
             model.loss.train()
             _wait(device)
             start = time.perf_counter()
-            losses, _ = model.teach(model.decoder.prepare(values, grid), batch, model.loss.draws)
-            losses.loss.backward()
+            memory = model.decoder.prepare(values, grid)
+            TeacherForcing().teach(model.decoder, memory, batch, model.loss, 0).loss.backward()
             _wait(device)
             if turn >= 1:  # the first round warms up
                 times[name].append(1000 * (time.perf_counter() - start))
@@ -202,7 +203,7 @@ def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, co
     words = [example.captions[0][:12] for example in examples]
     rows: list[list[Row]] = [[] for _ in examples]
     for name, model in models.items():
-        for into, own, read in zip(rows, model.caption(images), model.read(images, words), strict=True):
+        for into, (own, *_), read in zip(rows, model.caption(images), model.read(images, words), strict=True):
             said = f"says: “{' '.join(own.words)}”"
             into.append(Row(MECHANISMS[name].title, said, read.weights, read.places))
     pictures = [original(data, example, next(iter(models.values()))) for example in examples]

@@ -11,6 +11,7 @@ FLOORS = [
     {"files", "geometry", "vocabulary", "attention", "program"},
     {"models", "metrics", "overlay", "data", "explain"},
     {"decoding", "objectives", "optimization"},
+    {"regimes"},
     {"captioner", "classifier"},
     {"checkpoints", "features", "callbacks"},
     {"__main__"},

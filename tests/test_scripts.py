@@ -23,7 +23,7 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
     entries = json.loads((output / "captions.json").read_text())
     assert [Path(entry["image"]).name for entry in entries] == ["turned.jpg", "wide.jpg"]
     for entry in entries:
-        assert set(entry) == {"image", "caption", "words", "log_prob", "overlay"}
+        assert set(entry) == {"image", "caption", "words", "log_prob", "word_log_probs", "overlay"}
         assert entry["caption"].split() == entry["words"]
         assert entry["log_prob"] < 0
         with Image.open(output / entry["overlay"]) as sheet:

@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from visattn.callbacks import PredictionWriter, Throughput
+from visattn.callbacks import ExposureReport, PredictionWriter, Throughput
+from visattn.checkpoints import start_from
 from visattn.errors import InputError
 from visattn.features import FeatureCache
 from visattn.program import program
@@ -65,10 +66,26 @@ class CLI(LightningCLI):
             help="folder in which a captioner with a frozen encoder keeps its annotation vectors, computed once; "
             "'none' encodes the images anew in every epoch",
         )
+        parser.add_argument(
+            "--start_from",
+            default="none",
+            help="a checkpoint whose weights 'visattn fit' begins with, as another regime or attention does; "
+            "--ckpt_path continues a run instead, with its optimiser",
+        )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.link_arguments("output", "predictions.directory")
+        parser.add_lightning_class_args(ExposureReport, "exposure")
+        parser.link_arguments("output", "exposure.directory")
         for name in ("output_names", "image_size", "fit"):
             parser.link_arguments("data", f"model.init_args.{name}", _attribute(name), apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """What was trained is the checkpoint's to say, as Lightning has it; how captions are searched is the user's."""
+        options = [f"{self.config.subcommand}.model.init_args.{name}" for name in ("search", "no_repeat", "max_length")]
+        asked = {option: self.config[option] for option in options if option in self.config}
+        super()._parse_ckpt_path()
+        for option, value in asked.items():
+            self.config[option] = value
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -80,6 +97,13 @@ class CLI(LightningCLI):
             )
         if config.get("ckpt_path") and not str(config.ckpt_path).isalpha() and not Path(config.ckpt_path).is_file():
             raise InputError(f"there is no checkpoint {config.ckpt_path} (option --ckpt_path)")
+
+    def before_fit(self) -> None:
+        """Lightning's hook, when all is there and nothing has begun."""
+        if (checkpoint := self._get(self.config, "start_from")) != "none":
+            if self._get(self.config, "ckpt_path"):
+                raise InputError("--start_from begins a run and --ckpt_path continues one; give one of the two")
+            start_from(checkpoint, self.model)
 
     def instantiate_trainer(self, **kwargs: object) -> object:
         if (features := self._get(self.config_init, "features")) != "none":
@@ -105,6 +129,7 @@ _NOISE = (
     r".*does not have many workers",  # data from memory is faster without
     r".*Checkpoint directory .* exists and is not empty",  # `before_instantiate_classes` has looked
     r".*could not find the monitored key",  # stopped before the first validation
+    r".*The dirpath has changed from",  # a checkpoint is validated with another --output
 )
 
 

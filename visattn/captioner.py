@@ -1,6 +1,8 @@
 """The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
 
+import functools
 import itertools
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +13,20 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from visattn.attention import Glimpse, HardAttention, Memory
+from visattn.attention import HardAttention, Memory
 from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData
-from visattn.decoding import Caption, Decoded, captions, decode
+from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode
 from visattn.errors import InputError
 from visattn.geometry import Fit
-from visattn.metrics import Grounding, caption_scores, entropy, grounding
+from visattn.metrics import ExposureSums, Grounding, caption_scores, entropy, grounding, teacher_forced_captions
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
-from visattn.objectives import CaptionLoss, CaptionLosses
+from visattn.objectives import CaptionLoss
 from visattn.optimization import Optimization
-from visattn.vocabulary import END, PAD, Vocabulary
+from visattn.regimes import Regime, TeacherForcing, forced, rows
+from visattn.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+
+log = logging.getLogger(__name__)
 
 POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: the 15 pixels of Zhang 2016 at his 224
 
@@ -32,7 +37,9 @@ class Captioner(LightningModule):
     Validation and test generate captions freely and score those; `val/CIDEr-D` is what checkpoints are to be chosen by.
     Grounding is scored too where the data knows which words name something in the image, and where that is: of the
     words of generated captions (`grounding_…`) and of the references' words, given the true words before them
-    (`ground_truth_grounding_…`).
+    (`ground_truth_grounding_…`). How far what is right after the true words goes wrong after own words is measured too:
+    `gap` of the accuracies (see `visattn.metrics.exposure`), and the scores of teacher-forced "captions"
+    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here.
 
     Args:
         output_names: the vocabulary, special tokens first; the command line takes it from the data.
@@ -43,6 +50,9 @@ class Captioner(LightningModule):
         loss: what is minimised.
         optimization: how.
         max_length: of a generated caption, in words.
+        regime: how the decoder meets its own words in training; by default never.
+        search: how words are chosen in validation, test and prediction; by default greedily.
+        no_repeat: no run of so many words occurs twice in a generated caption; 0 allows all.
 
     Raises:
         InputError: where attention draws and the loss has no REINFORCE, or the other way round; where the attention
@@ -59,6 +69,9 @@ class Captioner(LightningModule):
         loss: CaptionLoss | None = None,
         optimization: Optimization | None = None,
         max_length: int = 20,
+        regime: Regime | None = None,
+        search: Search | None = None,
+        no_repeat: int = 0,
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():  # the command line hands over the parts' configuration, not the modules
@@ -71,6 +84,8 @@ class Captioner(LightningModule):
         self.loss = loss or CaptionLoss()
         self.optimization = optimization or Optimization()
         self.max_length = max_length
+        self.regime = regime or TeacherForcing()
+        self.search, self.no_repeat = search or Greedy(), no_repeat
         draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
         if draws and self.loss.reinforce is None:
             raise InputError(
@@ -82,12 +97,17 @@ class Captioner(LightningModule):
                 "the loss's option reinforce is for attention that draws: take HardAttention, or leave it out"
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
-        self._generated: dict[str, Caption] = {}
-        self._taught: list[tuple[str, list[str], np.ndarray]] = []  # references with their maps (T, H, W)
+        self.started = False  # with the weights of another training, the encoder's among them
+        self._evaluated = _Evaluated()
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
             self.encoder.load_weights()
+
+    def on_fit_start(self) -> None:
+        self.regime.begin(self.trainer.datamodule.references("train"), self.vocabulary, self.max_length)
+        if self.regime.signature:
+            log.info(self.regime.signature)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return self.optimization.configure(self)
@@ -111,18 +131,14 @@ class Captioner(LightningModule):
         return self.decoder.prepare(*self.encode(batch))
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        losses, _ = self.teach(self.remember(batch), batch, self.loss.draws)
-        tokens = int((batch.tokens[:, 1:] != PAD).sum())
-        self.log("train/loss", losses.loss, prog_bar=True, batch_size=tokens)
-        self.log("train/cross_entropy", losses.cross_entropy, batch_size=tokens)
-        self.log("train/doubly_stochastic", losses.doubly_stochastic, batch_size=tokens)
-        self.log("train/accuracy", losses.accuracy, batch_size=tokens)
-        for name, value in losses.diagnostics.items():
-            self.log(f"train/{name}", value, batch_size=tokens)
-        if losses.reinforce is not None and (index + 1) % self.trainer.log_every_n_steps == 0:
-            share = gradient_share(losses.reinforce, losses.loss, list(self.decoder.attention.parameters()))
-            self.log("train/reinforce_gradient_share", share, batch_size=tokens)
-        return losses.loss
+        taught = self.regime.teach(self.decoder, self.remember(batch), batch, self.loss, self.global_step)
+        self.log("train/loss", taught.loss, prog_bar=True, batch_size=taught.tokens)
+        for name, value in taught.logs.items():
+            self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=taught.tokens)
+        if taught.reinforce is not None and (index + 1) % self.trainer.log_every_n_steps == 0:
+            share = gradient_share(taught.reinforce, taught.loss, list(self.decoder.attention.parameters()))
+            self.log("train/reinforce_gradient_share", share, batch_size=taught.tokens)
+        return taught.loss
 
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
         self._evaluate(batch, "val")
@@ -131,17 +147,18 @@ class Captioner(LightningModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: CaptionBatch, index: int) -> list[dict[str, Any]]:
-        generated = self._generate(self.remember(batch))
+        memory = self.remember(batch)
+        generated = captions(self._decode(memory), self.vocabulary, memory.grid)[:: self.search.best]
         return [
-            {"id": name, "caption": " ".join(caption.words), "words": caption.words, "log_prob": caption.log_prob}
+            {"image_id": name, "caption": " ".join(caption.words), "words": caption.words, "log_prob": caption.log_prob}
             for name, caption in zip(batch.ids, generated, strict=True)
         ]
 
     def on_validation_epoch_start(self) -> None:
-        self._generated, self._taught = {}, []
+        self._evaluated = _Evaluated()
 
     def on_test_epoch_start(self) -> None:
-        self._generated, self._taught = {}, []
+        self._evaluated = _Evaluated()
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -150,15 +167,21 @@ class Captioner(LightningModule):
         self._score("test")
 
     @torch.inference_mode()
-    def caption(self, images: Tensor) -> list[Caption]:
-        """Caption images (N, 3, h, w) uint8 of the module's `image_size`, on its own device."""
-        return self._generate(self.decoder.prepare(*self.encoder(images.to(self.device))))
+    def caption(self, images: Tensor) -> list[list[Caption]]:
+        """The captions of images (N, 3, h, w) uint8 of the module's `image_size`, on its own device.
+
+        As many of each image as `search` hands back, the best first.
+        """
+        memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
+        found, best = captions(self._decode(memory), self.vocabulary, memory.grid), self.search.best
+        return [found[start : start + best] for start in range(0, len(found), best)]
 
     @torch.inference_mode()
     def read(self, images: Tensor, words: list[list[str]]) -> list[Caption]:
         """How the model sees given captions, a list of words for each image: each word after the true words before it.
 
-        Images are those of `caption`. A word that the vocabulary lacks is read as unknown.
+        Images are those of `caption`. A word that the vocabulary lacks is read as unknown; log-probabilities are among
+        all tokens.
         """
         memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
         lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
@@ -166,48 +189,60 @@ class Captioner(LightningModule):
         logits, seen = self.decoder(memory, tokens[:, :-1])
         targets = tokens[:, 1:]
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-        read = Decoded(targets, log_probs.masked_fill(targets == PAD, 0), seen.weights, seen.focus)
+        log_probs = log_probs.masked_fill(targets == PAD, 0)
+        read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, torch.zeros_like(log_probs[:, 0]))
         known = captions(read, self.vocabulary, memory.grid)
         return [caption._replace(words=line) for caption, line in zip(known, words, strict=True)]
 
-    def _generate(self, memory: Memory) -> list[Caption]:
-        decoded = decode(self.decoder, memory, max_length=self.max_length)
-        return captions(decoded, self.vocabulary, memory.grid)
-
-    def teach(self, memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[CaptionLosses, Glimpse]:
-        """The objective of a batch's captions, each `draws` times with the memory of its image, and what was seen."""
-        owner, tokens = (part.repeat_interleave(draws, dim=0) for part in (batch.owner, batch.tokens))
-        alone = len(owner) == len(batch.ids) and bool((owner.diff() == 1).all())
-        logits, glimpses = self.decoder(memory if alone else memory.rows(owner), tokens[:, :-1])
-        return self.loss(logits, glimpses, tokens[:, 1:]), glimpses
+    def _decode(self, memory: Memory) -> Decoded:
+        return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)
 
     def _evaluate(self, batch: CaptionBatch, split: str) -> None:
         memory = self.remember(batch)
-        losses, glimpses = self.teach(memory, batch)
-        tokens = int((batch.tokens[:, 1:] != PAD).sum())
-        self.log(f"{split}/loss", losses.loss, batch_size=tokens)
-        self.log(f"{split}/cross_entropy", losses.cross_entropy, batch_size=tokens)
-        self.log(f"{split}/teacher_forced_accuracy", losses.accuracy, batch_size=tokens)
-        self._generated |= zip(batch.ids, self._generate(memory), strict=True)
+        of_captions, tokens = rows(memory, batch)
+        losses, logits, glimpses = forced(self.decoder, of_captions, tokens, self.loss)
+        targets = tokens[:, 1:]
+        count = int((targets != PAD).sum())
+        self.log(f"{split}/loss", losses.loss, batch_size=count)
+        self.log(f"{split}/cross_entropy", losses.cross_entropy, batch_size=count)
+        decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
+        evaluated = self._evaluated
+        evaluated.generated |= zip(batch.ids, captions(decoded, self.vocabulary, memory.grid), strict=True)
         references = self.trainer.datamodule.references(split)
         words = [caption for name in batch.ids for caption in references[name]]
         maps = glimpses.weights.float().cpu().unflatten(-1, memory.grid).numpy()
         for row, owner in enumerate(batch.owner.tolist()):
             seen = words[row][: int((batch.tokens[row] > END).sum())]
-            self._taught.append((batch.ids[owner], seen, maps[row, : len(seen)]))
+            evaluated.taught.append((batch.ids[owner], seen, maps[row, : len(seen)]))
+        log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+        choices = likeliest(logits)
+        parts = (part.cpu().numpy() for part in (targets, log_probs, choices, decoded.tokens, batch.owner))
+        evaluated.sums.append(ExposureSums.count(*parts))
+        parts = (part.cpu().numpy() for part in (targets, choices, batch.owner))
+        evaluated.forced |= zip(batch.ids, teacher_forced_captions(*parts, self.vocabulary), strict=True)
+
+    @property
+    def exposure(self) -> ExposureSums:
+        """Of the validation or test that came last: what was right after true words and after own words."""
+        return functools.reduce(ExposureSums.plus, self._evaluated.sums)
 
     def _score(self, split: str) -> None:
-        data, generated = self.trainer.datamodule, self._generated
-        references = data.references(split)
-        scores = caption_scores(
-            {name: references[name] for name in generated}, {name: c.words for name, c in generated.items()}
-        )
+        data, generated = self.trainer.datamodule, self._evaluated.generated
+        references = {name: data.references(split)[name] for name in generated}
+        scores = caption_scores(references, {name: caption.words for name, caption in generated.items()})
         for name, value in scores.corpus.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D")
+        for name, value in caption_scores(references, self._evaluated.forced).corpus.items():
+            self.log(f"{split}/teacher_forced_{name}", value)
+        numbers = self.exposure.overall()
+        for name in ("teacher_forced", "free_running", "another_reference"):
+            self.log(f"{split}/{name}_accuracy", numbers[name])
+        self.log(f"{split}/gap", numbers["gap"])
         maps = [(name, caption.words, caption.weights) for name, caption in generated.items()]
         self.log(f"{split}/entropy", float(entropy(np.concatenate([m.reshape(len(m), -1) for *_, m in maps])).mean()))
         self.log(f"{split}/words", float(np.mean([len(caption.words) for caption in generated.values()])))
-        found = {"grounding": self._ground(data, maps), "ground_truth_grounding": self._ground(data, self._taught)}
+        taught = self._evaluated.taught
+        found = {"grounding": self._ground(data, maps), "ground_truth_grounding": self._ground(data, taught)}
         if any(scored.words for scored in found.values()):
             for title, scored in found.items():
                 self.log_dict({f"{split}/{title}_{name}": float(value) for name, value in scored._asdict().items()})
@@ -221,6 +256,30 @@ class Captioner(LightningModule):
             for word, mask in zip(words, data.regions(name, words), strict=True)
         )
         return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
+
+
+class _Evaluated:
+    """What is gathered over a validation or a test.
+
+    Attributes:
+        generated: the caption of each image.
+        forced: the words of each image's teacher-forced "caption".
+        taught: references as their image's id, words and maps (T, H, W).
+        sums: of the batches' exposure.
+    """
+
+    def __init__(self) -> None:
+        self.generated: dict[str, Caption] = {}
+        self.forced: dict[str, list[str]] = {}
+        self.taught: list[tuple[str, list[str], np.ndarray]] = []
+        self.sums: list[ExposureSums] = []
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The first choices (B, T) given the true words, of the tokens that a caption may say there."""
+    allowed = logits.index_fill(2, torch.tensor([PAD, START, UNKNOWN], device=logits.device), float("-inf"))
+    allowed[:, 0, END] = float("-inf")
+    return allowed.argmax(dim=-1)
 
 
 def gradient_share(part: Tensor, loss: Tensor, parameters: list[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pickle
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningModule
@@ -24,6 +24,46 @@ def load_model(path: Path | str, kind: type[Model]) -> Model:
     Raises:
         InputError: where the file is not there, is damaged, is no checkpoint, or holds a model of another kind.
     """
+    _read(path, kind)
+    return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+
+def start_from(path: Path | str, model: LightningModule) -> None:
+    """Give a model the weights that another training of such a model ended with; optimiser and schedule begin anew.
+
+    The objective may be another, and so may the attention where its parameters are the same, as those of soft and hard
+    attention are.
+
+    Args:
+        path: a checkpoint of `visattn fit`.
+        model: of the same kind, vocabulary and sizes.
+
+    Raises:
+        InputError: as `load_model`, and where the vocabulary or a size is another; the sentence has both.
+    """
+    checkpoint = _read(path, type(model))
+    theirs, ours = (parameters["output_names"] for parameters in (checkpoint["hyper_parameters"], model.hparams))
+    if theirs != ours:
+        different = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), None)
+        detail = f", number {theirs.index(different[0])} is {different[0]!r} and {different[1]!r}" if different else ""
+        raise InputError(
+            f"{path} was trained with {len(theirs)} words, and this data has {len(ours)}{detail}; "
+            "a model can only go on with the vocabulary that it has learnt"
+        )
+    theirs, ours = checkpoint["state_dict"], model.state_dict()
+    own = {name for name in {*theirs, *ours} if name.startswith("loss.")}  # such as the baseline of REINFORCE
+    for name in sorted({*theirs, *ours} - own):
+        shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{path} has {shapes[0]} for {name}, and this model {shapes[1]}; give both the same options"
+            )
+    model.load_state_dict({name: value for name, value in theirs.items() if name not in own}, strict=False)
+    model.started = True
+
+
+def _read(path: Path | str, kind: type[LightningModule]) -> dict[str, Any]:
+    """The content of a checkpoint that holds a model of this kind."""
     path = Path(path)
     if not path.is_file():
         raise InputError(
@@ -39,4 +79,4 @@ def load_model(path: Path | str, kind: type[Model]) -> Model:
     expected = f"{kind.__module__}.{kind.__qualname__}"
     if found not in (expected, f"visattn.{kind.__qualname__}"):
         raise InputError(f"{path} holds {found}, but a checkpoint of {expected} is needed here")
-    return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    return checkpoint

@@ -9,15 +9,22 @@ from visattn.objectives.reinforce import (
     NoBaseline,
     Reinforce,
 )
+from visattn.objectives.schedules import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
+from visattn.objectives.self_critical import SelfCriticalLoss
 
 __all__ = [
     "ArcticReinforce",
     "Baseline",
     "CaptionLoss",
     "CaptionLosses",
+    "ExponentialDecay",
+    "InverseSigmoidDecay",
     "LeaveOneOut",
+    "LinearDecay",
     "MovingAverage",
     "NoBaseline",
     "Reinforce",
+    "Schedule",
+    "SelfCriticalLoss",
     "doubly_stochastic_penalty",
 ]
