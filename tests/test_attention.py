@@ -83,31 +83,31 @@ def test_mask_equals_leaving_places_out(score):
 
 
 def test_scores_have_the_papers_values():
-    query, value = torch.tensor([[1.0, 2.0]]), torch.tensor([[[3.0, -1.0], [0.5, 4.0]]])
+    query, value = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, -1.0], [0.5, 4.0]]])
     dot = DotScore(2, 2)
-    torch.testing.assert_close(dot(query, dot.keys(value)), torch.tensor([[1.0, 8.5]]))
+    torch.testing.assert_close(dot(query, dot.keys(value)), torch.tensor([[[1.0, 8.5]]]))
     scaled = ScaledDotScore(2, 2)
-    torch.testing.assert_close(scaled(query, scaled.keys(value)), torch.tensor([[1.0, 8.5]]) / 2**0.5)
+    torch.testing.assert_close(scaled(query, scaled.keys(value)), torch.tensor([[[1.0, 8.5]]]) / 2**0.5)
     general = GeneralScore(2, 2)
     weight = general.key.weight
-    torch.testing.assert_close(general(query, general.keys(value)), (query @ weight @ value.mT).squeeze(1))
+    torch.testing.assert_close(general(query, general.keys(value)), query @ weight @ value.mT)
     additive = AdditiveScore(2, 2, hidden=3)
     by_hand = torch.stack(
         [
             additive.energy.weight[0]
-            @ torch.tanh(additive.query.weight @ query[0] + additive.key.weight @ place + additive.key.bias)
+            @ torch.tanh(additive.query.weight @ query[0, 0] + additive.key.weight @ place + additive.key.bias)
             for place in value[0]
         ]
     )
-    torch.testing.assert_close(additive(query, additive.keys(value))[0], by_hand)
+    torch.testing.assert_close(additive(query, additive.keys(value))[0, 0], by_hand)
 
 
 def test_location_score_looks_at_the_query_alone():
     score = LocationScore(Q, D, places=19)
-    query, values = torch.randn(B, Q), torch.randn(B, H * W, D)
-    scores = score(query[:, None], score.keys(values))
-    torch.testing.assert_close(scores, (query @ score.energy.weight.T)[:, : H * W])
-    assert torch.equal(scores, score(query[:, None], score.keys(values + 1)))
+    query, values = torch.randn(B, 1, Q), torch.randn(B, H * W, D)
+    scores = score(query, score.keys(values))
+    torch.testing.assert_close(scores, (query @ score.energy.weight.T)[..., : H * W])
+    assert torch.equal(scores, score(query, score.keys(values + 1)))
 
 
 def test_location_score_refuses_more_places_than_it_has():
@@ -165,3 +165,26 @@ def test_multihead_weights_explain_the_fused_output(heads):
 def test_multihead_refuses_heads_that_do_not_divide():
     with pytest.raises(InputError, match="7 heads do not divide tokens of size 30"):
         MultiHeadSelfAttention(30, 7)
+
+
+def test_the_additive_score_is_the_published_one_with_its_gradient():
+    """e = vᵀ tanh(W q + U k + b), however it is computed; large and small pre-activations, of either sign."""
+    torch.manual_seed(0)
+    score = AdditiveScore(7, 11, hidden=13).double()
+    query, values = torch.randn(2, 3, 7).double().requires_grad_(), torch.randn(2, 5, 11).double().requires_grad_()
+
+    def published(query, values):
+        return score.energy(torch.tanh(score.query(query).unsqueeze(2) + score.key(values).unsqueeze(1))).squeeze(-1)
+
+    for scale in (1e-3, 1.0, 20.0):
+        ours, theirs = score(scale * query, score.keys(scale * values)), published(scale * query, scale * values)
+        torch.testing.assert_close(ours, theirs)
+        weight = torch.randn_like(ours)
+        inputs = [query, values, *score.parameters()]
+        gradients = [torch.autograd.grad((weight * out).sum(), inputs) for out in (ours, theirs)]
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
+    assert torch.autograd.gradcheck(lambda q, v: score(q, score.keys(v)), (query, values))
+    with torch.autocast("cpu", torch.float16):
+        score, query, values = score.float(), 1e3 * query.float(), -1e3 * values.float()
+        assert score(query, score.keys(values)).isfinite().all()

@@ -6,6 +6,7 @@ there, so they can also be given some of the places alone.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class AdditiveScore(Score):
 
     Also Luong's "concat" (2015, eq. 8), whose W[q; k] is the same sum of two products.
 
+    A tanh for each place, hidden unit and step is what additive attention costs. But tanh(x) = 1 − 2 / (1 + e^2x), and
+    e^2(q + k) = e^2q e^2k, whose second factor depends on the image alone: it is what is kept as keys, and a step has a
+    product and a reciprocal in place of the tanh. So that no factor overflows, W q and U k + b are cut at ±40, far
+    beyond what a hidden unit comes to.
+
     Args:
         query_size: Q.
         value_size: D.
@@ -52,10 +58,36 @@ class AdditiveScore(Score):
         self.energy = nn.Linear(hidden, 1, bias=False)  # a constant would vanish in the softmax
 
     def keys(self, values: Tensor) -> Tensor:
-        return self.key(values)
+        return _squared_exponential(self.key(values))
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        return self.energy(torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))).squeeze(-1)
+        half = _Half.apply(_squared_exponential(self.query(query)).unsqueeze(2), keys.unsqueeze(1))
+        return self.energy.weight.sum() - 2 * self.energy(half).squeeze(-1)
+
+
+class _Half(torch.autograd.Function):
+    """e^2q (B, K, 1, A) and e^2k (B, 1, L, A) to (1 − tanh(q + k)) / 2 = 1 / (1 + e^2q e^2k), (B, K, L, A).
+
+    By hand, so that neither way has more passes over (B, K, L, A) than a tanh: with h the output, dh/dq = −2 h (1 − h).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor) -> Tensor:
+        half = (query * keys).add_(1).reciprocal_()
+        ctx.save_for_backward(query, keys, half)
+        return half
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        query, keys, half = ctx.saved_tensors
+        slope = (half * (half - 1)).mul_(gradient)  # dh/de^2q = −h² e^2k = h (h − 1) / e^2q
+        return slope.sum(dim=2, keepdim=True) / query, slope.sum(dim=1, keepdim=True) / keys
+
+
+def _squared_exponential(x: Tensor) -> Tensor:
+    """e^2x; in float32 where half precision would overflow."""
+    x = x.float() if x.dtype == torch.float16 else x
+    return (2 * x.clamp(-40, 40)).exp()
 
 
 class DotScore(Score):
