@@ -2,11 +2,18 @@
 
 import math
 import random
+import shutil
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 
 from visattn.errors import InputError
 from visattn.metrics import CiderD, DocumentFrequencies, caption_scores
+from visattn.metrics.official import meteor
 
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D")
 
@@ -190,3 +197,55 @@ def test_a_string_is_not_a_caption():
         caption_scores({"x": [["a", "dog"]]}, {"x": "a dog"})
     with pytest.raises(TypeError, match="'a dog'"):
         caption_scores({"x": ["a dog"]}, {"x": ["a", "dog"]})
+
+
+# What METEOR 1.5 gives on these tokens, called through pycocoevalcap 1.2.
+METEOR = 0.242671931719349
+METEORS = (0.3421502493652208, 1.0, 0.24199977925134392, 0.1875, 0.0, 0.0, 0.3101086888860041)
+
+
+@pytest.mark.skipif(
+    find_spec("pycocoevalcap") is None or shutil.which("java") is None,
+    reason="METEOR needs the extra 'coco' and Java",
+)
+def test_meteor_is_the_official_one():
+    scores = meteor(REFERENCES, CANDIDATES)
+    assert scores.corpus == pytest.approx({"METEOR": METEOR}, abs=1e-12)
+    assert list(scores.per_image) == list(REFERENCES)
+    assert [values["METEOR"] for values in scores.per_image.values()] == pytest.approx(METEORS, abs=1e-12)
+    references = {"x": [["a", "dog", "|||", "runs"], []], "y": [["a", "cat"]]}
+    assert meteor(references, {"x": ["a", "dog", "runs"], "y": []}).per_image["x"]["METEOR"] == 1
+
+
+def test_meteor_asks_for_the_same_images():
+    with pytest.raises(InputError, match="'y' has references but no candidate"):
+        meteor({"x": [["a"]], "y": [["a"]]}, {"x": ["a"]})
+    with pytest.raises(InputError, match="'y' has a candidate but no references"):
+        meteor({"x": [["a"]]}, {"x": ["a"], "y": ["a"]})
+
+
+def test_meteor_that_stops_is_named_and_waits_for_nothing(monkeypatch):
+    class Meteor:
+        """As in pycocoevalcap, which keeps its lock after an error and waits for it when it is collected."""
+
+        def __init__(self):
+            pipe = subprocess.PIPE
+            program = "import sys; print('Could not reserve enough space\\nand more', file=sys.stderr)"
+            self.meteor_p = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe)
+            self.lock = threading.Lock()
+
+        def compute_score(self, references, candidates):
+            self.lock.acquire()
+            return float(self.meteor_p.stdout.readline().strip())
+
+        def __del__(self):
+            assert self.lock.acquire(timeout=10)
+
+    module = ModuleType("pycocoevalcap.meteor.meteor")
+    module.Meteor = Meteor
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", ModuleType("pycocoevalcap"))
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.meteor", ModuleType("pycocoevalcap.meteor"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("visattn.metrics.official.require", lambda what: "1.2")
+    with pytest.raises(InputError, match=r"needs Java and 2 GB, stopped: Could not reserve enough space$"):
+        meteor(REFERENCES, CANDIDATES)

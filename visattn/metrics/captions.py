@@ -2,12 +2,12 @@
 
 "Official" is pycocoevalcap 1.2 (`Bleu(4)` with the closest reference length, `Rouge`, and `Cider`, which in spite of
 its name is CIDEr-D), habits included: they are marked where they are. Tokenising is the caller's; the published numbers
-are on PTB tokens, and scores on other tokens do not compare with them.
+are on PTB tokens (`visattn.metrics.ptb`), and scores on other tokens do not compare with them.
 
-Left out: METEOR and SPICE, which need Java and downloads and have no equal in Python (NLTK's METEOR is another number);
-and torchmetrics' BLEU, which is another number too: of two references equally close in length it takes the first, where
-the official tool takes the shorter (BLEU-1 moves by 0.004 on 126 images of COCO), and an image without a matching
-4-gram gets 0, where the official tool is smooth.
+METEOR has no equal in Python (NLTK's is another number); `visattn.metrics.official` runs the program itself. Left out:
+SPICE, which needs Java and downloads; and torchmetrics' BLEU, which is another number too: of two references equally
+close in length it takes the first, where the official tool takes the shorter (BLEU-1 moves by 0.004 on 126 images of
+COCO), and an image without a matching 4-gram gets 0, where the official tool is smooth.
 """
 
 import math
@@ -21,7 +21,7 @@ ORDERS = (1, 2, 3, 4)  # lengths of n-grams, for BLEU and CIDEr-D alike
 NAMES = (*(f"BLEU-{n}" for n in ORDERS), "ROUGE-L", "CIDEr-D")
 
 _ROUGE_BETA = 1.2
-_CIDER_SIGMA = 6.0
+CIDER_SIGMA = 6.0
 
 References = Mapping[str, Sequence[Sequence[str]]]  # image id -> its captions, each a list of words
 Candidates = Mapping[str, Sequence[str]]  # image id -> the words of the one caption that is scored
@@ -58,7 +58,7 @@ class DocumentFrequencies(NamedTuple):
         Raises:
             InputError: where there is no image, or one without a reference.
         """
-        _check(references)
+        check_references(references)
         counts: Counter[tuple[str, ...]] = Counter()
         for captions in references.values():
             counts.update({gram for caption in captions for grams in _ngrams(caption) for gram in grams})
@@ -81,7 +81,7 @@ class CiderD:
     """
 
     def __init__(self, references: References, frequencies: DocumentFrequencies | None = None) -> None:
-        _check(references)
+        check_references(references)
         self.references = references
         self.frequencies = DocumentFrequencies.of(references) if frequencies is None else frequencies
 
@@ -99,8 +99,7 @@ class CiderD:
         Raises:
             InputError: where the image has no references.
         """
-        if image not in self.references:
-            raise InputError(f"image {image!r} has a candidate but no references; add them or leave the candidate out")
+        _check_known(image, self.references)
         references = [self._weigh(caption) for caption in self.references[image]]
         return [
             10 * sum(_likeness(self._weigh(candidate), reference) for reference in references) / len(references)
@@ -135,7 +134,7 @@ def _likeness(candidate: _Weighed, reference: _Weighed) -> float:
         if our_norm and their_norm:
             shared = sum(min(w, theirs[gram]) * theirs[gram] for gram, w in ours.items() if gram in theirs)
             cosines += shared / (our_norm * their_norm)
-    return math.exp(-((candidate.length - reference.length) ** 2) / (2 * _CIDER_SIGMA**2)) * cosines / len(ORDERS)
+    return math.exp(-((candidate.length - reference.length) ** 2) / (2 * CIDER_SIGMA**2)) * cosines / len(ORDERS)
 
 
 def caption_scores(
@@ -159,10 +158,8 @@ def caption_scores(
         InputError: where there is no image, an image has no reference, or the ids of the two are not the same set.
         TypeError: where a caption is a string instead of a list of words.
     """
-    for image in references:
-        if image not in candidates:
-            raise InputError(f"image {image!r} has references but no candidate; every image must have one")
-    cider = CiderD(references, frequencies).score(candidates)  # refuses a candidate without references
+    _check_candidates(references, candidates)
+    cider = CiderD(references, frequencies).score(candidates)
 
     per_image: dict[str, dict[str, float]] = {}
     total = _Matches([0] * len(ORDERS), [0] * len(ORDERS), 0, 0)
@@ -251,9 +248,24 @@ def _ngrams(caption: Sequence[str]) -> list[Counter[tuple[str, ...]]]:
     return [Counter(zip(*(caption[start:] for start in range(order)), strict=False)) for order in ORDERS]
 
 
-def _check(references: References) -> None:
+def check_references(references: References) -> None:
+    """Raise an `InputError` where there is no image, or one without a reference."""
     if not references:
         raise InputError("there are no references; give at least one image with its captions")
     for image, captions in references.items():
         if not captions:
             raise InputError(f"image {image!r} has no references; add one or leave the image out")
+
+
+def _check_known(image: str, references: References) -> None:
+    if image not in references:
+        raise InputError(f"image {image!r} has a candidate but no references; add them or leave the candidate out")
+
+
+def _check_candidates(references: References, candidates: Candidates) -> None:
+    check_references(references)
+    for image in references:
+        if image not in candidates:
+            raise InputError(f"image {image!r} has references but no candidate; every image must have one")
+    for image in candidates:
+        _check_known(image, references)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
-from visattn.metrics.captions import _CIDER_SIGMA, ORDERS, References, _check
+from visattn.metrics.captions import CIDER_SIGMA, ORDERS, References, check_references
 from visattn.vocabulary import END, PAD, Vocabulary
 
 
@@ -36,7 +36,7 @@ class CiderReward:
     """
 
     def __init__(self, references: References, words: Sequence[str], end: bool = True) -> None:
-        _check(references)
+        check_references(references)
         self.end = end
         self._vocabulary_size = len(Vocabulary(words))
         self._images = {image: i for i, image in enumerate(references)}
@@ -86,7 +86,7 @@ class CiderReward:
             at = np.flatnonzero(left >= order)
             grams[at] = known.number(grams[at] * self._base + flat[at + order - 1])
             row, caption, cosine = known.cosines(rows[at], grams[at], images)
-            damping = np.exp(-((lengths[row] - self._lengths[caption]) ** 2) / (2 * _CIDER_SIGMA**2))
+            damping = np.exp(-((lengths[row] - self._lengths[caption]) ** 2) / (2 * CIDER_SIGMA**2))
             likeness += np.bincount(row, cosine * damping, len(ids))
         return 10 * likeness / (len(ORDERS) * self._captions[images])
 

@@ -1,0 +1,113 @@
+"""The official COCO tokeniser and METEOR: the programs themselves, which need Java, and never look-alikes.
+
+Both come with pycocoevalcap (`pip install "visattn[coco]"`): Stanford CoreNLP 3.4.1's PTBTokenizer, and METEOR 1.5
+(Denkowski & Lavie 2014), which takes 2 GB of memory. Nothing is loaded before it is used.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from visattn.errors import InputError
+from visattn.metrics.captions import Candidates, CaptionScores, References, _check_candidates
+
+EXTRA = "pycocoevalcap"
+
+# What the tokeniser takes for the end of a line, and so of a caption, and lone halves of surrogate pairs.
+_NOT_IN_A_LINE = re.compile("[\n\v\f\r\u2028\u2029\ud800-\udfff]")
+_HAS_WORDS = re.compile("[A-Za-z]")
+
+
+def require(what: str) -> str:
+    """The version of pycocoevalcap, once it and Java are there.
+
+    Args:
+        what: what needs them, to begin the message with.
+
+    Raises:
+        InputError: where either is missing.
+    """
+    try:
+        found = version(EXTRA)
+    except PackageNotFoundError as error:
+        raise InputError(f"{what} needs {EXTRA}, which is not installed: pip install 'visattn[coco]'") from error
+    if shutil.which("java") is None:
+        raise InputError(f"{what} needs Java, and there is no program 'java' on the PATH: install a Java runtime")
+    return found
+
+
+def java_tokenize(captions: Sequence[str]) -> list[list[str]]:
+    """The official tokens of each caption, lower-cased and without punctuation; an empty list where nothing is left.
+
+    Line breaks count as spaces; the official tool does so for the newline alone, and after any other gives captions to
+    the wrong images. The last token of a caption that ends in a single letter with a full stop ("vitamin C.") depends
+    on how the next caption begins.
+
+    Raises:
+        InputError: where pycocoevalcap or Java is missing, or Java fails.
+    """
+    require("the official tokeniser")
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    lines = {i: [{"caption": _NOT_IN_A_LINE.sub(" ", caption)}] for i, caption in enumerate(captions)}
+    if not lines:
+        return []
+    found = PTBTokenizer().tokenize(lines)
+    tokens = [found[i][0].split() for i in lines if i in found]
+    if len(tokens) < len(lines) or (not any(tokens) and any(map(_HAS_WORDS.search, captions))):
+        raise InputError("Java's tokeniser lost captions; does 'java -version' work?")
+    return tokens
+
+
+def meteor(references: References, candidates: Candidates) -> CaptionScores:
+    """METEOR of one candidate for each image, in [0, 1], under the name "METEOR".
+
+    The score of the set is not the mean but that of pooled statistics. An empty candidate scores 0.
+
+    Args:
+        references: image id -> its tokenised captions, at least one.
+        candidates: image id -> a tokenised caption; the same ids.
+
+    Raises:
+        InputError: where pycocoevalcap or Java is missing, Java fails, or the ids of the two are not the same set.
+    """
+    _check_candidates(references, candidates)
+    require("METEOR")
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    with _running(Meteor()) as tool:
+        corpus, per_image = tool.compute_score(
+            {image: [_line(caption) for caption in captions] for image, captions in references.items()},
+            {image: [_line(candidates[image])] for image in references},
+        )
+    return CaptionScores(
+        {"METEOR": corpus}, {image: {"METEOR": score} for image, score in zip(references, per_image, strict=True)}
+    )
+
+
+@contextmanager
+def _running(tool: Any) -> Iterator[Any]:
+    """METEOR's program, ended for certain, and what it said where it stopped."""
+    process = tool.meteor_p
+    try:
+        yield tool
+    except (ValueError, OSError) as error:  # an answer that is no number, or none
+        process.kill()
+        said = process.stderr.read().decode(errors="replace").strip() or "it said nothing"
+        raise InputError(f"METEOR's program, which needs Java and 2 GB, stopped: {said.splitlines()[0]}") from error
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with suppress(BrokenPipeError):  # what was still to be written
+                pipe.close()
+        if tool.lock.locked():  # it forgets to after an error, and would wait for itself when it is collected
+            tool.lock.release()
+
+
+def _line(words: Sequence[str]) -> str:
+    """A caption as METEOR's program reads it; "|||" parts captions there."""
+    return " ".join(" ".join(words).replace("|||", "").split())
