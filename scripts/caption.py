@@ -175,7 +175,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--length-penalty",
         type=float,
         help="a beam search compares captions by log p / n^PENALTY, n their words and the end: 0 favours short ones "
-        "(default: 1)",
+        "(default: 0.7)",
     )
     parser.add_argument("--n-best", type=int, default=1, help="captions to write for each image (default: 1)")
     parser.add_argument(

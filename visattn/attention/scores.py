@@ -61,27 +61,50 @@ class AdditiveScore(Score):
         return _squared_exponential(self.key(values))
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        half = _Half.apply(_squared_exponential(self.query(query)).unsqueeze(2), keys.unsqueeze(1))
-        return self.energy.weight.sum() - 2 * self.energy(half).squeeze(-1)
+        factor = _squared_exponential(self.query(query))
+        weight = self.energy.weight[0]
+        return weight.sum() - 2 * _SumOfHalves.apply(
+            factor, keys, weight.to(torch.promote_types(factor.dtype, keys.dtype))
+        )
 
 
-class _Half(torch.autograd.Function):
-    """e^2q (B, K, 1, A) and e^2k (B, 1, L, A) to (1 − tanh(q + k)) / 2 = 1 / (1 + e^2q e^2k), (B, K, L, A).
+class _SumOfHalves(torch.autograd.Function):
+    """e^2q (B, K, A), e^2k (B, L, A), v (A,) to Σ v h (B, K, L), where h = (1 − tanh(q + k)) / 2 = 1 / (1 + e^2q e^2k).
 
-    By hand, so that neither way has more passes over (B, K, L, A) than a tanh: with h the output, dh/dq = −2 h (1 − h).
+    By hand, because (B, K, L, A) is large: on a CPU it is worked through in pieces that stay in the cache, six times as
+    fast as one pass over all for each operation, and it is kept for the backward pass alone.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, keys: Tensor) -> Tensor:
-        half = (query * keys).add_(1).reciprocal_()
-        ctx.save_for_backward(query, keys, half)
-        return half
+    def forward(ctx: Any, query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+        pieces = _pieces(query, keys)
+        kept, sums = [], []
+        for q, k in zip(query.split(pieces), keys.split(pieces), strict=True):
+            half = (q.unsqueeze(2) * k.unsqueeze(1)).add_(1).reciprocal_()
+            sums.append(half @ weight)
+            if any(ctx.needs_input_grad):
+                kept.append(half)
+        ctx.save_for_backward(query, keys, weight, *kept)
+        return torch.cat(sums)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        query, keys, half = ctx.saved_tensors
-        slope = (half * (half - 1)).mul_(gradient)  # dh/de^2q = −h² e^2k = h (h − 1) / e^2q
-        return slope.sum(dim=2, keepdim=True) / query, slope.sum(dim=1, keepdim=True) / keys
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, keys, weight, *kept = ctx.saved_tensors
+        of_query, of_keys = [], []
+        of_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for half, g in zip(kept, gradient.split([len(half) for half in kept]), strict=True):
+            of_weight += g.flatten() @ half.flatten(0, 2)
+            slope = (half * (half - 1)).mul_(weight).mul_(g.unsqueeze(-1))  # dh/de^2q = −h² e^2k = h (h − 1) / e^2q
+            of_query.append(slope.sum(dim=2))
+            of_keys.append(slope.sum(dim=1))
+        return torch.cat(of_query) / query, torch.cat(of_keys) / keys, of_weight.to(weight.dtype)
+
+
+def _pieces(query: Tensor, keys: Tensor) -> int:
+    """Images in a piece: about a megabyte on a CPU, all elsewhere."""
+    if query.device.type != "cpu":
+        return max(1, len(query))
+    return max(1, 2**18 // max(1, query.shape[1] * keys.shape[1] * query.shape[2]))
 
 
 def _squared_exponential(x: Tensor) -> Tensor:

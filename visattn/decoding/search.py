@@ -130,14 +130,14 @@ class BeamSearch(Search):
     Args:
         size: K.
         length_penalty: captions are compared by log p / n^penalty, n tokens with END: 0 compares probabilities, which
-            favours short captions, 1 the mean of the log-probabilities.
+            favours short captions, 1 the mean of the log-probabilities; 0.7 was best on Flickr8k's validation split.
         best: captions handed back for each image, the best first.
 
     Raises:
         InputError: where an option is out of its range.
     """
 
-    def __init__(self, size: int = 5, length_penalty: float = 1.0, best: int = 1) -> None:
+    def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1) -> None:
         if size < 1:
             raise InputError(f"the beam's size is {size}; it must be at least 1")
         if not 1 <= best <= size:
