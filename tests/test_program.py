@@ -300,7 +300,7 @@ def test_validation_scores_what_is_generated_freely(captioner_checkpoint, tmp_pa
     assert scores.corpus["CIDEr-D"] == pytest.approx(logged[-1], abs=1e-6)
 
 
-def test_features_give_the_losses_of_images(karpathy_root, tmp_path):
+def test_features_give_the_losses_of_images(karpathy_root, tmp_path, monkeypatch):
     options = [
         *photograph_options(karpathy_root),
         "--trainer.precision=32",
@@ -313,6 +313,11 @@ def test_features_give_the_losses_of_images(karpathy_root, tmp_path):
     assert losses[1] == pytest.approx(losses[2], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # half precision
     assert len(list(kept.iterdir())) == 1
+    best = ["--ckpt_path", str(tmp_path / "first" / "best.ckpt"), f"--features={kept}"]
+    monkeypatch.setattr(Encoder, "forward", lambda *_: pytest.fail("an image was encoded again"))
+    assert run("validate", "flickr8k_soft.yaml", tmp_path / "alone", *options, *best) == 0
+    alone = json.loads((tmp_path / "alone" / "exposure_val.json").read_text())
+    assert alone["scores"]["loss"] == pytest.approx(losses[1][-1], rel=1e-6)
 
 
 def test_features_of_other_weights_are_others(karpathy_root, tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmark
 import caption
 import compare
 import demo
@@ -150,3 +151,73 @@ def test_demo_makes_its_page(tmp_path, capsys):
     assert "index.html" in capsys.readouterr().out
     assert demo.main(["--output", str(output)]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def captioned(checkpoint, photographs, output, *options):
+    words = ["--checkpoint", str(checkpoint), "--output", str(output), str(photographs), *options]
+    assert caption.main(words) == 0
+    return json.loads((output / "captions.json").read_text())
+
+
+def test_caption_searches_as_it_is_told(captioner_checkpoint, photographs, tmp_path):
+    """All of an image's captions, the best first; its sheet and maps are of the best."""
+    for n, options in enumerate(
+        (["--beam", "4", "--n-best", "3"], ["--decode", "sample", "--n-best", "3", "--top-k", "5"])
+    ):
+        entries = captioned(captioner_checkpoint, photographs, tmp_path / str(n), *options)
+        for entry in entries:
+            assert len(entry["captions"]) == 3
+            assert entry["captions"][0]["caption"] == entry["caption"]
+            assert len(entry["word_log_probs"]) == len(entry["words"])
+            if "--beam" in options:
+                scores = [c["log_prob"] / (len(c["caption"].split()) + 1) ** 0.7 for c in entry["captions"]]
+                assert len({c["caption"] for c in entry["captions"]}) == 3
+                assert scores[0] == max(scores) or len(entry["words"]) == 20
+    short = captioned(captioner_checkpoint, photographs, tmp_path / "short", "--max-length", "3", "--no-repeat", "1")
+    for entry in short:
+        assert len(entry["words"]) <= 3
+        assert len(set(entry["words"])) == len(entry["words"])
+
+
+def test_sampled_captions_are_repeatable(captioner_checkpoint, photographs, tmp_path):
+    drawn = [
+        [entry["caption"] for entry in captioned(captioner_checkpoint, photographs, tmp_path / name, *options)]
+        for name, options in (
+            ("a", ["--decode", "sample", "--seed", "1"]),
+            ("b", ["--decode", "sample", "--seed", "1"]),
+            ("c", ["--decode", "sample", "--seed", "2"]),
+        )
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--beam", "0"], "the beam's size is 0"),
+        (["--beam", "3", "--n-best", "4"], "--n-best 4 is more than a beam of 3 has"),
+        (["--n-best", "2"], "greedy decoding has one caption"),
+        (["--n-best", "0"], "--n-best is 0"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--max-length", "0"], "--max-length is 0"),
+        (["--temperature", "2"], "--temperature is for --decode sample"),
+        (["--decode", "sample", "--beam", "3"], "--beam is for --decode beam"),
+        (["--decode", "sample", "--top-p", "0"], "top_p is 0"),
+        (["--decode", "beam", "--length-penalty", "-1"], "length_penalty is -1"),
+    ],
+)
+def test_searches_that_cannot_be_are_refused(options, sentence, captioner_checkpoint, photographs, tmp_path, capsys):
+    words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "out"), str(photographs), *options]
+    assert caption.main(words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_benchmark_times_the_decoding_of_a_checkpoint(captioner_checkpoint, tmp_path, capsys):
+    file = tmp_path / "benchmark.json"
+    options = ["--images", "8", "--beam", "2", "--rounds", "1", "--max-length", "3", "--output", str(file)]
+    assert benchmark.main(["decoding", "--checkpoint", str(captioner_checkpoint), *options]) == 0
+    (result,) = json.loads(file.read_text())["results"].values()
+    assert result["ratio"] == pytest.approx(result["together"] / result["one_by_one"])
+    assert "8 images at once" in capsys.readouterr().out
+    assert benchmark.main(["decoding", "--images", "0"]) == 2

@@ -48,9 +48,10 @@ class FeatureStore:
 class FeatureCache(Callback):
     """Lets a captioner with a frozen encoder train on features in place of images.
 
-    Before the first epoch every image of the training and validation splits is encoded once. The features lie in a
-    folder named after all that they depend on: the encoder's parameters and normalisation, the input's size and fit,
-    and each picture's name, size and date. So a stale cache is never read. They are kept in half precision.
+    Before the first epoch, or a validation by itself, every image of the training and validation splits is encoded
+    once. The features lie in a folder named after all that they depend on: the encoder's parameters and normalisation,
+    the input's size and fit, and each picture's name, size and date. So a stale cache is never read. They are kept in
+    half precision.
 
     Args:
         directory: where to keep them; each set of features gets a folder of its own.
@@ -65,6 +66,13 @@ class FeatureCache(Callback):
         self.batch_size = batch_size
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._provide(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":  # a training has provided them
+            self._provide(trainer, pl_module)
+
+    def _provide(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         if not isinstance(pl_module, Captioner) or not isinstance(data, CaptionData):
             raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
