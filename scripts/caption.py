@@ -64,7 +64,7 @@ def choose_search(options: argparse.Namespace) -> Search:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
     if kind == "beam":
         size = given.pop("beam", max(5, options.n_best))
-        if options.n_best > size:
+        if options.n_best > size > 0:
             raise InputError(
                 f"--n-best {options.n_best} is more than a beam of {size} has; set --beam {options.n_best}"
             )

@@ -17,6 +17,7 @@ from visattn.data import ShapesCaptions
 from visattn.errors import InputError
 from visattn.features import FeatureCache
 from visattn.metrics import grounding
+from visattn.models import Encoder
 
 
 def run(subcommand, config, output, *options):
