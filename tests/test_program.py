@@ -315,7 +315,13 @@ def test_features_give_the_losses_of_images(karpathy_root, tmp_path, monkeypatch
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # half precision
     assert len(list(kept.iterdir())) == 1
     best = ["--ckpt_path", str(tmp_path / "first" / "best.ckpt"), f"--features={kept}"]
-    monkeypatch.setattr(Encoder, "forward", lambda *_: pytest.fail("an image was encoded again"))
+    forward = Encoder.forward
+
+    def refuse(self, images):
+        assert images.is_meta, "an image was encoded again"
+        return forward(self, images)
+
+    monkeypatch.setattr(Encoder, "forward", refuse)
     assert run("validate", "flickr8k_soft.yaml", tmp_path / "alone", *options, *best) == 0
     alone = json.loads((tmp_path / "alone" / "exposure_val.json").read_text())
     assert alone["scores"]["loss"] == pytest.approx(losses[1][-1], rel=1e-6)

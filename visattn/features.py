@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,10 +49,10 @@ class FeatureStore:
 class FeatureCache(Callback):
     """Lets a captioner with a frozen encoder train on features in place of images.
 
-    Before the first epoch, or a validation by itself, every image of the training and validation splits is encoded
-    once. The features lie in a folder named after all that they depend on: the encoder's parameters and normalisation,
-    the input's size and fit, and each picture's name, size and date. So a stale cache is never read. They are kept in
-    half precision.
+    Before the first epoch every image of the training and validation splits is encoded once; `visattn validate` uses
+    what a training has kept. The features lie in a folder named after all that they depend on: the encoder's parameters
+    and normalisation, the input's size and fit, and each picture's name, size and date. So a stale cache is never read.
+    They are kept in half precision.
 
     Args:
         directory: where to keep them; each set of features gets a folder of its own.
@@ -65,14 +66,20 @@ class FeatureCache(Callback):
         self.directory = Path(directory)
         self.batch_size = batch_size
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == "validate" and self._folder(trainer, pl_module).exists():
+            trainer.datamodule.features = FeatureStore(self._folder(trainer, pl_module))
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._provide(trainer, pl_module)
+        folder = self._folder(trainer, pl_module)
+        if not folder.exists() and trainer.is_global_zero:
+            self._compute(pl_module, trainer.datamodule, _examples(trainer.datamodule), folder, trainer)
+        trainer.strategy.barrier()
+        log.info("features from %s", folder)
+        trainer.datamodule.features = FeatureStore(folder)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "validate":  # a training has provided them
-            self._provide(trainer, pl_module)
-
-    def _provide(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _folder(self, trainer: Trainer, pl_module: LightningModule) -> Path:
+        """Where the features are, or would be."""
         data = trainer.datamodule
         if not isinstance(pl_module, Captioner) or not isinstance(data, CaptionData):
             raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
@@ -80,13 +87,7 @@ class FeatureCache(Callback):
             raise InputError(
                 "features of a trained encoder change: set the encoder's 'train_from: null', or take out FeatureCache"
             )
-        examples = [example for split in ("train", "val") for example in data.examples(split)]
-        folder = self.directory / _key(pl_module.encoder, data, examples)
-        if not folder.exists() and trainer.is_global_zero:
-            self._compute(pl_module, data, examples, folder, trainer)
-        trainer.strategy.barrier()
-        log.info("features of %d images from %s", len(examples), folder)
-        data.features = FeatureStore(folder)
+        return self.directory / _key(pl_module.encoder, data, _examples(data))
 
     def _compute(
         self, module: Captioner, data: CaptionData, examples: list[CaptionedImage], folder: Path, trainer: Trainer
@@ -128,6 +129,11 @@ class FeatureCache(Callback):
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _examples(data: CaptionData) -> list[CaptionedImage]:
+    """Of the training and the validation split."""
+    return [example for split in ("train", "val") for example in data.examples(split)]
 
 
 class _Inputs(Dataset):
