@@ -87,6 +87,20 @@ def test_every_mechanism_is_one_more_configuration(overlay, tmp_path):
     assert all((f"train/{name}" in columns) == overlay.startswith("hard") for name in diagnostics)
 
 
+@pytest.mark.parametrize("overlay", sorted(path.name for path in (CONFIGS / "flickr8k").glob("*.yaml")))
+def test_every_recipe_for_flickr8k_trains(overlay, karpathy_root, tmp_path):
+    """Small, from the weights of a soft captioner where its header says so."""
+    file = CONFIGS / "flickr8k" / overlay
+    assert f"--config configs/flickr8k/{overlay}" in file.read_text()
+    options = [*photograph_options(karpathy_root), f"--features={tmp_path / 'features'}"]
+    start = []
+    if "--start_from runs/flickr8k_soft/best.ckpt" in file.read_text():
+        start = ["--start_from", str(fit("flickr8k_soft.yaml", tmp_path / "soft", *options))]
+    output = tmp_path / "run"
+    assert run("fit", "flickr8k_soft.yaml", output, "--config", str(file), *options, *start) == 0
+    assert load_model(output / "best.ckpt", Captioner)
+
+
 def logged(output):
     """The columns of a run's log."""
     with (output / "logs" / "version_0" / "metrics.csv").open() as log:
