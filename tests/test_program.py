@@ -127,6 +127,10 @@ def test_self_critical_training_starts_from_another_training(captioner_checkpoin
     before, after = (load_model(path, Captioner) for path in (captioner_checkpoint, output / "last.ckpt"))
     for name, parameter in before.named_parameters():
         assert torch.equal(parameter, after.get_parameter(name)), name
+    best = ["--ckpt_path", str(output / "best.ckpt")]
+    assert run("validate", "shapes_captioner.yaml", output, *SMALL_SHAPES, *best) == 0
+    report = json.loads((output / "exposure_val.json").read_text())
+    assert report["regime"] == "SCST|baseline:leave-one-out(5)|reward:CIDEr-D|eos:counted"
     moved = tmp_path / "moved"
     assert run("fit", "shapes_captioner.yaml", moved, *options) == 0
     assert not torch.equal(load_model(moved / "last.ckpt", Captioner).decoder.out.weight, before.decoder.out.weight)

@@ -153,11 +153,13 @@ class SelfCritical(Regime):
             raise InputError(f"samples is {samples}; self-critical training with baseline '{baseline}' needs more")
         self.samples = samples
         self.loss = SelfCriticalLoss(baseline)
+        self.reward: CiderReward | None = None
 
     @property
     def signature(self) -> str:
         baseline = f"leave-one-out({self.samples})" if self.loss.baseline == "mean" else f"greedy({self.samples})"
-        return f"SCST|baseline:{baseline}|reward:{self.reward.signature}"
+        reward = "CIDEr-D|eos:counted" if self.reward is None else self.reward.signature
+        return f"SCST|baseline:{baseline}|reward:{reward}"
 
     def begin(self, references: References, vocabulary: Vocabulary, max_length: int) -> None:
         self.reward = CiderReward(references, vocabulary.words)
