@@ -124,6 +124,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1")
     BeamSearch(options.beam)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     results = {}
     if options.checkpoint is None:
         cases = {

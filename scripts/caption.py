@@ -7,7 +7,8 @@
 Writes to the output folder, for each image, a sheet with a panel for each word (<stem>.png) and the maps themselves
 (<stem>.npz: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really multiplied the annotation vectors: with
 hard attention one place a word, which the sheet frames); and at the end `captions.json`, a list with an entry for each
-image: with `--n-best` all its captions, the best first, of which the sheet and the maps show the best.
+image: with `--n-best` all its captions, of a beam search the best first, drawn ones as they were drawn; the sheet and
+the maps show the first.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def caption_images(
 
     Returns:
         The entries of `captions.json`: image, caption, words, log_prob (of the whole caption), word_log_probs, overlay
-        (file name), and with more captions than one `captions`: caption and log_prob of each, the best first.
+        (file name), and with more captions than one `captions`: caption and log_prob of each.
     """
     paths = list_images(images)
     model = load_model(checkpoint, Captioner)

@@ -47,7 +47,7 @@ def read_report(argument: str) -> dict[str, Any]:
     Raises:
         InputError: where there is none, or more than one.
     """
-    name, _, place = argument.rpartition("=")
+    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
     path = Path(place)
     if path.is_dir():
         found = sorted(path.glob("exposure_*.json"))
@@ -60,7 +60,8 @@ def read_report(argument: str) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         exposure_of(report)
-        missing = [column for column in COLUMNS if column not in report["scores"]]
+        missing = [] if report["split"] else ["split"]
+        missing += [column for column in COLUMNS if column not in report["scores"]]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -187,4 +187,7 @@ def test_the_additive_score_is_the_published_one_with_its_gradient():
     assert torch.autograd.gradcheck(lambda q, v: score(q, score.keys(v)), (query, values))
     with torch.autocast("cpu", torch.float16):
         score, query, values = score.float(), 1e3 * query.float(), -1e3 * values.float()
-        assert score(query, score.keys(values)).isfinite().all()
+        scores = score(query, score.keys(values))
+        assert scores.isfinite().all()
+    scores.float().sum().backward()
+    assert score.energy.weight.grad.isfinite().all()

@@ -92,6 +92,7 @@ def test_every_recipe_for_flickr8k_trains(overlay, karpathy_root, tmp_path):
     """Small, from the weights of a soft captioner where its header says so."""
     file = CONFIGS / "flickr8k" / overlay
     assert f"--config configs/flickr8k/{overlay}" in file.read_text()
+    assert "Validation split" in file.read_text()
     options = [*photograph_options(karpathy_root), f"--features={tmp_path / 'features'}"]
     start = []
     if "--start_from runs/flickr8k_soft/best.ckpt" in file.read_text():
@@ -136,6 +137,26 @@ def test_self_critical_training_starts_from_another_training(captioner_checkpoin
     assert not torch.equal(load_model(moved / "last.ckpt", Captioner).decoder.out.weight, before.decoder.out.weight)
 
 
+def test_a_run_that_was_started_from_another_goes_on(captioner_checkpoint, tmp_path):
+    options = [*SMALL_SHAPES, "--start_from", str(captioner_checkpoint)]
+    assert run("fit", "shapes_captioner.yaml", tmp_path, *options) == 0
+    more = ["--ckpt_path", str(tmp_path / "last.ckpt"), "--trainer.max_epochs=2"]
+    assert run("fit", "shapes_captioner.yaml", tmp_path, *options, *more) == 0
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_only_a_training_starts_from_another(captioner_checkpoint, tmp_path, capsys):
+    options = [*SMALL_SHAPES, "--start_from", str(captioner_checkpoint)]
+    assert run("validate", "shapes_captioner.yaml", tmp_path, *options) == 2
+    assert "--start_from is for 'visattn fit'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["max_length=0", "no_repeat=-1"])
+def test_options_of_decoding_out_of_range_are_named(option, tmp_path, capsys):
+    assert run("fit", "shapes_captioner.yaml", tmp_path / "run", *SMALL_SHAPES, f"--model.init_args.{option}") == 2
+    assert option.replace("=", " is ") in capsys.readouterr().err
+
+
 def test_hard_attention_starts_from_soft(captioner_checkpoint, tmp_path):
     options = ["--config", str(CONFIGS / "attention" / "hard_published.yaml"), *SMALL_SHAPES]
     start = ["--start_from", str(captioner_checkpoint), "--model.init_args.optimization.init_args.lr=0"]
@@ -157,7 +178,6 @@ def test_hard_attention_starts_from_soft(captioner_checkpoint, tmp_path):
             "give both the same options",
         ),
         (["--start_from={classifier}"], "holds visattn.classifier.Classifier"),
-        (["--start_from={checkpoint}", "--ckpt_path={checkpoint}"], "give one of the two"),
     ],
 )
 def test_what_a_training_cannot_start_from(

@@ -80,9 +80,13 @@ class CLI(LightningCLI):
             parser.link_arguments("data", f"model.init_args.{name}", _attribute(name), apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
-        """What was trained is the checkpoint's to say, as Lightning has it; how captions are searched is the user's."""
-        options = [f"{self.config.subcommand}.model.init_args.{name}" for name in ("search", "no_repeat", "max_length")]
-        asked = {option: self.config[option] for option in options if option in self.config}
+        """What was trained is the checkpoint's to say, as Lightning has it; how captions are searched is the user's.
+
+        Where the user does not say, it is the checkpoint's too: an option that is as by default was not given.
+        """
+        defaults = {"search": None, "no_repeat": 0, "max_length": 20}
+        options = {f"{self.config.subcommand}.model.init_args.{name}": value for name, value in defaults.items()}
+        asked = {o: self.config[o] for o, value in options.items() if o in self.config and self.config[o] != value}
         super()._parse_ckpt_path()
         for option, value in asked.items():
             self.config[option] = value
@@ -95,14 +99,15 @@ class CLI(LightningCLI):
                 f"{output} already holds a run: choose another --output, or continue it with "
                 f"--ckpt_path {output}/last.ckpt"
             )
+        if self.subcommand != "fit" and config.start_from != "none" and not config.ckpt_path:
+            raise InputError(f"--start_from is for 'visattn fit'; give 'visattn {self.subcommand}' a --ckpt_path")
         if config.get("ckpt_path") and not str(config.ckpt_path).isalpha() and not Path(config.ckpt_path).is_file():
             raise InputError(f"there is no checkpoint {config.ckpt_path} (option --ckpt_path)")
 
     def before_fit(self) -> None:
         """Lightning's hook, when all is there and nothing has begun."""
-        if (checkpoint := self._get(self.config, "start_from")) != "none":
-            if self._get(self.config, "ckpt_path"):
-                raise InputError("--start_from begins a run and --ckpt_path continues one; give one of the two")
+        checkpoint = self._get(self.config, "start_from")
+        if checkpoint != "none" and not self._get(self.config, "ckpt_path"):  # a run that goes on has begun
             start_from(checkpoint, self.model)
 
     def instantiate_trainer(self, **kwargs: object) -> object:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from visattn.data.batch import CaptionBatch, ImageBatch
 from visattn.files import write_text
 from visattn.overlay import Exposure, exposure_sheet, save_figure
 from visattn.vocabulary import PAD
+
+log = logging.getLogger(__name__)
 
 
 class Throughput(Callback):
@@ -80,6 +83,9 @@ class ExposureReport(Callback):
     def _write(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         if not isinstance(module, Captioner) or not trainer.is_global_zero:
             return
+        if trainer.world_size > 1:
+            log.warning("no exposure report: each of %d processes has seen its share alone", trainer.world_size)
+            return
         scores = {
             name.removeprefix(f"{split}/"): float(value)
             for name, value in trainer.callback_metrics.items()
@@ -87,7 +93,7 @@ class ExposureReport(Callback):
         }
         positions = module.exposure.by_position()
         report = {
-            "name": self.directory.name,
+            "name": self.directory.resolve().name,
             "split": split,
             "regime": module.regime.signature or type(module.regime).__name__,
             "search": type(module.search).__name__,

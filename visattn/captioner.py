@@ -55,8 +55,8 @@ class Captioner(LightningModule):
         no_repeat: no run of so many words occurs twice in a generated caption; 0 allows all.
 
     Raises:
-        InputError: where attention draws and the loss has no REINFORCE, or the other way round; where the attention
-            cannot look at the grid that the encoder makes of such images.
+        InputError: where an option is out of its range; where attention draws and the loss has no REINFORCE, or the
+            other way round; where the attention cannot look at the grid that the encoder makes of such images.
     """
 
     def __init__(
@@ -86,6 +86,9 @@ class Captioner(LightningModule):
         self.max_length = max_length
         self.regime = regime or TeacherForcing()
         self.search, self.no_repeat = search or Greedy(), no_repeat
+        for name, value, least in (("max_length", max_length, 1), ("no_repeat", no_repeat, 0)):
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
         draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
         if draws and self.loss.reinforce is None:
             raise InputError(
@@ -170,7 +173,7 @@ class Captioner(LightningModule):
     def caption(self, images: Tensor) -> list[list[Caption]]:
         """The captions of images (N, 3, h, w) uint8 of the module's `image_size`, on its own device.
 
-        As many of each image as `search` hands back, the best first.
+        As many of each image as `search` hands back: of a beam search the best first, of sampling as they were drawn.
         """
         memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
         found, best = captions(self._decode(memory), self.vocabulary, memory.grid), self.search.best
@@ -228,7 +231,8 @@ class Captioner(LightningModule):
 
     def _score(self, split: str) -> None:
         data, generated = self.trainer.datamodule, self._evaluated.generated
-        references = {name: data.references(split)[name] for name in generated}
+        known = data.references(split)
+        references = {name: known[name] for name in generated}
         scores = caption_scores(references, {name: caption.words for name, caption in generated.items()})
         for name, value in scores.corpus.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D")

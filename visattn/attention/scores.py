@@ -62,10 +62,9 @@ class AdditiveScore(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         factor = _squared_exponential(self.query(query))
-        weight = self.energy.weight[0]
-        return weight.sum() - 2 * _SumOfHalves.apply(
-            factor, keys, weight.to(torch.promote_types(factor.dtype, keys.dtype))
-        )
+        weight = self.energy.weight[0].to(torch.promote_types(factor.dtype, keys.dtype))
+        with torch.autocast(query.device.type, enabled=False):  # one precision, forward and backward
+            return weight.sum() - 2 * _SumOfHalves.apply(factor, keys, weight)
 
 
 class _SumOfHalves(torch.autograd.Function):

@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
 
     @property
     def log_prob(self) -> Tensor:
-        """(N,) of the whole captions: what they are drawn with, if they are."""
+        """(N,) of the whole captions: what they are drawn with by plain sampling."""
         return self.log_probs.sum(dim=1) + self.cut
 
 
