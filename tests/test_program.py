@@ -142,7 +142,7 @@ def test_a_run_that_was_started_from_another_goes_on(captioner_checkpoint, tmp_p
     assert run("fit", "shapes_captioner.yaml", tmp_path, *options) == 0
     more = ["--ckpt_path", str(tmp_path / "last.ckpt"), "--trainer.max_epochs=2"]
     assert run("fit", "shapes_captioner.yaml", tmp_path, *options, *more) == 0
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
 def test_only_a_training_starts_from_another(captioner_checkpoint, tmp_path, capsys):
