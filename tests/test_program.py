@@ -98,7 +98,8 @@ def test_every_recipe_for_flickr8k_trains(overlay, karpathy_root, tmp_path):
     if "--start_from runs/flickr8k_soft/best.ckpt" in file.read_text():
         start = ["--start_from", str(fit("flickr8k_soft.yaml", tmp_path / "soft", *options))]
     output = tmp_path / "run"
-    assert run("fit", "flickr8k_soft.yaml", output, "--config", str(file), *options, *start) == 0
+    short = ["--trainer.max_epochs=1", "--trainer.max_steps=2"]
+    assert run("fit", "flickr8k_soft.yaml", output, "--config", str(file), *options, *start, *short) == 0
     assert load_model(output / "best.ckpt", Captioner)
 
 
