@@ -1,5 +1,6 @@
 """`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
+import inspect
 import re
 import sys
 import warnings
@@ -15,6 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger
 
 from visattn.callbacks import ExposureReport, PredictionWriter, Throughput
+from visattn.captioner import Captioner
 from visattn.checkpoints import start_from
 from visattn.errors import InputError
 from visattn.features import FeatureCache
@@ -84,8 +86,11 @@ class CLI(LightningCLI):
 
         Where the user does not say, it is the checkpoint's too: an option that is as by default was not given.
         """
-        defaults = {"search": None, "no_repeat": 0, "max_length": 20}
-        options = {f"{self.config.subcommand}.model.init_args.{name}": value for name, value in defaults.items()}
+        parameters = inspect.signature(Captioner).parameters
+        options = {
+            f"{self.config.subcommand}.model.init_args.{name}": parameters[name].default
+            for name in ("search", "no_repeat", "max_length")
+        }
         asked = {o: self.config[o] for o, value in options.items() if o in self.config and self.config[o] != value}
         super()._parse_ckpt_path()
         for option, value in asked.items():

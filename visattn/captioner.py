@@ -24,7 +24,7 @@ from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss
 from visattn.optimization import Optimization
 from visattn.regimes import Regime, TeacherForcing, forced, rows
-from visattn.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from visattn.vocabulary import END, PAD, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -281,8 +281,9 @@ class _Evaluated:
 
 def likeliest(logits: Tensor) -> Tensor:
     """The first choices (B, T) given the true words, of the tokens that a caption may say there."""
-    allowed = logits.index_fill(2, torch.tensor([PAD, START, UNKNOWN], device=logits.device), float("-inf"))
-    allowed[:, 0, END] = float("-inf")
+    first, later = (torch.tensor(Greedy().forbidden(t), device=logits.device) for t in (0, 1))
+    allowed = logits.index_fill(2, later, float("-inf"))
+    allowed[:, 0, first] = float("-inf")
     return allowed.argmax(dim=-1)
 
 

@@ -4,7 +4,8 @@ A decoder that only ever heard the true words before the next ("teacher forcing"
 ("exposure bias"). A regime turns a batch into a loss; it drives the decoder, and knows neither encoder nor Lightning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -191,18 +192,15 @@ class SelfCritical(Regime):
         return rewards.float().view(len(ids), -1).to(tokens.device)
 
 
-class evaluating:  # noqa: N801 — a context, named as torch.no_grad is
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
     """A module in evaluation mode, for a while."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.training = self.module.training
-        self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.train(self.training)
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def rows(memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[Memory, Tensor]:
