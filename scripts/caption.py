@@ -6,9 +6,10 @@
 
 Writes to the output folder, for each image, a sheet with a panel for each word (<stem>.png) and the maps themselves
 (<stem>.npz: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really multiplied the annotation vectors: with
-hard attention one place a word, which the sheet frames); and at the end `captions.json`, a list with an entry for each
-image: with `--n-best` all its captions, of a beam search the best first, drawn ones as they were drawn; the sheet and
-the maps show the first.
+hard attention one place a word, which the sheet frames; `beta` (T,), what the decoder multiplied what it saw by;
+`log_probs` (T,) of the words; `geometry` (5, 2), see `visattn.geometry.Geometry`); and at the end `captions.json`, a
+list with an entry for each image: with `--n-best` all its captions, of a beam search the best first, drawn ones as they
+were drawn; the sheet and the maps show the first.
 """
 
 import argparse
@@ -134,6 +135,9 @@ def caption_images(
                     words=np.array(caption.words),
                     alpha=caption.weights,
                     focus=caption.focus,
+                    beta=caption.gates,
+                    log_probs=caption.log_probs,
+                    geometry=geometry.to_array(),
                 )
                 entry = {
                     "image": str(item.path),

@@ -4,7 +4,8 @@
 
 Writes to the output folder, for each image, a sheet with the attention rollout and the last layer's attention
 (<stem>.png) and the maps themselves (<stem>.npz: `rollout` (H, W), `layers` (depth, heads, H, W), `probabilities`,
-`classes`); and at the end `classes.json`, a list with an entry for each image.
+`classes`, and `geometry` (5, 2), see `visattn.geometry.Geometry`); and at the end `classes.json`, a list with an entry
+for each image.
 """
 
 import argparse
@@ -78,6 +79,7 @@ def overlay_images(
                     layers=found.layers,
                     probabilities=found.probabilities,
                     classes=np.array(model.class_names),
+                    geometry=item.geometry.to_array(),
                 )
                 label, probability = top[0]
                 entries.append(

@@ -169,6 +169,7 @@ def test_gate_scales_the_context():
         model.beta.bias.fill_(-1e9)
     _, glimpse, _ = model.step(model.init(model.prepare(values(), GRID)), torch.full((B,), START))
     assert torch.all(glimpse.context == 0)
+    assert torch.all(glimpse.gate == 0)
     torch.testing.assert_close(glimpse.weights.sum(-1), torch.ones(B))
 
 

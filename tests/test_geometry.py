@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from visattn.errors import InputError
-from visattn.geometry import PAD_COLOUR, Geometry, fit_image
+from visattn.geometry import PAD_COLOUR, Geometry, fit_geometry, fit_image
 
 FITS = ("crop", "pad", "squash")
 # (H, W) of the original, (h, w) of the input: landscape, portrait, tiny and enlarged, long, even on one side only.
@@ -186,3 +186,11 @@ def test_cell_shift_moves_the_map_and_nothing_else():
     np.testing.assert_array_equal(np.nonzero(after == 1), (rows + 6, columns - 10))
     assert shifted.visible() == plain.visible()
     assert not np.isnan(after).any()
+
+
+def test_a_geometry_comes_back_from_its_numbers():
+    geometry = fit_geometry((427, 640), (37, 53), "crop")._replace(cell_shift=(-1.5, 2.25))
+    assert Geometry.from_array(geometry.to_array()) == geometry
+    for broken in (geometry.to_array()[:4], geometry.to_array() * np.nan, -geometry.to_array()):
+        with pytest.raises(ValueError, match="five pairs"):
+            Geometry.from_array(broken)

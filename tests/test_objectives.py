@@ -16,7 +16,7 @@ def example(seed=0):
     logits = torch.randn(B, T, V, generator=generator)
     weights = torch.rand(B, T, L, generator=generator).softmax(-1).requires_grad_()
     targets = torch.tensor([[4, 5, 6, 7, 2], [8, 9, 2, PAD, PAD]])
-    return logits, Glimpse(torch.zeros(B, T, 1), weights, weights, torch.zeros(B, T)), targets
+    return logits, Glimpse.soft(torch.zeros(B, T, 1), weights), targets
 
 
 def test_cross_entropy_is_the_mean_over_words():

@@ -127,7 +127,8 @@ def example(seed=0, copies=1):
     targets = torch.tensor([[4, 5, 6, 7, 2], [8, 9, 2, PAD, PAD]]).repeat(3 * copies, 1)
     weights.requires_grad_()
     log_prob.requires_grad_()
-    return logits, Glimpse(torch.zeros(b * copies, t, 1), weights, weights, log_prob), targets
+    gate = torch.ones_like(log_prob)
+    return logits, Glimpse(torch.zeros(b * copies, t, 1), weights, weights, log_prob, gate), targets
 
 
 @pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)

@@ -15,6 +15,8 @@ import pytest
 from conftest import FAST
 from PIL import Image
 
+from visattn.geometry import Geometry
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -34,6 +36,12 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
             assert maps["alpha"].shape == (len(entry["words"]), 8, 8)
             np.testing.assert_allclose(maps["alpha"].sum((1, 2)), 1, rtol=1e-5)
             np.testing.assert_array_equal(maps["focus"], maps["alpha"])
+            assert np.all((maps["beta"] > 0) & (maps["beta"] < 1))
+            np.testing.assert_allclose(maps["log_probs"], entry["word_log_probs"])
+            geometry = Geometry.from_array(maps["geometry"])
+            assert geometry.original == {"turned.jpg": (71, 43), "wide.jpg": (47, 61)}[Path(entry["image"]).name]
+            assert geometry.input == (64, 64)
+            assert geometry.cell_shift != (0, 0)
 
 
 def test_caption_shows_the_place_that_hard_attention_used(hard_checkpoint, photographs, tmp_path, monkeypatch):
@@ -77,6 +85,7 @@ def test_overlay_writes_all_that_it_promises(classifier_checkpoint, photographs,
             assert maps["layers"].shape == (4, 3, 8, 8)
             assert maps["classes"][maps["probabilities"].argmax()] == entry["class"]
             np.testing.assert_allclose(maps["probabilities"].sum(), 1, rtol=1e-5)
+            assert Geometry.from_array(maps["geometry"]).input == (64, 64)
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(classifier_checkpoint, photographs, tmp_path):

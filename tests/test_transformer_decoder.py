@@ -44,7 +44,7 @@ def test_forward_equals_repeated_step(mask, map_layer):
     memory = model.prepare(values(), GRID, mask)
     logits, glimpses = model(memory, tokens)
     assert logits.shape == (B, T, V)
-    assert [part.shape for part in glimpses] == [(B, T, S), (B, T, L), (B, T, L), (B, T)]
+    assert [part.shape for part in glimpses] == [(B, T, S), (B, T, L), (B, T, L), (B, T), (B, T)]
     for t, (step_logits, glimpse, state) in enumerate(steps(model, model.init(memory), tokens)):
         torch.testing.assert_close(step_logits, logits[:, t])
         for whole, one in zip(glimpses, glimpse, strict=True):

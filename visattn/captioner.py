@@ -193,7 +193,8 @@ class Captioner(LightningModule):
         targets = tokens[:, 1:]
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
         log_probs = log_probs.masked_fill(targets == PAD, 0)
-        read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, torch.zeros_like(log_probs[:, 0]))
+        nothing = torch.zeros_like(log_probs[:, 0])
+        read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, seen.gate, nothing)
         known = captions(read, self.vocabulary, memory.grid)
         return [caption._replace(words=line) for caption, line in zip(known, words, strict=True)]
 

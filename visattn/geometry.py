@@ -42,6 +42,23 @@ class Geometry(NamedTuple):
         """The geometry of an image of `size` (H, W) that the model sees as it is."""
         return cls(size, size, (1.0, 1.0), (0.0, 0.0))
 
+    @classmethod
+    def from_array(cls, numbers: np.ndarray) -> "Geometry":
+        """The geometry that `to_array` made numbers of.
+
+        Raises:
+            ValueError: where there are not five pairs of finite numbers, or a size or scale is not positive.
+        """
+        numbers = np.asarray(numbers, dtype=float)
+        if numbers.shape != (5, 2) or not np.isfinite(numbers).all() or numbers[:3].min() <= 0:
+            raise ValueError(f"a geometry is five pairs of numbers, its sizes and scale positive, not {numbers}")
+        original, size, *rest = numbers.tolist()
+        return cls(tuple(map(int, original)), tuple(map(int, size)), *map(tuple, rest))
+
+    def to_array(self) -> np.ndarray:
+        """(5, 2) float64, the attributes in their order: what a file keeps."""
+        return np.array(self, dtype=np.float64)
+
     def to_input(self, points: np.ndarray) -> np.ndarray:
         """Original coordinates (..., 2) to input coordinates (..., 2), both (y, x) in pixels."""
         return np.asarray(points, dtype=float) * self.scale - self.offset

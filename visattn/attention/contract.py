@@ -47,16 +47,24 @@ class Glimpse(NamedTuple):
         weights: (N, L) the distribution over places, α; float32 whatever the precision of the rest.
         focus: (N, L) what really multiplied the values: α when soft, one-hot where a place was drawn.
         log_prob: (N,) log-probability of what was drawn; 0 where nothing was.
+        gate: (N,) β, what a decoder multiplied the context by (Xu 2015, section 4.2.1); 1 where it has no such gate.
     """
 
     context: Tensor
     weights: Tensor
     focus: Tensor
     log_prob: Tensor
+    gate: Tensor
+
+    @classmethod
+    def soft(cls, context: Tensor, weights: Tensor) -> "Glimpse":
+        """A look at all places by their weights (…, L): nothing was drawn, nothing gated."""
+        one = torch.ones_like(weights[..., 0])
+        return cls(context, weights, weights, torch.zeros_like(one), one)
 
     @staticmethod
     def stack(glimpses: "list[Glimpse]") -> "Glimpse":
-        """Glimpses of T steps as one: (N, T, D), (N, T, L), (N, T, L), (N, T)."""
+        """Glimpses of T steps as one: (N, T, D), (N, T, L), (N, T, L), (N, T), (N, T)."""
         return Glimpse(*(torch.stack(part, dim=1) for part in zip(*glimpses, strict=True)))
 
 

@@ -70,7 +70,7 @@ class HardAttention(SoftAttention):
         scores = self.scores(query, memory) / self.temperature
         weights = scores.softmax(dim=-1)
         if (self.training and self.probability == 0) or (not self.training and self.evaluation == "expected"):
-            return Glimpse(context(weights, memory), weights, weights, torch.zeros_like(weights[:, 0]))
+            return Glimpse.soft(context(weights, memory), weights)
         place = self.draw(weights) if self.training or self.evaluation == "sample" else weights.argmax(dim=-1)
         focus = F.one_hot(place, weights.shape[-1]).to(weights.dtype)
         log_prob = scores.log_softmax(dim=-1).gather(1, place.unsqueeze(1)).squeeze(1)
@@ -78,7 +78,7 @@ class HardAttention(SoftAttention):
             drawn = self._toss(memory, len(place))
             focus = torch.where(drawn.unsqueeze(1), focus, weights)
             log_prob = torch.where(drawn, log_prob, 0.0)
-        return Glimpse(context(focus, memory), weights, focus, log_prob)
+        return Glimpse(context(focus, memory), weights, focus, log_prob, torch.ones_like(log_prob))
 
     def draw(self, weights: Tensor) -> Tensor:
         """One place from each row of α (N, L): (N,). The first to arrive, where place i comes at the rate αᵢ."""

@@ -95,7 +95,7 @@ class LocalAttention(SpatialAttention):
         values = _gather(memory.values, index)
         context = (weights.to(values.dtype).unsqueeze(1) @ values).squeeze(1)
         weights = weights.new_zeros(index.shape[0], memory.values.shape[1]).scatter_add(1, index, weights)
-        return Glimpse(context, weights, weights, torch.zeros_like(weights[:, 0]))
+        return Glimpse.soft(context, weights)
 
     def _candidates(self, position: Tensor, size: int) -> Tensor:
         """(N, n) the places on an axis among which all within the window are; some may lie beyond the border."""

@@ -154,7 +154,7 @@ class MultiHeadAttention(SpatialAttention):
         """Queries (N, T, Q) to the same contexts and the weights that made them, with a time axis."""
         out, weights = _attend(*self._operands(queries, memory))
         weights = weights.mean(dim=1).reshape(*queries.shape[:2], -1)
-        return Glimpse(self._join(out, queries), weights, weights, torch.zeros_like(weights[..., 0]))
+        return Glimpse.soft(self._join(out, queries), weights)
 
     def head_weights(self, queries: Tensor, memory: Memory) -> Tensor:
         """Queries (N, T, Q) to the weights of each head (N, heads, T, L), float32; each row sums to 1."""

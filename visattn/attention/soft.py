@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
@@ -39,7 +38,7 @@ class SoftAttention(SpatialAttention):
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         weights = self.scores(query, memory).softmax(dim=-1)
-        return Glimpse(context(weights, memory), weights, weights, torch.zeros_like(weights[:, 0]))
+        return Glimpse.soft(context(weights, memory), weights)
 
 
 def context(focus: Tensor, memory: Memory) -> Tensor:

@@ -18,6 +18,7 @@ class Caption(NamedTuple):
         log_prob: of the whole caption, END included.
         weights: (T, H, W) α of each word.
         focus: (T, H, W) what really multiplied the annotation vectors.
+        gates: (T,) β, what the decoder multiplied what it saw by.
     """
 
     words: list[str]
@@ -25,6 +26,7 @@ class Caption(NamedTuple):
     log_prob: float
     weights: np.ndarray
     focus: np.ndarray
+    gates: np.ndarray
 
     @property
     def places(self) -> list[int | None]:
@@ -35,11 +37,11 @@ class Caption(NamedTuple):
 
 def captions(decoded: Decoded, vocabulary: Vocabulary, grid: tuple[int, int]) -> list[Caption]:
     """Generated tokens as words with their maps, a caption for each row."""
-    parts = (decoded.tokens, decoded.log_probs, decoded.weights, decoded.focus)
-    tokens, log_probs, weights, focus = (part.detach().float().cpu().numpy() for part in parts)
+    parts = (decoded.tokens, decoded.log_probs, decoded.weights, decoded.focus, decoded.gates)
+    tokens, log_probs, weights, focus, gates = (part.detach().float().cpu().numpy() for part in parts)
     out = []
     for b, row in enumerate(tokens.astype(int).tolist()):
         words = vocabulary.decode(row)
         maps = (part[b, : len(words)].reshape(-1, *grid) for part in (weights, focus))
-        out.append(Caption(words, log_probs[b, : len(words)], float(log_probs[b].sum()), *maps))
+        out.append(Caption(words, log_probs[b, : len(words)], float(log_probs[b].sum()), *maps, gates[b, : len(words)]))
     return out

@@ -23,6 +23,7 @@ class Decoded(NamedTuple):
         weights: (N, T, L) what was attended to for each token, α; 0 where PAD.
         focus: (N, T, L) what really multiplied the annotation vectors; 0 where PAD.
         places: (N, T) log-probability of the place that was drawn, 0 where none was, or PAD.
+        gates: (N, T) what the decoder multiplied the contexts by, β; 0 where PAD.
         cut: (N,) log-probability of not ending where a caption was cut; 0 where it ended.
     """
 
@@ -31,6 +32,7 @@ class Decoded(NamedTuple):
     weights: Tensor
     focus: Tensor
     places: Tensor
+    gates: Tensor
     cut: Tensor
 
     @property
@@ -52,6 +54,7 @@ class _Step(NamedTuple):
         weights: (B′, K, L) what was seen for each caption as it was before the step.
         focus: (B′, K, L) likewise.
         places: (B′, K) likewise.
+        gates: (B′, K) likewise.
     """
 
     images: Tensor
@@ -63,6 +66,7 @@ class _Step(NamedTuple):
     weights: Tensor
     focus: Tensor
     places: Tensor
+    gates: Tensor
 
 
 def decode(
@@ -93,7 +97,7 @@ def decode(
     steps: list[_Step] = []
     for t in range(max_length + 1):
         logits, glimpse, state = decoder.step(state, said[..., -1].flatten())
-        seen = (part.unflatten(0, totals.shape) for part in (glimpse.weights, glimpse.focus, glimpse.log_prob))
+        seen = (part.unflatten(0, totals.shape) for part in glimpse[1:])
         log_probs = _allowed(logits.float(), search.forbidden(t)).log_softmax(dim=-1).unflatten(0, totals.shape)
         if no_repeat:
             log_probs = log_probs.masked_fill(repeats(said[..., 1:], no_repeat, log_probs.shape[-1]), float("-inf"))
@@ -165,13 +169,13 @@ def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
     length = int(said.sum(dim=-1).max())
     image, step = torch.arange(images, device=slots.device), torch.arange(length, device=slots.device)
     rows = (image[:, None, None], step, slots[..., :length])
-    weights, focus, places = (part[rows] for part in (trace.weights, trace.focus, trace.places))
+    weights, focus, places, gates = (part[rows] for part in (trace.weights, trace.focus, trace.places, trace.gates))
     said = said[..., :length]
-    parts = (tokens[..., :length], log_probs[..., :length], weights * said[..., None], focus * said[..., None])
+    seen = (weights * said[..., None], focus * said[..., None], places * said, gates * said)
     # In two steps, since the gradient of log 0 is no number even where it is not looked at.
     open_end = torch.where(complete, -1.0, final.clamp(max=-1e-6))
     cut = torch.where(complete, 0.0, torch.log1p(-open_end.exp()))
-    return Decoded(*(part.flatten(0, 1) for part in (*parts, places * said, cut)))
+    return Decoded(*(part.flatten(0, 1) for part in (tokens[..., :length], log_probs[..., :length], *seen, cut)))
 
 
 def _spread(step: _Step, images: int) -> _Step:

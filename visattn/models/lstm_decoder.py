@@ -156,7 +156,8 @@ class LSTMDecoder(RecurrentDecoder):
     def advance(self, state: LSTMState, gates_of_word: Tensor) -> tuple[Glimpse, LSTMState]:
         """The glimpse's context comes back times β: it is what the words are made of."""
         glimpse = self.attention(state.hidden, state.memory, state.t)
-        glimpse = glimpse._replace(context=torch.sigmoid(self.beta(state.hidden)) * glimpse.context)
+        gate = torch.sigmoid(self.beta(state.hidden))
+        glimpse = glimpse._replace(context=gate * glimpse.context, gate=gate.squeeze(-1).float())
         hidden, cell = self.lstm(state, gates_of_word, glimpse.context)
         return glimpse, LSTMState(hidden, cell, hidden, state.t + 1, state.memory)
 
