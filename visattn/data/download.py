@@ -1,0 +1,143 @@
+"""Large files over a network that breaks off: gone on with, checked against their sum, unpacked whole."""
+
+import hashlib
+import http.client
+import logging
+import shutil
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from visattn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20  # bytes
+_SILENCE = 60.0  # seconds without a byte, after which a connection counts as broken
+_BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+
+def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pause: float = 1.0) -> None:
+    """Fetch a file, whole or not at all.
+
+    What has come lies in `<path>.part`, and is gone on with where the server allows it, now or in a later call. The
+    file gets its name when its size and its sum are right; one that has its name is not fetched again.
+
+    Args:
+        url: http, https or file.
+        path: of the file; its folder exists.
+        md5: its sum in hexadecimal, or None where nobody has published one.
+        attempts: how often in a row a try may bring nothing.
+        pause: seconds before the next try; it doubles as long as nothing comes.
+
+    Raises:
+        InputError: where the server refuses, the connection fails for good, or the sum is another. What has come is
+            kept, but for a file whose sum is wrong.
+    """
+    part = path.with_name(path.name + ".part")
+    fruitless = 0
+    while not path.exists():
+        had = _size(part)
+        try:
+            _fetch(url, part, had)
+        except _BROKEN as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+                raise InputError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
+            fruitless = 0 if _size(part) > had else fruitless + 1
+            if fruitless == attempts:
+                raise InputError(
+                    f"{url} cannot be downloaded ({error}); what has come, {_size(part):,} bytes, is in {part}: "
+                    "run this again to go on"
+                ) from error
+            log.warning("%s broke off at %s bytes (%s); going on", url, f"{_size(part):,}", error)
+            time.sleep(pause * 2 ** max(0, fruitless - 1))
+            continue
+        if md5 is not None and (found := _md5(part)) != md5:
+            part.unlink()
+            raise InputError(
+                f"{url} came damaged: its MD5 sum is {found}, not {md5}; it was deleted, download it again"
+            )
+        part.replace(path)
+
+
+def _fetch(url: str, part: Path, had: int) -> None:
+    """What comes after the `had` bytes that are in the file `part`; all of it where the server knows no ranges."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_SILENCE)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # there is nothing after them
+            raise
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(had):
+            return
+        part.unlink()
+        raise ConnectionError(f"{part} was no beginning of it") from error
+    with response:
+        goes_on = response.status == 206
+        start = had if goes_on else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        with (
+            part.open("ab" if goes_on else "wb") as file,
+            tqdm(total=total, initial=start, desc=url.rpartition("/")[2], unit="B", unit_scale=True) as bar,
+        ):
+            while block := response.read(_CHUNK):
+                file.write(block)
+                bar.update(len(block))
+    if total is not None and _size(part) != total:  # `read` of a broken connection just ends
+        raise ConnectionError(f"{_size(part):,} of {total:,} bytes")
+
+
+def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:
+    """Unpack a zip file. Each file is whole or not there, and one that is there in its right size is left as it is.
+
+    Args:
+        archive: the zip file.
+        folder: to unpack into; made where missing.
+        place: a member's name to where it goes within the folder, or to None where it is not wanted.
+
+    Returns:
+        The number of files that are there now.
+
+    Raises:
+        InputError: where the archive is damaged, or a file would leave the folder.
+    """
+    try:
+        with zipfile.ZipFile(archive) as members:
+            wanted = [(m, place(m.filename)) for m in members.infolist() if not m.is_dir()]
+            wanted = [(member, name) for member, name in wanted if name is not None]
+            for member, name in tqdm(wanted, desc=f"Unpacking {archive.name}", unit="file"):
+                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                    raise InputError(f"{archive} has a file {name}, which would leave the folder {folder}")
+                path = folder / name
+                if path.is_file() and path.stat().st_size == member.file_size:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{path.name}.part")
+                with members.open(member) as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)  # checks the sum that the archive has of each file
+                temporary.replace(path)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{archive} is damaged ({error}); delete it and run this again") from error
+    return len(wanted)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _md5(path: Path) -> str:
+    with (
+        path.open("rb") as file,
+        tqdm(total=_size(path), desc=f"Checking {path.stem}", unit="B", unit_scale=True) as bar,
+    ):
+        digest = hashlib.md5(usedforsecurity=False)
+        while block := file.read(_CHUNK):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
