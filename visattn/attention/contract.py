@@ -31,7 +31,7 @@ class Memory(NamedTuple):
 
     def per_image(self, x: Tensor) -> Tensor:
         """What belongs to captions (N, …) by image: (B, K, …)."""
-        return x.unflatten(0, (len(self.values), -1))
+        return x.unflatten(0, (self.values.shape[0], -1))
 
     def rows(self, index: Tensor) -> "Memory":
         """The memories of the images `index`, a row of this one for each."""

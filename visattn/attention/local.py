@@ -60,7 +60,7 @@ class LocalAttention(SpatialAttention):
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         memory = super().prepare(values, grid, mask)
-        extent = torch.tensor(grid, device=values.device).expand(len(values), 2)
+        extent = torch.tensor(grid, device=values.device).expand(values.shape[0], 2)
         if mask is not None:  # up to the last row and column with a place that may be attended
             rows, columns = (mask.unflatten(1, grid).any(dim=axis) for axis in (2, 1))
             count = [(n * torch.arange(1, n.shape[1] + 1, device=n.device)).amax(dim=1) for n in (rows, columns)]
@@ -76,7 +76,7 @@ class LocalAttention(SpatialAttention):
         return weights
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        extent = memory.own.repeat_interleave(len(query) // len(memory.own), dim=0)
+        extent = memory.own.repeat_interleave(query.shape[0] // memory.own.shape[0], dim=0)
         # An axis with a single place has no position on it: a sequence is a grid of one row.
         position = self.position(query, extent, t).masked_fill(extent == 1, 0)
         rows, columns = (self._candidates(position[:, axis], n) for axis, n in enumerate(memory.grid))
@@ -137,7 +137,7 @@ class MonotonicLocalAttention(LocalAttention):
         number = t % (across * ((rows + self.stride - 1) // self.stride))
         block = torch.stack([number // across, number % across], dim=1)
         walked = (block * self.stride + self.stride // 2).minimum(extent - 1)
-        along = torch.full_like(extent, t).minimum(extent - 1)
+        along = (torch.zeros_like(extent) + t).minimum(extent - 1)
         return torch.where((extent == 1).any(dim=1, keepdim=True), along, walked).float()
 
 
@@ -176,5 +176,5 @@ class PredictiveLocalAttention(LocalAttention):
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:
     """Rows of images (B, L, A) by number (N, n): (N, n, A)."""
-    of_image = index.view(len(rows), -1, 1).expand(-1, -1, rows.shape[-1])
+    of_image = index.view(rows.shape[0], -1, 1).expand(-1, -1, rows.shape[-1])
     return rows.gather(1, of_image).view(*index.shape, -1)

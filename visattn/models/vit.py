@@ -86,7 +86,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbedding(patch, size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], size))
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         self.blocks = nn.Sequential(*(Block(size, heads, mlp_ratio, rate) for rate in rates))
         self.norm = nn.LayerNorm(size, eps=1e-6)
         self.head = nn.Linear(size, classes)
@@ -111,7 +111,7 @@ class VisionTransformer(nn.Module):
         """Normalised images (B, 3, h, w) to the class token and the patches' tokens, (B, 1 + L, D), with positions."""
         grid = self.grid_of(*images.shape[-2:])
         x = self.patch_embed(images).flatten(1, 2)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         positions = self.pos_embed
         if grid != self.grid:
             positions = timm.layers.resample_abs_pos_embed(positions, grid, self.grid, num_prefix_tokens=1)
