@@ -11,7 +11,7 @@ FLOORS = [
     {"files", "geometry", "vocabulary", "attention", "program"},
     {"models", "metrics", "overlay", "data", "explain"},
     {"decoding", "objectives", "optimization"},
-    {"regimes"},
+    {"regimes", "export"},
     {"captioner", "classifier"},
     {"checkpoints", "features", "callbacks"},
     {"__main__"},
@@ -55,7 +55,7 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
         outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         if room_of(path) == "attention":
             assert outside <= {"torch", "visattn", "typing", "collections", "math", "contextlib"}, path
-        if room_of(path) in ("models", "metrics", "overlay", "explain", "geometry", "decoding", "objectives"):
+        if room_of(path) in ("models", "metrics", "overlay", "explain", "geometry", "decoding", "objectives", "export"):
             assert "lightning" not in outside, path
 
 

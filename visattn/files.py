@@ -4,9 +4,12 @@ A reader, a second process or a power cut never meets half a file: the content g
 folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
 """
 
+import contextlib
 import io
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +46,26 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that appears at `path` with all that was written in it, or not at all.
+
+    Yields:
+        The hidden folder beside it in which to write.
+
+    Raises:
+        OSError: where something stands at `path` already, other than an empty folder; or where it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.is_dir():
+            path.rmdir()  # an empty one; some systems rename to no folder that is there
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

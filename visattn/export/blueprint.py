@@ -1,0 +1,124 @@
+"""A part of a model as plain values, and back.
+
+A blueprint is what the command line writes: `class_path` and `init_args`, parts within parts. Nothing is ever imported
+because a file says so: a class path is looked up among the classes listed here, and arguments are numbers and strings.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import timm
+from torch import nn
+
+from visattn.attention import (
+    AdditiveScore,
+    DotScore,
+    GeneralScore,
+    HardAttention,
+    LocationScore,
+    MonotonicLocalAttention,
+    MultiHeadAttention,
+    PredictiveLocalAttention,
+    ScaledDotScore,
+    SoftAttention,
+)
+from visattn.errors import InputError
+from visattn.models import Encoder, LSTMDecoder, LuongDecoder, TransformerDecoder, VisionTransformer
+
+Blueprint = dict[str, Any]  # {"class_path": str, "init_args": {name: a plain value, or a Blueprint}}
+
+CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
+    "encoder": (Encoder,),
+    "decoder": (LSTMDecoder, LuongDecoder, TransformerDecoder),
+    "attention": (
+        SoftAttention,
+        HardAttention,
+        MonotonicLocalAttention,
+        PredictiveLocalAttention,
+        MultiHeadAttention,
+    ),
+    "score": (AdditiveScore, DotScore, ScaledDotScore, GeneralScore, LocationScore),
+    "model": (VisionTransformer,),
+}
+"""Which classes each part may be of; a part is known by the name of the argument that takes it."""
+
+# Of the encoder: where its weights once came from and what was trained is past, and mean and std stand by themselves.
+_LEFT_OUT = frozenset({"weights", "train_from", "mean", "std"})
+# Arguments of `timm.create_model` itself, which fetch files; those of its networks are passed on by name.
+_FETCHING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
+
+
+def describe(role: str, configuration: Blueprint) -> Blueprint:
+    """The blueprint of a part, from its configuration in a checkpoint's hyperparameters.
+
+    Raises:
+        InputError: where a class is none of visattn's.
+    """
+    cls = _find(role, configuration.get("class_path"))
+    arguments = {
+        name: describe(name, value) if _is_part(value) else value
+        for name, value in (configuration.get("init_args") or {}).items()
+        if not (role == "encoder" and name in _LEFT_OUT)
+    }
+    blueprint = {"class_path": f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}", "init_args": arguments}
+    read(role, blueprint)
+    return blueprint
+
+
+def read(role: str, blueprint: Any) -> Callable[..., nn.Module]:
+    """What makes the part, given its sizes, as a constructor's argument of that name does.
+
+    Raises:
+        InputError: where there is no such class, or it has no such argument, or a value is not plain.
+    """
+    if not _is_part(blueprint) or blueprint.keys() - {"class_path", "init_args"}:
+        raise InputError(f"its {role} must be an object with class_path and init_args")
+    cls, arguments = _find(role, blueprint["class_path"]), blueprint.get("init_args", {})
+    if not isinstance(arguments, dict):
+        raise InputError(f"the init_args of its {role} must be an object")
+    known = set(inspect.signature(cls).parameters) - (_LEFT_OUT if role == "encoder" else set())
+    made = {}
+    for name, value in arguments.items():
+        if name not in known:
+            raise InputError(f"its {role} has an argument {name!r}, which {cls.__name__} does not take")
+        if name in CLASSES:
+            made[name] = read(name, value)
+        elif role == "encoder" and name == "options":
+            made[name] = _options(value)
+        elif _is_plain(value):
+            made[name] = value
+        else:
+            raise InputError(f"the argument {name} of its {role} is no plain value")
+    return functools.partial(cls, **made)
+
+
+def _find(role: str, path: Any) -> type[nn.Module]:
+    """The class of a path, as it is imported or as it is defined."""
+    classes = CLASSES.get(role, ())
+    for cls in classes:
+        if path in (f"{cls.__module__}.{cls.__name__}", f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}"):
+            return cls
+    names = ", ".join(cls.__name__ for cls in classes)
+    raise InputError(f"its {role} is {str(path)[:80]!r}; an exported model may have visattn's {names}, nothing else")
+
+
+def _options(value: Any) -> dict[str, Any] | None:
+    """The encoder's options, as far as they are for a network and name no file."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(map(_is_plain, value.values())):
+        raise InputError("the options of its encoder must be an object of plain values")
+    if fetching := sorted(_FETCHING & value.keys()):
+        raise InputError(f"its encoder has the option {fetching[0]!r}, which an exported model may not have")
+    return value
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and "class_path" in value
+
+
+def _is_plain(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(v is None or isinstance(v, bool | int | float | str) for v in values)

@@ -1,0 +1,335 @@
+"""The folder of an exported model: `model.json` says what it is, `model.safetensors` holds its weights.
+
+Reading it needs no Lightning, imports nothing by name and runs no code of the file's.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from visattn.errors import InputError
+from visattn.export.blueprint import Blueprint, read
+from visattn.files import write_bytes, write_text
+from visattn.geometry import Fit
+from visattn.models import Decoder, Normalise, VisionTransformer
+from visattn.vocabulary import Vocabulary
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class ExportedCaptioner(NamedTuple):
+    """A captioner's parts, in evaluation mode.
+
+    Attributes:
+        encoder: images (B, 3, h, w) uint8 to annotation vectors and their grid.
+        decoder: words from those; `visattn.decoding.decode` drives it.
+        vocabulary: words ↔ ids.
+        image_size: (h, w) of the input in pixels.
+        fit: how an image is made that size, for `visattn.geometry.fit_image`.
+        max_length: of a generated caption, in words.
+        parts: the blueprints of encoder and decoder.
+    """
+
+    encoder: nn.Module
+    decoder: Decoder
+    vocabulary: Vocabulary
+    image_size: tuple[int, int]
+    fit: Fit
+    max_length: int
+    parts: dict[str, Blueprint]
+
+    @property
+    def weights(self) -> nn.ModuleDict:
+        """What has weights, by its name in the weights file."""
+        return nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
+
+    def describe(self) -> dict[str, Any]:
+        """What `model.json` says of it, but for its files."""
+        encoder = self.encoder
+        return {
+            "kind": "captioner",
+            "image_size": list(self.image_size),
+            "fit": self.fit,
+            "mean": _decimals(encoder.normalise.mean),
+            "std": _decimals(encoder.normalise.std),
+            "vocabulary": self.vocabulary.words,
+            "max_length": self.max_length,
+            "grid": list(encoder.grid(self.image_size)),
+            "cell_shift": list(encoder.cell_shift(self.image_size)),
+            **self.parts,
+        }
+
+
+class ExportedClassifier(NamedTuple):
+    """A classifier's parts, in evaluation mode: `model(normalise(images))` are the logits.
+
+    Attributes:
+        normalise: images (B, 3, h, w) uint8 to what the model takes.
+        model: to logits (B, classes), or attention maps.
+        class_names: in the order of the logits.
+        image_size: (h, w) of the input in pixels.
+        fit: how an image is made that size, for `visattn.geometry.fit_image`.
+        parts: the blueprint of the model.
+    """
+
+    normalise: Normalise
+    model: VisionTransformer
+    class_names: list[str]
+    image_size: tuple[int, int]
+    fit: Fit
+    parts: dict[str, Blueprint]
+
+    @property
+    def weights(self) -> nn.ModuleDict:
+        """What has weights, by its name in the weights file."""
+        return nn.ModuleDict({"model": self.model})
+
+    def describe(self) -> dict[str, Any]:
+        """What `model.json` says of it, but for its files."""
+        return {
+            "kind": "classifier",
+            "image_size": list(self.image_size),
+            "fit": self.fit,
+            "mean": _decimals(self.normalise.mean),
+            "std": _decimals(self.normalise.std),
+            "class_names": self.class_names,
+            "grid": list(self.model.grid_of(*self.image_size)),
+            **self.parts,
+        }
+
+
+def load_captioner(folder: str | Path) -> ExportedCaptioner:
+    """The captioner in a folder that `scripts/export.py` wrote, on the CPU, in float32 whatever the file is in.
+
+    Raises:
+        InputError: where a file is missing or damaged, is not the one that was written with the others, or holds
+            another model than it says.
+    """
+    return _load(Path(folder), "captioner", _captioner)
+
+
+def load_classifier(folder: str | Path) -> ExportedClassifier:
+    """The classifier in a folder that `scripts/export.py` wrote; otherwise as `load_captioner`."""
+    return _load(Path(folder), "classifier", _classifier)
+
+
+def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier, dtype: torch.dtype) -> None:
+    """Write the weights file.
+
+    Args:
+        folder: in which.
+        exported: the model.
+        dtype: of what is a floating-point number; whole numbers stay as they are.
+
+    Raises:
+        InputError: where a weight is beyond the numbers of that type.
+    """
+    tensors = {}
+    for name, tensor in exported.weights.state_dict().items():
+        # A copy in one piece: safetensors takes no views, nor a tensor that two names share; it stands under both.
+        kept = (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu()
+        tensors[name] = kept.clone(memory_format=torch.contiguous_format)
+        if not torch.equal(kept.isfinite(), tensor.cpu().isfinite()):
+            raise InputError(
+                f"{name} has values up to {float(tensor.abs().max()):.3g}, which {dtype} cannot hold; take bfloat16"
+            )
+    write_bytes(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+
+
+def write_description(folder: Path, exported: ExportedCaptioner | ExportedClassifier) -> None:
+    """Write `model.json`, with the sums of all files that are in the folder; so it comes last."""
+    files = {path.name: _sum(path.read_bytes()) for path in sorted(folder.iterdir())}
+    head = {"format": FORMAT, "visattn": version("visattn")}
+    text = json.dumps({**head, **exported.describe(), "files": files}, indent=1, ensure_ascii=False)
+    write_text(folder / DESCRIPTION, text + "\n")
+
+
+def read_description(folder: Path, kind: str) -> dict[str, Any]:
+    """What `model.json` says, its keys and their types checked.
+
+    Raises:
+        InputError: where it is missing or damaged, of another kind or of a later format.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(f"there is no {path}; scripts/export.py writes such a folder from a checkpoint")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {str(error)[:200]}") from error
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise InputError(f"{path} is no description of format {FORMAT}; export the model again with this visattn")
+    if described.get("kind") != kind:
+        raise InputError(f"{path} is of a {str(described.get('kind'))[:40]!r}, and a {kind!r} is needed here")
+    expected = _COMMON | _OF_KIND[kind]
+    for name in [*(n for n in expected if n not in described), *(n for n in described if n not in expected)]:
+        raise InputError(f"{path} has {'no' if name in expected else 'an unknown'} key {name[:80]!r}")
+    for name, (check, what) in expected.items():
+        if not check(described[name]):
+            raise InputError(f"{path}: {name} must be {what}")
+    return described
+
+
+def read_file(folder: Path, name: str, described: dict[str, Any]) -> bytes:
+    """A file of the folder, whose sum is the one in its description.
+
+    Raises:
+        InputError: where the export has no such file, it is missing, or it is another than the one that was written.
+    """
+    path = folder / name
+    if name not in described["files"]:
+        raise InputError(f"{folder} was exported without {name}; export it again with --format both")
+    if not path.is_file():
+        raise InputError(f"there is no {path}, which {DESCRIPTION} names; copy the whole folder")
+    content = path.read_bytes()
+    if _sum(content) != described["files"][name]:
+        raise InputError(
+            f"{path} ({len(content)} bytes) is not the file that was exported, its SHA-256 is another; copy it again"
+        )
+    return content
+
+
+def build(folder: Path, make: Callable[[], Any]) -> Any:
+    """What `make` makes of a description; a description that nothing can be made of is named.
+
+    Raises:
+        InputError: where something is wrong with it.
+    """
+    path = folder / DESCRIPTION
+    try:
+        return make()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    # Constructors raise whatever arguments of a wrong type or an absurd size make them trip over.
+    except Exception as error:
+        raise InputError(f"{path} describes no model: {' '.join(str(error).split())[:200]}") from error
+
+
+def _load(folder: Path, kind: str, make: Callable[[dict[str, Any]], Any]) -> Any:
+    described = read_description(folder, kind)
+    content = read_file(folder, WEIGHTS, described)
+    path = folder / WEIGHTS
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: {str(error)[:200]}") from error
+    _check(_sketch(make, described), tensors, path)
+    exported = build(folder, lambda: make(described))
+    own = exported.weights.eval().state_dict()
+    _check(own, tensors, path)
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+    return exported
+
+
+def _sketch(make: Callable[[dict[str, Any]], Any], described: dict[str, Any]) -> dict[str, Tensor]:
+    """The state of a described model without its memory, so that absurd sizes are found before they are allocated."""
+    try:
+        with torch.device("meta"):
+            return make(described).weights.state_dict()
+    except Exception:  # some networks of timm need memory; what is wrong with the others, they say again
+        return {}
+
+
+def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
+    encoder = read("encoder", described["encoder"])(mean=described["mean"], std=described["std"])
+    size, vocabulary = tuple(described["image_size"]), Vocabulary(described["vocabulary"])
+    decoder = read("decoder", described["decoder"])(len(vocabulary), encoder.size)
+    grid = encoder.grid(size)
+    if list(grid) != described["grid"]:
+        raise InputError(f"its encoder makes a grid of {list(grid)} of an image, and not {described['grid']}")
+    decoder.check_grid(grid)
+    parts = {name: described[name] for name in ("encoder", "decoder")}
+    return ExportedCaptioner(encoder, decoder, vocabulary, size, described["fit"], described["max_length"], parts)
+
+
+def _classifier(described: dict[str, Any]) -> ExportedClassifier:
+    names, size = described["class_names"], tuple(described["image_size"])
+    model = read("model", described["model"])(len(names), size)
+    normalise = Normalise(described["mean"], described["std"])
+    return ExportedClassifier(normalise, model, names, size, described["fit"], {"model": described["model"]})
+
+
+def _check(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise an `InputError` where a file has other tensors than a model's own, by name, shape and kind of number."""
+    for name in [*(n for n in own if n not in tensors), *(n for n in tensors if own and n not in own)]:
+        verbs = ("lacks", "has") if name in own else ("has", "lacks")
+        raise InputError(f"{path} {verbs[0]} {name}, which its model {verbs[1]}")
+    for name, tensor in own.items():
+        theirs = tensors[name]
+        if theirs.shape != tensor.shape or theirs.is_floating_point() != tensor.is_floating_point():
+            raise InputError(
+                f"{path} has {name} as {tuple(theirs.shape)} {theirs.dtype}, "
+                f"and its model as {tuple(tensor.shape)} {tensor.dtype}"
+            )
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _decimals(values: Tensor) -> list[float]:
+    """The shortest decimals that are these float32 numbers: 0.485, and not 0.48500001430511475."""
+    return [float(str(value)) for value in values.flatten().numpy()]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**20
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))
+
+
+def _are_numbers(count: int) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        numbers = isinstance(value, list) and len(value) == count
+        return numbers and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+
+    return check
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(word, str) for word in value)
+
+
+def _are_sums(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) and len(v) == 64 for v in value.values())
+
+
+Check = tuple[Callable[[Any], bool], str]  # whether a value will do, and what it must be
+_COMMON: dict[str, Check] = {
+    "format": (lambda v: v == FORMAT, f"{FORMAT}"),
+    "visattn": (lambda v: isinstance(v, str), "the version that wrote it"),
+    "kind": (lambda v: v in _OF_KIND, "captioner or classifier"),
+    "image_size": (_is_size, "height and width in pixels"),
+    "fit": (lambda v: v in get_args(Fit), f"one of {', '.join(get_args(Fit))}"),
+    "mean": (_are_numbers(3), "three numbers"),
+    "std": (lambda v: _are_numbers(3)(v) and min(v) > 0, "three numbers above 0"),
+    "grid": (_is_size, "height and width in places"),
+    "files": (_are_sums, "the SHA-256 of each file"),
+}
+_OF_KIND: dict[str, dict[str, Check]] = {
+    "captioner": {
+        "vocabulary": (_are_words, "a list of words"),
+        "max_length": (_is_whole, "a number of words"),
+        "cell_shift": (_are_numbers(2), "two numbers of pixels"),
+        "encoder": (lambda v: isinstance(v, dict), "an object"),
+        "decoder": (lambda v: isinstance(v, dict), "an object"),
+    },
+    "classifier": {
+        "class_names": (_are_words, "a list of names"),
+        "model": (lambda v: isinstance(v, dict), "an object"),
+    },
+}

@@ -1,0 +1,179 @@
+"""ONNX graphs of a model: encoder, preparation and one step of a captioner; a classifier. Needs the extra `onnx`.
+
+All take any batch, of images of the model's own size. docs/export.md lists what goes in and what comes out.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from visattn.attention import HardAttention, Memory
+from visattn.errors import InputError
+from visattn.export.folder import ExportedCaptioner, ExportedClassifier
+from visattn.export.states import StateTensors, state_tensors
+from visattn.files import write_bytes
+from visattn.models import Decoder
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+ENCODER, PREPARE, STEP, CLASSIFIER = "encoder.onnx", "prepare.onnx", "step.onnx", "classifier.onnx"
+_BATCH, _WORDS = 2, 3  # of the examples: PyTorch's exporter takes an axis of 0 or 1 to be fixed
+
+Tensors = dict[str, Tensor]
+
+
+def check_installed() -> None:
+    """Raise an `InputError` where the packages that write and run graphs are not installed."""
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"ONNX needs {', '.join(missing)}: install the extra, pip install 'visattn[onnx]'")
+
+
+def write_captioner_graphs(folder: Path, exported: ExportedCaptioner) -> None:
+    """Write the encoder, what is prepared once for each image, and one step of the decoder.
+
+    Raises:
+        InputError: where the packages are missing, or attention draws.
+    """
+    check_installed()
+    encoder, size = exported.encoder, exported.image_size
+    write_decoder_graphs(folder, exported.decoder, encoder.size, encoder.grid(size))
+    _write(folder / ENCODER, _Encode(encoder), {"images": torch.zeros(_BATCH, 3, *size, dtype=torch.uint8)})
+
+
+def write_decoder_graphs(folder: Path, decoder: Decoder, value_size: int, grid: tuple[int, int]) -> None:
+    """Write what is prepared once for each image, and one step: both for annotation vectors of one size and grid.
+
+    Raises:
+        InputError: where the packages are missing, or attention draws.
+    """
+    check_installed()
+    states = state_tensors(decoder)
+    if any(isinstance(m, HardAttention) and m.evaluation == "sample" for m in decoder.modules()):
+        raise InputError("its hard attention draws places, which a graph cannot; give --places argmax or expected")
+    values = {"values": torch.zeros(_BATCH, grid[0] * grid[1], value_size)}
+    start = _write(folder / PREPARE, _Prepare(decoder, states, grid), values)
+    for name, axis in states.growing.items():
+        shape = list(start[name].shape)
+        shape[axis] = _WORDS
+        start[name] = start[name].new_zeros(shape)
+    token = {"token": torch.zeros(_BATCH, dtype=torch.long)}
+    _write(folder / STEP, _Step(decoder, states, grid), {**token, **values, **start}, states.growing)
+
+
+def write_classifier_graph(folder: Path, exported: ExportedClassifier, maps: bool = False) -> None:
+    """Write the classifier.
+
+    Args:
+        folder: in which.
+        exported: the model.
+        maps: give the attention weights of each block too.
+
+    Raises:
+        InputError: where the packages are missing.
+    """
+    check_installed()
+    images = {"images": torch.zeros(_BATCH, 3, *exported.image_size, dtype=torch.uint8)}
+    module = (_ClassifyWithMaps if maps else _Classify)(exported.normalise, exported.model)
+    _write(folder / CLASSIFIER, module, images)
+
+
+class _Encode(nn.Module):
+    """Images (B, 3, h, w) uint8 to annotation vectors (B, L, D)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, given: Tensors) -> Tensors:
+        return {"values": self.encoder(given["images"]).values}
+
+
+class _Prepare(nn.Module):
+    """Annotation vectors to the rest of the memory, and the state before the first word."""
+
+    def __init__(self, decoder: Decoder, states: type[StateTensors], grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.decoder, self.states, self.grid = decoder, states, grid
+
+    def forward(self, given: Tensors) -> Tensors:
+        memory = self.decoder.prepare(given["values"], self.grid)
+        own = {} if memory.own is None else {"own": memory.own}
+        return {"keys": memory.keys, **own, **self.states.pack(self.decoder.init(memory))}
+
+
+class _Step(_Prepare):
+    """A word, the memory and the state, to logits, what was seen, and the next state."""
+
+    def forward(self, given: Tensors) -> Tensors:
+        memory = Memory(given["values"], given["keys"], self.grid, None, given.get("own"))
+        logits, glimpse, state = self.decoder.step(self.states.unpack(given, memory), given["token"])
+        seen = {"alpha": glimpse.weights, "focus": glimpse.focus, "beta": glimpse.gate}
+        return {"logits": logits, **seen, **{f"next_{name}": x for name, x in self.states.pack(state).items()}}
+
+
+class _Classify(nn.Module):
+    """Images (B, 3, h, w) uint8 to logits (B, classes)."""
+
+    def __init__(self, normalise: nn.Module, model: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.model = normalise, model
+
+    def forward(self, given: Tensors) -> Tensors:
+        return {"logits": self.model(self.normalise(given["images"]))}
+
+
+class _ClassifyWithMaps(_Classify):
+    """And the weights that each block attends with, (B, depth, heads, 1 + L, 1 + L)."""
+
+    def forward(self, given: Tensors) -> Tensors:
+        return {**super().forward(given), "attention": self.model.attention_maps(self.normalise(given["images"]))}
+
+
+@torch.no_grad()
+def _write(path: Path, module: nn.Module, inputs: Tensors, growing: dict[str, int] | None = None) -> Tensors:
+    """Write a graph of a module for any batch, its weights within; what the module makes of the example.
+
+    Args:
+        path: of the file.
+        module: takes and gives tensors by name, the first axis of each the batch, but for single numbers.
+        inputs: an example.
+        growing: the inputs that have the words so far along an axis, and which.
+    """
+    growing = growing or {}
+    batch, words = torch.export.Dim("batch"), torch.export.Dim("words")
+    axes = {
+        name: ({0: batch} if x.ndim else {}) | ({growing[name]: words} if name in growing else {})
+        for name, x in inputs.items()
+    }
+    outputs = module.eval()(inputs)
+    with _quiet():
+        program = torch.export.export(module, (inputs,), dynamic_shapes=(axes,), strict=False)
+        graph = torch.onnx.export(program, input_names=list(inputs), output_names=list(outputs), verbose=False)
+    for value, (name, x) in zip(graph.model.graph.outputs, outputs.items(), strict=True):
+        axis = growing.get(name.removeprefix("next_"))  # the exporter has longer words for them
+        value.shape = type(value.shape)(
+            "batch" if i == 0 else "words + 1" if i == axis else n for i, n in enumerate(x.shape)
+        )
+    write_bytes(path, graph.model_proto.SerializeToString())
+    return outputs
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch's exporter says of its own inner life."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

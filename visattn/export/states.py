@@ -1,0 +1,81 @@
+"""A decoder's state as named tensors: what a graph of one step takes and gives. N = B: one caption an image."""
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from visattn.attention import Memory
+from visattn.models import Decoder, LSTMDecoder, LuongDecoder, TransformerDecoder
+from visattn.models.lstm_decoder import LSTMState
+from visattn.models.transformer_decoder import TransformerState
+
+
+class StateTensors(Protocol):
+    """The contract: both ways between a state and its tensors.
+
+    Attributes:
+        growing: of the tensors that grow with each word, along which axis.
+    """
+
+    growing: ClassVar[dict[str, int]]
+
+    @staticmethod
+    def pack(state: object) -> dict[str, Tensor]:
+        """A state's tensors by name."""
+
+    @staticmethod
+    def unpack(tensors: dict[str, Tensor], memory: Memory) -> object:
+        """The state that has these tensors, and others beside them that are not its own."""
+
+
+class XuTensors:
+    """Of `LSTMDecoder`, whose words are made of the hidden state: (N, H), (N, H), and the number of the step, ()."""
+
+    growing: ClassVar[dict[str, int]] = {}
+
+    @staticmethod
+    def pack(state: LSTMState) -> dict[str, Tensor]:
+        return {"hidden": state.hidden, "cell": state.cell, "t": torch.as_tensor(state.t)}
+
+    @staticmethod
+    def unpack(tensors: dict[str, Tensor], memory: Memory) -> LSTMState:
+        return LSTMState(tensors["hidden"], tensors["cell"], tensors["hidden"], tensors["t"], memory)
+
+
+class LuongTensors:
+    """Of `LuongDecoder`, which feeds the attentional vector to the next step: (N, H) three times, and ()."""
+
+    growing: ClassVar[dict[str, int]] = {}
+
+    @staticmethod
+    def pack(state: LSTMState) -> dict[str, Tensor]:
+        return {**XuTensors.pack(state), "attentional": state.out}
+
+    @staticmethod
+    def unpack(tensors: dict[str, Tensor], memory: Memory) -> LSTMState:
+        return XuTensors.unpack(tensors, memory)._replace(out=tensors["attentional"])
+
+
+class CacheTensors:
+    """Of `TransformerDecoder`: keys and values of the t words so far, (N, layers, heads, t, d) each."""
+
+    growing: ClassVar[dict[str, int]] = {"cache_keys": 3, "cache_values": 3}
+
+    @staticmethod
+    def pack(state: TransformerState) -> dict[str, Tensor]:
+        keys, values = (torch.stack(part, dim=1) for part in zip(*state.caches, strict=True))
+        return {"cache_keys": keys, "cache_values": values}
+
+    @staticmethod
+    def unpack(tensors: dict[str, Tensor], memory: Memory) -> TransformerState:
+        keys, values = tensors["cache_keys"], tensors["cache_values"]
+        return TransformerState(tuple(zip(keys.unbind(1), values.unbind(1), strict=True)), keys.shape[3], memory)
+
+
+_OF_DECODER = {LSTMDecoder: XuTensors, LuongDecoder: LuongTensors, TransformerDecoder: CacheTensors}
+
+
+def state_tensors(decoder: Decoder) -> type[StateTensors]:
+    """How the states of a decoder are tensors."""
+    return _OF_DECODER[type(decoder)]
