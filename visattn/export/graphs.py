@@ -144,6 +144,8 @@ def _write(path: Path, module: nn.Module, inputs: Tensors, growing: dict[str, in
         inputs: an example.
         growing: the inputs that have the words so far along an axis, and which.
     """
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     growing = growing or {}
     batch, words = torch.export.Dim("batch"), torch.export.Dim("words")
     axes = {
@@ -152,14 +154,22 @@ def _write(path: Path, module: nn.Module, inputs: Tensors, growing: dict[str, in
     }
     outputs = module.eval()(inputs)
     with _quiet():
-        program = torch.export.export(module, (inputs,), dynamic_shapes=(axes,), strict=False)
-        graph = torch.onnx.export(program, input_names=list(inputs), output_names=list(outputs), verbose=False)
-    for value, (name, x) in zip(graph.model.graph.outputs, outputs.items(), strict=True):
-        axis = growing.get(name.removeprefix("next_"))  # the exporter has longer words for them
+        program = torch.onnx.export(
+            module,
+            kwargs={"given": inputs},
+            dynamic_shapes={"given": axes},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamo=True,
+            verbose=False,
+        )
+    for value, (name, x) in zip(program.model.graph.outputs, outputs.items(), strict=True):
+        axis = growing.get(name.removeprefix("next_"))  # the exporter has longer words for these axes
         value.shape = type(value.shape)(
             "batch" if i == 0 else "words + 1" if i == axis else n for i, n in enumerate(x.shape)
         )
-    write_bytes(path, graph.model_proto.SerializeToString())
+    ClearMetadataAndDocStringPass()(program.model)  # which lines of which files on this machine it was made from
+    write_bytes(path, program.model_proto.SerializeToString())
     return outputs
 
 

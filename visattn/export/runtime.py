@@ -21,6 +21,10 @@ Arrays = dict[str, np.ndarray]
 class Graph:
     """A graph on the CPU: arrays by name to arrays by name.
 
+    Attributes:
+        inputs: what it takes by name, and the shape of each; an axis that is not of one size always has a name.
+        outputs: what it gives.
+
     Raises:
         InputError: where the file holds no graph.
     """
@@ -30,8 +34,10 @@ class Graph:
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes of errors have no common name
             raise InputError(f"{path} holds no graph that onnxruntime can run: {str(error)[:200]}") from error
-        self.inputs = [value.name for value in self._session.get_inputs()]
-        self.outputs = [value.name for value in self._session.get_outputs()]
+        self.inputs, self.outputs = (
+            {value.name: value.shape for value in values}
+            for values in (self._session.get_inputs(), self._session.get_outputs())
+        )
 
     def __call__(self, arrays: Arrays) -> Arrays:
         """The outputs by name; arrays that the graph does not take are left out."""
