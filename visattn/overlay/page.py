@@ -1,10 +1,9 @@
 """One HTML page of pictures and results that needs nothing but itself: no network, no fonts, no folder beside it."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from html import escape
 from typing import Literal, NamedTuple
+
+from visattn.overlay.document import document, escaped, picture_source
 
 Tone = Literal["plain", "good", "bad"]
 
@@ -64,37 +63,20 @@ def page(title: str, intro: str, sections: Sequence[Section]) -> str:
     Raises:
         ValueError: for a picture that is neither PNG nor JPEG.
     """
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
-    )
-    links = "".join(f'<li><a href="#s{n}">{_text(s.heading)}</a></li>' for n, s in enumerate(sections, 1))
+    links = "".join(f'<li><a href="#s{n}">{escaped(s.heading)}</a></li>' for n, s in enumerate(sections, 1))
     contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(sections) > 2 else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{_text(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header><h1>{_text(title)}</h1>{_paragraphs(intro)}{contents}</header>
+    body = f"""<header><h1>{escaped(title)}</h1>{_paragraphs(intro)}{contents}</header>
 <main>
 {"".join(_section(f"s{n}", section) for n, section in enumerate(sections, 1))}</main>
 <dialog aria-label="Enlarged picture"><button type="button" autofocus aria-label="Close"><img alt=""></button></dialog>
-<script>{_SCRIPT}</script>
-</body>
-</html>
 """
+    return document(title, _STYLE, body, _SCRIPT)
 
 
 def _section(name: str, section: Section) -> str:
     panels = "".join(_panel(panel) for panel in section.panels)
     return (
-        f'<section id="{name}" aria-labelledby="{name}h"><h2 id="{name}h">{_text(section.heading)}</h2>\n'
+        f'<section id="{name}" aria-labelledby="{name}h"><h2 id="{name}h">{escaped(section.heading)}</h2>\n'
         + _paragraphs(section.text)
         + (_table(section.table) if section.table else "")
         + (f'<div class="panels">{panels}</div>' if panels else "")
@@ -103,27 +85,27 @@ def _section(name: str, section: Section) -> str:
 
 
 def _panel(panel: Panel) -> str:
-    kind = next((kind for sign, kind in _KINDS.items() if panel.picture.startswith(sign)), None)
-    if kind is None:
-        raise ValueError(f"the picture of '{panel.heading}' is neither PNG nor JPEG")
-    source = f"data:image/{kind};base64,{base64.b64encode(panel.picture).decode()}"
+    try:
+        source = picture_source(panel.picture)
+    except ValueError as error:
+        raise ValueError(f"the picture of '{panel.heading}' is neither PNG nor JPEG") from error
     alt = panel.heading if panel.alt is None else panel.alt
-    badge = f'<span class="badge {_text(panel.tone)}">{_text(panel.badge)}</span>' if panel.badge else ""
-    lines = "".join(f"<p>{_text(line)}</p>" for line in panel.lines)
+    badge = f'<span class="badge {escaped(panel.tone)}">{escaped(panel.badge)}</span>' if panel.badge else ""
+    lines = "".join(f"<p>{escaped(line)}</p>" for line in panel.lines)
     return (
         f"<figure{' class=wide' if panel.wide else ''}>"
         '<button type="button" class="zoom" title="Enlarge">'
-        f'<img src="{source}" alt="{_text(alt)}" loading="lazy"></button>'
-        f"<figcaption><h3>{_text(panel.heading)}{badge}</h3>{lines}</figcaption></figure>\n"
+        f'<img src="{source}" alt="{escaped(alt)}" loading="lazy"></button>'
+        f"<figcaption><h3>{escaped(panel.heading)}{badge}</h3>{lines}</figcaption></figure>\n"
     )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col"{_side(rows[1:], n)}>{_text(cell)}</th>' for n, cell in enumerate(rows[0]))
+    head = "".join(f'<th scope="col"{_side(rows[1:], n)}>{escaped(cell)}</th>' for n, cell in enumerate(rows[0]))
     body = ""
     for row in rows[1:]:
         cells = (
-            f'<th scope="row">{_text(cell)}</th>' if n == 0 else f"<td{_side(rows[1:], n)}>{_text(cell)}</td>"
+            f'<th scope="row">{escaped(cell)}</th>' if n == 0 else f"<td{_side(rows[1:], n)}>{escaped(cell)}</td>"
             for n, cell in enumerate(row)
         )
         body += f"<tr>{''.join(cells)}</tr>\n"
@@ -143,15 +125,8 @@ def _side(rows: Sequence[Sequence[str]], column: int) -> str:
 
 def _paragraphs(text: str) -> str:
     parts = [part.strip() for part in str(text).replace("\r\n", "\n").split("\n\n")]
-    return "".join(f"<p>{_text(part)}</p>" for part in parts if part)
+    return "".join(f"<p>{escaped(part)}</p>" for part in parts if part)
 
-
-def _text(value: object) -> str:
-    """Escaped for elements and for quoted attributes; what UTF-8 cannot hold becomes "?"."""
-    return escape(str(value).encode("utf-8", errors="replace").decode("utf-8"), quote=True)
-
-
-_KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 
 _SCRIPT = """
 const dialog = document.querySelector("dialog"), large = dialog.querySelector("img");
@@ -170,40 +145,11 @@ for (const small of document.querySelectorAll(".zoom img")) {
 """
 
 _STYLE = """
-:root {
-  color-scheme: light dark;
-  --ground: #fbfbfa; --card: #fff; --ink: #1f2328; --soft: #59636e; --line: #e4e6e8; --well: #f1f2f3;
-  --link: #3454a4;
-  --plain: #eceff3; --plain-ink: #3b4653; --good: #ddf3e2; --good-ink: #14602a; --bad: #fbe3e1; --bad-ink: #94231b;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #131518; --card: #1b1e22; --ink: #e8eaed; --soft: #9da7b1; --line: #2e3338; --well: #0e1012;
-    --link: #9db8f5;
-    --plain: #2a2f36; --plain-ink: #ccd4dd; --good: #173a22; --good-ink: #93dca8; --bad: #46211f; --bad-ink: #f5b3ad;
-  }
-}
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
-body {
-  margin: 0; padding: clamp(1.5rem, 5vw, 4.5rem) clamp(1rem, 4vw, 4rem) 5rem;
-  background: var(--ground); color: var(--ink);
-  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif;
-  overflow-wrap: anywhere;
-}
+body { padding: clamp(1.5rem, 5vw, 4.5rem) clamp(1rem, 4vw, 4rem) 5rem; }
 header, main { max-width: 84rem; margin: 0 auto; }
-h1, h2, h3 { line-height: 1.25; margin: 0; text-wrap: balance; }
-h1 { font-size: clamp(1.75rem, 1.3rem + 2vw, 2.6rem); font-weight: 650; letter-spacing: -0.015em; }
-h2 { font-size: 1.4rem; font-weight: 620; letter-spacing: -0.01em; }
-h3 {
-  font-size: 1rem; font-weight: 600; gap: .3rem .75rem;
-  display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between;
-}
 p { margin: .75rem 0 0; max-width: 44rem; }
 header > p { font-size: 1.075rem; color: var(--soft); }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; margin: 1.5rem 0 0; padding: 0; }
-a { color: var(--link); text-underline-offset: .2em; text-decoration-thickness: 1px; }
 section { margin-top: clamp(2.75rem, 6vw, 4.5rem); scroll-margin-top: 1.5rem; }
 section > p { color: var(--soft); }
 .panels {
@@ -235,7 +181,6 @@ th, td {
 thead th { color: var(--soft); font-size: .85rem; vertical-align: bottom; }
 th:last-child, td:last-child { padding-right: 0; }
 .number { text-align: right; }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 .zoom:focus-visible { outline-offset: -3px; outline-width: 3px; }
 dialog { border: 0; padding: 0; margin: auto; max-width: 100vw; max-height: 100vh; background: none; }
 dialog::backdrop { background: rgb(10 11 13 / .88); }

@@ -1,0 +1,93 @@
+"""What every HTML page of the project is: one file that needs nothing but itself, in one manner, with one policy."""
+
+import base64
+import hashlib
+from html import escape
+
+_KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
+
+
+def document(title: str, style: str, body: str, script: str) -> str:
+    """A page whose policy forbids the browser to fetch, or to run, anything that is not in it.
+
+    Args:
+        title: plain text; it is escaped here.
+        style: CSS, after the one that all pages share.
+        body: HTML, in which whatever came from elsewhere is escaped, by `escaped`.
+        script: JavaScript, the only one that may run.
+
+    Returns:
+        The HTML; `visattn.files.write_text` writes it.
+    """
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escaped(title)}</title>
+<style>{_STYLE}{style}</style>
+</head>
+<body>
+{body}
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def escaped(value: object) -> str:
+    """As text for elements and for quoted attributes; what UTF-8 cannot hold becomes "?"."""
+    return escape(str(value).encode("utf-8", errors="replace").decode("utf-8"), quote=True)
+
+
+def picture_source(picture: bytes) -> str:
+    """The bytes of a PNG or JPEG file as a URL that holds them.
+
+    Raises:
+        ValueError: for bytes that are neither.
+    """
+    kind = next((kind for sign, kind in _KINDS.items() if picture.startswith(sign)), None)
+    if kind is None:
+        raise ValueError("a picture must be the bytes of a PNG or JPEG file")
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+_STYLE = """
+:root {
+  color-scheme: light dark;
+  --ground: #fbfbfa; --card: #fff; --ink: #1f2328; --soft: #59636e; --line: #e4e6e8; --well: #f1f2f3;
+  --link: #3454a4;
+  --plain: #eceff3; --plain-ink: #3b4653; --good: #ddf3e2; --good-ink: #14602a; --bad: #fbe3e1; --bad-ink: #94231b;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #131518; --card: #1b1e22; --ink: #e8eaed; --soft: #9da7b1; --line: #2e3338; --well: #0e1012;
+    --link: #9db8f5;
+    --plain: #2a2f36; --plain-ink: #ccd4dd; --good: #173a22; --good-ink: #93dca8; --bad: #46211f; --bad-ink: #f5b3ad;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
+@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
+body {
+  margin: 0;
+  background: var(--ground); color: var(--ink);
+  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif;
+  overflow-wrap: anywhere;
+}
+h1, h2, h3 { line-height: 1.25; margin: 0; text-wrap: balance; }
+h1 { font-size: clamp(1.75rem, 1.3rem + 2vw, 2.6rem); font-weight: 650; letter-spacing: -0.015em; }
+h2 { font-size: 1.4rem; font-weight: 620; letter-spacing: -0.01em; }
+h3 {
+  font-size: 1rem; font-weight: 600; gap: .3rem .75rem;
+  display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between;
+}
+a { color: var(--link); text-underline-offset: .2em; text-decoration-thickness: 1px; }
+:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+"""
