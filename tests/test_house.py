@@ -10,7 +10,7 @@ FLOORS = [
     {"errors", "allocator"},
     {"files", "geometry", "vocabulary", "attention", "program"},
     {"models", "metrics", "overlay", "data", "explain"},
-    {"decoding", "objectives", "optimization"},
+    {"decoding", "objectives", "optimization", "results"},
     {"regimes", "export"},
     {"captioner", "classifier"},
     {"checkpoints", "features", "callbacks"},

@@ -59,6 +59,11 @@ class Geometry(NamedTuple):
         """(5, 2) float64, the attributes in their order: what a file keeps."""
         return np.array(self, dtype=np.float64)
 
+    def resized(self, size: tuple[int, int]) -> "Geometry":
+        """The geometry from the original, had it been resized to `size` (H, W), to the same input."""
+        scale = tuple(s * was / now for s, was, now in zip(self.scale, self.original, size, strict=True))
+        return self._replace(original=size, scale=scale)
+
     def to_input(self, points: np.ndarray) -> np.ndarray:
         """Original coordinates (..., 2) to input coordinates (..., 2), both (y, x) in pixels."""
         return np.asarray(points, dtype=float) * self.scale - self.offset

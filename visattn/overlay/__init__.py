@@ -7,13 +7,17 @@ from visattn.overlay.exposure import Exposure, exposure_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, classification_sheet
+from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 
 __all__ = [
     "Alignment",
+    "Answer",
     "Comparison",
     "Exposure",
     "Panel",
+    "Reading",
     "Row",
+    "Scene",
     "Section",
     "alignment_sheet",
     "alignment_sheets",
@@ -27,4 +31,5 @@ __all__ = [
     "page",
     "save_figure",
     "shared_limits",
+    "viewer",
 ]

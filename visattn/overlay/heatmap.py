@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -83,6 +84,27 @@ def colour_strip(steps: int, colour_map: str = COLOUR_MAP, opacity: float = OPAC
     return _blend(grey, np.linspace(0, 1, steps, dtype=np.float32)[None], (0.0, 1.0), _colours(colour_map, opacity))
 
 
+def palette(colour_map: str = COLOUR_MAP) -> dict[str, Any]:
+    """The numbers by which `heatmap` colours a picture, so that a page's script draws the same.
+
+    Returns:
+        What JSON can hold: `table` of (256, 4) as the colours at full opacity (red, green, blue from 0 to 255, already
+        multiplied by the fourth, the share of the picture that is covered); `luma`, `saturation` and `light` of the
+        picture; `hatch`, the grey and the line of what was not seen; `opacity`, the usual one.
+
+    Raises:
+        InputError: for a colour map that matplotlib does not know.
+    """
+    return {
+        "table": np.round(_colours(colour_map, 1.0).astype(float), 4).tolist(),
+        "luma": np.round(_LUMA.astype(float), 4).tolist(),
+        "saturation": _SATURATION,
+        "light": _LIGHT,
+        "hatch": [_HATCH_GREY, _HATCH_LINE],
+        "opacity": OPACITY,
+    }
+
+
 def hatched(picture: np.ndarray, top: int, size: tuple[int, int]) -> np.ndarray:
     """Rows of the picture (h, w, 3), the first of which is row `top` of an image of `size`, greyed and hatched."""
     spacing = max(4, round(min(max(size), 3 * min(size)) / 32))  # of the lines: the same look at any resolution
@@ -152,8 +174,7 @@ def as_shown(image: np.ndarray, geometry: Geometry, side: int) -> tuple[np.ndarr
         method = Image.Resampling.LANCZOS
     size = max(1, round(height * factor)), max(1, round(width * factor))
     picture = Image.fromarray(image).resize((size[1], size[0]), method, reducing_gap=2.0)
-    scale = tuple(s * was / now for s, was, now in zip(geometry.scale, geometry.original, size, strict=True))
-    return np.asarray(picture), geometry._replace(original=size, scale=scale)
+    return np.asarray(picture), geometry.resized(size)
 
 
 def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:

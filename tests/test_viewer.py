@@ -1,0 +1,544 @@
+"""The viewer: what is in its file, and what a person sees in a browser."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visattn.geometry import Geometry, fit_geometry
+from visattn.overlay import Answer, Reading, Scene, heatmap, shared_limits, viewer
+from visattn.overlay.heatmap import cell_box, palette
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+ATTACKS = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"'&amp;<!--",
+    "a\u2028b\u2029c\x00d\ud800",
+    "\u202eevil\u2066",
+    "w" * 300,
+    "",
+)
+
+
+def picture(height, width, seed=0):
+    """A photograph's smoothness in all three colours."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def caption_reading(geometry, words=("a", "red", "square"), grid=(3, 5), seed=1, **more):
+    rng = np.random.default_rng(seed)
+    alpha = rng.dirichlet(np.full(grid[0] * grid[1], 0.5), len(words)).reshape(len(words), 1, 1, *grid)
+    alpha[:1] = 1 / (grid[0] * grid[1])
+    values = {
+        "log_probs": -rng.random(len(words)),
+        "gates": rng.random(len(words)),
+        "entropies": rng.random(len(words)) * np.log(grid[0] * grid[1]),
+    }
+    return Reading(
+        "caption", geometry, Answer(" ".join(words), -7.25), {"alpha": alpha}, list(words), **{**values, **more}
+    )
+
+
+def class_reading(geometry, seed=2):
+    rng = np.random.default_rng(seed)
+    maps = {"rollout": rng.random((1, 1, 1, 5, 3)), "layers": rng.random((1, 7, 2, 3, 5))}
+    return Reading("class", geometry, Answer("cat", 0.75), maps, others=[Answer("dog", 0.2)])
+
+
+def data_of(html):
+    """What the page's script reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    return json.loads(found[1])
+
+
+def jpeg(source):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
+
+
+def weights_of(stack):
+    cells = np.frombuffer(base64.b64decode(stack["cells"]), dtype=np.uint8).reshape(-1, *stack["shape"][-2:])
+    low, high = (np.array(stack[end])[:, None, None] for end in ("low", "high"))
+    return (low + cells / 255 * (high - low)).reshape(stack["shape"])
+
+
+# ---------------------------------------------------------------------------------------------------------- the file
+
+
+class Parts(HTMLParser):
+    """Scripts, other elements by their tag, and the addresses in attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.addresses = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "data")]
+
+
+def test_hostile_texts_are_data_and_nothing_else():
+    geometry = Geometry.identity((11, 13))
+    tame, hostile = (
+        viewer(
+            words[0],
+            [words[1]],
+            [
+                Scene(
+                    words[1],
+                    picture(11, 13),
+                    [caption_reading(geometry, words, others=[Answer(words[0], -9.0)])],
+                )
+            ],
+        )
+        for words in (["word"] * len(ATTACKS), ATTACKS)
+    )
+    assert Parts(hostile).tags == Parts(tame).tags
+    assert Parts(hostile).tags.count("script") == 2
+    assert not Parts(hostile).addresses
+    assert "\u2028" not in hostile
+    (scene,) = data_of(hostile)["scenes"]
+    assert scene["readings"][0]["words"] == list(ATTACKS)
+    assert scene["name"] == ATTACKS[1]
+    hostile.encode()
+
+
+def test_the_policy_allows_the_own_script_alone():
+    html = viewer("t", ["m"], [Scene("p", picture(11, 13), [caption_reading(Geometry.identity((11, 13)))])])
+    policy = re.search(r'"Content-Security-Policy" content="(.*?)"', html)[1]
+    rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split(";")}
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules["default-src"] == ["'none'"]
+    assert rules["script-src"] == [f"'sha256-{digest}'"]
+    assert rules["img-src"] == ["data:"]
+
+
+def test_maps_come_back_within_the_error_that_the_page_states():
+    geometry = Geometry.identity((11, 13))
+    reading = class_reading(geometry)
+    reading.maps["signed"] = np.linspace(-3, 5, 35).reshape(1, 1, 1, 5, 7)
+    reading.maps["flat"] = np.full((1, 1, 1, 2, 3), 0.125)
+    html = viewer("t", ["m"], [Scene("p", picture(11, 13), [reading])])
+    stacks = {stack["name"]: stack for stack in data_of(html)["scenes"][0]["readings"][0]["maps"]}
+    assert list(stacks) == list(reading.maps)
+    for name, maps in reading.maps.items():
+        assert weights_of(stacks[name]).shape == maps.shape
+        span = np.ptp(maps, axis=(-2, -1), keepdims=True)
+        assert np.all(np.abs(weights_of(stacks[name]) - maps) <= span / 510 + 1e-6 * np.abs(maps).max())
+    assert "at most 1/510 of that range" in html
+
+
+def test_a_large_picture_is_made_smaller_and_its_geometry_with_it():
+    geometry = fit_geometry((1301, 997), (64, 64), "crop")
+    reading = caption_reading(geometry, places=[None, 7, 14])
+    data = data_of(viewer("t", ["m"], [Scene("p", picture(1301, 997), [reading])], side=211))
+    (scene,) = data["scenes"]
+    assert scene["size"] == [211, 162]
+    assert jpeg(scene["picture"]).shape == (211, 162, 3)
+    assert min(jpeg(scene["thumb"]).shape[:2]) == 96
+    small = geometry.resized((211, 162))
+    np.testing.assert_allclose(scene["readings"][0]["geometry"], small.to_array())
+    # A place of the original is at the same place of the input, by either way.
+    np.testing.assert_allclose(
+        small.to_input(np.array([100.0, 50.0])),
+        geometry.to_input(np.array([100.0 * 1301 / 211, 50.0 * 997 / 162])),
+    )
+    boxes = scene["readings"][0]["boxes"]
+    assert boxes[0] is None
+    np.testing.assert_allclose(np.array(boxes[1]) * (211, 162, 211, 162), cell_box(small, (3, 5), 7))
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (1, 1), (96, 96)])
+def test_pictures_of_any_shape_have_a_thumbnail(shape):
+    reading = caption_reading(Geometry.identity(shape))
+    (scene,) = data_of(viewer("t", ["m"], [Scene("p", picture(*shape), [reading])]))["scenes"]
+    assert max(jpeg(scene["thumb"]).shape) <= 192
+    assert min(jpeg(scene["thumb"]).shape[:2]) > 0
+
+
+def test_what_does_not_fit_is_refused():
+    geometry, pixels = Geometry.identity((11, 13)), picture(11, 13)
+    good = caption_reading(geometry)
+    for readings, words in (
+        ([good, good], "2 readings for 1 models"),
+        ([good._replace(gates=np.ones(2))], "2 gates"),
+        ([good._replace(maps={"alpha": good.maps["alpha"][:2]})], "must be"),
+        ([good._replace(maps={"alpha": good.maps["alpha"] * np.nan})], "finite"),
+        ([good._replace(geometry=Geometry.identity((13, 11)))], "image must be"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            viewer("t", ["m"], [Scene("p", pixels, readings)])
+
+
+def test_a_hundred_captions_stay_small():
+    geometry = fit_geometry((480, 640), (288, 288), "squash")
+    reading = caption_reading(geometry, ["word"] * 10, (9, 9))
+    rng = np.random.default_rng(0)
+    noisy = Image.fromarray(rng.integers(0, 256, (80, 107, 3), dtype=np.uint8))  # more detail than most photographs
+    pixels = np.asarray(noisy.resize((640, 480), Image.Resampling.BICUBIC))
+    one = len(viewer("t", ["m"], [Scene("p", pixels, [reading])]))
+    two = len(viewer("t", ["m"], [Scene("p", pixels, [reading])] * 2))
+    assert 100 * (two - one) + one < 16e6
+
+
+# ------------------------------------------------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="the dependency group 'dev' is not installed")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Seen(NamedTuple):
+    """An open page and what happened to it."""
+
+    page: object
+    troubles: list[str]
+
+    def pixels(self, pane=0):
+        """(H, W, 3) uint8: the canvas as it is."""
+        canvas = self.page.locator(".frame canvas").nth(pane)
+        return jpeg(canvas.evaluate("canvas => canvas.toDataURL('image/png')"))
+
+    def words(self, pane=0):
+        return self.page.locator(".pane").nth(pane).get_by_role("option")
+
+    def selected(self, pane=0):
+        return [word.get_attribute("aria-selected") for word in self.words(pane).all()].index("true")
+
+    def press(self, *keys):
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def slide(self, name, value):
+        self.page.get_by_role("slider", name=name).fill(str(value))
+
+    def width(self):
+        return self.page.evaluate("document.documentElement.scrollWidth")
+
+
+@pytest.fixture
+def look(browser, tmp_path):
+    """Open a page; afterwards, nothing may have been asked of the network, logged as wrong, or said in a dialog."""
+    troubles, contexts = [], []
+
+    def open_page(html, **options):
+        path = tmp_path / "view.html"
+        path.write_text(html, encoding="utf-8")
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: request.url.startswith(("data:", path.as_uri())) or troubles.append(request.url),
+        )
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-shown='0']")
+        return Seen(page, troubles)
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
+def scenes(count=3, readings=1, size=(311, 443)):
+    geometry = fit_geometry(size, (64, 64), "crop")
+    return [
+        Scene(
+            f"p{n}.jpg",
+            picture(*size, seed=n),
+            [
+                caption_reading(geometry, (f"w{n}", "red", "square", "here")[: 4 - r], seed=n + 10 * r)
+                for r in range(readings)
+            ],
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("fit", "smooth"), [("crop", True), ("pad", False), ("squash", True)])
+def test_the_canvas_shows_what_heatmap_draws(look, fit, smooth):
+    size = (311, 443)
+    geometry = fit_geometry(size, (67, 59), fit)._replace(cell_shift=(5.5, -3.25))
+    reading = caption_reading(geometry)
+    html = viewer("t", ["m"], [Scene("p", picture(*size), [reading])])
+    shown = jpeg(data_of(html)["scenes"][0]["picture"])
+    seen = look(html)
+    if not smooth:
+        seen.page.get_by_label("blocky").check(force=True)
+    for opacity, scale in ((0.85, "shared"), (0.5, "own")):
+        seen.slide("Opacity", opacity)
+        seen.page.get_by_label(scale, exact=True).check(force=True)
+        for t, weights in enumerate(reading.maps["alpha"][:, 0, 0]):
+            seen.words().nth(t).click()
+            expected = heatmap(
+                shown,
+                weights,
+                geometry,
+                limits=shared_limits(reading.maps["alpha"] if scale == "shared" else [weights]),
+                opacity=opacity,
+                interpolation="bilinear" if smooth else "nearest",
+            )
+            difference = np.abs(seen.pixels().astype(int) - expected)
+            assert difference.mean() < 0.7
+            assert np.quantile(difference, 0.999) <= 8  # a level of the colours, where their opacity begins steeply
+            seen.page.keyboard.press("Escape")
+
+
+def test_a_small_picture_is_enlarged_under_its_map(look):
+    geometry = fit_geometry((61, 97), (64, 64), "crop")
+    reading = caption_reading(geometry)
+    html = viewer("t", ["m"], [Scene("p", picture(61, 97), [reading])])
+    shown = jpeg(data_of(html)["scenes"][0]["picture"]).repeat(7, axis=0).repeat(7, axis=1)
+    seen = look(html)
+    seen.words().nth(1).click()
+    expected = heatmap(
+        shown,
+        reading.maps["alpha"][1, 0, 0],
+        geometry.resized((7 * 61, 7 * 97)),
+        limits=shared_limits(reading.maps["alpha"]),
+    )
+    assert np.abs(seen.pixels().astype(int) - expected).mean() < 0.7
+
+
+def test_hovering_shows_a_map_and_leaving_takes_it_away(look):
+    seen = look(viewer("t", ["m"], scenes()))
+    bare = seen.pixels()
+    seen.words().nth(1).hover()
+    red = seen.pixels()
+    seen.words().nth(2).hover()
+    square = seen.pixels()
+    assert np.abs(red.astype(int) - bare).mean() > 3
+    assert np.abs(red.astype(int) - square).mean() > 3
+    seen.page.mouse.move(2, 2)
+    np.testing.assert_array_equal(seen.pixels(), bare)
+    seen.words().nth(1).click()
+    seen.page.mouse.move(2, 2)
+    np.testing.assert_array_equal(seen.pixels(), red)
+
+
+def test_a_tap_shows_a_map_on_a_phone_which_does_not_scroll_sideways(look):
+    for readings in (1, 2):
+        html = viewer("t", ["m", "n"][:readings], scenes(readings=readings))
+        seen = look(html, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+        assert seen.width() == 390
+        for pane in range(readings):
+            bare = seen.pixels(pane)
+            seen.words(pane).nth(1).tap()
+            assert seen.selected(pane) == 1
+            assert np.abs(seen.pixels(pane).astype(int) - bare).mean() > 3
+
+
+def test_keys_walk(look):
+    seen = look(viewer("t", ["m"], scenes()))
+    bare = seen.pixels()
+    seen.press("ArrowRight")
+    assert seen.selected() == 0
+    seen.press("ArrowRight", "ArrowRight", "ArrowLeft")
+    assert seen.selected() == 1
+    second = seen.pixels()
+    seen.press("End")
+    assert seen.selected() == 3
+    seen.press("ArrowRight")
+    assert seen.selected() == 3
+    seen.press("Home", "ArrowRight")
+    np.testing.assert_array_equal(seen.pixels(), second)
+    seen.press("Escape")
+    np.testing.assert_array_equal(seen.pixels(), bare)
+    seen.press("ArrowDown")
+    seen.page.wait_for_selector("html[data-shown='1']")
+    assert seen.words().nth(0).inner_text().startswith("w1")
+    assert seen.page.locator("#gallery [aria-current]").get_attribute("aria-current") == "true"
+    assert "2 of 3" in seen.page.locator("#place").inner_text()
+    seen.press("ArrowUp", "ArrowUp")
+    seen.page.wait_for_selector("html[data-shown='0']")
+    seen.press("?")
+    assert seen.page.get_by_role("dialog").is_visible()
+    seen.press("ArrowDown")
+    assert "1 of 3" in seen.page.locator("#place").inner_text()
+    seen.press("Escape")
+    assert not seen.page.get_by_role("dialog").is_visible()
+
+
+def test_the_space_bar_plays_and_stops(look):
+    seen = look(viewer("t", ["m"], scenes()))
+    seen.page.clock.install()
+    seen.press(" ")
+    assert seen.selected() == 0
+    assert seen.page.get_by_role("button", name="Stop").is_visible()
+    seen.page.clock.run_for(1000)
+    assert seen.selected() == 1
+    seen.press(" ")
+    seen.page.clock.run_for(5000)
+    assert seen.selected() == 1
+    seen.press(" ")
+    seen.page.clock.run_for(5000)
+    assert seen.selected() == 3
+    assert seen.page.get_by_role("button", name="Play").is_visible()
+
+
+def test_all_is_reached_by_the_tabulator_and_fields_keep_their_arrows(look):
+    seen = look(viewer("t", ["m"], scenes()))
+    reached = []
+    for _ in range(14):
+        seen.press("Tab")
+        reached.append(
+            seen.page.evaluate("[document.activeElement].map(e => e.id || e.getAttribute('role') || e.name)[0]")
+        )
+        assert seen.page.evaluate(
+            "document.activeElement === document.body || document.activeElement.matches(':focus-visible')"
+        )
+    assert {"ask", "play", "opacity", "scale", "cells", "option"} <= set(reached)
+    assert seen.selected() == 0  # to come to the words by keyboard shows the first
+    seen.page.locator("#opacity").focus()
+    seen.press("ArrowLeft")
+    assert seen.page.locator("#opacity-value").inner_text() == "80 %"
+    assert seen.selected() == 0
+
+
+def test_layers_heads_and_maps_of_a_classifier(look):
+    size = (311, 443)
+    geometry = fit_geometry(size, (64, 64), "squash")
+    reading = class_reading(geometry)
+    html = viewer("t", ["m"], [Scene("p", picture(*size), [reading])])
+    shown = jpeg(data_of(html)["scenes"][0]["picture"])
+    seen = look(html)
+
+    def check(weights, limits):
+        expected = heatmap(shown, weights, geometry, limits=limits)
+        assert np.abs(seen.pixels().astype(int) - expected).mean() < 0.7
+
+    layers = reading.maps["layers"][0]
+    check(reading.maps["rollout"][0, 0, 0], shared_limits(reading.maps["rollout"]))
+    assert not seen.page.locator("#layer").is_visible()
+    seen.page.select_option("#map", "layers")
+    check(layers[6].mean(0), shared_limits([layers[6].mean(0)]))
+    seen.slide("Layer", 3)
+    check(layers[2].mean(0), shared_limits([layers[2].mean(0)]))
+    seen.slide("Head", 2)
+    check(layers[2, 1], shared_limits([layers[2, 1]]))
+    seen.page.get_by_label("shared").check(force=True)
+    check(layers[2, 1], shared_limits(layers))
+    seen.page.locator("body").click(position={"x": 3, "y": 3})
+    seen.press("ArrowRight")
+    check(layers[3, 1], shared_limits(layers))
+    assert seen.page.locator("#layer-value").inner_text() == "4 of 7"
+    assert "cat" in seen.page.get_by_role("list", name="Likeliest classes").inner_text()
+
+
+def test_two_models_stand_side_by_side_and_walk_by_themselves(look):
+    seen = look(viewer("t", ["one", "other"], scenes(readings=2)), viewport={"width": 1280, "height": 800})
+    boxes = [seen.page.locator(".frame canvas").nth(n).bounding_box() for n in (0, 1)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert [boxes[0][side] for side in ("width", "height")] == [boxes[1][side] for side in ("width", "height")]
+    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+    bare = seen.pixels(1)
+    np.testing.assert_array_equal(seen.pixels(0), bare)
+    seen.press("ArrowRight")
+    assert seen.selected(0) == 0
+    np.testing.assert_array_equal(seen.pixels(1), bare)
+    seen.press("2", "ArrowRight", "ArrowRight")
+    assert (seen.selected(0), seen.selected(1)) == (0, 1)
+    assert np.any(seen.pixels(1) != bare)
+    assert [h.inner_text() for h in seen.page.locator(".pane h2").all()] == ["one", "other"]
+
+
+def test_the_drawn_place_is_framed(look):
+    size = (311, 443)
+    geometry = fit_geometry(size, (64, 64), "pad")
+    seen = look(viewer("t", ["m"], [Scene("p", picture(*size), [caption_reading(geometry, places=[None, 7, 0])])]))
+    box, frame = seen.page.locator(".frame .box"), seen.page.locator(".frame canvas").bounding_box()
+    seen.press("ArrowRight")
+    assert not box.is_visible()
+    seen.press("ArrowRight")
+    found = box.bounding_box()
+    top, left, bottom, right = cell_box(geometry, (3, 5), 7)
+    share = frame["width"] / size[1]
+    for side, value in (("x", left), ("width", right - left)):
+        assert found[side] - (frame["x"] if side == "x" else 0) == pytest.approx(value * share, abs=1.5)
+    assert found["height"] == pytest.approx((bottom - top) * share, abs=1.5)
+    assert "the one place used" in seen.page.locator("#legend").inner_text()
+    assert "not seen" not in seen.page.locator("#legend").inner_text()
+
+
+def test_what_stands_beside_the_words(look):
+    geometry = fit_geometry((311, 443), (64, 64), "crop")
+    reading = caption_reading(geometry, others=[Answer("another one", -8.5)])
+    seen = look(viewer("t", ["m"], [Scene("p", picture(311, 443), [reading])]))
+    text = seen.words().nth(1).inner_text()
+    assert f"{reading.gates[1]:.2f}" in text
+    assert f"{reading.entropies[1]:.2f}" in text
+    assert f"entropy {reading.entropies[1]:.2f}" in seen.words().nth(1).get_attribute("aria-label")
+    main = seen.page.locator("main")
+    assert "Log-probability of the caption −7.25" in main.inner_text()
+    seen.page.get_by_text("1 other caption").click()
+    assert "another one" in main.inner_text()
+    assert "−8.50" in main.inner_text()
+    assert "not seen by the model" in main.inner_text()
+    assert "gate" in main.inner_text()
+    without = [Scene("p", picture(311, 443), [reading._replace(gates=None)])]
+    assert "gate" not in look(viewer("t", ["m"], without)).page.locator("main").inner_text()
+
+
+def test_hostile_texts_stay_text(look):
+    geometry = fit_geometry((311, 443), (64, 64), "crop")
+    reading = caption_reading(geometry, ATTACKS, others=[Answer(ATTACKS[0], -1.0)])
+    html = viewer(ATTACKS[0], [ATTACKS[1], ATTACKS[0]], [Scene(ATTACKS[1], picture(311, 443), [reading] * 2)])
+    for width in (390, 1280):
+        seen = look(html, viewport={"width": width, "height": 800})
+        seen.page.get_by_text("1 other caption").first.click()
+        seen.press(*["ArrowRight"] * len(ATTACKS))
+        assert seen.selected() == len(ATTACKS) - 1
+        words = [word.locator(".word").evaluate("e => e.textContent") for word in seen.words().all()]
+        assert words[:3] == list(ATTACKS[:3])
+        assert words[4:] == [*ATTACKS[4:6], "(empty)"]
+        assert seen.page.locator("script").count() == 2
+        assert seen.page.locator("img").count() == 1  # the thumbnail
+        assert seen.width() == width
+
+
+def test_a_caption_without_words_and_a_flat_map(look):
+    geometry = fit_geometry((311, 443), (64, 64), "crop")
+    empty = caption_reading(geometry, ())
+    zero = class_reading(geometry)._replace(maps={"nothing": np.zeros((1, 1, 1, 3, 5))})
+    html = viewer("t", ["m", "n"], [Scene("p", picture(311, 443), [empty, zero])])
+    seen = look(html)
+    assert "has no words" in seen.page.locator("main").inner_text()
+    seen.press("ArrowRight", " ", "End")
+    expected = heatmap(jpeg(data_of(html)["scenes"][0]["picture"]), np.zeros((3, 5)), geometry, limits=(0.0, 0.0))
+    assert np.abs(seen.pixels(1).astype(int) - expected).mean() < 0.7
+
+
+def test_the_palette_is_the_overlays():
+    numbers = palette()
+    assert np.shape(numbers["table"]) == (256, 4)
+    low, high = numbers["table"][0], numbers["table"][-1]
+    assert low[3] == 0
+    assert high[3] == 1
+    json.dumps(numbers, allow_nan=False)

@@ -1,0 +1,203 @@
+"""The viewer: one HTML file in which a person walks through pictures, their words and their maps.
+
+Maps travel as grids, and the page's script (`viewer.js`) lays them over the pixels with the same geometry and the same
+colours as `heatmap`: both come from here as numbers. Nothing is fetched; whatever came from a model or a file's name
+travels as JSON and is shown as text.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from visattn.geometry import Geometry
+from visattn.overlay.document import document, escaped, picture_source
+from visattn.overlay.heatmap import cell_box, check_map, check_picture, palette
+
+Kind = Literal["caption", "class"]
+
+SIDE = 640  # pixels of a picture's longer side in the page
+_QUALITY, _THUMB_QUALITY = 82, 70  # of its JPEG
+_THUMB = 96  # shorter side of a picture in the gallery
+_LEVELS = 255  # a cell of a map has 8 bits, from the map's smallest to its largest weight
+
+
+class Answer(NamedTuple):
+    """A whole caption or a class.
+
+    Attributes:
+        text: the words, or the class's name.
+        score: log-probability of a caption, probability of a class; None where it is not known.
+    """
+
+    text: str
+    score: float | None = None
+
+
+class Reading(NamedTuple):
+    """What one model said about one picture, and where it looked: T words, or a class and no words.
+
+    Attributes:
+        kind: "caption" or "class".
+        geometry: how the original picture became the model's input.
+        answer: the caption or class that the maps belong to.
+        maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 where a map
+            has no layers or heads. The first is shown first.
+        words: the T words.
+        others: further answers, of which there are no maps.
+        log_probs: (T,) of the words, or None.
+        gates: (T,) β, or None where the decoder has no gate.
+        entropies: (T,) of the weights, in nats, or None.
+        places: T indices of the one cell, row by row, that a word was made from (None: of more than one), or None.
+    """
+
+    kind: Kind
+    geometry: Geometry
+    answer: Answer
+    maps: dict[str, np.ndarray]
+    words: Sequence[str] = ()
+    others: Sequence[Answer] = ()
+    log_probs: np.ndarray | None = None
+    gates: np.ndarray | None = None
+    entropies: np.ndarray | None = None
+    places: Sequence[int | None] | None = None
+
+
+class Scene(NamedTuple):
+    """One picture and what each model made of it.
+
+    Attributes:
+        name: of the picture.
+        picture: (H, W, 3) uint8, the original pixels.
+        readings: one for each model, in the order of their names.
+    """
+
+    name: str
+    picture: np.ndarray
+    readings: Sequence[Reading]
+
+
+def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int = SIDE) -> str:
+    """Make the page.
+
+    Args:
+        title: of the page.
+        models: a name for each model; with two, they stand side by side.
+        scenes: the pictures, taken one at a time.
+        side: pixels of a picture's longer side in the page; larger ones are made smaller.
+
+    Returns:
+        The HTML; `visattn.files.write_text` writes it.
+
+    Raises:
+        ValueError: where arrays do not fit each other, a map is not finite, or a scene lacks a model's reading.
+    """
+    data = {
+        "models": list(models),
+        "palette": palette(),
+        "scenes": [_scene(scene, len(models), side) for scene in scenes],
+    }
+    quantised = (
+        f"Maps have 8 bits a cell, each from its own smallest weight to its own largest, and are off by at most "
+        f"1/{2 * _LEVELS} of that range. Pictures are JPEG of quality {_QUALITY}, at most {side} pixels a side."
+    )
+    here = files("visattn.overlay")
+    body = Template((here / "viewer.html").read_text(encoding="utf-8")).substitute(
+        title=escaped(title), quantised=quantised, data=_json(data)
+    )
+    style, script = ((here / f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    return document(title, style, body, script)
+
+
+def _scene(scene: Scene, models: int, side: int) -> dict[str, Any]:
+    if len(scene.readings) != models:
+        raise ValueError(f"'{scene.name}' has {len(scene.readings)} readings for {models} models")
+    height, width = scene.picture.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    thumb = _THUMB / min(size)
+    narrow = max(1, round(size[0] * thumb)), max(1, round(size[1] * thumb))
+    crop = tuple(min(length, 2 * _THUMB) for length in narrow)  # a panorama's thumbnail is its middle
+    top, left = ((length - kept) // 2 for length, kept in zip(narrow, crop, strict=True))
+    picture = Image.fromarray(scene.picture)
+    small = picture if size == (height, width) else picture.resize(size[::-1], Image.Resampling.LANCZOS)
+    box = tuple(c / thumb for c in (left, top, left + crop[1], top + crop[0]))
+    box = (box[0], box[1], min(box[2], size[1]), min(box[3], size[0]))
+    return {
+        "name": scene.name,
+        "size": size,
+        "picture": picture_source(_jpeg(small, _QUALITY)),
+        "thumb": picture_source(_jpeg(small.resize(crop[::-1], Image.Resampling.BICUBIC, box=box), _THUMB_QUALITY)),
+        "readings": [_reading(reading, scene.picture, size) for reading in scene.readings],
+    }
+
+
+def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    check_picture(picture, reading.geometry)
+    shown = reading.geometry.resized(size)
+    count = len(reading.words) if reading.kind == "caption" else 1
+    for name, maps in reading.maps.items():
+        if maps.ndim != 5 or len(maps) != count:
+            raise ValueError(f"the maps '{name}' must be ({count}, layers, heads, h, w), and are {maps.shape}")
+    for name in ("log_probs", "gates", "entropies", "places"):
+        if (given := getattr(reading, name)) is not None and len(given) != len(reading.words):
+            raise ValueError(f"there are {len(reading.words)} words, but {len(given)} {name}")
+    grid = next(iter(reading.maps.values())).shape[-2:] if reading.maps else (1, 1)
+    return {
+        "kind": reading.kind,
+        "answer": list(reading.answer),
+        "others": [list(answer) for answer in reading.others],
+        "words": list(reading.words),
+        "logProbs": _numbers(reading.log_probs),
+        "gates": _numbers(reading.gates),
+        "entropies": _numbers(reading.entropies),
+        "boxes": [None if place is None else _box(shown, grid, place) for place in reading.places or ()],
+        "geometry": [list(pair) for pair in shown],
+        "maps": [{"name": name, **_quantised(maps)} for name, maps in reading.maps.items()],
+    }
+
+
+def _box(shown: Geometry, grid: tuple[int, int], place: int) -> list[float]:
+    """A cell as (top, left, bottom, right) in shares of the picture; empty where it lies in the padding."""
+    found = cell_box(shown, grid, place)
+    return [] if found is None else [side / n for side, n in zip(found, (*shown.original,) * 2, strict=True)]
+
+
+def _quantised(maps: np.ndarray) -> dict[str, Any]:
+    """(T, layers, heads, h, w) as bytes, with the weights that 0 and 255 stand for in each map."""
+    flat = maps.reshape(-1, *maps.shape[-2:]).astype(float)
+    for weights in flat:
+        check_map(weights)
+    low, high = flat.min((1, 2)), flat.max((1, 2))
+    span = np.where(high > low, high - low, 1)
+    cells = np.round((flat - low[:, None, None]) / span[:, None, None] * _LEVELS).astype(np.uint8)
+    return {
+        "shape": list(maps.shape),
+        "low": _numbers(low),
+        "high": _numbers(high),
+        "cells": base64.b64encode(cells.tobytes()).decode(),
+    }
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format="jpeg", quality=quality, optimize=True)
+    return stream.getvalue()
+
+
+def _numbers(values: np.ndarray | None) -> list[float] | None:
+    return None if values is None else [float(f"{value:.7g}") for value in np.asarray(values, dtype=float)]
+
+
+def _json(data: Any) -> str:
+    """JSON that no text in it can end or begin an element with: ASCII alone, and no `<`, `>` or `&`."""
+    out = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        out = out.replace(sign, f"\\u{ord(sign):04x}")
+    return out

@@ -1,0 +1,174 @@
+"""Folders of results, as `scripts/caption.py` and `scripts/overlay.py` write them, back in memory to be looked at."""
+
+import json
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from visattn.errors import InputError
+from visattn.geometry import Geometry
+from visattn.metrics import entropy
+from visattn.overlay import Answer, Reading
+from visattn.overlay.viewer import Kind
+
+LISTS: dict[str, Kind] = {"captions.json": "caption", "classes.json": "class"}
+CLASSES = 5  # likeliest classes that are kept
+
+Arrays = dict[str, np.ndarray]
+
+# What a damaged archive makes its readers trip over; one array in place of an archive is no context manager.
+_DAMAGED = (
+    *(OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+class Listed(NamedTuple):
+    """An entry of a folder's list: one image, whose maps have not been read yet.
+
+    Attributes:
+        kind: what its maps belong to.
+        image: its path, as it was when the results were written.
+        maps: the file of its maps.
+        entry: what the list says of it.
+    """
+
+    kind: Kind
+    image: Path
+    maps: Path
+    entry: dict[str, Any]
+
+    def read(self) -> Reading:
+        """The maps and all that belongs to them.
+
+        Raises:
+            InputError: where the file of maps is missing, damaged, or not of this entry.
+        """
+        try:
+            with self.maps.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.maps} is missing, the maps of {self.image.name}; write the results anew"
+            ) from error
+        except _DAMAGED as error:
+            raise InputError(f"{self.maps} cannot be read ({_reason(error)}); write the results anew") from error
+        try:
+            geometry = Geometry.from_array(arrays.pop("geometry"))
+            return (_caption if self.kind == "caption" else _class)(geometry, self.entry, arrays)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"{self.maps} does not hold the maps that its list says ({_reason(error)}); "
+                "was it written by another program or version, or has another program written into the folder?"
+            ) from error
+
+
+def list_results(folder: Path) -> list[Listed]:
+    """The images of a folder of results, in the order of its list.
+
+    Raises:
+        InputError: where the folder holds no results, or its list is damaged or empty.
+    """
+    found = [folder / name for name in LISTS if (folder / name).is_file()]
+    if not found:
+        raise InputError(
+            f"{folder} is no folder of results, it has neither {' nor '.join(LISTS)}; "
+            "make one with scripts/caption.py or scripts/overlay.py"
+        )
+    path = max(found, key=lambda p: p.stat().st_mtime)  # where both programs wrote here, the later has the maps
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        listed = [Listed(LISTS[path.name], Path(entry["image"]), folder / _maps(entry), entry) for entry in entries]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is no list of results ({_reason(error)}); write the results anew") from error
+    if not listed:
+        raise InputError(f"{path} lists no image")
+    return listed
+
+
+def _maps(entry: dict[str, Any]) -> str:
+    """The name of an entry's file of maps; never a path that leads out of the folder."""
+    names = entry.get("files") or [str(Path(entry["overlay"]).with_suffix(".npz"))]
+    found = [Path(name).name for name in names if Path(name).suffix == ".npz"]
+    if not found:
+        raise ValueError(f"it has no maps of {entry['image']}")
+    return found[0]
+
+
+def _caption(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading:
+    words = _strings("words", arrays.pop("words"))
+    log_probs, gates = (_row(name, arrays.pop(name, None), len(words)) for name in ("log_probs", "beta"))
+    focus = arrays.pop("focus", None)
+    alpha = _stack("alpha", arrays.pop("alpha"), len(words))
+    others = {n: _stack(n, a, len(words)) for n, a in arrays.items() if 3 <= a.ndim <= 5 and len(a) == len(words)}
+    places: list[int | None] | None = None
+    if focus is not None and len(words):
+        cells = _stack("focus", focus, len(words)).reshape(len(words), -1)
+        places = [int(row.argmax()) if row.max() == row.sum() else None for row in cells]
+    return Reading(
+        "caption",
+        geometry,
+        Answer(str(entry["caption"]), _score(entry.get("log_prob"))),
+        {"alpha": alpha, **others},
+        words,
+        [Answer(str(c["caption"]), _score(c.get("log_prob"))) for c in entry.get("captions", [])[1:]],
+        log_probs,
+        None if gates is None or (gates == 1).all() else gates,  # a decoder without a gate
+        entropy(alpha.mean((1, 2)).reshape(len(words), math.prod(alpha.shape[-2:]))),
+        places,
+    )
+
+
+def _class(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading:
+    classes = _strings("classes", arrays.pop("classes", np.zeros(0)))
+    probabilities = _row("probabilities", arrays.pop("probabilities", None), len(classes))
+    likely = [] if probabilities is None else np.argsort(-probabilities, kind="stable")[:CLASSES]
+    answer = Answer(str(entry.get("class", "")), _score(entry.get("probability")))  # a model may have no classes
+    maps = {name: _stack(name, array[None], 1) for name, array in arrays.items() if array.ndim in (2, 4)}
+    if not maps:
+        raise ValueError("it has no map")
+    others = [Answer(classes[i], float(probabilities[i])) for i in likely if classes[i] != answer.text]
+    return Reading("class", geometry, answer, maps, others=others)
+
+
+def _stack(name: str, array: np.ndarray, count: int) -> np.ndarray:
+    """(T, H, W), (T, heads, H, W) or (T, layers, heads, H, W) as (T, layers, heads, H, W), checked."""
+    if not 3 <= array.ndim <= 5 or len(array) != count or 0 in array.shape[1:]:
+        raise ValueError(f"'{name}' is {array.shape}, not a map for each of {count}")
+    _check_finite(name, array)
+    return array.reshape(count, *((1,) * (5 - array.ndim)), *array.shape[1:])
+
+
+def _row(name: str, array: np.ndarray | None, count: int) -> np.ndarray | None:
+    if array is None:
+        return None
+    if array.shape != (count,):
+        raise ValueError(f"'{name}' is {array.shape}, not ({count},)")
+    _check_finite(name, array)
+    return array
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if array.dtype.kind not in "fiub" or not np.isfinite(array.astype(float)).all():
+        raise ValueError(f"'{name}' holds something else than finite numbers")
+
+
+def _strings(name: str, array: np.ndarray) -> list[str]:
+    """(N,) as strings; NumPy makes an empty list one of numbers."""
+    if array.ndim != 1 or (array.size and array.dtype.kind != "U"):
+        raise ValueError(f"'{name}' is {array.shape} {array.dtype}, not a row of strings")
+    return array.tolist()
+
+
+def _score(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(float(value)) else float(value)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError) and error.args:
+        return f"'{error.args[0]}' is missing"
+    return " ".join(str(error).split()) or repr(error)
