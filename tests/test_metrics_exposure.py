@@ -1,6 +1,5 @@
 """Exposure bias: values worked out by hand, and laws."""
 
-import functools
 import math
 
 import numpy as np
@@ -111,8 +110,8 @@ def test_batches_may_be_split_and_come_in_any_order():
     whole = ExposureSums.count(*arguments)
     order = np.random.default_rng(3).permutation(11).tolist()
     parts = [ExposureSums.count(*rows_of(arguments, order[start : start + 3])) for start in range(0, 11, 3)]
-    assert_same(functools.reduce(ExposureSums.plus, parts), whole)
-    assert_same(functools.reduce(ExposureSums.plus, parts[::-1]), whole)
+    assert_same(ExposureSums.together(parts), whole)
+    assert_same(ExposureSums.together(parts[::-1]), whole)
     assert_same(ExposureSums.count(*rows_of(arguments, order)), whole)
     shuffled = np.random.default_rng(4).permutation(len(arguments[-1]))  # an image's references need not be neighbours
     *references, generated, owner = arguments
@@ -123,9 +122,9 @@ def test_batches_may_be_split_and_come_in_any_order():
 def test_sums_grow_with_longer_captions():
     short = ExposureSums.count(*random_images(5, longest=3))
     long = ExposureSums.count(*random_images(6, longest=7))
-    both = short.plus(long)
+    both = ExposureSums.together([short, long])
     assert len(short.tokens) == 3
-    assert_same(both, long.plus(short))
+    assert_same(both, ExposureSums.together([long, short]))
     assert both.tokens.tolist() == [*(short.tokens + long.tokens[:3]), *long.tokens[3:]]
     assert both.by_position().loss[3:] == pytest.approx(long.by_position().loss[3:])
 

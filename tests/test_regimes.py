@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_decoders import DECODERS, GRID, B, D, L, V, decoder, every_decoder_but, values, vocabulary
+from test_decoders import DECODERS, GRID, B, D, L, V, decoder, every_decoder, every_decoder_but, values, vocabulary
 
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Sampling, decode
@@ -123,6 +123,17 @@ def test_captions_need_not_be_as_many_of_each_image():
     logits, glimpses = model(model.prepare(values()[owner], GRID), CAPTIONS[:, :-1])
     torch.testing.assert_close(taught.loss, loss(logits, glimpses, CAPTIONS[:, 1:]).loss)
     assert torch.isfinite(ScheduledSampling(LinearDecay(0.1)).teach(model, memory, uneven, loss, 9).loss)
+
+
+@pytest.mark.parametrize("regime", [TeacherForcing, lambda: ScheduledSampling(LinearDecay(0.1)), SelfCritical])
+@every_decoder
+def test_every_parameter_takes_part_in_every_step(make, regime):
+    """Several processes wait for each other's gradient of each; one that is missing would stop the training."""
+    model, regime = decoder(make).train(), regime()
+    regime.begin({f"image {i}": [["w0", "w1"]] for i in range(B)}, vocabulary(), max_length=5)
+    torch.manual_seed(0)
+    regime.teach(model, model.prepare(values(), GRID), batch(), CaptionLoss(), 3).loss.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 REFERENCES = {"image 0": [["w0", "w1"], ["w1", "w1", "w0"]], "image 1": [["w2", "w0"], ["w0", "zebra"]], "x": [["w1"]]}

@@ -140,6 +140,7 @@ _NOISE = (
     r".*Checkpoint directory .* exists and is not empty",  # `before_instantiate_classes` has looked
     r".*could not find the monitored key",  # stopped before the first validation
     r".*The dirpath has changed from",  # a checkpoint is validated with another --output
+    r".*Using `DistributedSampler` with the dataloaders",  # images that it repeats are counted once
 )
 
 

@@ -1,11 +1,9 @@
 """The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
 
-import functools
-import itertools
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,17 +11,19 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from visattn import processes
 from visattn.attention import HardAttention, Memory
 from visattn.data.batch import CaptionBatch
-from visattn.data.captions import CaptionData
+from visattn.data.loading import Split
 from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode
 from visattn.errors import InputError
+from visattn.evaluation import collect
 from visattn.geometry import Fit
 from visattn.metrics import ExposureSums, Grounding, caption_scores, entropy, grounding, teacher_forced_captions
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss
 from visattn.optimization import Optimization
-from visattn.regimes import Regime, TeacherForcing, forced, rows
+from visattn.regimes import Regime, TeacherForcing, rows
 from visattn.vocabulary import END, PAD, Vocabulary
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class Captioner(LightningModule):
     words of generated captions (`grounding_…`) and of the references' words, given the true words before them
     (`ground_truth_grounding_…`). How far what is right after the true words goes wrong after own words is measured too:
     `gap` of the accuracies (see `visattn.metrics.exposure`), and the scores of teacher-forced "captions"
-    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here.
+    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here. Whatever is logged is of the whole
+    batch, or of every image once, however many processes share the work.
 
     Args:
         output_names: the vocabulary, special tokens first; the command line takes it from the data.
@@ -101,15 +102,16 @@ class Captioner(LightningModule):
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
         self.started = False  # with the weights of another training, the encoder's among them
-        self._evaluated = _Evaluated()
+        self._evaluated: dict[str, _Evaluated] = {}  # by image id
 
     def setup(self, stage: str) -> None:
+        processes.draw_apart()
         if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
             self.encoder.load_weights()
 
     def on_fit_start(self) -> None:
         self.regime.begin(self.trainer.datamodule.references("train"), self.vocabulary, self.max_length)
-        if self.regime.signature:
+        if self.regime.signature and self.trainer.is_global_zero:
             log.info(self.regime.signature)
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -135,12 +137,13 @@ class Captioner(LightningModule):
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
         taught = self.regime.teach(self.decoder, self.remember(batch), batch, self.loss, self.global_step)
-        self.log("train/loss", taught.loss, prog_bar=True, batch_size=taught.tokens)
-        for name, value in taught.logs.items():
-            self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=taught.tokens)
+        logs = {"loss": taught.loss.detach(), **taught.logs}
         if taught.reinforce is not None and (index + 1) % self.trainer.log_every_n_steps == 0:
-            share = gradient_share(taught.reinforce, taught.loss, list(self.decoder.attention.parameters()))
-            self.log("train/reinforce_gradient_share", share, batch_size=taught.tokens)
+            attention = list(self.decoder.attention.parameters())
+            logs["reinforce_gradient_share"] = gradient_share(taught.reinforce, taught.loss, attention)
+        whole = processes.mean(torch.stack([value.to(taught.loss) for value in logs.values()]))
+        for name, value in zip(logs, whole, strict=True):
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "reward"), batch_size=taught.tokens)
         return taught.loss
 
     def validation_step(self, batch: CaptionBatch, index: int) -> None:
@@ -158,10 +161,10 @@ class Captioner(LightningModule):
         ]
 
     def on_validation_epoch_start(self) -> None:
-        self._evaluated = _Evaluated()
+        self._evaluated = {}
 
     def on_test_epoch_start(self) -> None:
-        self._evaluated = _Evaluated()
+        self._evaluated = {}
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -201,83 +204,105 @@ class Captioner(LightningModule):
     def _decode(self, memory: Memory) -> Decoded:
         return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)
 
-    def _evaluate(self, batch: CaptionBatch, split: str) -> None:
+    def _evaluate(self, batch: CaptionBatch, split: Split) -> None:
         memory = self.remember(batch)
         of_captions, tokens = rows(memory, batch)
-        losses, logits, glimpses = forced(self.decoder, of_captions, tokens, self.loss)
         targets = tokens[:, 1:]
-        count = int((targets != PAD).sum())
-        self.log(f"{split}/loss", losses.loss, batch_size=count)
-        self.log(f"{split}/cross_entropy", losses.cross_entropy, batch_size=count)
-        decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
-        evaluated = self._evaluated
-        evaluated.generated |= zip(batch.ids, captions(decoded, self.vocabulary, memory.grid), strict=True)
-        references = self.trainer.datamodule.references(split)
-        words = [caption for name in batch.ids for caption in references[name]]
-        maps = glimpses.weights.float().cpu().unflatten(-1, memory.grid).numpy()
-        for row, owner in enumerate(batch.owner.tolist()):
-            seen = words[row][: int((batch.tokens[row] > END).sum())]
-            evaluated.taught.append((batch.ids[owner], seen, maps[row, : len(seen)]))
+        logits, glimpses = self.decoder(of_captions, tokens[:, :-1])
+        losses = self.loss.sums(logits, glimpses, targets).loss
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-        choices = likeliest(logits)
-        parts = (part.cpu().numpy() for part in (targets, log_probs, choices, decoded.tokens, batch.owner))
-        evaluated.sums.append(ExposureSums.count(*parts))
-        parts = (part.cpu().numpy() for part in (targets, choices, batch.owner))
-        evaluated.forced |= zip(batch.ids, teacher_forced_captions(*parts, self.vocabulary), strict=True)
+        decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
+        generated = captions(decoded, self.vocabulary, memory.grid)
+        parts = (losses, targets, log_probs, likeliest(logits), glimpses.weights.float(), decoded.tokens, batch.owner)
+        losses, targets, log_probs, choices, maps, said, owner = (part.cpu().numpy() for part in parts)
+        maps = maps.reshape(*maps.shape[:2], *memory.grid)
+        references = self.trainer.datamodule.references(split)
+        for image, name in enumerate(batch.ids):
+            own = owner == image
+            one = np.zeros(own.sum(), dtype=int)  # the owner of each reference, where there is this image alone
+            words, weights = generated[image].words, generated[image].weights
+            lengths = (targets[own] > END).sum(axis=1)
+            true = [(line[:n], seen[:n]) for line, seen, n in zip(references[name], maps[own], lengths, strict=True)]
+            self._evaluated[name] = _Evaluated(
+                words=words,
+                forced=teacher_forced_captions(targets[own], choices[own], one, self.vocabulary)[0],
+                loss=float(losses[own].sum(dtype=float)),
+                exposure=ExposureSums.count(targets[own], log_probs[own], choices[own], said[image : image + 1], one),
+                entropy=float(entropy(weights.reshape(len(words), -1)).sum()),
+                grounding=self._ground(name, [(words, weights)]),
+                true_grounding=self._ground(name, true),
+            )
 
     @property
     def exposure(self) -> ExposureSums:
         """Of the validation or test that came last: what was right after true words and after own words."""
-        return functools.reduce(ExposureSums.plus, self._evaluated.sums)
+        return ExposureSums.together(image.exposure for image in self._evaluated.values())
 
-    def _score(self, split: str) -> None:
-        data, generated = self.trainer.datamodule, self._evaluated.generated
-        known = data.references(split)
-        references = {name: known[name] for name in generated}
-        scores = caption_scores(references, {name: caption.words for name, caption in generated.items()})
-        for name, value in scores.corpus.items():
-            self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D")
-        for name, value in caption_scores(references, self._evaluated.forced).corpus.items():
-            self.log(f"{split}/teacher_forced_{name}", value)
-        numbers = self.exposure.overall()
-        for name in ("teacher_forced", "free_running", "another_reference"):
-            self.log(f"{split}/{name}_accuracy", numbers[name])
-        self.log(f"{split}/gap", numbers["gap"])
-        maps = [(name, caption.words, caption.weights) for name, caption in generated.items()]
-        self.log(f"{split}/entropy", float(entropy(np.concatenate([m.reshape(len(m), -1) for *_, m in maps])).mean()))
-        self.log(f"{split}/words", float(np.mean([len(caption.words) for caption in generated.values()])))
-        taught = self._evaluated.taught
-        found = {"grounding": self._ground(data, maps), "ground_truth_grounding": self._ground(data, taught)}
+    def _score(self, split: Split) -> None:
+        known = self.trainer.datamodule.references(split)
+        self._evaluated = collect(self._evaluated, known, split, self.trainer)
+        for name, value in processes.once(lambda: self._scores(known)).items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D", sync_dist=True)  # they agree already
+
+    def _scores(self, known: dict[str, list[list[str]]]) -> dict[str, float]:
+        """All that is logged of the images that were evaluated, given the references."""
+        evaluated = self._evaluated
+        references = {name: known[name] for name in evaluated}
+        own = caption_scores(references, {name: image.words for name, image in evaluated.items()}).corpus
+        forced = caption_scores(references, {name: image.forced for name, image in evaluated.items()}).corpus
+        images, numbers = list(evaluated.values()), self.exposure.overall()
+        words = sum(len(image.words) for image in images)
+        scores = {
+            "loss": sum(image.loss for image in images) / int(self.exposure.tokens.sum()),
+            "cross_entropy": numbers["loss"],
+            **own,
+            **{f"teacher_forced_{name}": value for name, value in forced.items()},
+            **{f"{name}_accuracy": numbers[name] for name in ("teacher_forced", "free_running", "another_reference")},
+            "gap": numbers["gap"],
+            "entropy": sum(image.entropy for image in images) / words,
+            "words": words / len(images),
+        }
+        found = {
+            "grounding": Grounding.together(image.grounding for image in images),
+            "ground_truth_grounding": Grounding.together(image.true_grounding for image in images),
+        }
         if any(scored.words for scored in found.values()):
             for title, scored in found.items():
-                self.log_dict({f"{split}/{title}_{name}": float(value) for name, value in scored._asdict().items()})
+                scores |= {f"{title}_{name}": float(value) for name, value in scored._asdict().items()}
+        return scores
 
-    def _ground(self, data: CaptionData, entries: list[tuple[str, list[str], np.ndarray]]) -> Grounding:
-        """Score the maps of captions' words against where the data says that they are; words that the model knows."""
-        maps = itertools.chain.from_iterable(weights for *_, weights in entries)
+    def _ground(self, image: str, entries: list[tuple[list[str], np.ndarray]]) -> Grounding:
+        """Score maps of words of captions against where the data says that they are; words that the model knows."""
+        regions = self.trainer.datamodule.regions
+        maps = [word for _, weights in entries for word in weights]
         masks = (
             mask if word in self.vocabulary.ids else None
-            for name, words, _ in entries
-            for word, mask in zip(words, data.regions(name, words), strict=True)
+            for words, _ in entries
+            for word, mask in zip(words, regions(image, words), strict=True)
         )
         return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
 
 
-class _Evaluated:
-    """What is gathered over a validation or a test.
+class _Evaluated(NamedTuple):
+    """What is kept of an image that was validated or tested: little, since processes exchange it.
 
     Attributes:
-        generated: the caption of each image.
-        forced: the words of each image's teacher-forced "caption".
-        taught: references as their image's id, words and maps (T, H, W).
-        sums: of the batches' exposure.
+        words: of the generated caption.
+        forced: of the teacher-forced "caption".
+        loss: summed over the references' tokens.
+        exposure: what was right, likewise.
+        entropy: summed over the generated words.
+        grounding: of the generated words.
+        true_grounding: of the references' words.
     """
 
-    def __init__(self) -> None:
-        self.generated: dict[str, Caption] = {}
-        self.forced: dict[str, list[str]] = {}
-        self.taught: list[tuple[str, list[str], np.ndarray]] = []
-        self.sums: list[ExposureSums] = []
+    words: list[str]
+    forced: list[str]
+    loss: float
+    exposure: ExposureSums
+    entropy: float
+    grounding: Grounding
+    true_grounding: Grounding
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -289,11 +314,23 @@ def likeliest(logits: Tensor) -> Tensor:
 
 
 def gradient_share(part: Tensor, loss: Tensor, parameters: list[Tensor]) -> Tensor:
-    """‖g‖ / (‖g‖ + ‖rest‖), where g is the gradient of a part of the loss and rest that of everything else."""
+    """‖g‖ / (‖g‖ + ‖rest‖), where g is the gradient of a part of the loss and rest that of everything else.
+
+    Given this process's share of both, it is that of all processes, the same in each.
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    own, rest = (
-        torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True, materialize_grads=True)
-        for value in (part, loss - part)
+    gradients = torch.stack(
+        [
+            torch.cat(
+                [
+                    gradient.flatten()
+                    for gradient in torch.autograd.grad(
+                        value, trained, retain_graph=True, allow_unused=True, materialize_grads=True
+                    )
+                ]
+            )
+            for value in (part, loss - part)
+        ]
     )
-    norm, other = (torch.stack([gradient.norm() for gradient in gradients]).norm() for gradients in (own, rest))
+    norm, other = processes.mean(gradients).norm(dim=1)
     return norm / (norm + other)

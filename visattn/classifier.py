@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchmetrics
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from visattn import processes
 from visattn.data.batch import ImageBatch
+from visattn.data.loading import Split
+from visattn.evaluation import collect
 from visattn.explain import attention_rollout, class_token_map
 from visattn.geometry import Fit
 from visattn.models import Normalise, VisionTransformer
@@ -73,12 +75,10 @@ class Classifier(LightningModule):
         mixes = [v2.MixUp(alpha=mixup, num_classes=classes)] if mixup else []
         mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
         self.mix = v2.RandomChoice(mixes) if mixes else None
-        self.accuracy = nn.ModuleDict(
-            {
-                split: torchmetrics.classification.MulticlassAccuracy(classes, average="micro")
-                for split in ("val", "test")
-            }
-        )
+        self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: its loss, and whether its class was found
+
+    def setup(self, stage: str) -> None:
+        processes.draw_apart()
 
     def configure_optimizers(self) -> dict[str, Any]:
         return self.optimization.configure(self)
@@ -91,15 +91,29 @@ class Classifier(LightningModule):
         images, labels = self.normalise(batch.images), batch.labels
         if self.mix is not None:
             images, labels = self.mix(images, labels)
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.images))
+        losses = F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        count = torch.tensor(len(batch.ids), device=losses.device)
+        loss = losses / processes.mean(count)  # this process's share of the mean over the whole batch
+        self.log("train/loss", processes.mean(loss), prog_bar=True, batch_size=len(batch.ids))
         return loss
 
     def validation_step(self, batch: ImageBatch, index: int) -> None:
-        self._evaluate(batch, "val")
+        self._evaluate(batch)
 
     def test_step(self, batch: ImageBatch, index: int) -> None:
-        self._evaluate(batch, "test")
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._evaluated = {}
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluated = {}
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
 
     def predict_step(self, batch: ImageBatch, index: int) -> list[dict[str, Any]]:
         probabilities = self(batch.images).float().softmax(dim=-1)
@@ -122,9 +136,15 @@ class Classifier(LightningModule):
         )
         return [Classification(*row) for row in zip(*(part.cpu().numpy() for part in parts), strict=True)]
 
-    def _evaluate(self, batch: ImageBatch, split: str) -> None:
+    def _evaluate(self, batch: ImageBatch) -> None:
         logits = self(batch.images)
-        accuracy = self.accuracy[split]
-        accuracy.update(logits, batch.labels)
-        self.log(f"{split}/loss", F.cross_entropy(logits, batch.labels), batch_size=len(batch.images))
-        self.log(f"{split}/accuracy", accuracy, prog_bar=True, batch_size=len(batch.images))
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        right = logits.argmax(dim=-1) == batch.labels
+        self._evaluated |= zip(batch.ids, zip(losses.tolist(), right.tolist(), strict=True), strict=True)
+
+    def _score(self, split: Split) -> None:
+        """Log the means over all images, each counted once, however many processes have shared them."""
+        self._evaluated = collect(self._evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
+        loss, accuracy = np.mean(list(self._evaluated.values()), axis=0)
+        self.log(f"{split}/loss", loss, sync_dist=True)  # they agree already
+        self.log(f"{split}/accuracy", accuracy, prog_bar=True, sync_dist=True)

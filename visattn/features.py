@@ -52,7 +52,8 @@ class FeatureCache(Callback):
     Before the first epoch every image of the training and validation splits is encoded once; `visattn validate` uses
     what a training has kept. The features lie in a folder named after all that they depend on: the encoder's parameters
     and normalisation, the input's size and fit, and each picture's name, size and date. So a stale cache is never read.
-    They are kept in half precision.
+    They are kept in half precision. One process computes them, the others wait, for half an hour at most: what takes
+    longer is better computed by a training of one process before.
 
     Args:
         directory: where to keep them; each set of features gets a folder of its own.
@@ -72,9 +73,10 @@ class FeatureCache(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = self._folder(trainer, pl_module)
-        if not folder.exists() and trainer.is_global_zero:
-            self._compute(pl_module, trainer.datamodule, _examples(trainer.datamodule), folder, trainer)
-        trainer.strategy.barrier()
+        for computes in (trainer.is_global_zero, trainer.local_rank == 0):  # then machines that share no folder with it
+            if computes and not folder.exists():
+                self._compute(pl_module, trainer.datamodule, _examples(trainer.datamodule), folder, trainer)
+            trainer.strategy.barrier()
         log.info("features from %s", folder)
         trainer.datamodule.features = FeatureStore(folder)
 

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from visattn.attention import Glimpse, Memory
+from visattn import processes
+from visattn.attention import Memory
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Greedy, Sampling, Search, decode
 from visattn.errors import InputError
 from visattn.metrics import CiderReward
 from visattn.models import Decoder
-from visattn.objectives import CaptionLoss, CaptionLosses, Schedule, SelfCriticalLoss
+from visattn.objectives import CaptionLoss, Schedule, SelfCriticalLoss
 from visattn.objectives.self_critical import CriticKind
 from visattn.vocabulary import END, PAD, START, Vocabulary
 
@@ -25,11 +26,11 @@ References = Mapping[str, Sequence[Sequence[str]]]
 
 
 class Taught(NamedTuple):
-    """What a regime makes of a batch.
+    """What a regime makes of a batch. With several processes each has its share (`visattn.processes`).
 
     Attributes:
         loss: what is minimised.
-        tokens: that it is an average over.
+        tokens: that it is an average over; those of this process.
         logs: numbers to log, without gradients.
         reinforce: the part of the loss through which places that were drawn learn by themselves, or None.
     """
@@ -59,7 +60,7 @@ class Regime:
         """
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
-        """A batch's loss.
+        """A batch's loss. Where several processes have a share of the batch, all must come by.
 
         Args:
             decoder: in training mode.
@@ -76,7 +77,7 @@ class TeacherForcing(Regime):
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
         memory, tokens = rows(memory, batch, loss.draws)
-        return _taught(forced(decoder, memory, tokens, loss)[0], tokens)
+        return forced(decoder, memory, tokens, tokens[:, :-1], loss)
 
 
 class ScheduledSampling(Regime):
@@ -101,9 +102,9 @@ class ScheduledSampling(Regime):
         heard = tokens[:, :-1]
         if truth < 1:
             heard = self.mix(decoder, memory, tokens, truth)
-        taught = _taught(forced(decoder, memory, tokens, loss, heard)[0], tokens)
-        said = (heard != tokens[:, :-1]).sum() / (tokens[:, 1:-1] > END).sum()
-        return taught._replace(logs=taught.logs | {"truth": torch.tensor(truth), "replaced": said})
+        taught = forced(decoder, memory, tokens, heard, loss)
+        replaced = (heard != tokens[:, :-1]).sum() / processes.mean((tokens[:, 1:-1] > END).sum())
+        return taught._replace(logs=taught.logs | {"truth": torch.tensor(truth), "replaced": replaced})
 
     @torch.no_grad()
     def mix(self, decoder: Decoder, memory: Memory, tokens: Tensor, truth: float) -> Tensor:
@@ -139,7 +140,8 @@ class SelfCritical(Regime):
     Meant for a captioner that has learnt by teacher forcing before (`--start_from`), at a small learning rate. The
     captions in a batch are not looked at, only its images. Samples come from the decoder as it trains, with dropout and
     drawn places, and the gradient flows through the very steps that drew them: it is on-policy. The reward's document
-    frequencies are those of the training captions, and END counts as a word (see `CiderReward`).
+    frequencies are those of the training captions, and END counts as a word (see `CiderReward`). An image whose
+    captions in a batch went to two processes is sampled by both.
 
     Args:
         samples: captions drawn for each image.
@@ -174,15 +176,18 @@ class SelfCritical(Regime):
             with torch.no_grad(), evaluating(decoder):
                 greedy = self._rewards(batch.ids, decode(decoder, memory, Greedy(), self.max_length).tokens)[:, 0]
         tokens = int((sampled.tokens != PAD).sum())
-        value = self.loss(sampled.log_prob + sampled.places.sum(dim=1), tokens, rewards, greedy)
+        images, mean_tokens = processes.mean(torch.tensor([len(batch.ids), tokens], device=rewards.device))
+        captions = images * self.samples
+        value = self.loss(sampled.log_prob + sampled.places.sum(dim=1), mean_tokens, rewards, greedy)
         logs = {
-            "reward": rewards.mean(),
-            "reward_deviation": rewards.std(dim=1).mean() if self.samples > 1 else rewards.std(),
-            "unfinished": 1 - (sampled.tokens == END).any(dim=1).float().mean(),
-            "words": (sampled.tokens > END).sum(dim=1).float().mean(),
+            "reward": rewards.sum() / captions,
+            "unfinished": (sampled.tokens != END).all(dim=1).sum() / captions,
+            "words": (sampled.tokens > END).sum() / captions,
         }
+        if self.samples > 1:
+            logs["reward_deviation"] = rewards.std(dim=1).sum() / images
         if greedy is not None:
-            logs["greedy_reward"] = greedy.mean()
+            logs["greedy_reward"] = greedy.sum() / images
         return Taught(value, tokens, logs)
 
     def _rewards(self, ids: list[str], tokens: Tensor) -> Tensor:
@@ -216,15 +221,10 @@ def rows(memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[Memory, T
     return memory, batch.tokens.repeat_interleave(draws, dim=0)
 
 
-def forced(
-    decoder: Decoder, memory: Memory, tokens: Tensor, loss: CaptionLoss, heard: Tensor | None = None
-) -> tuple[CaptionLosses, Tensor, Glimpse]:
-    """The losses of captions (N, T), logits (N, T − 1, V) and glimpses, given the words heard, or the true ones."""
-    logits, glimpses = decoder(memory, tokens[:, :-1] if heard is None else heard)
-    return loss(logits, glimpses, tokens[:, 1:]), logits, glimpses
-
-
-def _taught(losses: CaptionLosses, tokens: Tensor) -> Taught:
+def forced(decoder: Decoder, memory: Memory, tokens: Tensor, heard: Tensor, loss: CaptionLoss) -> Taught:
+    """The loss of captions (N, T) with START, given the words (N, T − 1) that the decoder hears before each next."""
+    logits, glimpses = decoder(memory, heard)
+    losses = loss(logits, glimpses, tokens[:, 1:])
     logs = {
         "cross_entropy": losses.cross_entropy,
         "doubly_stochastic": losses.doubly_stochastic,

@@ -10,6 +10,7 @@ were drawn has no exposure bias and yet has a gap (of 37 points, in a made-up la
 Therefore `another_reference` stands beside it: what a person gets, whose words are his own as well.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class ExposureSums(NamedTuple):
     """What an `ExposureGap` is made of, by position: sums over some images, to be added to those of others.
 
     Each is (T,), of numbers as `ExposureGap` has them before the division; `compared` counts the tokens of references
-    that are not their image's only one. Batches and processes may be added in any order.
+    that are not their image's only one. Images may be added in any order.
     """
 
     tokens: np.ndarray
@@ -124,11 +125,15 @@ class ExposureSums(NamedTuple):
         longest = int(there.sum(axis=1).max())
         return cls(*(part.sum(axis=0)[:longest] for part in parts))
 
-    def plus(self, other: "ExposureSums") -> "ExposureSums":
-        """The sums of both sets of images."""
-        length = max(len(self.tokens), len(other.tokens))
-        grown = ((np.pad(part, (0, length - len(part))) for part in pair) for pair in zip(self, other, strict=True))
-        return ExposureSums(*(ours + theirs for ours, theirs in grown))
+    @classmethod
+    def together(cls, parts: "Iterable[ExposureSums]") -> "ExposureSums":
+        """The sums of several sets of images, at least one."""
+        parts = list(parts)
+        total = np.zeros((len(cls._fields), max(len(part.tokens) for part in parts)))
+        for part in parts:
+            total[:, : len(part.tokens)] += part
+        tokens, compared, *rest = total
+        return cls(tokens.astype(int), compared.astype(int), *rest)
 
     def by_position(self) -> ExposureGap:
         """The numbers of each position."""

@@ -39,6 +39,14 @@ class Grounding(NamedTuple):
     mass_uniform: float
     mass_centre: float
 
+    @classmethod
+    def together(cls, parts: "Iterable[Grounding]") -> "Grounding":
+        """The means over the words of several sets."""
+        scored = np.array([part for part in parts if part.words]).reshape(-1, len(cls._fields))
+        words = scored[:, 0]
+        means = np.average(scored[:, 1:], axis=0, weights=words) if len(words) else np.full(6, np.nan)
+        return cls(int(words.sum()), *(float(mean) for mean in means))
+
 
 def grounding(
     maps: Iterable[np.ndarray],

@@ -1,6 +1,6 @@
 """What training minimises. Objectives see logits, glimpses and tokens; they know no model."""
 
-from visattn.objectives.likelihood import CaptionLoss, CaptionLosses, doubly_stochastic_penalty
+from visattn.objectives.likelihood import CaptionLoss, CaptionLosses, CaptionSums, doubly_stochastic_penalty
 from visattn.objectives.reinforce import (
     ArcticReinforce,
     Baseline,
@@ -17,6 +17,7 @@ __all__ = [
     "Baseline",
     "CaptionLoss",
     "CaptionLosses",
+    "CaptionSums",
     "ExponentialDecay",
     "InverseSigmoidDecay",
     "LeaveOneOut",

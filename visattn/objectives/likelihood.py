@@ -5,13 +5,34 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visattn import processes
 from visattn.attention import Glimpse
 from visattn.objectives.reinforce import Reinforce
 from visattn.vocabulary import PAD
 
 
+class CaptionSums(NamedTuple):
+    """Of each caption (B,), summed over its tokens.
+
+    Attributes:
+        loss: what is minimised, but for REINFORCE.
+        cross_entropy: the negative log-likelihood, without smoothing.
+        doubly_stochastic: the penalty before its weight.
+        correct: tokens that the model would have chosen, given the true words before them.
+        tokens: their number.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    doubly_stochastic: Tensor
+    correct: Tensor
+    tokens: Tensor
+
+
 class CaptionLosses(NamedTuple):
     """Scalars, each per token of the batch; all but `loss` and `reinforce` without gradients.
+
+    With several processes each has its share, whose mean over them is the number (`visattn.processes`).
 
     Attributes:
         loss: what is minimised.
@@ -49,8 +70,9 @@ class CaptionLoss(nn.Module):
 
     loss = Σ_captions [Σₜ −log p(yₜ) + λ Σᵢ (1 − Σₜ αₜᵢ)²] / number of tokens. But for the divisor it is the paper's
     sum over captions, so λ has the paper's scale: it weighs a caption's penalty against the caption's whole
-    log-likelihood, whatever the size of the batch, the length of the captions or the padding. With L places and T words
-    the penalty of an even map is L (1 − T/L)²: where words name small things among many places, a large λ blurs maps.
+    log-likelihood, whatever the size of the batch, the length of the captions, the padding or the number of processes.
+    With L places and T words the penalty of an even map is L (1 − T/L)²: where words name small things among many
+    places, a large λ blurs maps.
 
     Args:
         doubly_stochastic: λ; 0 leaves the penalty out. Its gradient reaches α, drawn from or not.
@@ -72,23 +94,36 @@ class CaptionLoss(nn.Module):
         return 1 if self.reinforce is None else self.reinforce.baseline.draws
 
     def forward(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> CaptionLosses:
-        """Logits (B, T, V), glimpses with a time axis, and the words to come (B, T), PAD after END."""
-        mask = targets != PAD
-        tokens = mask.sum()
-        log_probs = logits.float().log_softmax(dim=-1)
-        nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
-        cross_entropy = nll.sum() / tokens
-        penalty = doubly_stochastic_penalty(glimpses.weights, mask).sum() / tokens
-        accuracy = ((log_probs.argmax(dim=-1) == targets) & mask).sum() / tokens
-        loss = cross_entropy
-        if self.label_smoothing:
-            even = -(log_probs.mean(dim=-1) * mask).sum() / tokens
-            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
-        if self.doubly_stochastic:
-            loss = loss + self.doubly_stochastic * penalty
+        """Logits (B, T, V), glimpses with a time axis, and the words to come (B, T), PAD after END.
+
+        The batch is what all processes have together, so all must come by.
+        """
+        sums, nll = self._sums(logits, glimpses, targets)
+        tokens = processes.mean(sums.tokens.sum())
+        loss, cross_entropy, penalty, accuracy = (part.sum() / tokens for part in sums[:4])
         reinforce, diagnostics = None, {}
         if self.reinforce is not None and self.training:
-            surrogate, diagnostics = self.reinforce(nll.detach().view_as(targets), glimpses, mask)
+            surrogate, diagnostics = self.reinforce(nll.detach(), glimpses, targets != PAD)
             reinforce = surrogate.sum() / tokens
             loss = loss + reinforce
         return CaptionLosses(loss, cross_entropy.detach(), penalty.detach(), accuracy, reinforce, diagnostics)
+
+    def sums(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> CaptionSums:
+        """The same, without REINFORCE, of each caption by itself; it waits for no other process."""
+        return self._sums(logits, glimpses, targets)[0]
+
+    def _sums(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> tuple[CaptionSums, Tensor]:
+        """And −log p of each word (B, T), 0 where PAD."""
+        mask = targets != PAD
+        log_probs = logits.float().log_softmax(dim=-1)
+        nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
+        nll = nll.view_as(targets)
+        loss = cross_entropy = nll.sum(dim=1)
+        penalty = doubly_stochastic_penalty(glimpses.weights, mask)
+        if self.label_smoothing:
+            even = -(log_probs.mean(dim=-1) * mask).sum(dim=1)
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
+        if self.doubly_stochastic:
+            loss = loss + self.doubly_stochastic * penalty
+        correct = ((log_probs.argmax(dim=-1) == targets) & mask).sum(dim=1)
+        return CaptionSums(loss, cross_entropy, penalty, correct, mask.sum(dim=1)), nll

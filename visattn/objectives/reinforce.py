@@ -8,8 +8,9 @@ losses are; Xu writes the same with rewards, log p, and the signs turned.
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from visattn import processes
 from visattn.attention import Glimpse
 from visattn.errors import InputError
 
@@ -72,11 +73,8 @@ class MovingAverage(Baseline):
         empty = costs.new_zeros(len(costs), len(self.average))
         words = empty.index_add(1, group, mask.to(costs.dtype))
         means = empty.index_add(1, group, costs * mask) / words.clamp(min=1)
-        total = torch.stack([means.sum(dim=0), (words > 0).sum(dim=0)])
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(total)
-        mean, captions = total
-        moved = self.decay * self.average + (1 - self.decay) * mean / captions.clamp(min=1)
+        total, captions = processes.total(torch.stack([means.sum(dim=0), (words > 0).sum(dim=0)]))
+        moved = self.decay * self.average + (1 - self.decay) * total / captions.clamp(min=1)
         self.average.copy_(torch.where(captions > 0, moved, self.average))
 
 
@@ -111,7 +109,8 @@ class Estimate(NamedTuple):
     Attributes:
         surrogate: (B,) for each caption a number whose gradient is the estimate; the number itself means nothing.
         diagnostics: scalars to log: `advantage` (mean over the places that were drawn) and `advantage_variance`;
-            `baseline` (mean); `entropy` of α (mean over words, in nats); `drawn`, the share of words with a draw.
+            `baseline` (mean); `entropy` of α (mean over words, in nats); `drawn`, the share of words with a draw. With
+            several processes each has its share of them (`visattn.processes`).
     """
 
     surrogate: Tensor
@@ -163,14 +162,15 @@ class Reinforce(nn.Module):
         entropy = -(glimpses.weights * glimpses.weights.clamp(min=1e-12).log()).sum(dim=-1) * mask
         surrogate = self.weight * advantage * glimpses.log_prob * mask - self.entropy * entropy
         drawn = mask & (glimpses.log_prob != 0)
-        count = drawn.sum().clamp(min=1)
-        mean = (advantage * drawn).sum() / count
+        draws, words = processes.mean(torch.stack([drawn.sum(), mask.sum()]))
+        draws = torch.where(draws > 0, draws, 1.0)
+        advantages = (advantage * drawn).sum() / draws
         diagnostics = {
-            "advantage": mean,
-            "advantage_variance": ((advantage - mean).square() * drawn).sum() / count,
-            "baseline": (baseline * mask).sum() / mask.sum(),
-            "entropy": entropy.detach().sum() / mask.sum(),
-            "drawn": drawn.sum() / mask.sum(),
+            "advantage": advantages,
+            "advantage_variance": ((advantage - processes.mean(advantages)).square() * drawn).sum() / draws,
+            "baseline": (baseline * mask).sum() / words,
+            "entropy": entropy.detach().sum() / words,
+            "drawn": drawn.sum() / words,
         }
         return Estimate(surrogate.sum(dim=1), diagnostics)
 
@@ -190,7 +190,7 @@ class ArcticReinforce(Reinforce):
     It minimises (1/B) Σ −log p + 0.1 Σ (c − b) log α[s] + 0.002 Σ α log α, where c is the mean −log p of a caption's
     words: the last two sums are not divided by the number of captions B. Against a caption's likelihood that is
     λ_r = 0.1 B on the mean cost and λ_e = 0.002 B, so results depend on the batch size. To compare with the original;
-    `Reinforce` is what to use.
+    `Reinforce` is what to use. With several processes B is the number of captions in all of them.
     """
 
     def __init__(self) -> None:
@@ -198,4 +198,4 @@ class ArcticReinforce(Reinforce):
 
     def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
         surrogate, diagnostics = super().forward(nll, glimpses, mask)
-        return Estimate(surrogate * len(nll), diagnostics)
+        return Estimate(surrogate * processes.total(mask.new_tensor(len(mask), dtype=torch.long)), diagnostics)

@@ -30,12 +30,14 @@ class SelfCriticalLoss(nn.Module):
             raise InputError(f"baseline is '{baseline}'; it must be one of {', '.join(get_args(CriticKind))}")
         self.baseline = baseline
 
-    def forward(self, log_probs: Tensor, tokens: int, rewards: Tensor, greedy: Tensor | None = None) -> Tensor:
+    def forward(
+        self, log_probs: Tensor, tokens: Tensor | float, rewards: Tensor, greedy: Tensor | None = None
+    ) -> Tensor:
         """The loss, whose gradient is that of the expected reward, with its sign turned; its value means nothing.
 
         Args:
             log_probs: (N,) of the sampled captions, and of the places drawn for them; N = B K, K of each image.
-            tokens: number of tokens in all of them.
+            tokens: number of tokens in all of them; with several processes, the mean of theirs (`visattn.processes`).
             rewards: (B, K) of the samples.
             greedy: (B,) of the greedy captions, for that baseline.
         """
