@@ -22,6 +22,8 @@ from overlay import overlay_images
 
 from visattn import __version__
 from visattn.__main__ import run_cli
+from visattn.checkpoints import load_model
+from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.data.shapes import Scene
 from visattn.errors import InputError
@@ -112,7 +114,8 @@ def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[d
     truths = {name: scene.things[0].colour for name, scene in scenes.items()}
     save_scenes(scenes, output / "scenes" / "classes")
     folder = output / "classes"
-    entries = overlay_images(output / "vit" / "best.ckpt", [output / "scenes" / "classes"], folder, truths=truths)
+    subject = load_model(output / "vit" / "best.ckpt", Classifier).subject()
+    entries = overlay_images(subject, [output / "scenes" / "classes"], folder, truths=truths)
     panels = []
     for entry in entries:
         right = entry["class"] == truths[Path(entry["image"]).stem]

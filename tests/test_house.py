@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 FLOORS = [
     {"errors", "allocator", "processes"},
     {"files", "geometry", "vocabulary", "attention", "program"},
-    {"models", "metrics", "overlay", "data", "explain"},
-    {"decoding", "objectives", "optimization", "evaluation", "results"},
+    {"models", "metrics", "overlay", "data"},
+    {"decoding", "objectives", "optimization", "evaluation", "results", "explain"},
     {"regimes", "export"},
     {"captioner", "classifier"},
     {"checkpoints", "features", "callbacks"},

@@ -15,6 +15,8 @@ import pytest
 from conftest import FAST
 from PIL import Image
 
+from visattn.checkpoints import load_model
+from visattn.classifier import Classifier
 from visattn.geometry import Geometry
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -92,7 +94,8 @@ def test_images_of_one_name_do_not_overwrite_each_other(classifier_checkpoint, p
     other = tmp_path / "other"
     other.mkdir()
     Image.new("RGB", (64, 64)).save(other / "wide.png")
-    entries = overlay.overlay_images(classifier_checkpoint, [photographs, other], tmp_path / "out")
+    subject = load_model(classifier_checkpoint, Classifier).subject()
+    entries = overlay.overlay_images(subject, [photographs, other], tmp_path / "out")
     assert [entry["overlay"] for entry in entries] == ["turned.png", "wide.png", "wide-2.png"]
 
 

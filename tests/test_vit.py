@@ -5,7 +5,6 @@ import timm
 import torch
 
 from visattn.errors import InputError
-from visattn.explain import attention_rollout, class_token_map
 from visattn.models import VisionTransformer
 
 
@@ -56,21 +55,6 @@ def test_maps_are_the_weights_that_made_the_output():
         x = x + attended
         x = x + block.mlp(block.norm2(x))
     torch.testing.assert_close(model.head(model.norm(x)[:, 0]), model(images), rtol=1e-4, atol=1e-4)
-
-
-def test_rollout_equals_the_product_by_hand():
-    maps = torch.rand(2, 3, 5, 7, 7, generator=torch.Generator().manual_seed(3)).softmax(-1)
-    rollout = attention_rollout(maps)
-    torch.testing.assert_close(rollout.sum(-1), torch.ones(2, 7))
-    eye = torch.eye(7)
-    a, b, c = ((maps[1, layer].mean(0) + eye) / 2 for layer in range(3))
-    torch.testing.assert_close(rollout[1], c @ b @ a)
-
-
-def test_class_token_map_keeps_rows_and_columns():
-    weights = torch.zeros(1 + 6, 1 + 6)
-    weights[0, 1 + 4] = 1.0  # patch in row 1, column 1 of a grid of 2 × 3
-    assert class_token_map(weights, (2, 3))[1, 1] == 1
 
 
 @pytest.mark.parametrize(("size", "message"), [((24, 41), "24×41 pixels"), ((0, 8), "0×8 pixels")])

@@ -18,6 +18,7 @@ from visattn.data.loading import Split
 from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode
 from visattn.errors import InputError
 from visattn.evaluation import collect
+from visattn.explain import word_relevance
 from visattn.geometry import Fit
 from visattn.metrics import ExposureSums, Grounding, caption_scores, entropy, grounding, teacher_forced_captions
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
@@ -189,9 +190,7 @@ class Captioner(LightningModule):
         Images are those of `caption`. A word that the vocabulary lacks is read as unknown; log-probabilities are among
         all tokens.
         """
-        memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
-        lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
-        tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
+        memory, tokens = self._given(images, words)
         logits, seen = self.decoder(memory, tokens[:, :-1])
         targets = tokens[:, 1:]
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
@@ -200,6 +199,22 @@ class Captioner(LightningModule):
         read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, seen.gate, nothing)
         known = captions(read, self.vocabulary, memory.grid)
         return [caption._replace(words=line) for caption, line in zip(known, words, strict=True)]
+
+    def relevance(self, images: Tensor, words: list[list[str]]) -> list[np.ndarray]:
+        """Which places speak for each word of given captions, (T, H, W) for each image; see `word_relevance`.
+
+        Images and words are those of `read`.
+        """
+        with torch.no_grad():
+            memory, tokens = self._given(images, words)
+        found = word_relevance(self.decoder, memory, tokens[:, :-1], tokens[:, 1:]).unflatten(2, memory.grid)
+        return [maps[: len(line)].cpu().numpy() for maps, line in zip(found, words, strict=True)]
+
+    def _given(self, images: Tensor, words: list[list[str]]) -> tuple[Memory, Tensor]:
+        """The memory of images, and a caption of each as tokens (N, T), from START to END."""
+        lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
+        tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
+        return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
 
     def _decode(self, memory: Memory) -> Decoded:
         return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)

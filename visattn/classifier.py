@@ -1,7 +1,8 @@
 """The image classifier as a LightningModule: glue between data, Vision Transformer, loss and accuracy."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,24 +15,10 @@ from visattn import processes
 from visattn.data.batch import ImageBatch
 from visattn.data.loading import Split
 from visattn.evaluation import collect
-from visattn.explain import attention_rollout, class_token_map
-from visattn.geometry import Fit
+from visattn.explain import Subject, ViT
+from visattn.geometry import Fit, fit_image
 from visattn.models import Normalise, VisionTransformer
 from visattn.optimization import Optimization
-
-
-class Classification(NamedTuple):
-    """What a classifier says of an image, and where it looked.
-
-    Attributes:
-        probabilities: (classes,) sum to 1.
-        rollout: (H, W) attention rollout from the class token.
-        layers: (depth, heads, H, W) what the class token attends to in each layer and head.
-    """
-
-    probabilities: np.ndarray
-    rollout: np.ndarray
-    layers: np.ndarray
 
 
 class Classifier(LightningModule):
@@ -123,18 +110,10 @@ class Classifier(LightningModule):
             for name, label, probability in zip(batch.ids, labels.tolist(), best.tolist(), strict=True)
         ]
 
-    @torch.inference_mode()
-    def classify(self, images: Tensor) -> list[Classification]:
-        """Classify images (B, 3, h, w) uint8, on the module's own device, and say where it looked."""
-        pixels = self.normalise(images.to(self.device))
-        grid = self.model.grid_of(*images.shape[-2:])
-        maps = self.model.attention_maps(pixels)
-        parts = (
-            self.model(pixels).float().softmax(dim=-1),
-            class_token_map(attention_rollout(maps), grid),
-            class_token_map(maps, grid),
-        )
-        return [Classification(*row) for row in zip(*(part.cpu().numpy() for part in parts), strict=True)]
+    def subject(self, name: str = "the classifier") -> Subject:
+        """What there is to look into, with what messages call it."""
+        fit = functools.partial(fit_image, size=self.image_size, fit=self.fit)
+        return Subject(ViT(self.model, name), self.normalise, fit, self.class_names)
 
     def _evaluate(self, batch: ImageBatch) -> None:
         logits = self(batch.images)

@@ -4,12 +4,11 @@ A decoder that only ever heard the true words before the next ("teacher forcing"
 ("exposure bias"). A regime turns a batch into a loss; it drives the decoder, and knows neither encoder nor Lightning.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visattn import processes
 from visattn.attention import Memory
@@ -18,6 +17,7 @@ from visattn.decoding import Choice, Greedy, Sampling, Search, decode
 from visattn.errors import InputError
 from visattn.metrics import CiderReward
 from visattn.models import Decoder
+from visattn.models.mode import evaluating
 from visattn.objectives import CaptionLoss, Schedule, SelfCriticalLoss
 from visattn.objectives.self_critical import CriticKind
 from visattn.vocabulary import END, PAD, START, Vocabulary
@@ -195,17 +195,6 @@ class SelfCritical(Regime):
         repeated = [name for name in ids for _ in range(len(tokens) // len(ids))]
         rewards = torch.from_numpy(self.reward(repeated, tokens.cpu().numpy()))
         return rewards.float().view(len(ids), -1).to(tokens.device)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in evaluation mode, for a while."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 def rows(memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[Memory, Tensor]:

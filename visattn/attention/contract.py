@@ -113,3 +113,11 @@ class SpatialAttention(nn.Module):
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         """Attend once. `query` (N, Q) is the decoder's state, `t` the number of the step, from 0."""
         raise NotImplementedError
+
+    def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
+        """A glimpse's context as the sum that it is: Σ_h Σ_i weights_hi vectors_hi, and what depends on no weight.
+
+        Returns:
+            weights (N, heads, L), what really multiplied, and vectors (B, heads, L, D), which the image alone decides.
+        """
+        return glimpse.focus.unsqueeze(1), memory.values.unsqueeze(1)

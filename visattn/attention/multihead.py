@@ -163,3 +163,8 @@ class MultiHeadAttention(SpatialAttention):
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
+
+    def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
+        """The contract's, head by head: a place's vector is the head's part of its value after the last projection."""
+        weights = self.head_weights(query.unsqueeze(1), memory).squeeze(2)
+        return weights, torch.einsum("bhld,ohd->bhlo", memory.own, self.proj.weight.unflatten(1, (self.heads, -1)))

@@ -1,7 +1,8 @@
 """Pictures from files: whatever a camera or a painter wrote, upright RGB comes out."""
 
+import functools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +122,12 @@ class Input(NamedTuple):
 
 
 def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Iterator[Input]:
-    """The images in these files and folders, one after the other, fitted to a model's input.
+    """The images in these files and folders, as `fit_image` fits them; otherwise `read_fitted`."""
+    return read_fitted(paths, functools.partial(fit_image, size=size, fit=fit))
+
+
+def read_fitted(paths: Iterable[Path], fit: Callable[[Image.Image], tuple[Image.Image, Geometry]]) -> Iterator[Input]:
+    """The images in these files and folders, one after the other, as `fit` makes them a model's input.
 
     Raises:
         InputError: where a path is missing or holds no image, before the first is read; or where one cannot be read.
@@ -132,7 +138,7 @@ def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Itera
         name = path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}"
         image = load_image(path)
         try:
-            fitted, geometry = fit_image(image, size, fit)
+            fitted, geometry = fit(image)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         yield Input(path, name, np.asarray(image), to_tensor(fitted), geometry)

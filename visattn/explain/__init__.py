@@ -1,5 +1,21 @@
 """From what the layers attend to, to a map that a person can read."""
 
-from visattn.explain.rollout import attention_rollout, class_token_map
+from visattn.explain.pretrained import timm_subject
+from visattn.explain.raw import Raw
+from visattn.explain.relevance import Relevance
+from visattn.explain.rollout import GradientRollout, Rollout, rollout
+from visattn.explain.subject import Subject
+from visattn.explain.vit import ViT
+from visattn.explain.words import word_relevance
 
-__all__ = ["attention_rollout", "class_token_map"]
+__all__ = [
+    "GradientRollout",
+    "Raw",
+    "Relevance",
+    "Rollout",
+    "Subject",
+    "ViT",
+    "rollout",
+    "timm_subject",
+    "word_relevance",
+]

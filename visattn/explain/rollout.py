@@ -1,31 +1,129 @@
-"""One map out of many layers."""
+"""One map out of many layers, by following attention back to the patches.
+
+Each layer passes a token on and adds what it attended to. As rows that sum to 1: row i of (A + I) / (its sum), where A
+is the layer's attention with its heads fused. The layers' matrices are multiplied, the last on the left.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from visattn.errors import InputError
+from visattn.explain.reading import Look
+from visattn.explain.vit import ViT
 
-def attention_rollout(maps: Tensor) -> Tensor:
+Fusion = Literal["mean", "max", "min"]
+
+
+def fuse(weights: Tensor, fusion: Fusion = "mean") -> Tensor:
+    """One matrix of all heads: (B, heads, N, M) to (B, N, M)."""
+    return {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[fusion](weights, dim=1)
+
+
+def discard_smallest(matrix: Tensor, share: float) -> Tensor:
+    """The matrices (B, N, M) with the smallest entries of each, ⌊share · N M⌋ of them, set to 0."""
+    count = int(share * matrix[0].numel())
+    if not count:
+        return matrix
+    smallest = matrix.flatten(1).topk(count, dim=1, largest=False, sorted=False).indices
+    return matrix.flatten(1).scatter(1, smallest, 0.0).view_as(matrix)
+
+
+def with_residual(matrix: Tensor) -> Tensor:
+    """A (B, N, N), not negative, to (A + I), each row divided by its own sum."""
+    passed = matrix + torch.eye(matrix.shape[-1], device=matrix.device, dtype=matrix.dtype)
+    return passed / passed.sum(dim=-1, keepdim=True)
+
+
+def passed_on(weights: Tensor, fusion: Fusion = "mean", discard: float = 0.0) -> Tensor:
+    """What a layer passes on: its weights (B, heads, N, N) as a matrix (B, N, N) whose rows sum to 1."""
+    return with_residual(discard_smallest(fuse(weights, fusion), discard))
+
+
+def rollout(layers: Iterable[Tensor], fusion: Fusion = "mean", discard: float = 0.0) -> Tensor:
     """Attention rollout (Abnar and Zuidema 2020, section 3): which tokens a token is made of, through all layers.
 
-    Heads are averaged. Each layer passes a token on by half, for the residual connection: A = (W + I) / 2; the layers'
-    matrices are multiplied, the last on the left.
+    With "mean" and nothing discarded it is the paper's, A = (W + I) / 2. To take the largest or smallest weight of the
+    heads, and to discard the smallest weights, are Gildenblat's ("Exploring Explainability for Vision Transformers",
+    2020); his code divides by the sum of another row, so that rows no longer sum to 1. Here they always do.
 
     Args:
-        maps: (B, depth, heads, N, N) attention weights, rows sum to 1.
+        layers: (B, heads, N, N) weights of each layer, first layer first; none is kept.
+        fusion: how heads become one.
+        discard: share of the weights of each layer, of an image, that is set to 0, the smallest first; below 1.
 
     Returns:
         (B, N, N), rows sum to 1.
     """
-    layers = (maps.mean(dim=2) + torch.eye(maps.shape[-1], device=maps.device)) / 2
-    rollout = layers[:, 0]
-    for layer in range(1, layers.shape[1]):
-        rollout = layers[:, layer] @ rollout
-    return rollout
+    out = None
+    for weights in layers:
+        passed = passed_on(weights, fusion, discard)
+        out = passed if out is None else passed @ out
+    return out
 
 
-def class_token_map(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What the class token attends to among the patches: (..., 1 + L, 1 + L) to (..., H, W).
+@dataclass(frozen=True)
+class Rollout:
+    """`rollout` of all layers, as the classes' tokens have it.
 
-    The share of the class token itself is left out and nothing is rescaled, so a map sums to what the patches got.
+    Args:
+        fusion: how heads become one.
+        discard: share of each layer's weights that is set to 0.
+
+    Raises:
+        InputError: where an option is out of its range.
     """
-    return weights[..., 0, 1:].unflatten(-1, grid)
+
+    fusion: Fusion = "mean"
+    discard: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.fusion not in get_args(Fusion):
+            raise InputError(f"heads cannot be fused by '{self.fusion}'; choose {', '.join(get_args(Fusion))}")
+        if not 0 <= self.discard < 1:
+            raise InputError(f"the share to discard is {self.discard}; it must be at least 0 and less than 1")
+
+    @torch.no_grad()
+    def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Normalised images (B, 3, h, w) to maps (B, H, W); the same for every class."""
+        out = weights = None
+
+        def hear(layer: int, look: Look) -> None:
+            nonlocal out, weights
+            weights = look.weights(into=weights)  # one layer's memory for all
+            passed = passed_on(weights, self.fusion, self.discard)
+            out = passed if out is None else passed @ out
+
+        seen = vit.run(images, hear)
+        return vit.read(out, seen)
+
+    def __str__(self) -> str:
+        return ", ".join(["attention rollout", *self._options()])
+
+    def _options(self) -> list[str]:
+        """What is not as in the paper."""
+        fused = [] if self.fusion == "mean" else [f"{self.fusion} of heads"]
+        return fused + ([f"{self.discard:.0%} discarded"] if self.discard else [])
+
+
+@dataclass(frozen=True)
+class GradientRollout(Rollout):
+    """Rollout of (∇A ∘ A)⁺ in the place of A, where ∇A is the gradient of the class's logit (Gildenblat 2020).
+
+    Heads are fused before negative values are cut off, as in his code; each layer meets its own gradient, which it does
+    not there. Gradients are small beside the 1 of the residual, so a row stays mostly with its own token.
+    """
+
+    @torch.no_grad()
+    def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W)."""
+        judged = vit.judged(images, targets)
+        parts = (fuse(look.weights().mul_(look.gradient(of)), self.fusion) for look, of in judged.layers)
+        out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)
+        return vit.read(out, judged.seen)
+
+    def __str__(self) -> str:
+        return ", ".join(["gradient rollout", *self._options()])

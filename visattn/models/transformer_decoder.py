@@ -201,6 +201,13 @@ class TransformerDecoder(Decoder):
                 x = block(x, own)
         return self.out(self.norm(x)), glimpse
 
+    def logits(self, memory: Memory, tokens: Tensor) -> Tensor:
+        """The logits of `forward` (N, T, V) alone, every layer fused."""
+        x = self._embed(tokens)
+        for block, own in self._layers(memory):
+            x = block(x, own)
+        return self.out(self.norm(x))
+
     def head_maps(self, memory: Memory, tokens: Tensor) -> Tensor:
         """The weights of each head of each layer for previous words (N, T): (N, layers, heads, T, L), float32."""
         x, maps = self._embed(tokens), []

@@ -1,0 +1,156 @@
+"""scripts/overlay.py: methods, classes and timm's models, as a user asks for them."""
+
+import json
+
+import benchmark
+import numpy as np
+import overlay
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from visattn.geometry import Geometry
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of timm's smallest Vision Transformer, for 5 classes, drawn."""
+    model = timm.create_model("test_vit", num_classes=5)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.2, generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "w.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def classes(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("cat\ndog\nfrog\nship\ntruck\n")
+    return path
+
+
+METHODS = [word for name in overlay.METHODS for word in ("--method", name)]
+
+
+def run(*words):
+    return overlay.main([str(word) for word in words])
+
+
+def test_all_methods_for_a_model_of_timm(weights, classes, photographs, tmp_path, capsys):
+    output = tmp_path / "out"
+    model = ["--timm", "test_vit", "--weights", weights, "--classes", classes]
+    options = ["--target", "Frog", "--layer", "1", "--head", "0", "--fusion", "max", "--discard", "0.5"]
+    assert run(*model, *METHODS, *options, "--output", output, photographs) == 0
+    entries = json.loads((output / "classes.json").read_text())
+    assert [entry["overlay"] for entry in entries] == ["turned.png", "wide.png"]
+    for entry in entries:
+        with Image.open(output / entry["overlay"]) as sheet:
+            assert sheet.format == "PNG"
+        with np.load(output / entry["overlay"].replace("png", "npz")) as file:
+            assert file["classes"].tolist() == ["cat", "dog", "frog", "ship", "truck"]
+            assert file["target"] == 2
+            assert entry["class"] == file["classes"][file["probabilities"].argmax()]
+            assert file["layers"].shape[2:] == (10, 10)
+            for name in ("raw", "rollout", "gradient_rollout", "relevance"):
+                assert file[name].shape == (10, 10)
+            np.testing.assert_allclose(file["raw"], file["layers"][1, 0], rtol=1e-5)
+            assert (file["relevance"] >= 0).all()
+            geometry = Geometry.from_array(file["geometry"])
+            assert geometry.input == (160, 160)
+            assert geometry.original == {"turned.png": (71, 43), "wide.png": (47, 61)}[entry["overlay"]]
+            assert min(geometry.scale) * min(geometry.original) > 160  # timm's crop keeps less than all
+    assert f"wide.jpg: {entries[1]['class']}" in capsys.readouterr().out
+
+
+def test_batches_and_single_images_give_the_same(classifier_checkpoint, photographs, tmp_path):
+    for size in ("1", "2"):
+        words = ["--checkpoint", classifier_checkpoint, *METHODS, "--batch-size", size]
+        assert run(*words, "--output", tmp_path / size, photographs) == 0
+    for name in ("wide.npz", "turned.npz"):
+        with np.load(tmp_path / "1" / name) as one, np.load(tmp_path / "2" / name) as two:
+            assert set(one) == set(two)
+            for key in set(one) - {"classes"}:
+                np.testing.assert_allclose(one[key], two[key], rtol=1e-4, atol=1e-7)
+
+
+def test_the_target_is_what_is_explained(weights, photographs, tmp_path):
+    maps = {}
+    for target in ("0", "4", None):
+        words = [
+            "--timm",
+            "test_vit",
+            "--weights",
+            weights,
+            "--method",
+            "relevance",
+            "--output",
+            tmp_path / str(target),
+        ]
+        assert run(*words, *([] if target is None else ["--target", target]), photographs) == 0
+        with np.load(tmp_path / str(target) / "wide.npz") as file:
+            maps[int(file["target"])] = file["relevance"]
+            if target is None:
+                assert file["target"] == file["probabilities"].argmax()
+    assert not np.allclose(maps[0], maps[4])
+
+
+def test_a_model_without_classes_is_looked_into(photographs, tmp_path):
+    words = ["--timm", "test_vit", "--weights", "random", "--output", tmp_path / "out", photographs]
+    subject = overlay.timm_subject("test_vit", "random", num_classes=0)
+    entries = overlay.overlay_images(subject, [photographs], tmp_path / "features")
+    assert [set(entry) for entry in entries] == [{"image", "overlay"}] * 2
+    assert (tmp_path / "features" / "wide.png").is_file()
+    assert run(*words) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--timm", "resnet10t", "--weights", "random"], "resnet10t is no Vision Transformer"),
+        (["--timm", "test_vit", "--weights", "random", "--method", "raw", "--layer", "99"], "test_vit has no layer 99"),
+        (["--timm", "test_vit", "--weights", "random", "--method", "raw", "--head", "99"], "test_vit has no head 99"),
+        (
+            ["--timm", "test_vit", "--weights", "random", "--method", "relevance", "--target", "gryphon"],
+            "'gryphon' is no class of test_vit; it has 1000",
+        ),
+        (["--timm", "test_vit", "--weights", "random", "--image-size", "8", "8"], "smaller than a patch of test_vit"),
+        (["--timm", "test_vit", "--layer", "1", "--method", "rollout"], "--layer is for --method raw"),
+        (["--timm", "test_vit", "--fusion", "max", "--method", "raw"], "--fusion is for --method rollout and gradient"),
+        (["--timm", "test_vit", "--discard", "1"], "the share to discard is 1.0"),
+        (["--timm", "test_vit", "--target", "tabby"], "--target is for --method gradient-rollout and relevance"),
+        (["--timm", "test_vit", "--weights", "random", "--classes", "none.txt"], "there is no file none.txt"),
+        (["--timm", "test_vit", "--batch-size", "0"], "--batch-size is 0"),
+        (["--checkpoint", "none.ckpt", "--weights", "random"], "--weights is for --timm"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, sentence, photographs, tmp_path, capsys):
+    assert run(*options, "--output", tmp_path / "out", photographs) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert sentence in line
+    assert not (tmp_path / "out" / "classes.json").exists()
+
+
+def test_an_image_smaller_than_a_patch_is_named(tmp_path, capsys):
+    Image.new("RGB", (9, 40)).save(tmp_path / "tiny.png")
+    assert run("--timm", "test_vit", "--weights", "random", "--output", tmp_path / "out", tmp_path / "tiny.png") == 2
+    assert "tiny.png: an image of 9×40 pixels is smaller than a patch of test_vit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", [[], ["--timm", "test_vit", "--checkpoint", "x.ckpt"]], ids=["none", "both"])
+def test_one_model_is_looked_into(model, photographs, tmp_path):
+    with pytest.raises(SystemExit) as exit_:
+        run(*model, "--output", tmp_path / "out", photographs)
+    assert exit_.value.code == 2
+
+
+def test_benchmark_says_what_looking_costs(tmp_path, capsys):
+    file = tmp_path / "benchmark.json"
+    words = ["maps", "--timm", "test_vit", "--images", "2", "--rounds", "1", "--output", str(file)]
+    assert benchmark.main(words) == 0
+    costs = json.loads(file.read_text())["results"]
+    assert costs["plain inference"]["cost"] == 1
+    assert costs["relevance of a class"]["cost"] > 1
+    assert "| rollout |" in capsys.readouterr().out

@@ -1,0 +1,155 @@
+"""Vision Transformers of timm, with timm's own preprocessing and names of classes."""
+
+import collections
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import timm
+from PIL import Image
+from safetensors import SafetensorError
+from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
+from timm.models import load_state_dict
+from torch import nn
+
+from visattn.errors import InputError
+from visattn.explain.subject import Subject
+from visattn.explain.vit import ViT
+from visattn.geometry import Geometry
+from visattn.models.normalise import Normalise
+
+MAX_RESIZED = 80_000_000  # pixels of a picture on its way to the input: 240 MB
+
+
+def timm_subject(
+    name: str,
+    weights: str | Path = "pretrained",
+    class_names: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Subject:
+    """A Vision Transformer of timm, in evaluation mode, on the CPU.
+
+    Args:
+        name: as timm knows it, with or without the tag of its weights.
+        weights: "pretrained" for those of the hub, "random" for none, or a file with timm's keys; the number of classes
+            is then the file's.
+        class_names: of its classes; None takes ImageNet's, where it has as many classes as one of timm's ImageNets, and
+            else numbers.
+        image_size: (h, w) of the input; None takes what timm's configuration says.
+        options: more arguments for `timm.create_model`.
+
+    Raises:
+        InputError: where timm has no such model, or it is no Vision Transformer that can be read (see `ViT`); where the
+            weights cannot be had or do not fit; where the names are not as many as the classes.
+    """
+    if not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise InputError(f"timm has no model named '{name}' (similar: {similar})")
+    if image_size is not None:
+        options["img_size"] = image_size
+    model = _with_weights(name, weights, options).eval()
+    vit = ViT(model, name)
+    config = resolve_model_data_config(model)
+    size = tuple(image_size or config["input_size"][1:])
+    vit.grid(size)
+    if class_names is None:
+        class_names = imagenet_names(model) if vit.classes else []
+    if len(class_names) != vit.classes:
+        raise InputError(f"{len(class_names)} names of classes were given, and {name} has {vit.classes}")
+    return Subject(vit, Normalise(config["mean"], config["std"]), timm_fit(config | {"size": size}), list(class_names))
+
+
+def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn.Module:
+    if weights == "random":
+        return _create(name, options)
+    if weights == "pretrained":
+        try:
+            return _create(name, options, pretrained=True)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the hub's client meets on the network, and models without weights
+            raise InputError(
+                f"the weights of {name} could not be fetched from timm's hub ({_short(error)}); give --weights FILE, "
+                "or --weights random to try it without"
+            ) from error
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}; give 'pretrained', 'random' or a file")
+    try:
+        state = load_state_dict(str(path))
+        head = timm.get_pretrained_cfg(name).classifier or "head"
+        head = state.get(f"{head if isinstance(head, str) else head[0]}.weight")
+        classes = {} if head is None else {"num_classes": head.shape[0]}
+        overlay = {"file": str(path), "custom_load": False, **classes}  # not as a file of the original authors
+        return _create(name, options | classes, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
+        raise InputError(f"{path} does not hold weights of {name}: {_short(error)}") from error
+
+
+def _create(name: str, options: dict[str, Any], **how: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, **how, **options)
+    except TypeError as error:  # a model that is none of ours, asked for an option of ours
+        raise InputError(f"timm cannot make {name} with {', '.join(options)}: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def imagenet_names(model: nn.Module) -> list[str]:
+    """The names of a model's classes: ImageNet's where it has as many, and else numbers.
+
+    Of the words for a class it is the first; where classes share it, all words, and the number where these are shared.
+    """
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return [str(number) for number in range(model.num_classes)]
+    described = ImageNetInfo(subset).label_descriptions()
+    short = [words.split(", ")[0] for words in described]
+    count = collections.Counter(short)
+    names = [first if count[first] == 1 else words for first, words in zip(short, described, strict=True)]
+    count = collections.Counter(names)
+    return [name if count[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
+
+
+def timm_fit(config: dict[str, Any]) -> Callable[[Image.Image], tuple[Image.Image, Geometry]]:
+    """Timm's own preprocessing of a picture for evaluation, and the geometry that it has.
+
+    Args:
+        config: timm's data configuration, with "size", the (h, w) of the input.
+
+    Returns:
+        From an upright RGB picture to the input image and its geometry; it raises an `InputError` where the sides
+        differ so much that the picture would become enormous on the way, or vanish.
+    """
+    size = config["size"]
+    resize, crop = create_transform(
+        size, **{key: config[key] for key in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
+    ).transforms[:2]
+    before_crop = [side / config["crop_pct"] for side in size]
+
+    def fit(image: Image.Image) -> tuple[Image.Image, Geometry]:
+        sides = (image.height, image.width)
+        scales = [n / side for n, side in zip(before_crop, sides, strict=True)]
+        if config["crop_mode"] != "squash":
+            scales = [(min if config["crop_mode"] == "border" else max)(scales)] * 2
+        height, width = (side * scale for side, scale in zip(sides, scales, strict=True))
+        if height * width > MAX_RESIZED or min(height, width) < 1:
+            raise InputError(
+                f"an image of {image.width}×{image.height} pixels cannot be made the model's {size[1]}×{size[0]}: its "
+                "sides differ too much; crop it first"
+            )
+        resized = resize(image)
+        scale = (resized.height / image.height, resized.width / image.width)
+        offset = tuple(float(_offset(r, s)) for r, s in zip((resized.height, resized.width), size, strict=True))
+        return crop(resized), Geometry(sides, size, scale, offset)
+
+    return fit
+
+
+def _offset(resized: int, size: int) -> int:
+    """Where torchvision's centre crop begins; before the picture where that is padded."""
+    return round((resized - size) / 2) if resized >= size else -((size - resized) // 2)

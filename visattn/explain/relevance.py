@@ -1,0 +1,58 @@
+"""Relevance propagation without LRP: Chefer, Gur and Wolf 2021, "Generic Attention-model Explainability".
+
+Equations are those of the paper's section 3. R has a row for each token that is explained, a column for each that it
+may be due to. A is a layer's attention, ∇A the gradient of what is explained by it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visattn.explain.reading import Look
+from visattn.explain.vit import ViT
+
+
+def positive_part(weights: Tensor, gradient: Tensor) -> Tensor:
+    """Ā = E_h((∇A ∘ A)⁺) (eq. 5): (B, heads, N, M) twice to (B, N, M)."""
+    return (weights * gradient).clamp_(min=0).mean(dim=1)
+
+
+def contribution(look: Look, of_out: Tensor) -> Tensor:
+    """Ā of a layer, from the gradient by its output."""
+    return positive_part(look.weights(), look.gradient(of_out))
+
+
+def normalised(relevance: Tensor) -> Tensor:
+    """R̄: (B, N, N), what was added to I so that each row's sum is 1, and I (eq. 8 and 9); a row of nothing stays so."""
+    eye = torch.eye(relevance.shape[-1], device=relevance.device)
+    added = relevance - eye
+    total = added.sum(dim=-1, keepdim=True)
+    return torch.where(total > 0, added / total, 0.0) + eye
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """R ← R + Ā R, layer by layer, from R = I (eq. 6); the map is what the classes' tokens have of R − I in the end.
+
+    The paper has class tokens alone, whose row is the same in R − I. Ours is the rest: where the mean of the patches is
+    taken, it is the mean of their rows, and the I that each began with says nothing of the image; where a latent query
+    attends to the tokens it is cross-attention, Ā R̄ (eq. 10, with one query that nothing has mixed yet).
+    """
+
+    @torch.no_grad()
+    def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W), at least 0."""
+        seen, layers, of_pool = vit.judged(images, targets)
+        tokens = layers[0][0].key.shape[2]
+        relevance = eye = torch.eye(tokens, device=images.device)
+        for look, of_out in layers:
+            relevance = relevance + contribution(look, of_out) @ relevance
+        if seen.pool is None:
+            return vit.read(relevance - eye, seen)
+        pooled = contribution(seen.pool, of_pool)  # (B, 1, n), n the tokens that are pooled, the last ones
+        row = (pooled @ normalised(relevance)[:, -pooled.shape[-1] :])[:, 0]
+        return row[:, vit.prefix :].unflatten(-1, seen.grid)
+
+    def __str__(self) -> str:
+        return "relevance"

@@ -1,0 +1,267 @@
+"""The seam: a Vision Transformer seen from outside, ours or timm's alike.
+
+Axis letters: B images, N = prefix + H W tokens, the grid's in reading order after the prefix (class token, distillation
+token, registers), heads of a layer.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from visattn.errors import InputError
+from visattn.explain.reading import Look, overheard
+from visattn.models import VisionTransformer
+from visattn.models.mode import evaluating
+
+
+class Logits(NamedTuple):
+    """What a run of the model gave.
+
+    Attributes:
+        logits: (B, classes), or features where the model has no classes.
+        grid: (H, W) of the patches.
+        pool: how the model's attention pooling looked at the tokens, one query for each image; None where it has none.
+    """
+
+    logits: Tensor
+    grid: tuple[int, int]
+    pool: Look | None
+
+
+class ViT:
+    """Any Vision Transformer whose layers attend over one grid of patches: ours, and timm's.
+
+    Classes are read from some of the last layer's tokens. A map of N × N weights becomes one of H × W by their rows:
+    the class token's; the mean of class and distillation token's; where the patches are averaged, the mean of their
+    rows; where a latent query attends to them, the mean by its weights (over its heads). Of that row the patches are
+    kept, and nothing is rescaled.
+
+    Args:
+        model: the network, from normalised images (B, 3, h, w) to logits.
+        name: what messages call it.
+
+    Attributes:
+        model: as given.
+        depth: number of layers, counted from 0; -1 is the last.
+        patch: (h, w) of a patch, in pixels.
+        prefix: number of tokens before those of the grid.
+        classes: number of classes; 0 where the model gives features.
+
+    Raises:
+        InputError: where the model is no such network; the sentence says why.
+    """
+
+    def __init__(self, model: nn.Module, name: str = "the model") -> None:
+        self.model, self.name = model, name
+        if isinstance(model, VisionTransformer):
+            self._grid_of = model.grid_of
+            self.patch, self.prefix, self.classes = (model.patch, model.patch), 1, model.head.out_features
+            self._rows, self._latent = slice(0, 1), False
+        else:
+            self._read_timm()
+        self.depth = len(model.blocks)
+
+    def _read_timm(self) -> None:
+        """What timm's Vision Transformers say of themselves, whatever their class."""
+        model = self.model
+        embed, blocks = getattr(model, "patch_embed", None), getattr(model, "blocks", None)
+        if any("Window" in type(module).__name__ for module in model.modules()):
+            raise self._refuse("it attends within windows, so no layer's map is one of the whole image")
+        if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(embed, "dynamic_feat_size"):
+            raise self._refuse("it has no row of transformer blocks over one grid of patches")
+        self._grid_of = lambda *size: tuple(embed.dynamic_feat_size(size))
+        # A hybrid's patch is one of its convolutions' grid.
+        ratio = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else embed.patch_size
+        self.patch = tuple(ratio)
+        self.prefix, self.classes = getattr(model, "num_prefix_tokens", 1), model.num_classes
+        pooling = getattr(model, "global_pool", "token")
+        patches = slice(0 if getattr(model, "pool_include_prefix", False) else self.prefix, None)
+        if pooling not in ("token", "avg", "map"):
+            raise self._refuse(f"its classes are pooled by '{pooling}', and 'token', 'avg' and 'map' can be followed")
+        self._latent = pooling == "map"
+        class_tokens = slice(0, 2 if hasattr(model, "head_dist") else 1)
+        self._rows = {"token": class_tokens, "avg": patches, "map": slice(None)}[pooling]
+
+    def _refuse(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.name} is no Vision Transformer whose maps can be read: {reason}; choose one such as "
+            "vit_small_patch16_224"
+        )
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the patches of an image of (h, w) pixels.
+
+        Raises:
+            InputError: where it is smaller than a patch, or has another size than the model takes.
+        """
+        if size[0] < self.patch[0] or size[1] < self.patch[1]:
+            raise InputError(
+                f"an input of {size[1]}×{size[0]} pixels is smaller than a patch of {self.name}, "
+                f"{self.patch[1]}×{self.patch[0]}"
+            )
+        return self._grid_of(*size)
+
+    def layer(self, number: int) -> int:
+        """A layer's number from 0.
+
+        Raises:
+            InputError: where there is no such layer.
+        """
+        if not -self.depth <= number < self.depth:
+            raise InputError(
+                f"{self.name} has no layer {number}; its {self.depth} are counted from 0 to {self.depth - 1}, "
+                "and -1 is the last"
+            )
+        return number % self.depth
+
+    def run(self, images: Tensor, hear: Callable[[int, Look], None]) -> Logits:
+        """Run the model on normalised images (B, 3, h, w), in evaluation mode, its fused attention as it is.
+
+        Args:
+            images: on the model's device.
+            hear: is given each layer's number and look, while the model runs.
+
+        Raises:
+            InputError: where a layer attends to anything but all tokens of each image.
+        """
+        grid = self.grid(tuple(images.shape[-2:]))
+        tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
+
+        def heard(look: Look) -> None:
+            nonlocal count, pool
+            if count == self.depth and self._latent and look.query.shape[2] == 1 and pool is None:
+                pool = look
+                return
+            shape = tuple(look.query.shape)
+            if count == self.depth or (shape[0], shape[2], look.key.shape[2]) != (len(images), tokens, tokens):
+                raise self._refuse(
+                    f"its attention number {count} has {shape[2]} queries and {look.key.shape[2]} keys in {shape[0]} "
+                    f"pieces, where {len(images)} images have {tokens} tokens each"
+                )
+            count += 1
+            hear(count - 1, look)
+
+        with evaluating(self.model), overheard(self.model, heard):
+            logits = self.model(images)
+        if count != self.depth or self._latent != (pool is not None):
+            raise self._refuse(
+                f"of its {self.depth} blocks {count} attend through PyTorch's scaled_dot_product_attention"
+            )
+        return Logits(logits, grid, pool)
+
+    def read(self, matrix: Tensor, seen: Logits) -> Tensor:
+        """What the classes' tokens have of each patch: (B, …, N, N), rows over tokens, to (B, …, H, W)."""
+        return self._read(matrix[..., self._rows, :], seen)
+
+    def _read(self, rows: Tensor, seen: Logits) -> Tensor:
+        """`read` of the rows that it needs alone."""
+        if seen.pool is None:
+            row = rows.mean(dim=-2)
+        else:
+            share = seen.pool.weights().mean(dim=1)  # (B, 1, n), of the last n tokens: all, or all but the prefix
+            rows = rows[..., -share.shape[-1] :, :]
+            row = (share.view(len(share), *(1,) * (rows.dim() - 3), *share.shape[1:]) @ rows).squeeze(-2)
+        return row[..., self.prefix :].unflatten(-1, seen.grid)
+
+    @torch.no_grad()
+    def maps(self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Tensor:
+        """Every weight: (B, layers, heads, N, N), float32; rows sum to 1.
+
+        The memory taken is that of the result. What is not asked for is not computed.
+
+        Args:
+            images: normalised (B, 3, h, w).
+            layers: which, in this order; None for all.
+            heads: which; None for all.
+
+        Raises:
+            InputError: where there is no such layer or head.
+        """
+        place = {self.layer(number): n for n, number in enumerate(range(self.depth) if layers is None else layers)}
+        out: list[Tensor] = []
+
+        def hear(layer: int, look: Look) -> None:
+            if layer not in place:
+                return
+            chosen = self._heads(heads, look)
+            if not out:  # layers in front, so that each is one piece of memory
+                batch, all_heads, tokens, _ = look.query.shape
+                count = all_heads if heads is None else len(heads)
+                out.append(look.query.new_empty(len(place), batch, count, tokens, tokens, dtype=torch.float32))
+            look.weights(heads=chosen, into=out[0][place[layer]])
+
+        self.run(images, hear)
+        return out[0].transpose(0, 1)
+
+    @torch.no_grad()
+    def rows(self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Tensor:
+        """What the classes' tokens attend to among the patches: (B, layers, heads, H, W), float32.
+
+        As `read` of `maps`, but where a class token is read only its row is computed.
+        """
+        chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
+        kept: dict[int, Tensor] = {}
+
+        def hear(layer: int, look: Look) -> None:
+            if layer in chosen:
+                rows = look.weights(self._rows, self._heads(heads, look))
+                # The mean is the row, but where the latent query, which looks last, weighs the rows.
+                kept[layer] = rows if self._latent else rows.mean(dim=2, keepdim=True)
+
+        seen = self.run(images, hear)
+        return torch.stack([self._read(kept[layer], seen) for layer in chosen], dim=1)
+
+    def _heads(self, heads: Sequence[int] | None, look: Look) -> list[int] | slice:
+        if heads is None:
+            return slice(None)
+        count = look.query.shape[1]
+        for head in heads:
+            if not 0 <= head < count:
+                raise InputError(f"{self.name} has no head {head}; its {count} are counted from 0 to {count - 1}")
+        return list(heads)
+
+    def judged(self, images: Tensor, targets: Tensor | None = None) -> "Judged":
+        """Run the model and take the gradient of a class's logit by what each layer's attention gave.
+
+        Args:
+            images: normalised (B, 3, h, w).
+            targets: (B,) the class of each image; None takes the likeliest.
+
+        Raises:
+            InputError: where the model has no classes, or no such class.
+        """
+        if not self.classes:
+            raise InputError(f"{self.name} has no classes, so there is none to explain; choose raw or rollout")
+        looks: list[Look] = []
+
+        def hear(layer: int, look: Look) -> None:
+            look.out.requires_grad_()  # where all parameters are frozen it does not yet
+            looks.append(look)
+
+        with torch.inference_mode(False), torch.enable_grad():
+            seen = self.run(images.detach().clone(), hear)
+            targets = seen.logits.argmax(dim=-1) if targets is None else targets.to(seen.logits.device)
+            unknown = targets[(targets < 0) | (targets >= seen.logits.shape[1])].tolist()
+            if unknown:
+                raise InputError(f"{self.name} has {seen.logits.shape[1]} classes, counted from 0, and no {unknown[0]}")
+            chosen = seen.logits.float().gather(1, targets.unsqueeze(1)).sum()  # images do not know each other
+            outs = [look.out for look in (*looks, *([seen.pool] if seen.pool else []))]
+            gradients = torch.autograd.grad(chosen, outs)
+        detached = Logits(seen.logits.detach(), seen.grid, seen.pool)
+        return Judged(detached, list(zip(looks, gradients, strict=False)), gradients[-1] if seen.pool else None)
+
+
+class Judged(NamedTuple):
+    """A run, and what it means for a class.
+
+    Attributes:
+        seen: the run.
+        layers: each layer's look, and the gradient of the class's logit by its output; first layer first.
+        of_pool: the gradient by the output of `seen.pool`; None where there is none.
+    """
+
+    seen: Logits
+    layers: list[tuple[Look, Tensor]]
+    of_pool: Tensor | None

@@ -1,0 +1,121 @@
+"""Relevance of the places for a generated word.
+
+For the Transformer decoder it is that of Chefer, Gur and Wolf 2021 (see `visattn.explain.relevance`): self-attention to
+the words, cross-attention to the places, and places that do not attend to each other. Their y is log p(word).
+
+Recurrent decoders have no such paper; what is done for them is ours. A word is due to the glimpse at its own step, and
+to the earlier ones through the state. Each glimpse is a sum over places, context = Σ_h Σ_i α_hi u_hi (with one head,
+u_i is the annotation vector), so eq. 5 applies to it as it stands, and the glimpses' parts are added up:
+
+    relevance of place i for word t = Σ_{s ≤ t} E_h((∂ log p(word_t) / ∂α_{s,h,i} ∘ α_{s,h,i})⁺)
+
+where ∂/∂α goes all the ways from the glimpse to the word: through β, the state, and the later glimpses. There is no R
+to propagate, since glimpses do not attend to glimpses. For hard attention α is what was really used, one place's 1
+(`focus`); it may speak against the word, and then no place is relevant.
+
+Axis letters: those of `visattn.attention.contract`, and T words.
+"""
+
+import torch
+from torch import Tensor
+
+from visattn.attention import Glimpse, Memory
+from visattn.explain.reading import Look, overheard
+from visattn.explain.relevance import normalised, positive_part
+from visattn.models import Decoder, RecurrentDecoder, TransformerDecoder
+from visattn.models.mode import evaluating
+from visattn.vocabulary import PAD
+
+
+def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Tensor) -> Tensor:
+    """How much each place speaks for each word of given captions.
+
+    The decoder is run in evaluation mode, as teacher forcing runs it. Attention that draws its places in evaluation
+    draws here, too, other places than it drew for the caption.
+
+    Args:
+        decoder: recurrent, around any spatial attention, or a Transformer.
+        memory: of B images.
+        previous: (N, T) the words before each, START first; as many captions of each image, in a row.
+        words: (N, T) the words to explain; PAD has no relevance.
+
+    Returns:
+        (N, T, L) float32, not negative, in the unit of log p; nothing is rescaled.
+
+    Raises:
+        TypeError: for any other decoder.
+    """
+    if isinstance(decoder, RecurrentDecoder):
+        explain = _of_recurrent
+    elif isinstance(decoder, TransformerDecoder):
+        explain = _of_transformer
+    else:
+        raise TypeError(
+            f"the relevance of words is defined for recurrent and Transformer decoders, not {type(decoder)}"
+        )
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(decoder):
+        memory = Memory(*(part.detach().clone() if isinstance(part, Tensor) else part for part in memory))
+        relevance = explain(decoder, memory, previous.clone(), words.clone())
+    return relevance.masked_fill(words.unsqueeze(2) == PAD, 0)
+
+
+def _log_probs(logits: Tensor, words: Tensor) -> Tensor:
+    """(T,) the log-probability of each word, summed over the captions, which do not know each other."""
+    return logits.float().log_softmax(dim=-1).gather(2, words.unsqueeze(2)).sum(dim=(0, 2))
+
+
+def _of_recurrent(decoder: RecurrentDecoder, memory: Memory, previous: Tensor, words: Tensor) -> Tensor:
+    looks: list[tuple[Tensor, Glimpse]] = []
+    probes: list[Tensor] = []
+
+    def seen(_: torch.nn.Module, given: tuple[Tensor, Memory, int], glimpse: Glimpse) -> Glimpse:
+        """Keep the glimpse as the mechanism gives it, before any gate; a zero is added to take gradients by."""
+        looks.append((given[0], glimpse))
+        probes.append(torch.zeros_like(glimpse.context).requires_grad_())
+        return glimpse._replace(context=glimpse.context + probes[-1])
+
+    state, logits = decoder.init(memory, len(previous) // len(memory.values)), []
+    with decoder.attention.register_forward_hook(seen):
+        for token in previous.unbind(dim=1):
+            after, _, state = decoder.step(state, token)
+            logits.append(after)
+    terms = [decoder.attention.terms(query, memory, glimpse) for query, glimpse in looks]
+    out = memory.values.new_zeros(*words.shape, memory.values.shape[1], dtype=torch.float32)
+    for t, log_prob in enumerate(_log_probs(torch.stack(logits, dim=1), words)):
+        gradients = torch.autograd.grad(log_prob, probes[: t + 1], retain_graph=True)
+        for (weights, vectors), by_context in zip(terms, gradients, strict=False):
+            by_weight = torch.einsum("bkd,bhld->bkhl", memory.per_image(by_context), vectors).flatten(0, 1)
+            out[:, t] += positive_part(weights.unsqueeze(2), by_weight.unsqueeze(2)).squeeze(1).detach()
+    return out
+
+
+def _of_transformer(decoder: TransformerDecoder, memory: Memory, previous: Tensor, words: Tensor) -> Tensor:
+    looks: list[Look] = []
+
+    def hear(look: Look) -> None:
+        look.out.requires_grad_()  # where all parameters are frozen it does not yet
+        looks.append(look)
+
+    with overheard(decoder, hear):
+        logits = decoder.logits(memory, previous)
+    count, length = words.shape
+    weights = [_by_caption(look.weights(), length) for look in looks]
+    eye = torch.eye(length, device=words.device).expand(count, -1, -1)
+    out = memory.values.new_zeros(count, length, memory.values.shape[1], dtype=torch.float32)
+    for t, log_prob in enumerate(_log_probs(logits, words)):
+        gradients = torch.autograd.grad(log_prob, [look.out for look in looks], retain_graph=True)
+        parts = [
+            positive_part(a, _by_caption(look.gradient(of_out), length))
+            for a, look, of_out in zip(weights, looks, gradients, strict=True)
+        ]
+        by_word, by_place = eye, torch.zeros_like(out)
+        for of_words, of_places in zip(parts[::2], parts[1::2], strict=True):
+            by_word, by_place = by_word + of_words @ by_word, by_place + of_words @ by_place  # eq. 6 and 7
+            by_place = by_place + normalised(by_word).transpose(1, 2) @ of_places  # eq. 10, places as they were
+        out[:, t] = by_place[:, t]
+    return out
+
+
+def _by_caption(weights: Tensor, length: int) -> Tensor:
+    """Of images (B, heads, K T, L), whose captions stand together, to captions (N, heads, T, L)."""
+    return weights.unflatten(2, (-1, length)).transpose(1, 2).flatten(0, 1)
