@@ -12,19 +12,19 @@ from visattn.errors import InputError
 Model = TypeVar("Model", bound=LightningModule)
 
 
-def load_model(path: Path | str, kind: type[Model]) -> Model:
+def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     """The model in a checkpoint of `visattn fit`, in evaluation mode, on the CPU.
 
     Only tensors and plain values are read from the file, never code.
 
     Args:
         path: the checkpoint.
-        kind: what it should hold, `Captioner` or `Classifier`.
+        kinds: what it may hold, `Captioner` or `Classifier`.
 
     Raises:
         InputError: where the file is not there, is damaged, is no checkpoint, or holds a model of another kind.
     """
-    _read(path, kind)
+    _, kind = _read(path, *kinds)
     return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
 
 
@@ -41,7 +41,7 @@ def start_from(path: Path | str, model: LightningModule) -> None:
     Raises:
         InputError: as `load_model`, and where the vocabulary or a size is another; the sentence has both.
     """
-    checkpoint = _read(path, type(model))
+    checkpoint, _ = _read(path, type(model))
     theirs, ours = (parameters["output_names"] for parameters in (checkpoint["hyper_parameters"], model.hparams))
     if theirs != ours:
         different = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), None)
@@ -62,8 +62,8 @@ def start_from(path: Path | str, model: LightningModule) -> None:
     model.started = True
 
 
-def _read(path: Path | str, kind: type[LightningModule]) -> dict[str, Any]:
-    """The content of a checkpoint that holds a model of this kind."""
+def _read(path: Path | str, *kinds: type[Model]) -> tuple[dict[str, Any], type[Model]]:
+    """The content of a checkpoint that holds a model of one of these kinds, and which."""
     path = Path(path)
     if not path.is_file():
         raise InputError(
@@ -76,7 +76,9 @@ def _read(path: Path | str, kind: type[LightningModule]) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "hyper_parameters" not in checkpoint:
         raise InputError(f"{path} is no checkpoint of visattn: it lacks the model's configuration")
     found = checkpoint["hyper_parameters"].get("_class_path", "a model that was not trained through 'visattn fit'")
-    expected = f"{kind.__module__}.{kind.__qualname__}"
-    if found not in (expected, f"visattn.{kind.__qualname__}"):
+    names = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in kinds}
+    names |= {f"visattn.{kind.__qualname__}": kind for kind in kinds}
+    if found not in names:
+        expected = " or ".join(list(names)[: len(kinds)])
         raise InputError(f"{path} holds {found}, but a checkpoint of {expected} is needed here")
-    return checkpoint
+    return checkpoint, names[found]

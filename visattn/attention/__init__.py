@@ -1,5 +1,6 @@
 """The heart: attention mechanisms behind one contract. Depends on torch alone."""
 
+from visattn.attention.ablated import ShuffledWeights, UniformWeights, ablated
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.attention.hard import HardAttention
@@ -23,7 +24,10 @@ __all__ = [
     "PredictiveLocalAttention",
     "ScaledDotScore",
     "Score",
+    "ShuffledWeights",
     "SoftAttention",
     "SpatialAttention",
+    "UniformWeights",
+    "ablated",
     "attend",
 ]

@@ -161,6 +161,15 @@ class MultiHeadAttention(SpatialAttention):
         weights = _attend(*self._operands(queries, memory))[1]
         return weights.unflatten(2, (-1, queries.shape[1])).transpose(1, 2).flatten(0, 1)
 
+    def contexts(self, weights: Tensor, memory: Memory) -> Tensor:
+        """What any weights of the heads (N, heads, T, L) make of the places: contexts (N, T, D).
+
+        Those of `head_weights` make what `attend` hands over.
+        """
+        rows = memory.per_image(weights.transpose(1, 2))  # (B, K, T, heads, L)
+        out = rows.flatten(1, 2).transpose(1, 2).to(memory.own.dtype) @ memory.own
+        return self._join(out, rows.flatten(0, 1))
+
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
 

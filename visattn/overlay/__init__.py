@@ -4,6 +4,7 @@ from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_shee
 from visattn.overlay.canvas import encode_figure, save_figure
 from visattn.overlay.comparison import Comparison, Row, comparison_sheet
 from visattn.overlay.exposure import Exposure, exposure_sheet
+from visattn.overlay.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, classification_sheet
@@ -14,6 +15,7 @@ __all__ = [
     "Answer",
     "Comparison",
     "Exposure",
+    "Faithfulness",
     "Panel",
     "Reading",
     "Row",
@@ -27,6 +29,7 @@ __all__ = [
     "encode_figure",
     "encode_png",
     "exposure_sheet",
+    "faithfulness_sheet",
     "heatmap",
     "page",
     "save_figure",
