@@ -9,7 +9,7 @@ r"""Does the attention map matter? Deletion and insertion by it, beside maps tha
 grey that is 0 in normalised space, and brought in over a blurred image. Of a classifier: the probability of the class
 that it gives the whole image, by each of its maps. Of a captioner: the log-probability, in nats, of each word of its
 greedy caption after the caption's own words before it, by that word's α; for all words, and for those that need the
-image: those that are at most half as likely of the grey picture. Beside them random maps and the distance to the centre.
+image, which of the grey picture are at most half as likely. Beside them random maps and the distance to the centre.
 
 **Ablation**, of a captioner: α of every word replaced by the uniform one, or moved to other places by a permutation
 (`visattn/attention/ablated.py`): the log-probability of references and of the model's own captions, in nats per token
@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -54,7 +54,10 @@ from visattn.vocabulary import END, PAD, START
 
 SUBSTRATES = ("blur", "grey")
 WAYS = ("deletion", "insertion")
+BAR = {"desc": "Deleting and inserting", "unit": "image"}
 RANDOM, CENTRE = "random maps", "distance to the centre"
+WRITTEN = {"references": "references", "own": "own captions"}
+WORD_UNIT = "log-probability of the word, nats"
 NEEDED = math.log(2)  # nats that a word loses where it "needs the image"
 
 
@@ -82,6 +85,7 @@ class Settings(NamedTuple):
         seeds: how many random maps for each image, and how many shuffles of α.
         seed: of the first.
         batch_size: images that the model sees at once.
+        precision: "32", or "bf16" for mixed precision, which some CPUs compute several times faster.
     """
 
     units: Units = "pixels"
@@ -90,6 +94,7 @@ class Settings(NamedTuple):
     seeds: int = 5
     seed: int = 0
     batch_size: int = 32
+    precision: str = "32"
 
     def check(self) -> None:
         """Raise an `InputError` where a number is too small."""
@@ -136,10 +141,10 @@ def class_maps(model: Classifier, image: Tensor) -> tuple[int, dict[str, np.ndar
     return int(found.probabilities.argmax()), maps
 
 
-def follow_classes(model: Classifier, examples: Iterable[Example], settings: Settings) -> Measured:
+def follow_classes(model: Classifier, examples: Sequence[Example], settings: Settings) -> Measured:
     """The curves of the classes that a classifier gives its images."""
     gathered = _Gathered(model, model.normalise.mean, (0.0, 0.0), settings)
-    for example in examples:
+    for example in tqdm(examples, **BAR):
         label, maps = class_maps(model, example.image)
 
         def score(images: Tensor, label: int = label) -> Tensor:
@@ -154,7 +159,7 @@ def follow_words(
 ) -> Measured:
     """The curves of the words of a captioner's own captions; `own` has their tokens with START, and maps (T, H, W)."""
     gathered = _Gathered(model, model.encoder.normalise.mean, model.cell_shift, settings)
-    for example, (tokens, maps) in zip(examples, own, strict=True):
+    for example, (tokens, maps) in zip(tqdm(examples, **BAR), own, strict=True):
         count = len(maps)
         heard, said = tokens[:count], tokens[1 : count + 1]
 
@@ -313,7 +318,11 @@ def own_and_ablated(
             np.mean([variant.generated[name] != words for name, words in variants[0].generated.items()])
         )
         found.setdefault(variant.name, []).append(numbers)
-    return own, {"tokens": counts, "variants": {name: _over_seeds(numbers) for name, numbers in found.items()}}
+    return own, {
+        "images": len(examples),
+        "tokens": counts,
+        "variants": {name: _over_seeds(numbers) for name, numbers in found.items()},
+    }
 
 
 def _own(decoded: Decoded, grid: tuple[int, int]) -> list[tuple[Tensor, np.ndarray]]:
@@ -357,8 +366,9 @@ def read_examples(model: Classifier | Captioner, options: argparse.Namespace) ->
         if given != (name in needs):
             kind = f"--data {options.data}" if options.data else "images"
             raise InputError(f"{kind} {'cannot take' if given else 'needs'} --{name}")
-    if options.limit < 1:
-        raise InputError(f"--limit is {options.limit}; it must be at least 1")
+    for name in ("limit", "curves"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"--{name} is {value}; it must be at least 1")
     if not options.data:
         paths = list_images(options.images)[: options.limit]
         return [Example(item.name, item.tensor, []) for item in read_inputs(paths, model.image_size, model.fit)]
@@ -387,41 +397,51 @@ def _data(model: Classifier | Captioner, options: argparse.Namespace) -> Any:
     if options.data == "photographs":
         more = {"image_size": model.image_size, "fit": model.fit, "limit": options.limit}
         return Photographs(options.root, options.annotations, options.pictures, **more)
-    return {"cifar10": CIFAR10, "cifar100": CIFAR100}[options.data](options.root, download=False)
+    data = {"cifar10": CIFAR10, "cifar100": CIFAR100}[options.data](options.root, download=False)
+    if data.image_size != model.image_size:
+        sizes = ["{1}×{0}".format(*size) for size in (data.image_size, model.image_size)]
+        raise InputError(f"--data {options.data} has images of {sizes[0]} pixels, and this model takes {sizes[1]}")
+    return data
 
 
 # -------------------------------------------------------------------------------------------------------------- output
 
 
-def report(model: Classifier | Captioner, examples: Sequence[Example], settings: Settings) -> dict[str, Any]:
-    """All that is measured; what the file holds."""
+def report(
+    model: Classifier | Captioner, examples: Sequence[Example], settings: Settings, limit: int | None = None
+) -> dict[str, Any]:
+    """All that is measured; what the file holds.
+
+    Args:
+        model: in evaluation mode.
+        examples: the images.
+        settings: how.
+        limit: the curves are of so many images, the first; None takes all.
+    """
+    followed = examples[:limit]
+    if isinstance(model, Classifier):
+        measured, more = follow_classes(model, followed, settings), {}
+        groups, unit = {"classes": np.ones(len(measured.targets), dtype=bool)}, "probability of the class"
+    else:
+        own, ablation = own_and_ablated(model, examples, settings)
+        measured, more = follow_words(model, followed, own[:limit], settings), {"ablation": ablation}
+        needed = np.array([target.needed for target in measured.targets]) >= NEEDED
+        groups, unit = {"words that need the image": needed, "all words": np.ones_like(needed)}, WORD_UNIT
     kernel, sigma = blur_of(model.image_size)
     substrate = f"blur({kernel}, {sigma:.2f})" if settings.substrate == "blur" else settings.substrate
     signature = (
         f"RISE|units:{settings.units}|steps:{settings.steps}|deletion:grey|insertion:{substrate}|"
-        f"input:{model.image_size[0]}x{model.image_size[1]}|images:{len(examples)}|"
+        f"input:{model.image_size[0]}x{model.image_size[1]}|precision:{settings.precision}|images:{len(followed)}|"
         f"seeds:{settings.seed}-{settings.seed + settings.seeds - 1}|visattn:{__version__}|torch:{torch.__version__}"
     )
-    bar = tqdm(examples, desc="Deleting and inserting", unit="image")
-    if isinstance(model, Classifier):
-        measured, more = follow_classes(model, bar, settings), {}
-        groups, unit = {"classes": np.ones(len(measured.targets), dtype=bool)}, "probability of the class"
-    else:
-        own, ablation = own_and_ablated(model, examples, settings)
-        measured, more = follow_words(model, bar, own, settings), {"ablation": ablation}
-        needed = np.array([target.needed for target in measured.targets]) >= NEEDED
-        groups = {"words that need the image": needed, "all words": np.ones_like(needed)}
-        groups, unit = {name: g for name, g in groups.items() if g.any()}, "log-probability of the word, nats"
     probability = isinstance(model, Classifier)
     return {
         "signature": signature,
         "settings": settings._asdict(),
         "unit": unit,
         "share": measured.share.tolist(),
-        "groups": {name: summary(measured, chosen, probability) for name, chosen in groups.items()},
-        "targets": [
-            {"image": examples[t.image].id, "name": t.name, "needed": float(t.needed)} for t in measured.targets
-        ],
+        "groups": {name: summary(measured, group, probability) for name, group in groups.items() if group.any()},
+        "targets": [(followed[target.image].id, target.name, float(target.needed)) for target in measured.targets],
         **more,
     }
 
@@ -451,9 +471,7 @@ def curve_table(group: dict[str, Any]) -> str:
 
 def ablation_table(variants: dict[str, dict[str, Any]]) -> str:
     """What captions are worth with α and without."""
-    titles = {
-        "references_log_prob": "references, nats per token",
-        "own_log_prob": "own captions, nats per token",
+    titles = {f"{kind}_log_prob": f"{written}, nats per token" for kind, written in WRITTEN.items()} | {
         "CIDEr-D": "CIDEr-D, greedy",
         "captions_changed": "captions that change",
     }
@@ -479,8 +497,10 @@ def tables(found: dict[str, Any]) -> str:
         )
         parts.append(curve_table(group))
     if "ablation" in found:
-        parts.append("α ablated:")
-        parts.append(ablation_table(found["ablation"]["variants"]))
+        ablation = found["ablation"]
+        tokens = ", ".join(f"{n} of {WRITTEN[kind]}" for kind, n in ablation["tokens"].items() if n)
+        parts.append(f"α ablated: {ablation['images']} images; tokens: {tokens}")
+        parts.append(ablation_table(ablation["variants"]))
     return "\n\n".join([*parts, found["signature"]])
 
 
@@ -518,6 +538,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", default="images", help="likewise, the folder of the pictures (default: images)")
     parser.add_argument("--split", choices=("val", "test"), help="of the data set (default: test, else val)")
     parser.add_argument("--limit", type=int, default=100, help="at most so many images, the first (default: 100)")
+    parser.add_argument("--curves", type=int, help="for the curves, which take longest, at most so many of them")
     parser.add_argument("--steps", type=int, default=32, help="of a curve (default: 32)")
     parser.add_argument(
         "--units",
@@ -531,17 +552,27 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="random maps an image, and shuffles of α (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
+    parser.add_argument(
+        "--precision", choices=("32", "bf16"), default="32", help="bf16: mixed, faster on some machines (default: 32)"
+    )
     parser.add_argument("--title", help="a line above the figure (default: the checkpoint's name)")
     options = parser.parse_args(args)
     settings = Settings(
-        options.units, options.steps, options.insert_from, options.seeds, options.seed, options.batch_size
+        options.units,
+        options.steps,
+        options.insert_from,
+        options.seeds,
+        options.seed,
+        options.batch_size,
+        options.precision,
     )
     settings.check()
     model = load_model(options.checkpoint, Captioner, Classifier)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     examples = read_examples(model, options)
     options.output.mkdir(parents=True, exist_ok=True)
-    found = {"checkpoint": str(options.checkpoint), **report(model, examples, settings)}
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        found = {"checkpoint": str(options.checkpoint), **report(model, examples, settings, options.curves)}
     write_text(options.output / "faithfulness.json", json.dumps(found, ensure_ascii=False, indent=1))
     write_text(options.output / "faithfulness.md", tables(found) + "\n")
     save_figure(figure_of(found, options.title or str(options.checkpoint)), options.output / "faithfulness.png")

@@ -156,7 +156,7 @@ def _areas(sheet: Sheet, maps: Sequence[Faithfulness], panel: int, x: int, y: in
         colour = _colour(maps, number)
         key.plot([0, 1], [0.5, 0.5], color=colour, linestyle=_DASHES[drawn.kind], linewidth=2.2, clip_on=False)
         number_text = f"{drawn.areas[panel]:.3f}".replace("-", "−")
-        right = width // 2
+        right = 3 * width // 4
         sheet.text(x + right, middle, number_text, WORD_SIZE, INK, align="right")
         room = right - _DASH - 3 * _ASIDE - text_width(number_text, WORD_SIZE)
         name = shorten(drawn.name, room, WORD_SIZE)
