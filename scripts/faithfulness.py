@@ -7,9 +7,10 @@ r"""Does the attention map matter? Deletion and insertion by it, beside maps tha
 
 **Curves** (RISE; see `visattn/explain/faithfulness.py`). The image is taken away in the order of a map, down to the
 grey that is 0 in normalised space, and brought in over a blurred image. Of a classifier: the probability of the class
-that it gives the whole image, by each of its maps. Of a captioner: the log-probability, in nats, of each word of its
-greedy caption after the caption's own words before it, by that word's α; for all words, and for those that need the
-image, which of the grey picture are at most half as likely. Beside them random maps and the distance to the centre.
+that it gives the whole image, by its attention, rollout, gradient rollout and relevance. Of a captioner: the
+log-probability, in nats, of each word of its greedy caption after the caption's own words before it, by that word's α
+and by its relevance; for all words, and for those that need the image, which of the grey picture are at most half as
+likely. Beside them random maps and the distance to the centre.
 
 **Ablation**, of a captioner: α of every word replaced by the uniform one, or moved to other places by a permutation
 (`visattn/attention/ablated.py`): the log-probability of references and of the model's own captions, in nats per token
@@ -42,6 +43,7 @@ from visattn.data import CIFAR10, CIFAR100, CaptionBatch, CaptionData, Photograp
 from visattn.data.images import list_images, read_inputs
 from visattn.decoding import Decoded, Greedy, captions, decode
 from visattn.errors import InputError
+from visattn.explain import GradientRollout, Raw, Relevance, Rollout, word_relevance
 from visattn.explain.faithfulness import Score, Units, Walk, area, blur_of, blurred, centre_map, difference, random_map
 from visattn.files import write_text
 from visattn.geometry import Geometry
@@ -59,6 +61,18 @@ RANDOM, CENTRE = "random maps", "distance to the centre"
 WRITTEN = {"references": "references", "own": "own captions"}
 WORD_UNIT = "log-probability of the word, nats"
 NEEDED = math.log(2)  # nats that a word loses where it "needs the image"
+
+
+CLASS_METHODS = {
+    "raw": Raw(),
+    "rollout": Rollout(),
+    "gradient-rollout": GradientRollout(),
+    "relevance": Relevance(),
+}
+WORD_METHODS = {
+    "attention": lambda decoder, memory, heard, decoded: decoded.weights,
+    "relevance": lambda decoder, memory, heard, decoded: word_relevance(decoder, memory, heard[:, :-1], decoded.tokens),
+}
 
 
 class Example(NamedTuple):
@@ -79,6 +93,7 @@ class Settings(NamedTuple):
     """How it is measured.
 
     Attributes:
+        methods: names of the maps.
         units: that are taken, "pixels" or "cells".
         steps: of a curve.
         substrate: that insertion begins with.
@@ -88,6 +103,7 @@ class Settings(NamedTuple):
         precision: "32", or "bf16" for mixed precision, which some CPUs compute several times faster.
     """
 
+    methods: tuple[str, ...]
     units: Units = "pixels"
     steps: int = 32
     substrate: str = "blur"
@@ -134,42 +150,53 @@ class Measured(NamedTuple):
 # -------------------------------------------------------------------------------------------------------------- curves
 
 
-def class_maps(model: Classifier, image: Tensor) -> tuple[int, dict[str, np.ndarray]]:
-    """The class that the model gives an image (3, h, w), and its maps (H, W) by name."""
-    (found,) = model.classify(image.unsqueeze(0))
-    maps = {"attention rollout": found.rollout, "last layer, mean of heads": found.layers[-1].mean(axis=0)}
-    return int(found.probabilities.argmax()), maps
-
-
 def follow_classes(model: Classifier, examples: Sequence[Example], settings: Settings) -> Measured:
-    """The curves of the classes that a classifier gives its images."""
+    """The curves of the classes that a classifier gives its images, by its maps for these classes."""
+    subject = model.subject()
+    methods = {str(method): method for method in (CLASS_METHODS[name] for name in settings.methods)}
     gathered = _Gathered(model, model.normalise.mean, (0.0, 0.0), settings)
     for example in tqdm(examples, **BAR):
-        label, maps = class_maps(model, example.image)
+        images = example.image.unsqueeze(0).to(model.device)
+        label = subject.probabilities(images).argmax(dim=-1)
+        maps = {
+            name: method(subject.vit, subject.normalise(images), label).float().cpu().numpy()
+            for name, method in methods.items()
+        }
 
-        def score(images: Tensor, label: int = label) -> Tensor:
-            return model(images).float().log_softmax(dim=-1)[:, [label]]
+        def score(images: Tensor, label: Tensor = label) -> Tensor:
+            return model(images).float().log_softmax(dim=-1)[:, label]
 
-        gathered.add(example.image, score, [model.class_names[label]], {name: m[None] for name, m in maps.items()})
+        gathered.add(example.image, score, [model.class_names[label]], maps)
     return gathered.measured()
 
 
+class OwnCaption(NamedTuple):
+    """What a captioner says of an image by itself; T words.
+
+    Attributes:
+        tokens: START, the words, and END where it ended.
+        maps: by method, (T, H, W) of the words.
+    """
+
+    tokens: Tensor
+    maps: dict[str, np.ndarray]
+
+
 def follow_words(
-    model: Captioner, examples: Sequence[Example], own: Sequence[tuple[Tensor, np.ndarray]], settings: Settings
+    model: Captioner, examples: Sequence[Example], own: Sequence[OwnCaption], settings: Settings
 ) -> Measured:
-    """The curves of the words of a captioner's own captions; `own` has their tokens with START, and maps (T, H, W)."""
+    """The curves of the words of a captioner's own captions, each by its own maps."""
     gathered = _Gathered(model, model.encoder.normalise.mean, model.cell_shift, settings)
     for example, (tokens, maps) in zip(tqdm(examples, **BAR), own, strict=True):
-        count = len(maps)
-        heard, said = tokens[:count], tokens[1 : count + 1]
+        words = model.vocabulary.decode(tokens.tolist())
+        heard, said = tokens[: len(words)], tokens[1 : len(words) + 1]
 
         def score(images: Tensor, heard: Tensor = heard, said: Tensor = said) -> Tensor:
             memory = model.decoder.prepare(*model.encoder(images))
             logits, _ = model.decoder(memory, heard.expand(len(images), -1))
             return of_tokens(logits, said.expand(len(images), -1))
 
-        words = model.vocabulary.decode(said.tolist())
-        gathered.add(example.image, score, words, {"attention": maps})
+        gathered.add(example.image, score, words, maps)
     return gathered.measured()
 
 
@@ -189,7 +216,7 @@ class _Gathered:
         self.grid: tuple[int, int] = (0, 0)
 
     def add(self, image: Tensor, score: Score, names: list[str], maps: Mapping[str, np.ndarray]) -> None:
-        """The curves of an image's targets; a map (H, W) for all of them, or for each."""
+        """The curves of an image's targets; maps (1, H, W) for all of them, or one for each."""
         pixels = image.to(self.device, torch.float32)
         substrate = blurred(pixels, self.blank) if self.settings.substrate == "blur" else self.blank.expand_as(pixels)
         self.grid = next(iter(maps.values())).shape[-2:]
@@ -198,7 +225,7 @@ class _Gathered:
             return self.walk.curves(score, pixels, self.blank, substrate, by)
 
         seeds = [(self.settings.seed + n, self.images) for n in range(self.settings.seeds)]
-        found = {name: curves(own) for name, own in maps.items()}
+        found = {name: curves(by) for name, by in maps.items()}
         found[RANDOM] = np.stack([curves(random_map(self.grid, seed)[None]) for seed in seeds])
         found[CENTRE] = curves(centre_map(self.grid, self.walk.geometry)[None])
         for name, part in found.items():
@@ -277,27 +304,27 @@ class _Variant:
 @torch.inference_mode()
 def own_and_ablated(
     model: Captioner, examples: Sequence[Example], settings: Settings
-) -> tuple[list[tuple[Tensor, np.ndarray]], dict[str, Any]]:
-    """A captioner's own captions, as `follow_words` takes them; and how it does without its α.
+) -> tuple[list[OwnCaption], dict[str, Any]]:
+    """A captioner's own captions; and how it does without its α.
 
     Returns:
-        For each image the tokens with START and the maps (T, H, W) of its words; and the numbers by variant: `as
-        trained`, `uniform α` and `shuffled α`, the last as means over the seeds, with their `deviation`.
+        A caption for each image; and the numbers by variant: `as trained`, `uniform α` and `shuffled α`, the last as
+        means over the seeds, with their `deviation`.
     """
     uniform = UniformWeights()
     variants = [_Variant("as trained", nullcontext), _Variant("uniform α", lambda: ablated(model.decoder, uniform))]
     for seed in range(settings.seed, settings.seed + settings.seeds):
         shuffle = ShuffledWeights(seed)  # goes on from batch to batch
         variants.append(_Variant("shuffled α", lambda shuffle=shuffle: ablated(model.decoder, shuffle)))
-    own: list[tuple[Tensor, np.ndarray]] = []
+    own: list[OwnCaption] = []
     counts = {"references": 0, "own": 0}
     for start in tqdm(range(0, len(examples), settings.batch_size), desc="Ablating", unit="batch"):
         batch = examples[start : start + settings.batch_size]
         memory = model.decoder.prepare(*model.encoder(torch.stack([e.image for e in batch]).to(model.device)))
         names = [example.id for example in batch]
         decoded = decode(model.decoder, memory, Greedy(), model.max_length)
-        own += _own(decoded, memory.grid)
-        texts = {"own": _captions(names, [[tokens] for tokens, _ in own[-len(batch) :]], model.device)}
+        own += own_captions(model, memory, decoded, settings.methods)
+        texts = {"own": _captions(names, [[caption.tokens] for caption in own[-len(batch) :]], model.device)}
         if all(example.references for example in batch):
             lines = [[torch.tensor(model.vocabulary.encode(r)) for r in example.references] for example in batch]
             texts["references"] = _captions(names, lines, model.device)
@@ -325,14 +352,15 @@ def own_and_ablated(
     }
 
 
-def _own(decoded: Decoded, grid: tuple[int, int]) -> list[tuple[Tensor, np.ndarray]]:
-    """Of each generated caption its tokens with START, and the maps of its words (T, H, W)."""
-    found = []
-    for tokens, weights in zip(decoded.tokens, decoded.weights, strict=True):
-        said = torch.cat([tokens.new_tensor([START]), tokens[tokens != PAD]])
-        words = int((said > END).sum())
-        found.append((said, weights[:words].unflatten(1, grid).cpu().numpy()))
-    return found
+def own_captions(model: Captioner, memory: Memory, decoded: Decoded, methods: Sequence[str]) -> list[OwnCaption]:
+    """Generated captions, one of each image of the memory, with the maps of their words."""
+    heard = torch.cat([torch.full_like(decoded.tokens[:, :1], START), decoded.tokens], dim=1)
+    maps = {name: WORD_METHODS[name](model.decoder, memory, heard, decoded) for name in methods}
+    maps = {name: part.float().unflatten(2, memory.grid).cpu().numpy() for name, part in maps.items()}
+    return [
+        OwnCaption(tokens[tokens != PAD], {name: part[n, : int((tokens > END).sum())] for name, part in maps.items()})
+        for n, tokens in enumerate(heard)
+    ]
 
 
 def _captions(names: list[str], lines: list[list[Tensor]], device: torch.device) -> CaptionBatch:
@@ -381,6 +409,20 @@ def read_examples(model: Classifier | Captioner, options: argparse.Namespace) ->
     split = _splits(options)[0]
     images, names = data.tensors(split)[0][: options.limit], data.ids(split)
     return [Example(name, image, []) for name, image in zip(names, images, strict=False)]
+
+
+def choose_methods(model: Classifier | Captioner, asked: list[str] | None) -> tuple[str, ...]:
+    """The maps that were asked for, or all that there are of such a model.
+
+    Raises:
+        InputError: where there is no such map of it.
+    """
+    known = CLASS_METHODS if isinstance(model, Classifier) else WORD_METHODS
+    for name in asked or ():
+        if name not in known:
+            kind = "classifier" if isinstance(model, Classifier) else "captioner"
+            raise InputError(f"--method {name} is not for a {kind}, which has {', '.join(known)}")
+    return tuple(dict.fromkeys(asked or known))
 
 
 def _splits(options: argparse.Namespace) -> list[str]:
@@ -536,6 +578,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--annotations", help="of photographs: the caption file, relative to --root or absolute")
     parser.add_argument("--pictures", default="images", help="likewise, the folder of the pictures (default: images)")
+    parser.add_argument(
+        "--method",
+        action="append",
+        choices=tuple(dict.fromkeys([*CLASS_METHODS, *WORD_METHODS])),
+        help="a map to judge, and more by another --method (default: all that there are)",
+    )
     parser.add_argument("--split", choices=("val", "test"), help="of the data set (default: test, else val)")
     parser.add_argument("--limit", type=int, default=100, help="at most so many images, the first (default: 100)")
     parser.add_argument("--curves", type=int, help="for the curves, which take longest, at most so many of them")
@@ -557,7 +605,10 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--title", help="a line above the figure (default: the checkpoint's name)")
     options = parser.parse_args(args)
+    model = load_model(options.checkpoint, Captioner, Classifier)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     settings = Settings(
+        choose_methods(model, options.method),
         options.units,
         options.steps,
         options.insert_from,
@@ -567,8 +618,6 @@ def main(args: Sequence[str] | None = None) -> None:
         options.precision,
     )
     settings.check()
-    model = load_model(options.checkpoint, Captioner, Classifier)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
     examples = read_examples(model, options)
     options.output.mkdir(parents=True, exist_ok=True)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
