@@ -39,7 +39,7 @@ def test_a_classifier_loses_its_class(run, classifier_checkpoint, tmp_path):
     assert found["share"] == pytest.approx([0, 1365 / 4096, 2730 / 4096, 1])
     (group,) = found["groups"].values()
     assert (group["targets"], group["images"]) == (3, 3)
-    assert list(group["maps"])[-2:] == ["random maps", "distance to the centre"]
+    assert list(group["maps"])[4:] == ["random maps", "distance to the centre"]
     assert "ablation" not in found
     model = load_model(classifier_checkpoint, Classifier)
     images = ShapesClasses(image_size=model.image_size).tensors("test")[0][:3]
@@ -66,7 +66,9 @@ def test_a_classifier_loses_its_class(run, classifier_checkpoint, tmp_path):
     with Image.open(folder / "faithfulness.png") as figure:
         assert figure.size[0] == 1800
     assert (folder / "faithfulness.md").read_text().strip() in said.out
-    assert "| attention rollout | " in said.out
+    names = ["last layer, mean of heads", "attention rollout", "gradient rollout", "relevance"]
+    assert list(group["maps"])[:-2] == names
+    assert all(f"| {name} | " in said.out for name in names)
     assert "|steps:3|deletion:grey|insertion:blur(3, 1.43)|input:64x64|precision:32|images:3|seeds:0-1|" in said.out
 
 
@@ -81,6 +83,7 @@ def test_a_captioner_loses_its_words_and_its_attention(run, captioner_checkpoint
     assert [name for _, name, _ in found["targets"]] == [word for caption in own[:2] for word in caption.words]
     assert {image for image, *_ in found["targets"]} == {"test-0", "test-1"}
     everything = found["groups"]["all words"]
+    assert list(everything["maps"]) == ["attention", "relevance", "random maps", "distance to the centre"]
     assert everything["targets"] == len(found["targets"])
     read = model.read(images[:2], [caption.words for caption in own[:2]])
     whole = np.concatenate([caption.log_probs for caption in read])
@@ -109,7 +112,8 @@ def test_a_captioner_loses_its_words_and_its_attention(run, captioner_checkpoint
 
 
 def test_pictures_of_any_kind_have_no_references(run, hard_checkpoint, photographs):
-    status, said, found = run(hard_checkpoint, photographs, "--insert-from", "grey", "--seeds", 1, "--seed", 7)
+    options = ["--insert-from", "grey", "--seeds", 1, "--seed", 7, "--method", "attention"]
+    status, said, found = run(hard_checkpoint, photographs, *options)
     assert status == 0
     assert {image for image, *_ in found["targets"]} == {"turned", "wide"}
     numbers = found["ablation"]["variants"]["uniform α"]
@@ -119,6 +123,7 @@ def test_pictures_of_any_kind_have_no_references(run, hard_checkpoint, photograp
     assert "|seeds:7-7|" in found["signature"]
     for group in found["groups"].values():
         ways = group["maps"]["attention"]
+        assert "relevance" not in group["maps"]
         assert ways["insertion"]["curve"][0] == pytest.approx(ways["deletion"]["curve"][-1], abs=1e-4)
 
 
@@ -162,6 +167,8 @@ def test_mistakes_are_named(run, captioner_checkpoint, classifier_checkpoint, ph
     assert "--data cifar10 is not for a captioner" in fails("--data", "cifar10", "--root", tmp_path)
     options = ["--data", "photographs", "--root", tmp_path, "--annotations", "a.json"]
     assert "--data photographs is not for a classifier" in fails(*options, checkpoint=classifier_checkpoint)
+    sentence = fails("--data", "shapes", "--method", "rollout")
+    assert "--method rollout is not for a captioner, which has attention, relevance" in sentence
     for name in ("steps", "seeds", "batch-size", "limit", "curves"):
         assert f"--{name} is 0; it must be at least 1" in fails("--data", "shapes", f"--{name}", 0)
     sentence = fails("--data", "shapes", "--limit", 1, "--units", "cells", "--steps", 65)
