@@ -12,6 +12,7 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions, ShapesClasses
+from visattn.explain import GradientRollout, Raw, Relevance, Rollout
 
 FAST = ["--steps", "3", "--seeds", "2"]
 
@@ -66,7 +67,7 @@ def test_a_classifier_loses_its_class(run, classifier_checkpoint, tmp_path):
     with Image.open(folder / "faithfulness.png") as figure:
         assert figure.size[0] == 1800
     assert (folder / "faithfulness.md").read_text().strip() in said.out
-    names = ["last layer, mean of heads", "attention rollout", "gradient rollout", "relevance"]
+    names = [str(method) for method in (Raw(), Rollout(), GradientRollout(), Relevance())]
     assert list(group["maps"])[:-2] == names
     assert all(f"| {name} | " in said.out for name in names)
     assert "|steps:3|deletion:grey|insertion:blur(3, 1.43)|input:64x64|precision:32|images:3|seeds:0-1|" in said.out
