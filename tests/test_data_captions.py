@@ -18,7 +18,7 @@ from visattn.data.annotations import read_annotations
 from visattn.data.loading import BatchName
 from visattn.errors import InputError
 from visattn.geometry import Geometry
-from visattn.vocabulary import END, PAD, SPECIALS, START, Vocabulary
+from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 WORDS = ["a", "dog", "runs", "over", "the", "red", "hill", "while", "birds", "sing"]
 TRAIN, CAPTIONS, VAL = 23, 3, 7
@@ -381,3 +381,136 @@ def test_missing_pictures_are_named_before_training(root: Path) -> None:
         data.setup("fit")
     data.features = {}  # whoever has features needs no pictures
     data.setup("fit")
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", "..\\x.png", "a\0.png", ""])
+def test_a_picture_outside_of_the_folder_is_refused(root: Path, name: str) -> None:
+    for content in (karpathy(), coco()):
+        content["images"][1]["filename" if "sentences" in content["images"][1] else "file_name"] = name
+        with pytest.raises(InputError, match="which cannot be in the folder of images"):
+            read_annotations(root / write(root, content))
+
+
+@pytest.mark.parametrize("split", ["Train", ["train"], 7])
+def test_a_split_that_nobody_knows(root: Path, split: object) -> None:
+    with pytest.raises(InputError, match="known are train, restval, val, test"):
+        read_annotations(root / write(root, karpathy({13: split})))
+
+
+def test_tokens_with_what_is_invisible_or_special(root: Path) -> None:
+    content = karpathy()
+    tokens = ["<end>", "a\tb\n", "dog\x00\x1b[31m", "\u202eevil", "\ud800", "<pad>", "हिन्दी"]
+    content["images"][0]["sentences"] = [{"tokens": tokens}]
+    data = Photographs(root, write(root, content), val_fraction=0, min_count=1)
+    first = data.examples("train")[0]
+    assert first.captions == [["<end>", "a", "b", "dog[31m", "evil", "<pad>", "हिन्दी"]]
+    assert data.vocabulary[:4] == list(SPECIALS)
+    assert not set(data.vocabulary[4:]) & set(SPECIALS)
+    ids = Vocabulary(data.vocabulary).encode(first.captions[0])
+    assert (ids[1], ids[6], ids[-1]) == (UNKNOWN, UNKNOWN, END)
+    assert ids.count(END) == 1
+
+
+class Many:
+    """200 pictures with two captions each, of which some are spoilt."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "images").mkdir(exist_ok=True)
+        rng = np.random.default_rng(3)
+        images = []
+        for i in range(200):
+            name = f"{i:03d}.png"
+            Image.fromarray(rng.integers(0, 256, (13, 11, 3), dtype=np.uint8)).save(root / "images" / name)
+            split = "train" if i < 160 else "val" if i < 180 else "test"
+            sentences = [{"raw": f"a dog runs {'very ' * (i % 5)}fast"}, {"raw": f"word{i} here"}]
+            images.append({"filename": name, "split": split, "sentences": sentences})
+        self.name = write(root, {"images": images})
+
+    def spoil(self, *numbers: int) -> None:
+        for i in numbers:
+            (self.root / "images" / f"{i:03d}.png").write_bytes(b"<html>not found</html>")
+
+    def data(self, **options: object) -> Photographs:
+        options = {"image_size": 7, "batch_size": 13, "min_count": 1} | options
+        return Photographs(self.root, self.name, **options)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Many:
+    return Many(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_stops_the_training_by_default(many: Many, workers: int) -> None:
+    many.spoil(31)
+    data = many.data(workers=workers)
+    data.setup("fit")
+    with pytest.raises(InputError, match=r"031\.png cannot be read as an image"):
+        epoch(data)
+
+
+def test_bad_images_are_skipped_counted_and_named(many: Many, caplog: pytest.LogCaptureFixture) -> None:
+    before = many.data()
+    before.setup("fit")
+    many.spoil(31)
+    (many.root / "images" / "165.png").unlink()
+    data = many.data(on_bad_image="skip", workers=2)
+    with caplog.at_level(logging.WARNING):
+        data.setup("fit")
+        data.setup("validate")  # looked through once
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3
+    assert "031.png cannot be read" in messages[0]
+    assert "165.png: no such image" in messages[1]
+    assert messages[2].endswith("captions.json: 2 of 200 images are left out")
+    seen = Counter(pair for batch in epoch(data) for pair in pairs(data, batch))
+    assert seen == Counter((e.id, tuple(c)) for e in before.examples("train") if e.id != "031" for c in e.captions)
+    assert [i for batch in data.val_dataloader() for i in batch.ids] == [f"{i}" for i in range(160, 180) if i != 165]
+    assert "165" not in data.references("val")
+    assert "word31" in data.vocabulary  # what word has which number hangs on no picture
+    assert data.vocabulary == before.vocabulary
+    again = many.data(on_bad_image="skip")
+    again.setup("fit")
+    assert same(epoch(data, 3), epoch(again, 3))
+
+
+def test_more_than_one_in_a_hundred_is_no_accident(many: Many) -> None:
+    many.spoil(31, 32, 170)
+    with pytest.raises(InputError, match=r"3 of 200 images cannot be used, more than 1.0%, such as 031 \(.*031\.png"):
+        many.data(on_bad_image="skip").setup("fit")
+
+
+def test_what_cannot_be_fitted_is_a_bad_image_too(many: Many) -> None:
+    Image.new("RGB", (90, 1)).save(many.root / "images" / "031.png")
+    data = many.data(fit="pad")
+    data.setup("fit")
+    with pytest.raises(InputError, match=r"031\.png: an image of 90×1 pixels cannot be made 7×7"):
+        epoch(data)
+    data = many.data(fit="pad", on_bad_image="skip")
+    data.setup("fit")
+    assert "031" not in data.references("train")
+
+
+class TwoProcesses:
+    """The trainer of process 0 of 2, whose other process has found `theirs`."""
+
+    global_rank, world_size = 0, 2
+
+    def __init__(self, theirs: dict[str, str]) -> None:
+        self.strategy, self.theirs = self, theirs
+
+    def broadcast(self, own: dict[str, str], src: int) -> dict[str, str]:
+        return self.theirs if src else own
+
+
+def test_processes_leave_out_the_same(many: Many) -> None:
+    many.spoil(30, 31)
+    data = many.data(on_bad_image="skip")
+    data.trainer = TwoProcesses({"031": "031.png cannot be read"})
+    data.setup("fit")
+    assert not {"030", "031"} & data.references("train").keys()
+    data = many.data(on_bad_image="skip")
+    data.trainer = TwoProcesses({"031": "rotten", "033": "rotten"})
+    with pytest.raises(InputError, match="3 of 200"):
+        data.setup("fit")

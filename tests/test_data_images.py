@@ -1,12 +1,18 @@
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms, ImageFile
 
 from visattn.data import images
-from visattn.data.images import BACKGROUND, list_images, load_image, to_tensor
+from visattn.data.images import BACKGROUND, decode_image, list_images, load_image, read_inputs, to_tensor
 from visattn.errors import InputError
 
 ORIENTATION = 0x0112
@@ -56,6 +62,44 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
         assert (grey == np.round(values / 257)[..., None]).all(), name
 
 
+def test_sixteen_bits_of_every_kind(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 65535, 32896, 1000]], dtype=np.uint16)
+    Image.frombytes("I;16B", (5, 1), values.astype(">u2").tobytes()).save(tmp_path / "big_endian.tif")
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "wide.tif")  # 32 bits that hold 16
+    (tmp_path / "grey.pgm").write_bytes(b"P5 5 1 65535\n" + values.astype(">u2").tobytes())
+    modes = set()
+    for name in ("big_endian.tif", "wide.tif", "grey.pgm"):
+        with Image.open(tmp_path / name) as image:
+            modes.add(image.mode)
+        seen = np.asarray(load_image(tmp_path / name))
+        assert (seen == np.round(values / 257)[..., None]).all(), name
+    assert modes == {"I;16B", "I"}
+
+    (tmp_path / "colour.ppm").write_bytes(b"P6 1 1 65535\n" + np.array([0, 65535, 32896], ">u2").tobytes())
+    assert load_image(tmp_path / "colour.ppm").getpixel((0, 0)) == (0, 255, 128)
+    (tmp_path / "colour.png").write_bytes(_png(2, 1, 16, 2, np.array([[0, 65535, 32896, 257, 514, 0]], ">u2")))
+    assert np.abs(np.asarray(load_image(tmp_path / "colour.png")).astype(int) - [[[0, 255, 128], [1, 2, 0]]]).max() <= 1
+
+    Image.fromarray(values).save(tmp_path / "clear.png", transparency=257)  # this value stands for nothing
+    assert np.asarray(load_image(tmp_path / "clear.png"))[0, :, 0].tolist() == [0, 255, 255, 128, 4]
+
+    for worst in (-1, 65536):
+        Image.fromarray(np.array([[0, worst]], dtype=np.int32)).save(tmp_path / "wider.tif")
+        with pytest.raises(InputError, match=r"wider\.tif .*32-bit numbers of an unknown range"):
+            load_image(tmp_path / "wider.tif")
+
+
+def _png(width: int, height: int, bits: int, kind: int, rows: Iterable[np.ndarray] = ()) -> bytes:
+    """A PNG file by hand, for what PIL does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
 def test_transparent_shows_the_background(tmp_path: Path) -> None:
     colour = (10, 20, 30)
     rgba = Image.new("RGBA", (3, 2), (*colour, 255))
@@ -83,6 +127,40 @@ def test_transparent_shows_the_background(tmp_path: Path) -> None:
     grey = Image.new("L", (1, 1), 9)
     grey.save(tmp_path / "l.png", transparency=9)  # a grey value that stands for nothing
     assert load_image(tmp_path / "l.png").getpixel((0, 0)) == BACKGROUND
+
+
+def test_transparency_of_palettes(tmp_path: Path) -> None:
+    shades = Image.new("PA", (2, 1))
+    shades.putpalette([1, 2, 3, 4, 5, 6])
+    shades.putpixel((0, 0), (1, 255))
+    shades.putpixel((1, 0), (1, 0))
+    shades.save(tmp_path / "pa.tif")
+    with Image.open(tmp_path / "pa.tif") as image:
+        assert image.mode == "PA"
+    assert np.asarray(load_image(tmp_path / "pa.tif")).tolist() == [[[4, 5, 6], list(BACKGROUND)]]
+
+    steps = Image.new("P", (3, 1))
+    steps.putpalette([0, 0, 0, 100, 0, 0, 0, 50, 0])
+    for i in range(3):
+        steps.putpixel((i, 0), i)
+    steps.save(tmp_path / "steps.png", transparency=bytes([255, 0, 51]))  # an alpha for each colour
+    seen = np.asarray(load_image(tmp_path / "steps.png")).tolist()[0]
+    assert seen == [[0, 0, 0], list(BACKGROUND), [204, 214, 204]]
+    steps.save(tmp_path / "steps.gif", transparency=1)
+    assert np.asarray(load_image(tmp_path / "steps.gif")).tolist()[0] == [[0, 0, 0], list(BACKGROUND), [0, 50, 0]]
+
+
+def test_ycbcr_and_lab_become_rgb(tmp_path: Path) -> None:
+    colour = (200, 30, 40)
+    rgb = Image.new("RGB", (3, 2), colour)
+    lab = ImageCms.profileToProfile(
+        rgb, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    for name, image in {"YCbCr": rgb.convert("YCbCr"), "LAB": lab}.items():
+        image.save(tmp_path / f"{name}.tif")
+        with Image.open(tmp_path / f"{name}.tif") as written:
+            assert written.mode == name
+        assert np.abs(np.array(load_image(tmp_path / f"{name}.tif").getpixel((0, 0))) - colour).max() <= 2
 
 
 def test_grey_and_cmyk_become_rgb(tmp_path: Path) -> None:
@@ -124,6 +202,72 @@ def test_what_is_no_image_is_named(tmp_path: Path, noise: np.ndarray, monkeypatc
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(InputError, match=r"whole\.png has .*pixels"):
             load_image(tmp_path / "whole.png")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("unpacked"))
+    for name, size, sentence in (
+        ("large.png", (8_000, 10_001), r"80,008,000 pixels, more than 80,000,000"),
+        ("bomb.png", (60_000, 60_000), "pixels"),
+        ("line.png", (1, 5000), r"1×5000 pixels: one side is more than 100 times the other"),
+        ("flat.png", (707, 7), r"707×7 pixels"),
+    ):
+        (tmp_path / name).write_bytes(_png(*size, 8, 2))
+        with pytest.raises(InputError, match=rf"{name} .*{sentence}"):
+            load_image(tmp_path / name)
+
+
+def test_extremes_that_are_pictures(tmp_path: Path, noise: np.ndarray) -> None:
+    Image.fromarray(noise[:1, :1]).save(tmp_path / "dot.png")
+    Image.fromarray(np.resize(noise, (3, 300, 3))).save(tmp_path / "wide.png")
+    for fit in ("crop", "pad", "squash"):
+        dot, wide = read_inputs([tmp_path / "dot.png", tmp_path / "wide.png"], (11, 131), fit)
+        assert dot.tensor.shape == wide.tensor.shape == (3, 11, 131)
+        assert dot.geometry.original == dot.original.shape[:2] == (1, 1)
+        assert wide.geometry.original == wide.original.shape[:2] == (3, 300)
+
+
+def test_no_format_that_starts_a_program(tmp_path: Path) -> None:
+    (tmp_path / "page.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 7 7\nshowpage\n")
+    with Image.open(tmp_path / "page.jpg") as image:
+        assert image.format == "EPS"  # PIL itself would hand it to Ghostscript
+    with pytest.raises(InputError, match=r"page\.jpg cannot be read as an image \(its kind is not known\)"):
+        load_image(tmp_path / "page.jpg")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(InputError, match=r"pipe\.jpg cannot be read as an image: it is no file"):
+        load_image(tmp_path / "pipe.jpg")
+    with pytest.raises(InputError, match=r"cannot be read as an image|no such image"):
+        load_image(tmp_path / "a\0b.jpg")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        load_image(tmp_path / ("x" * 300))
+
+
+def test_content_that_stands_in_no_file(tmp_path: Path, noise: np.ndarray) -> None:
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert (np.asarray(decode_image(content, "shard 7, a")) == noise).all()
+    with pytest.raises(InputError, match="shard 7, a cannot be read as an image"):
+        decode_image(content[:60], "shard 7, a")
+
+
+def test_nothing_switches_on_truncated_images() -> None:
+    program = "import visattn.__main__, visattn.data, PIL.ImageFile as f; print(f.LOAD_TRUNCATED_IMAGES)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+    sources = Path(images.__file__).parents[2]
+    files = [*(sources / "visattn").rglob("*.py"), *(sources / "scripts").glob("*.py")]
+    assert not [path for path in files if "LOAD_TRUNCATED" in path.read_text()]
+
+
+def test_names_of_what_is_made_from_images(tmp_path: Path, noise: np.ndarray) -> None:
+    names = ["a.png", "A.jpg", "a-2.png", "nul.png", ".hidden.png", "bell\a.png", "x" * 240 + ".png"]
+    for name in names:
+        Image.fromarray(noise).save(tmp_path / name)
+    made = [item.name for item in read_inputs([tmp_path / name for name in names], (5, 7), "squash")]
+    assert made[:6] == ["a", "A-2", "a-2-2", "_nul", "_hidden", "bell_"]
+    assert len(made[6]) == 200
 
 
 def test_list_images(tmp_path: Path) -> None:

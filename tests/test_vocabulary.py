@@ -1,9 +1,11 @@
+import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from visattn.errors import InputError
-from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary, tokenize
+from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary, clean_words, tokenize
 
 
 def test_tokenize_lowers_and_drops_punctuation() -> None:
@@ -44,3 +46,55 @@ def test_a_list_that_is_no_vocabulary() -> None:
         Vocabulary(["a", "b"])
     with pytest.raises(InputError, match="'a' stands twice"):
         Vocabulary([*SPECIALS, "a", "b", "a"])
+
+
+def test_words_of_scripts_with_vowel_signs_stay_whole() -> None:
+    assert tokenize("हिन्दी में लिखा") == ["हिन्दी", "में", "लिखा"]
+    assert tokenize("İstanbul'da ÇAY") == ["i̇stanbul'da", "çay"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_text_comes_back_as_it_went(form: str) -> None:
+    caption = unicodedata.normalize(form, "Ein Mädchen isst Crème brûlée – 한국어 हिन्दी Việt")
+    words = tokenize(caption)
+    vocabulary = Vocabulary.build([words])
+    want = ["ein", "mädchen", "isst", "crème", "brûlée", "한국어", "हिन्दी", "việt"]
+    assert vocabulary.decode(vocabulary.encode(words)) == want
+    assert vocabulary.decode(vocabulary.encode([unicodedata.normalize(form, word) for word in want])) == want
+
+
+def test_given_tokens_become_words() -> None:
+    tokens = ["Cafe\u0301", "two words", " ", "", None, 7, "bell\x07", "\u202e", "می\u200cخواهم", "\u200d", "\ud83d"]
+    assert clean_words(tokens) == ["Café", "two", "words", "bell", "می\u200cخواهم"]
+
+
+def test_a_vocabulary_file(tmp_path: Path) -> None:
+    path = tmp_path / "words.json"
+    for words in (["a", "dog"], [*SPECIALS, "a", "dog"]):
+        path.write_text(json.dumps(words))
+        assert Vocabulary.read(path).words == [*SPECIALS, "a", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('["a", "<end>"]', r"words\.json: the word '<end>' stands twice"),
+        ('["<start>", "a"]', r"'<start>' stands twice"),
+        ('["<pad>", "<start>", "<end>", "a"]', "stands twice"),
+        ('["a", "a"]', "'a' stands twice"),
+        ('["a", 7]', "7 is no word of a vocabulary"),
+        ('["a", ""]', "'' is no word"),
+        ('["a", "b c"]', "'b c' is no word"),
+        ('["a", "<end>\\u200b"]', "is no word"),
+        ('["a", "cafe\\u0301"]', "is no word"),
+        ('["a", "\\u001b[31m"]', "is no word"),
+        ('{"a": 1}', r"words\.json is no vocabulary: its JSON is no list"),
+        ("a\ndog\n", r"words\.json cannot be read as JSON"),
+    ],
+)
+def test_a_vocabulary_file_that_is_none(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "words.json").write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        Vocabulary.read(tmp_path / "words.json")
+    with pytest.raises(InputError, match=r"gone\.json: no such vocabulary file"):
+        Vocabulary.read(tmp_path / "gone.json")

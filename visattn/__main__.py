@@ -139,6 +139,7 @@ _NOISE = (
     r".*does not have many workers",  # data from memory is faster without
     r".*Checkpoint directory .* exists and is not empty",  # `before_instantiate_classes` has looked
     r".*could not find the monitored key",  # stopped before the first validation
+    r".*Couldn't infer the batch indices fetched",  # predictions go by the images' ids
     r".*The dirpath has changed from",  # a checkpoint is validated with another --output
     r".*Using `DistributedSampler` with the dataloaders",  # images that it repeats are counted once
 )

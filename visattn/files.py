@@ -2,14 +2,19 @@
 
 A reader, a second process or a power cut never meets half a file: the content goes to a temporary file in the same
 folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
+
+What is named after something that others chose, such as an image's id, gets a name by `safe_name`.
 """
 
 import contextlib
+import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +74,38 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+_LONGEST = 200  # bytes: file systems allow 255, and a suffix and a number are still to come
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
+_UNFIT = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")  # of Unicode's categories
+
+
+def safe_name(text: str) -> str:
+    """A file name, without a suffix, for what is called `text`: it names a plain file of the folder it is put in.
+
+    Names of ordinary files stay as they are. Separators, and what no file name should have (control and format
+    characters, halves of characters, ``<>:"|?*``), become "_"; the name neither begins with a dot, nor ends in a dot or
+    a space, nor is a device's; it is cut where it is too long, and then ends in a hash of the whole.
+    """
+    whole = unicodedata.normalize("NFC", text)
+    name = "".join("_" if c in '<>:"/\\|?*' or unicodedata.category(c) in _UNFIT else c for c in whole)
+    name = re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), name).rstrip(". ") or "_"
+    if len(name.encode()) > _LONGEST:
+        digest = hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:12]
+        name = f"{name.encode()[: _LONGEST - 13].decode(errors='ignore')}-{digest}"
+    return f"_{name}" if _RESERVED.fullmatch(name) else name
+
+
+def safe_names(texts: Iterable[str]) -> list[str]:
+    """The `safe_name` of each, with a number behind those that another has had, also where case does not count."""
+    taken: set[str] = set()
+    names = []
+    for text in texts:
+        name = first = safe_name(text)
+        number = 2
+        while name.casefold() in taken:
+            name, number = f"{first}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names

@@ -1,6 +1,7 @@
 """What every program of the project does around its main function."""
 
 import functools
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -24,13 +25,18 @@ def program(main: Main) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(args: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):  # a file's name may hold what a terminal cannot show
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("visattn").setLevel(logging.INFO)
         keep_freed_memory()
         try:
             main(args)
         except (InputError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            # A process that loads data hands its traceback over as the message; the sentence stands at its end.
+            sentence = str(error).rpartition("visattn.errors.InputError: ")[2].strip()
+            print(f"error: {sentence}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -11,6 +11,7 @@ from visattn.data.images import list_images, load_image
 from visattn.data.instances import Instances
 from visattn.data.photographs import Photographs
 from visattn.data.shapes import ShapesCaptions, ShapesClasses
+from visattn.data.shards import Shards
 
 __all__ = [
     "CIFAR10",
@@ -24,6 +25,7 @@ __all__ = [
     "Photographs",
     "ShapesCaptions",
     "ShapesClasses",
+    "Shards",
     "list_images",
     "load_image",
 ]

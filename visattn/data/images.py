@@ -1,61 +1,92 @@
 """Pictures from files: whatever a camera or a painter wrote, upright RGB comes out."""
 
 import functools
+import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.files import safe_names
 from visattn.geometry import Fit, Geometry, fit_image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# PIL knows forty more, among them PostScript, which it hands to another program: none of them is let in.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 BACKGROUND = (255, 255, 255)  # under what is transparent: the page on which such pictures are usually seen
 MAX_PIXELS = 80_000_000  # a decoded picture of this size takes 240 MB; a small file that claims more may be an attack
+MAX_RATIO = 100  # of the longer side to the shorter: beyond it, whatever the fit, a model would see a smear
+
+
+class OddSizeError(InputError):
+    """A picture that is too large, or too long for its height."""
 
 
 def load_image(path: str | Path) -> Image.Image:
     """A picture as a person sees it.
 
     Its EXIF orientation is applied; 16-bit grey is scaled to 8 bits; what is transparent shows `BACKGROUND`; palettes,
-    grey and CMYK become RGB. Of an animation it is the first frame.
+    grey, CMYK, YCbCr and LAB become RGB. Of an animation it is the first frame. Colour profiles are not applied.
 
     Args:
-        path: of the file.
+        path: of the file, of any name; what counts is that its content is in one of `FORMATS`.
 
     Returns:
         The picture, in mode RGB.
 
     Raises:
-        InputError: where the file is missing, empty, truncated or no picture, or has more than `MAX_PIXELS`.
+        InputError: where the file is missing, empty, truncated or no picture, has more than `MAX_PIXELS`, or a side
+            more than `MAX_RATIO` times the other.
     """
     path = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            with Image.open(path) as image:
-                pixels = image.width * image.height
-                return _rgb(image) if pixels <= MAX_PIXELS else _refuse(path, pixels)
-    except InputError:
-        raise
+        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+            raise InputError(f"{path} cannot be read as an image: it is no file")
+        with path.open("rb") as file:
+            return _decode(file, str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image") from error
+    except (OSError, ValueError) as error:  # of the path; what is in the file is judged further down
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """`load_image` of what stands in no file of its own; `name` stands for it in messages."""
+    return _decode(io.BytesIO(content), name)
+
+
+def _decode(source: BinaryIO, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, our own limits are lower; of odd metadata, no pixel hangs on it
+            with Image.open(source, formats=FORMATS) as image:
+                _check_size(image.width, image.height, name)
+                return _rgb(image)
+    except InputError:
+        raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} has far more than {MAX_PIXELS:,} pixels; make it smaller first") from error
+        raise OddSizeError(f"{name} has far more than {MAX_PIXELS:,} pixels; make it smaller first") from error
     # Decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error, zlib.error …
     except Exception as error:
+        why = "its kind is not known" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
         raise InputError(
-            f"{path} cannot be read as an image ({error}); is it damaged or another kind of file?"
+            f"{name} cannot be read as an image ({why}); is it damaged or another kind of file?"
         ) from error
 
 
-def _refuse(path: Path, pixels: int) -> Image.Image:
-    raise InputError(f"{path} has {pixels:,} pixels, more than {MAX_PIXELS:,}; make it smaller first")
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise OddSizeError(f"{name} has {width * height:,} pixels, more than {MAX_PIXELS:,}; make it smaller first")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise OddSizeError(
+            f"{name} is {width}×{height} pixels: one side is more than {MAX_RATIO} times the other; crop it first"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -63,14 +94,24 @@ def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of an unknown range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits in PIL's integer modes; its own conversion would clip them to 255
-        values = np.clip(np.asarray(image), 0, 65535)
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         page = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         image = Image.alpha_composite(page, image)
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey, in any of PIL's integer modes, as 8-bit grey: its own conversion would clip it to 255."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("its pixels are 32-bit numbers of an unknown range; save it with 8 or 16 bits")
+    grey = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    if "transparency" in image.info:  # one grey value that stands for nothing
+        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -103,12 +144,33 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
+Fitting = Callable[[Image.Image], tuple[Image.Image, Geometry]]  # a picture to a model's input image
+
+
+def fitting(size: tuple[int, int], fit: Fit) -> Fitting:
+    """`fit_image` to a size."""
+    return functools.partial(fit_image, size=size, fit=fit)
+
+
+def to_input(image: Image.Image, fit: Fitting, name: str) -> tuple[Tensor, Geometry]:
+    """An RGB picture as a model's input (3, h, w) uint8, and how it became that.
+
+    Raises:
+        InputError: where it cannot be fitted; the sentence has its `name`.
+    """
+    try:
+        fitted, geometry = fit(image)
+    except InputError as error:
+        raise OddSizeError(f"{name}: {error}") from error
+    return to_tensor(fitted), geometry
+
+
 class Input(NamedTuple):
     """An image file, ready for a model and for drawing.
 
     Attributes:
         path: of the file.
-        name: its stem, made unique among those it was listed with; for the files made from it.
+        name: its stem, made safe and unique among those it was listed with; for the files made from it.
         original: (H, W, 3) uint8, upright.
         tensor: (3, h, w) uint8, what the model sees.
         geometry: how the one became the other.
@@ -123,22 +185,16 @@ class Input(NamedTuple):
 
 def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Iterator[Input]:
     """The images in these files and folders, as `fit_image` fits them; otherwise `read_fitted`."""
-    return read_fitted(paths, functools.partial(fit_image, size=size, fit=fit))
+    return read_fitted(paths, fitting(size, fit))
 
 
-def read_fitted(paths: Iterable[Path], fit: Callable[[Image.Image], tuple[Image.Image, Geometry]]) -> Iterator[Input]:
+def read_fitted(paths: Iterable[Path], fit: Fitting) -> Iterator[Input]:
     """The images in these files and folders, one after the other, as `fit` makes them a model's input.
 
     Raises:
         InputError: where a path is missing or holds no image, before the first is read; or where one cannot be read.
     """
-    seen: dict[str, int] = {}
-    for path in list_images(paths):
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        name = path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}"
+    files = list_images(paths)
+    for path, name in zip(files, safe_names(path.stem for path in files), strict=True):
         image = load_image(path)
-        try:
-            fitted, geometry = fit(image)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        yield Input(path, name, np.asarray(image), to_tensor(fitted), geometry)
+        yield Input(path, name, np.asarray(image), *to_input(image, fit, str(path)))

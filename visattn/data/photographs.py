@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -14,11 +15,12 @@ from torch import Tensor
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.coco_words import WORDS, categories
-from visattn.data.images import load_image, to_tensor
+from visattn.data.images import fitting, load_image, to_input
+from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
 from visattn.data.loading import Split
 from visattn.errors import InputError
-from visattn.geometry import Fit, Geometry, fit_geometry, fit_image
+from visattn.geometry import Fit, Geometry, fit_geometry
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,11 @@ class Photographs(CaptionData):
             function of `seed` and the images' ids.
         restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.
         limit: at most so many images of each split, the first of the file; for a quick trial.
+        on_bad_image: what to do about a picture that is missing, damaged or cannot be fitted to `image_size`. "error"
+            stops at it. "skip" loads every picture once before the first epoch, names those that cannot be used in the
+            log, and leaves them out in training, validation and everywhere else; more than 1 % of them are an error.
+            What is left out is settled before the first batch, so batches and their order stay a function of
+            (seed, epoch); the vocabulary is that of all captions, whatever has become of the pictures.
         batch_size: (image, caption) pairs of a training batch, for one process.
         eval_batch_size: images of an evaluation batch.
         max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
@@ -71,6 +78,7 @@ class Photographs(CaptionData):
         val_fraction: float = 0.1,
         restval: bool = True,
         limit: int | None = None,
+        on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
         eval_batch_size: int = 32,
         max_length: int = 20,
@@ -96,11 +104,15 @@ class Photographs(CaptionData):
         self.val_fraction = val_fraction
         self.restval = restval
         self.limit = limit
+        self.on_bad_image = on_bad_image
+        self._looked_through = False
         self._last_regions: tuple[str | None, dict[str, np.ndarray | None]] = (None, {})
 
     def setup(self, stage: str | None = None) -> None:
         """Look whether pictures and instances that the annotations need are there, before the first epoch does."""
-        if self.features is None:
+        if self.features is None and self.on_bad_image == "skip":
+            self._leave_out_bad_images()
+        elif self.features is None:
             examples = [example for split in self._splits.values() for example in split]
             _check_present(self.images, [example.path for example in examples])
         if self.instances is not None and stage != "predict":
@@ -110,8 +122,7 @@ class Photographs(CaptionData):
         return self._splits[split]
 
     def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
-        image, geometry = fit_image(load_image(example.path), self.image_size, self.fit)
-        return to_tensor(image), geometry
+        return to_input(load_image(example.path), fitting(self.image_size, self.fit), str(example.path))
 
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
         """Where the things are that each word of a caption names: masks (h, w) over the input's pixels.
@@ -151,6 +162,23 @@ class Photographs(CaptionData):
 
     def describe(self) -> str:
         return str(self.annotations)
+
+    def _leave_out_bad_images(self) -> None:
+        if self._looked_through:
+            return
+        self.vocabulary  # noqa: B018 - of all captions: which words have which number must not hang on a picture
+        examples = [example for split in self._splits.values() for example in split]
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        bad = {example.id: why for example, why in unusable(self.load, examples[rank::world], self.workers)}
+        if world > 1:  # each process loads its share, and all leave out the same
+            shares = [self.trainer.strategy.broadcast(bad, src=other) for other in range(world)]
+            bad = {name: why for share in shares for name, why in share.items()}
+        if bad:
+            name_bad(bad, self.describe())
+            log.warning("%s: %d of %d images are left out", self.describe(), len(bad), len(examples))
+            check_share(bad, len(examples), self.describe())
+        self._splits = {name: [e for e in split if e.id not in bad] for name, split in self._splits.items()}
+        self._looked_through = True
 
     def _check_instances(self) -> None:
         """Say before the evaluation what it would otherwise only fall silent about."""
