@@ -4,21 +4,31 @@
     uv run scripts/caption.py --checkpoint … --output … --beam 5 --n-best 3 photo.jpg
     uv run scripts/caption.py --checkpoint … --output … --decode sample --top-p 0.9 --n-best 5 --seed 1 photo.jpg
 
-Writes to the output folder, for each image, a sheet with a panel for each word (<stem>.png) and the maps themselves
-(<stem>.npz: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really multiplied the annotation vectors: with
-hard attention one place a word, which the sheet frames; `beta` (T,), what the decoder multiplied what it saw by;
-`log_probs` (T,) of the words; `geometry` (5, 2), see `visattn.geometry.Geometry`); and at the end `captions.json`, a
-list with an entry for each image: with `--n-best` all its captions, of a beam search the best first, drawn ones as they
-were drawn; the sheet and the maps show the first.
+    uv run scripts/caption.py --checkpoint … --output … --export gif,pdf --width 8.5cm --points 8 photo.jpg
+
+Writes to the output folder, for each image, what `--export` names:
+
+    sheet   <stem>.png: a panel for each word, in pixels
+    svg pdf <stem>.svg, <stem>.pdf: the same sheet, in which text is text
+    words   <stem>_words/01_a.png …: the original picture under each word's map, pixel for pixel
+    gif     <stem>.gif: one moving picture that walks through the caption
+    npz     <stem>.npz: the maps themselves: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really
+            multiplied the annotation vectors: with hard attention one place a word, which the pictures frame; `beta`
+            (T,), what the decoder multiplied what it saw by; `log_probs` (T,) of the words; `geometry` (5, 2), see
+            `visattn.geometry.Geometry`
+
+and at the end `captions.json`, a list with an entry for each image: with `--n-best` all its captions, of a beam search
+the best first, drawn ones as they were drawn; pictures and maps are of the first.
 """
 
 import argparse
 import itertools
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,12 +38,24 @@ from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
-from visattn.data.images import list_images, read_inputs
-from visattn.decoding import BeamSearch, Greedy, Sampling, Search
+from visattn.data.images import Input, list_images, read_inputs
+from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.errors import InputError
-from visattn.files import write_npz, write_text
-from visattn.overlay import caption_sheet, save_figure
+from visattn.files import write_bytes, write_folder, write_npz, write_text
+from visattn.geometry import Geometry, Interpolation
+from visattn.overlay import (
+    COLOUR_MAP,
+    OPACITY,
+    WORD_SIZE,
+    caption_gif,
+    caption_sheet,
+    encode_png,
+    save_figure,
+    word_pictures,
+)
 from visattn.program import program
+
+Export = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 
 
 def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) -> None:
@@ -82,12 +104,14 @@ def caption_images(
     checkpoint: Path,
     images: Iterable[Path],
     output: Path,
-    scale: str = "shared",
     batch_size: int = 16,
     places: Evaluation | None = None,
     search: Search | None = None,
     max_length: int | None = None,
     no_repeat: int = 0,
+    exports: Sequence[Export] = ("sheet", "npz"),
+    look: Mapping[str, Any] | None = None,
+    paper: Mapping[str, Any] | None = None,
 ) -> list[dict]:
     """Caption the images in files and folders; see the head of this file for what is written.
 
@@ -95,17 +119,23 @@ def caption_images(
         checkpoint: a captioner trained by `visattn fit`.
         images: files and folders.
         output: folder for what is written; made where missing.
-        scale: "shared" or "own", the maps' colour scale.
         batch_size: images captioned at a time.
         places: how hard attention picks a place for a word; None leaves it as trained.
         search: how to choose the words; greedily by default.
         max_length: of a caption, in words; None takes that of the training.
         no_repeat: no run of so many words occurs twice in a caption; 0 allows all.
+        exports: what to write of each image.
+        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
+        paper: the size of its sheets: width, points, columns of `caption_sheet`.
 
     Returns:
         The entries of `captions.json`: image, caption, words, log_prob (of the whole caption), word_log_probs, overlay
-        (file name), and with more captions than one `captions`: caption and log_prob of each.
+        (file name of the sheet, None where `exports` has none), files (all that was written of it), and with more
+        captions than one `captions`: caption and log_prob of each.
     """
+    look, paper = dict(look or {}), dict(paper or {})
+    # Something is drawn first, so that an option that cannot be is told before a model is loaded.
+    caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **look, **paper)
     paths = list_images(images)
     model = load_model(checkpoint, Captioner)
     if places is not None:
@@ -119,33 +149,16 @@ def caption_images(
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, found in zip(batch, model.caption(torch.stack([i.tensor for i in batch])), strict=True):
                 caption = found[0]
-                geometry = item.geometry._replace(cell_shift=model.cell_shift)
-                figure = caption_sheet(
-                    item.original,
-                    caption.words,
-                    caption.weights,
-                    geometry,
-                    scale=scale,
-                    title=item.path.name,
-                    drawn=caption.places,
-                )
-                save_figure(figure, output / f"{item.name}.png")
-                write_npz(
-                    output / f"{item.name}.npz",
-                    words=np.array(caption.words),
-                    alpha=caption.weights,
-                    focus=caption.focus,
-                    beta=caption.gates,
-                    log_probs=caption.log_probs,
-                    geometry=geometry.to_array(),
-                )
+                item = item._replace(geometry=item.geometry._replace(cell_shift=model.cell_shift))
+                files = export(item, caption, output, exports, look, paper)
                 entry = {
                     "image": str(item.path),
                     "caption": " ".join(caption.words),
                     "words": caption.words,
                     "log_prob": caption.log_prob,
                     "word_log_probs": caption.log_probs.tolist(),
-                    "overlay": f"{item.name}.png",
+                    "overlay": f"{item.name}.png" if "sheet" in exports else None,
+                    "files": files,
                 }
                 if len(found) > 1:
                     entry["captions"] = [{"caption": " ".join(c.words), "log_prob": c.log_prob} for c in found]
@@ -153,6 +166,93 @@ def caption_images(
                 bar.update()
     write_text(output / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
     return entries
+
+
+def export(
+    item: Input,
+    caption: Caption,
+    output: Path,
+    exports: Sequence[Export],
+    look: Mapping[str, Any],
+    paper: Mapping[str, Any],
+) -> list[str]:
+    """Write what is asked for of one image and its caption; the names of the files and folders."""
+    seen = (item.original, caption.words, caption.weights, item.geometry)
+    names = []
+    if forms := [form for form in ("sheet", "svg", "pdf") if form in exports]:
+        figure = caption_sheet(*seen, drawn=caption.places, title=item.path.name, **look, **paper)
+        for form in forms:
+            names.append(f"{item.name}.{'png' if form == 'sheet' else form}")
+            save_figure(figure, output / names[-1])
+    if "words" in exports:
+        pictures = word_pictures(item.original, caption.weights, item.geometry, drawn=caption.places, **look)
+        titles = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.words, start=1))
+        names.append(f"{item.name}_words")
+        write_folder(output / names[-1], zip(titles, map(encode_png, pictures), strict=True))
+    if "gif" in exports:
+        names.append(f"{item.name}.gif")
+        write_bytes(output / names[-1], caption_gif(*seen, drawn=caption.places, **look))
+    if "npz" in exports:
+        names.append(f"{item.name}.npz")
+        write_npz(
+            output / names[-1],
+            words=np.array(caption.words),
+            alpha=caption.weights,
+            focus=caption.focus,
+            beta=caption.gates,
+            log_probs=caption.log_probs,
+            geometry=item.geometry.to_array(),
+        )
+    return names
+
+
+def plain(word: str) -> str:
+    """A word as a part of a file's name: its letters and digits after a dash, the first few; or nothing."""
+    letters = "".join(character for character in word if character.isalnum())[:24]
+    return f"_{letters}" if letters else ""
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def exports_of(text: str) -> list[Export]:
+    """The exports that a list with commas names.
+
+    Raises:
+        InputError: where there is none, or one that is not known.
+    """
+    names = listed(text)
+    known = get_args(Export)
+    for name in names or [text]:
+        if name not in known:
+            raise InputError(f"--export has '{name}'; it is a list of {', '.join(known)}, with commas")
+    return names
+
+
+def shares_of(text: str) -> list[float]:
+    """The numbers in a list with commas.
+
+    Raises:
+        InputError: where a part is no number.
+    """
+    try:
+        return [float(part) for part in listed(text)]
+    except ValueError as error:
+        raise InputError(f"--contour is a list of shares with commas, such as 0.5,0.9, not '{text}'") from error
+
+
+def centimetres(text: str) -> float:
+    """A length such as 8.5cm, 85mm or 3.3in.
+
+    Raises:
+        InputError: where it is none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(cm|mm|in)\s*", text)
+    if found is None:
+        raise InputError(f"--width is a length such as 8.5cm, 85mm or 3.3in, not '{text}'")
+    return float(found[1]) * {"cm": 1.0, "mm": 0.1, "in": 2.54}[found[2]]
 
 
 @program
@@ -168,6 +268,35 @@ def main(args: Sequence[str] | None = None) -> None:
         default="shared",
         help="one colour scale for all words of a caption, or one for each word (default: shared)",
     )
+    parser.add_argument(
+        "--colour-map", default=COLOUR_MAP, help=f"a name that matplotlib knows (default: {COLOUR_MAP})"
+    )
+    parser.add_argument(
+        "--opacity", type=float, default=OPACITY, help=f"of the largest weight's colour, 0 to 1 (default: {OPACITY})"
+    )
+    parser.add_argument(
+        "--interpolation",
+        choices=get_args(Interpolation),
+        default="bilinear",
+        help="smooth between the middles of a map's cells, or the cells as they are (default: bilinear, smooth)",
+    )
+    parser.add_argument(
+        "--contour",
+        default="",
+        metavar="SHARES",
+        help="lines around the smallest area that holds each of these shares of a map's weight, such as 0.5,0.9",
+    )
+    parser.add_argument(
+        "--export",
+        default="sheet,npz",
+        metavar="LIST",
+        help=f"what to write, of {', '.join(get_args(Export))} (default: sheet,npz)",
+    )
+    parser.add_argument("--width", help="of the sheets, such as 8.5cm or 3.3in (default: as large as they come)")
+    parser.add_argument(
+        "--points", type=float, default=WORD_SIZE, help=f"size of a sheet's words (default: {WORD_SIZE:g})"
+    )
+    parser.add_argument("--columns", type=int, help="panels of a sheet side by side (default: a pleasant number)")
     parser.add_argument("--batch-size", type=int, default=16, help="images captioned at a time (default: 16)")
     parser.add_argument(
         "--decode",
@@ -204,17 +333,29 @@ def main(args: Sequence[str] | None = None) -> None:
         options.checkpoint,
         options.images,
         options.output,
-        scale=options.scale,
         batch_size=options.batch_size,
         places=options.places,
         search=choose_search(options),
         max_length=options.max_length,
         no_repeat=options.no_repeat,
+        exports=exports_of(options.export),
+        look={
+            "scale": options.scale,
+            "colour_map": options.colour_map,
+            "opacity": options.opacity,
+            "interpolation": options.interpolation,
+            "contour": shares_of(options.contour),
+        },
+        paper={
+            "width": centimetres(options.width) if options.width else None,
+            "points": options.points,
+            "columns": options.columns,
+        },
     )
     for entry in entries:
         for caption in entry.get("captions", [entry]):
             print(f"{entry['image']}: {caption['caption']}")
-    print(f"overlays, maps and captions.json are in {options.output}")
+    print(f"captions.json and {options.export} are in {options.output}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import BboxImage
 from PIL import Image
 
 from visattn.__main__ import main
@@ -33,11 +34,21 @@ def fit(config: str, output: Path, *options: str) -> Path:
     return output / "best.ckpt"
 
 
+def images_of(figure):
+    """The pictures on a sheet, the legend's small ones too, in the order in which they were put there."""
+    return [artist for artist in figure.artists if isinstance(artist, BboxImage)]
+
+
+def pixels_of(figure):
+    """Of each picture of a sheet its own pixels."""
+    return [np.asarray(image.get_array()) for image in images_of(figure)]
+
+
 def assert_nothing_overlaps(figure):
     """Every picture and every text lies within the figure, and over no other."""
     width, height = figure.get_size_inches() * figure.dpi
     renderer = figure.canvas.get_renderer()
-    boxes = [part.get_window_extent(renderer) for part in (*figure.axes, *figure.texts)]
+    boxes = [part.get_window_extent(renderer) for part in (*figure.axes, *images_of(figure), *figure.texts)]
     for n, box in enumerate(boxes):
         assert box.x0 >= 0
         assert box.y0 >= 0

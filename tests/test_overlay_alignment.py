@@ -6,7 +6,7 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
-from conftest import assert_nothing_overlaps
+from conftest import assert_nothing_overlaps, images_of, pixels_of
 from PIL import Image
 
 from visattn.errors import InputError
@@ -30,7 +30,7 @@ def texts(figure):
 
 def matrices(figure, least=40):
     """The panels, at the pixels shown, in reading order; the legend's small pictures left out."""
-    pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    pictures = pixels_of(figure)
     return [picture for picture in pictures if picture.shape[0] > least]
 
 
@@ -72,12 +72,12 @@ def test_saved_sheet_holds_the_words_beside_their_cells(tmp_path):
     with Image.open(tmp_path / "alignment.png") as saved:
         sheet = np.asarray(saved.convert("RGB"))
     renderer = figure.canvas.get_renderer()
-    for axes, panel in zip(figure.axes, matrices(figure), strict=False):
-        box = axes.get_window_extent(renderer)
+    for image, panel in zip(images_of(figure), matrices(figure), strict=False):
+        box = image.get_window_extent(renderer)
         left, top = round(box.x0), round(sheet.shape[0] - box.y1)
         np.testing.assert_array_equal(sheet[top : top + panel.shape[0], left : left + panel.shape[1]], panel)
     cell = matrices(figure)[0].shape[0] / 5
-    first = figure.axes[0].get_window_extent(renderer)
+    first = images_of(figure)[0].get_window_extent(renderer)
     place = {text.get_text(): text.get_window_extent(renderer) for text in figure.texts}
     for t, word in enumerate(target):
         middle = (place[word].y0 + place[word].y1) / 2

@@ -28,7 +28,8 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
     entries = json.loads((output / "captions.json").read_text())
     assert [Path(entry["image"]).name for entry in entries] == ["turned.jpg", "wide.jpg"]
     for entry in entries:
-        assert set(entry) == {"image", "caption", "words", "log_prob", "word_log_probs", "overlay"}
+        assert set(entry) == {"image", "caption", "words", "log_prob", "word_log_probs", "overlay", "files"}
+        assert [Path(name).suffix for name in entry["files"]] == [".png", ".npz"]
         assert entry["caption"].split() == entry["words"]
         assert entry["log_prob"] < 0
         with Image.open(output / entry["overlay"]) as sheet:
@@ -49,7 +50,7 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
 def test_caption_shows_the_place_that_hard_attention_used(hard_checkpoint, photographs, tmp_path, monkeypatch):
     framed = []
     sheet = caption.caption_sheet
-    monkeypatch.setattr(caption, "caption_sheet", lambda *a, **k: framed.append(k["drawn"]) or sheet(*a, **k))
+    monkeypatch.setattr(caption, "caption_sheet", lambda *a, **k: framed.append(k.get("drawn")) or sheet(*a, **k))
     focus = {}
     for places in ("argmax", "sample", "expected"):
         output = tmp_path / places
@@ -67,6 +68,58 @@ def test_caption_shows_the_place_that_hard_attention_used(hard_checkpoint, photo
             np.testing.assert_array_equal(
                 focus[places].reshape(len(alpha), -1).argmax(1), alpha.reshape(len(alpha), -1).argmax(1)
             )
+
+
+def test_caption_exports_what_it_is_told(hard_checkpoint, photographs, tmp_path):
+    output = tmp_path / "out"
+    words = ["--checkpoint", str(hard_checkpoint), "--output", str(output), str(photographs / "turned.jpg")]
+    look = ["--contour", "0.5,0.9", "--interpolation", "nearest", "--scale", "own", "--colour-map", "viridis"]
+    paper = ["--width", "85mm", "--points", "8", "--max-length", "4"]
+    assert caption.main([*words, *look, *paper, "--export", "gif, words,svg,pdf,sheet"]) == 0
+    (entry,) = json.loads((output / "captions.json").read_text())
+    assert entry["files"] == ["turned.png", "turned.svg", "turned.pdf", "turned_words", "turned.gif"]
+    assert sorted(path.name for path in output.iterdir()) == sorted([*entry["files"], "captions.json"])
+    pictures = sorted((output / "turned_words").iterdir())
+    assert [path.name for path in pictures] == [f"{t:02d}_{word}.png" for t, word in enumerate(entry["words"], start=1)]
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.size == (43, 71)  # the original's, upright
+    with Image.open(output / "turned.gif") as moving:
+        assert moving.n_frames == 1 + len(entry["words"])
+    with Image.open(output / "turned.png") as sheet:
+        assert sheet.width / sheet.info["dpi"][0] * 25.4 == pytest.approx(85, rel=0.01)
+    assert (output / "turned.pdf").read_bytes().startswith(b"%PDF")
+    assert f">{entry['words'][0]}</text>" in (output / "turned.svg").read_text()
+
+
+def test_words_of_any_kind_are_file_names():
+    assert caption.plain("dog") == "_dog"
+    assert caption.plain("../.. \x00/a:b") == "_ab"
+    assert caption.plain("狗" * 99) == "_" + "狗" * 24
+    assert caption.plain("\ud800?") == ""
+    assert caption.centimetres("3.3 in") == pytest.approx(8.382)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--export", "sheet,jpeg"], "--export has 'jpeg'; it is a list of sheet, svg, pdf, words, gif, npz"),
+        (["--export", ","], "--export has ','"),
+        (["--contour", "half"], "not 'half'"),
+        (["--contour", "50"], "between 0 and 1, not at 50"),
+        (["--width", "8.5"], "such as 8.5cm, 85mm or 3.3in, not '8.5'"),
+        (["--width", "1cm"], "wide, not 1"),
+        (["--columns", "0"], "at least one column"),
+        (["--points", "0"], "text of 0 points"),
+        (["--colour-map", "rainbow2"], "knows no colour map 'rainbow2'"),
+        (["--opacity", "2"], "opacity"),
+    ],
+)
+def test_pictures_that_cannot_be_are_refused(options, sentence, captioner_checkpoint, photographs, tmp_path, capsys):
+    words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "out"), str(photographs), *options]
+    assert caption.main(words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_places_are_for_hard_attention_only(captioner_checkpoint, photographs, tmp_path, capsys):

@@ -37,11 +37,11 @@ def held() -> tuple[int, float]:
     return figures, int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def soak(sheets: int, count: int = 2000, before: int = 400) -> tuple[int, float]:
-    """How many figures and MB more are held after `count` overlays; some are drawn before, to warm up."""
+def soak(sheets: int, count: int = 2000, before: int = 60) -> tuple[int, float]:
+    """How many figures and MB more are held after `count` overlays; some sheets are drawn before, until it is warm."""
     rng = np.random.default_rng(0)
     for number in range(before):
-        draw(number, rng, sheets)
+        draw(number, rng, 1)
     figures, memory = held()
     for number in range(count):
         draw(number, rng, sheets)

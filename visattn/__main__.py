@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from visattn.callbacks import ExposureReport, PredictionWriter, Throughput
+from visattn.callbacks import AttentionHealth, ExposureReport, PredictionWriter, Throughput
 from visattn.captioner import Captioner
 from visattn.checkpoints import start_from
 from visattn.errors import InputError
@@ -168,7 +168,7 @@ def run_cli(args: ArgsType = None) -> CLI:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [LearningRateMonitor("step"), Throughput()],
+                "callbacks": [LearningRateMonitor("step"), Throughput(), AttentionHealth()],
                 "log_every_n_steps": 20,
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,

@@ -20,7 +20,15 @@ from visattn.errors import InputError
 from visattn.evaluation import collect
 from visattn.explain import word_relevance
 from visattn.geometry import Fit
-from visattn.metrics import ExposureSums, Grounding, caption_scores, entropy, grounding, teacher_forced_captions
+from visattn.metrics import (
+    ExposureSums,
+    Grounding,
+    Health,
+    attention_health,
+    caption_scores,
+    grounding,
+    teacher_forced_captions,
+)
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss
 from visattn.optimization import Optimization
@@ -243,10 +251,23 @@ class Captioner(LightningModule):
                 forced=teacher_forced_captions(targets[own], choices[own], one, self.vocabulary)[0],
                 loss=float(losses[own].sum(dtype=float)),
                 exposure=ExposureSums.count(targets[own], log_probs[own], choices[own], said[image : image + 1], one),
-                entropy=float(entropy(weights.reshape(len(words), -1)).sum()),
+                health=attention_health([weights]) if words else None,
+                gate=float(generated[image].gates.sum()),
                 grounding=self._ground(name, [(words, weights)]),
                 true_grounding=self._ground(name, true),
             )
+
+    @property
+    def health(self) -> Health | None:
+        """Of the validation or test that came last: how attention behaved over its captions; None without a word."""
+        known = [image.health for image in self._evaluated.values() if image.health is not None]
+        return Health.together(known) if known else None
+
+    @property
+    def gate(self) -> float:
+        """Of the validation or test that came last: the mean of β over the words; 1 where the decoder has no gate."""
+        words = sum(len(image.words) for image in self._evaluated.values())
+        return sum(image.gate for image in self._evaluated.values()) / max(1, words)
 
     @property
     def exposure(self) -> ExposureSums:
@@ -266,7 +287,7 @@ class Captioner(LightningModule):
         own = caption_scores(references, {name: image.words for name, image in evaluated.items()}).corpus
         forced = caption_scores(references, {name: image.forced for name, image in evaluated.items()}).corpus
         images, numbers = list(evaluated.values()), self.exposure.overall()
-        words = sum(len(image.words) for image in images)
+        words, health = sum(len(image.words) for image in images), self.health
         scores = {
             "loss": sum(image.loss for image in images) / int(self.exposure.tokens.sum()),
             "cross_entropy": numbers["loss"],
@@ -274,9 +295,12 @@ class Captioner(LightningModule):
             **{f"teacher_forced_{name}": value for name, value in forced.items()},
             **{f"{name}_accuracy": numbers[name] for name in ("teacher_forced", "free_running", "another_reference")},
             "gap": numbers["gap"],
-            "entropy": sum(image.entropy for image in images) / words,
             "words": words / len(images),
+            "attention_gate": self.gate,
         }
+        if health is not None:
+            scores |= {"entropy": health.entropy}
+            scores |= {f"attention_{name}": value for name, value in health.known().items()}
         found = {
             "grounding": Grounding.together(image.grounding for image in images),
             "ground_truth_grounding": Grounding.together(image.true_grounding for image in images),
@@ -306,7 +330,8 @@ class _Evaluated(NamedTuple):
         forced: of the teacher-forced "caption".
         loss: summed over the references' tokens.
         exposure: what was right, likewise.
-        entropy: summed over the generated words.
+        health: of the attention to the generated words, or None where there are none.
+        gate: β, summed over them.
         grounding: of the generated words.
         true_grounding: of the references' words.
     """
@@ -315,7 +340,8 @@ class _Evaluated(NamedTuple):
     forced: list[str]
     loss: float
     exposure: ExposureSums
-    entropy: float
+    health: Health | None
+    gate: float
     grounding: Grounding
     true_grounding: Grounding
 

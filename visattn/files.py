@@ -109,3 +109,25 @@ def safe_names(texts: Iterable[str]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files (name, content) as the folder `path`, whole: it holds them and nothing else. Its parent must exist.
+
+    An older folder of that name is replaced; a reader may find none for a moment, never a part of one.
+
+    Raises:
+        OSError: as `write_bytes` does. What stood at `path` is then as it was.
+    """
+    path = Path(path)
+    old = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with new_folder(path) as folder:
+            for name, data in files:
+                write_bytes(folder / name, data)
+            if path.exists():
+                path.rename(old)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(old, ignore_errors=True)

@@ -3,6 +3,7 @@
 from visattn.metrics.captions import CaptionScores, CiderD, DocumentFrequencies, caption_scores
 from visattn.metrics.exposure import ExposureGap, ExposureSums, teacher_forced_captions
 from visattn.metrics.grounding import Grounding, entropy, grounding
+from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
 from visattn.metrics.reward import CiderReward
 
@@ -14,6 +15,8 @@ __all__ = [
     "ExposureGap",
     "ExposureSums",
     "Grounding",
+    "Health",
+    "attention_health",
     "caption_scores",
     "entropy",
     "grounding",

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.geometry import Geometry
-from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, frame, item_width
+from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, item_width
 from visattn.overlay.heatmap import (
     COLOUR_MAP,
     OPACITY,
@@ -135,10 +135,10 @@ def _draw(sheet: Sheet, comparison: Comparison, picture: np.ndarray, geometry: G
             sheet.text(MARGIN, top + line_height(size) // 2, line, size, colour)
             top += line_height(size)
         for t, weights in enumerate(row.maps):
-            axes = sheet.picture(left + t * slot, y, heatmap(picture, weights, geometry, limits=(0.0, _high(row))))
+            sheet.picture(left + t * slot, y, heatmap(picture, weights, geometry, limits=(0.0, _high(row))))
             box = None if row.drawn[t] is None else cell_box(geometry, weights.shape, row.drawn[t])
             if box is not None:
-                frame(axes, box, width=0.8)
+                sheet.frame(left + t * slot, y, box, points=0.8)
         y += pitch
 
 

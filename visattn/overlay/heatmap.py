@@ -164,15 +164,27 @@ def _blend(picture: np.ndarray, weights: np.ndarray, limits: tuple[float, float]
     return np.round(base * (1 - colour[..., 3:]) + colour[..., :3]).astype(np.uint8)
 
 
-def as_shown(image: np.ndarray, geometry: Geometry, side: int) -> tuple[np.ndarray, Geometry]:
-    """The picture at the pixels of a panel of about side² of them, and the geometry from those to the model's input."""
-    height, width = geometry.original
-    factor = min(side / math.sqrt(height * width), _LONGEST / max(height, width))
+def as_shown(
+    image: np.ndarray, geometry: Geometry, side: float, width: float = math.inf
+) -> tuple[np.ndarray, Geometry]:
+    """The picture at the pixels of a panel, and the geometry from those to the model's input.
+
+    Args:
+        image: (H, W, 3) uint8.
+        geometry: of the original.
+        side: the panel has about side² pixels, fewer where the picture is a panorama; infinite for no such limit.
+        width: of the panel at most, in pixels; infinite for no such limit.
+    """
+    high, wide = geometry.original
+    factor = width / wide
+    if side < math.inf:
+        factor = min(side / math.sqrt(high * wide), _LONGEST / max(high, wide), factor)
     if factor >= 2:  # a tiny image: whole, square, crisp pixels; between 1 and 2 that would be coarse, so it is smooth
-        factor, method = round(factor), Image.Resampling.NEAREST
+        factor = round(factor) if round(factor) * wide <= width else math.floor(factor)
+        method = Image.Resampling.NEAREST
     else:
         method = Image.Resampling.LANCZOS
-    size = max(1, round(height * factor)), max(1, round(width * factor))
+    size = max(1, round(high * factor)), max(1, round(wide * factor))
     picture = Image.fromarray(image).resize((size[1], size[0]), method, reducing_gap=2.0)
     return np.asarray(picture), geometry.resized(size)
 

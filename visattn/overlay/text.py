@@ -1,6 +1,7 @@
 """Lines of text on a figure: in any script, measured in pixels before they are drawn, and cut where they do not fit."""
 
 import functools
+import logging
 import math
 import unicodedata
 
@@ -8,22 +9,36 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 
+log = logging.getLogger(__name__)
+
 DPI = 160
 
 # DejaVu comes with matplotlib, so a sheet looks the same everywhere; the others lend what it has not, where installed.
 _FONTS = (
-    "DejaVu Sans",
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
-    *("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
-    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai", "Noto Sans Tamil", "Nirmala UI", "Leelawadee UI"),
-    *("Noto Emoji", "Segoe UI Emoji", "Symbola", "FreeSans", "Unifont"),
+    "DejaVu Sans",  # Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian, Georgian and many signs
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
+    *("Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Gujarati"),
+    *("Noto Sans Gurmukhi", "Noto Sans Kannada", "Noto Sans Malayalam", "Noto Sans Sinhala", "Noto Sans Thai"),
+    *("Noto Sans Lao", "Noto Sans Khmer", "Noto Sans Myanmar", "Noto Sans Ethiopic", "Noto Sans Arabic"),
+    *("Noto Serif Tibetan", "Nirmala UI", "Leelawadee UI", "Kohinoor Devanagari", "Thonburi"),
+    *("Noto Emoji", "Segoe UI Emoji", "Symbola", "Noto Sans Symbols 2", "Noto Sans Symbols", "FreeSans", "Unifont"),
 )
 _NO_GLYPH = "□"
+_JOINERS = "\u200c\u200d"  # Persian and Indian scripts write some words with them
 
 
 @functools.cache
 def _families() -> tuple[str, ...]:
-    """The fonts of `_FONTS` that are installed."""
+    """The fonts of `_FONTS` that are installed, also those that came after matplotlib had made its own list."""
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for file in font_manager.findSystemFonts():
+        if file not in known:
+            try:
+                font_manager.fontManager.addfont(file)
+            except (OSError, RuntimeError, ValueError):  # a file that FreeType cannot read is no font for us
+                continue
     installed = set(font_manager.fontManager.get_font_names())
     return tuple(name for name in _FONTS if name in installed)
 
@@ -44,17 +59,39 @@ def font(size: float) -> FontProperties:
 def clean(text: str) -> str:
     """One line of characters that can be drawn: matplotlib warns about every other one, each time the figure is drawn.
 
-    Control and format characters are left out, among them those that turn the direction of writing; what no installed
-    font can draw becomes an empty box.
+    Control and format characters are left out, among them those that turn the direction of writing, but for the
+    joiners within a word. What no installed font can draw becomes an empty box, and the first such character is told
+    in the log. Letters are joined, and words written from right to left, as their script asks.
     """
     out = []
-    for character in unicodedata.normalize("NFC", " ".join(text.split())):
+    text = " ".join(text.split())
+    for n, character in enumerate(text):
         kind = unicodedata.category(character)
         if ord(character) in _drawable() and kind not in ("Cc", "Cf"):
             out.append(character)
+        elif character in _JOINERS and ord(character) in _drawable():
+            beside = text[max(n - 1, 0) : n] + text[n + 1 : n + 2]
+            if len(beside) == 2 and all(unicodedata.category(other)[0] in "LM" for other in beside):
+                out.append(character)
         elif kind not in ("Cc", "Cf", "Mn", "Me"):
             out.append(_NO_GLYPH)
+            if not _missing:
+                _missing.append(character)
+                name = unicodedata.name(character, "a character without a name")
+                log.warning(
+                    "no installed font can draw U+%04X (%s): it and its like are shown as %s; install Noto's fonts",
+                    *(ord(character), name.lower(), _NO_GLYPH),
+                )
     return "".join(out)
+
+
+_missing: list[str] = []  # the first character that no font could draw: one notice, not one for each word
+
+
+def reads_leftward(text: str) -> bool:
+    """Whether a text runs from right to left: its first letter with a direction has this one (Unicode's rule P2)."""
+    directions = (unicodedata.bidirectional(character) for character in text)
+    return next((found != "L" for found in directions if found in ("L", "R", "AL")), False)
 
 
 @functools.lru_cache(maxsize=1)

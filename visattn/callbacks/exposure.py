@@ -1,72 +1,16 @@
-"""What is done beside training: throughput, predictions and the exposure report as files."""
+"""What an evaluation found out about a captioner's exposure bias, as files."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback
+from lightning.pytorch.callbacks import Callback
 
-from visattn import processes
 from visattn.captioner import Captioner
-from visattn.data.batch import CaptionBatch, ImageBatch
 from visattn.files import write_text
 from visattn.overlay import Exposure, exposure_sheet, save_figure
-from visattn.vocabulary import PAD
-
-
-class Throughput(Callback):
-    """Logs `train/images_per_s` and, for captions, `train/tokens_per_s`, over the steps since the last log.
-
-    They are those of all processes together.
-    """
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since, self._images, self._tokens = time.perf_counter(), 0, 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: CaptionBatch | ImageBatch, index: int
-    ) -> None:
-        self._images += len(batch.ids)
-        if isinstance(batch, CaptionBatch):
-            self._tokens += int((batch.tokens[:, 1:] != PAD).sum())
-        if (index + 1) % trainer.log_every_n_steps == 0:
-            seconds = (time.perf_counter() - self._since) / trainer.world_size  # the mean of the rates is their sum
-            rates = {"train/images_per_s": self._images / seconds}
-            if self._tokens:
-                rates["train/tokens_per_s"] = self._tokens / seconds
-            pl_module.log_dict(rates, sync_dist=True)
-            self.on_train_epoch_start(trainer, pl_module)
-
-
-class PredictionWriter(BasePredictionWriter):
-    """Writes what `visattn predict` found to `predictions.json`, a list with an entry for each image, in their order.
-
-    Args:
-        directory: where; the command line fills in its `--output`.
-    """
-
-    def __init__(self, directory: str = "runs") -> None:
-        super().__init__("epoch")
-        self.path = Path(directory) / "predictions.json"
-
-    def write_on_epoch_end(
-        self, trainer: Trainer, pl_module: LightningModule, predictions: list, batch_indices: list
-    ) -> None:
-        shared = processes.gathered((batch_indices[0], predictions))  # each process's, in batches
-        numbered = {
-            number: entry
-            for batches in shared
-            for numbers, entries in zip(*batches, strict=True)
-            for number, entry in zip(numbers, entries, strict=True)
-        }
-        if not trainer.is_global_zero:
-            return
-        entries = [numbered[number] for number in sorted(numbered)]
-        write_text(self.path, json.dumps(entries, ensure_ascii=False, indent=1))
-        print(f"{len(entries)} predictions in {self.path}")
 
 
 class ExposureReport(Callback):

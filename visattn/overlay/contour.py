@@ -1,0 +1,59 @@
+"""Lines around the smallest area that holds a stated share of a map's mass."""
+
+import numpy as np
+from contourpy import contour_generator
+
+from visattn.errors import InputError
+from visattn.geometry import Geometry, Interpolation
+
+
+def mass_level(spread: np.ndarray, share: float) -> float:
+    """The level whose upper set {value ≥ level} is the smallest area that holds a share of the mass.
+
+    Of all areas with so much mass that is the one with the fewest pixels: the region of highest density (Hyndman 1996).
+    Unlike a share of the largest weight, it means the same for a peaked and for a flat map.
+
+    Args:
+        spread: (H, W) non-negative values at the pixels, NaN where there are none.
+        share: of their sum, between 0 and 1.
+    """
+    values = np.sort(spread[~np.isnan(spread)])[::-1].astype(np.float64)
+    mass = np.cumsum(values)
+    return float(values[np.searchsorted(mass, share * mass[-1])]) if len(values) else 0.0
+
+
+def mass_contours(
+    weights: np.ndarray, geometry: Geometry, share: float, interpolation: Interpolation = "bilinear"
+) -> list[np.ndarray]:
+    """The outline of the smallest area of the picture that holds a share of the mass that a map has on the picture.
+
+    Args:
+        weights: (h, w) finite and non-negative, a cell each of a regular grid over the model's input.
+        geometry: from the pixels of the picture to that input.
+        share: between 0 and 1, both excluded.
+        interpolation: between cells; see `Geometry.to_original_map`.
+
+    Returns:
+        Lines (n, 2) of (y, x) in pixels of the picture; closed but where the area ends with the picture or with what
+        the model saw. There are none where all values are equal.
+
+    Raises:
+        InputError: for a share outside 0 to 1.
+    """
+    check_shares([share])
+    spread = geometry.to_original_map(weights, interpolation)
+    level = mass_level(spread, share)
+    seen = spread[~np.isnan(spread)]
+    if min(spread.shape) < 2 or not seen.size or not seen.min() < level:
+        return []
+    y, x = (np.arange(n) + 0.5 for n in spread.shape)
+    level = np.nextafter(np.float32(level), np.float32(0))  # a plateau at the level is within
+    found = contour_generator(x, y, np.ma.masked_invalid(spread)).lines(float(level))
+    return [np.asarray(line)[:, ::-1] for line in found]
+
+
+def check_shares(shares: tuple[float, ...] | list[float]) -> None:
+    """Raise InputError unless every share is between 0 and 1."""
+    for share in shares:
+        if not 0 < share < 1:
+            raise InputError(f"a contour is drawn at a share of the mass between 0 and 1, not at {share}")

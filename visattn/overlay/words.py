@@ -1,0 +1,197 @@
+"""A caption word by word: a picture of each, and one moving picture that walks through it."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from visattn.geometry import Geometry, Interpolation
+from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, WORD_SIZE, Sheet, rasterise
+from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, as_shown, colour_strip, shared_limits
+from visattn.overlay.sheet import Drawn, Look, Scale, check_words, draw_words
+from visattn.overlay.text import line_height, reads_leftward, shorten, text_width
+
+_LINE_SHARE = 1 / 330  # of a picture's side: a line of one point on a panel, and as thick in proportion here
+
+# Of the moving picture, in pixels at DPI.
+_SIDE = 460  # of the square with the area of the picture
+_LEAST, _BORDER, _GAP = 360, 28, 20
+_SPACE, _WORD = 12, WORD_SIZE + 1.5  # between two words, and their points
+_MARK, _MARK_GROWTH = "#ffd97a", 5  # behind the word that is spoken
+
+_SPREAD = Image.Dither.FLOYDSTEINBERG
+
+# In milliseconds: a reader needs longer for a long word, and looks at the whole before and after.
+_OPENING, _CLOSING = 1400, 1200
+_BASE, _PER_LETTER, _LONGEST = 520, 45, 1100
+
+
+def word_pictures(
+    image: np.ndarray,
+    maps: np.ndarray,
+    geometry: Geometry,
+    *,
+    scale: Scale = "shared",
+    drawn: Sequence[int | None] | None = None,
+    colour_map: str = COLOUR_MAP,
+    opacity: float = OPACITY,
+    interpolation: Interpolation = "bilinear",
+    contour: Sequence[float] = (),
+) -> Iterator[np.ndarray]:
+    """The original picture under the map of each word, pixel for pixel, without any text; one at a time.
+
+    The arguments are those of `caption_sheet`, and so are the errors.
+
+    Yields:
+        (H, W, 3) uint8, for each of the T maps.
+    """
+    check_words(image, range(len(maps)), maps, geometry, drawn=drawn)
+    look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
+    return (_pixels(word) for word in draw_words(image, maps, geometry, look, drawn))
+
+
+def _pixels(word: Drawn) -> np.ndarray:
+    if word.box is None and not any(word.contours):
+        return word.pixels
+    height, width = word.pixels.shape[:2]
+    sheet = Sheet(width, height)
+    word.put(sheet, 0, 0, points=max(0.7, math.sqrt(height * width) * _LINE_SHARE))
+    return rasterise(sheet.figure)
+
+
+def caption_gif(
+    image: np.ndarray,
+    words: Sequence[str],
+    maps: np.ndarray,
+    geometry: Geometry,
+    *,
+    scale: Scale = "shared",
+    drawn: Sequence[int | None] | None = None,
+    colour_map: str = COLOUR_MAP,
+    opacity: float = OPACITY,
+    interpolation: Interpolation = "bilinear",
+    contour: Sequence[float] = (),
+) -> bytes:
+    """A GIF that walks through a caption: the picture and the caption first, then each word, marked, with its map.
+
+    It begins again without end. A caption whose first letter belongs to a script of right to left runs that way. The
+    arguments are those of `caption_sheet`, and so are the errors.
+
+    Returns:
+        The file's bytes: 1 + T frames. Long words are shown longer.
+    """
+    check_words(image, words, maps, geometry, drawn=drawn)
+    look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
+    picture, shown = as_shown(image, geometry, _SIDE)
+    layout = _Layout.of(words, picture)
+    high = shared_limits(maps)[1]
+    frames = [_frame(layout, Drawn(picture), None, look, "" if look.scale == "own" else f"{high:.3g}")]
+    for t, word in enumerate(draw_words(picture, maps, shown, look, drawn)):
+        end = f"{maps[t].max():.3g}, this word's own scale" if look.scale == "own" else f"{high:.3g}"
+        frames.append(_frame(layout, word, t, look, end))
+    durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
+    durations[-1] += _CLOSING
+    return _gif(frames, durations, layout.smooth)
+
+
+class _Layout(NamedTuple):
+    """Where everything stands, in pixels.
+
+    Attributes:
+        size: (height, width) of the whole.
+        picture: (left, top) of the picture.
+        words: (text, left, middle) of each.
+        legend: the legend's top.
+        smooth: (left, top, right, bottom) of what is no text: the picture and the colour scale.
+    """
+
+    size: tuple[int, int]
+    picture: tuple[int, int]
+    words: list[tuple[str, int, int]]
+    legend: int
+    smooth: tuple[tuple[int, int, int, int], ...]
+
+    @classmethod
+    def of(cls, words: Sequence[str], picture: np.ndarray) -> "_Layout":
+        """Words in lines under the picture, each line from the side where its script begins."""
+        height, width = picture.shape[:2]
+        inner = max(width, _LEAST)
+        left = _BORDER + (inner - width) // 2
+        leftward = reads_leftward(" ".join(words))
+        pitch = round(line_height(_WORD) * 1.12)
+        placed, across, middle = [], 0, _BORDER + height + _GAP + pitch // 2
+        for word in words:
+            text = shorten(word, inner, _WORD) if word.strip() else "(empty)"
+            long = text_width(text, _WORD)
+            if across and across + long > inner:
+                across, middle = 0, middle + pitch
+            start = inner - across - long if leftward else across
+            placed.append((text, _BORDER + start, middle))
+            across += long + _SPACE
+        legend = middle + pitch // 2 + 6
+        size = legend + LEGEND + _BORDER - 14, inner + 2 * _BORDER
+        smooth = (
+            (left, _BORDER, left + width, _BORDER + height),
+            (_BORDER, legend, _BORDER + inner, legend + LEGEND),
+        )
+        return cls(size, (left, _BORDER), placed, legend, smooth)
+
+
+def _frame(layout: _Layout, word: Drawn, spoken: int | None, look: Look, end: str) -> np.ndarray:
+    """One frame: the word `spoken` is marked, or all are there to be read."""
+    height, width = layout.size
+    sheet = Sheet(width, height)
+    word.put(sheet, *layout.picture)
+    for t, (text, left, middle) in enumerate(layout.words):
+        if t == spoken:
+            tall = line_height(_WORD)
+            sheet.rectangle(
+                *(left - _MARK_GROWTH, middle - tall // 2 - 1, text_width(text, _WORD) + 2 * _MARK_GROWTH, tall), _MARK
+            )
+        sheet.text(left, middle, text, _WORD, INK if spoken is None or t == spoken else MUTED)
+    if end:
+        strip = np.repeat(colour_strip(120, look.colour_map, look.opacity), 12, axis=0)
+        sheet.legend(_BORDER, layout.legend, [[["α", "0", strip, shorten(end, width - 2 * _BORDER - 190, SMALL)]]])
+    return rasterise(sheet.figure)
+
+
+def _page_colours() -> np.ndarray:
+    """(n, 3) uint8: of page, text and mark, and between text and what it stands on, for the letters' soft edges."""
+    page, ink, muted, mark = (np.array(to_rgb(colour)) * 255 for colour in ("white", INK, MUTED, _MARK))
+    steps = np.linspace(0, 1, 8)[:, None]
+    ramps = [ground + steps * (ink_ - ground) for ground, ink_ in ((page, ink), (page, muted), (mark, ink))]
+    return np.unique(np.round(np.concatenate(ramps)).astype(np.uint8), axis=0)
+
+
+def _gif(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
+    """Frames as a GIF, each with the 256 colours that suit it, the page's own among them.
+
+    Within the boxes (left, top, right, bottom) of `smooth` the error of a colour is spread over its neighbours (Floyd
+    and Steinberg 1976), so that the map's slopes show no steps; around them all is left crisp.
+    """
+    own = _page_colours()
+    encoded = []
+    for frame in frames:
+        image = Image.fromarray(frame)
+        few = image.crop(smooth[0]).reduce(2).quantize(256 - len(own), Image.Quantize.MEDIANCUT)
+        colours = [*few.getpalette()[: 3 * (256 - len(own))], *own.ravel().tolist()]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(colours)
+        out = np.array(image.quantize(palette=palette, dither=Image.Dither.NONE))
+        for left, top, right, bottom in smooth:
+            part = image.crop((left, top, right, bottom)).quantize(palette=palette, dither=_SPREAD)
+            out[top:bottom, left:right] = part
+        for n, colour in enumerate(own):  # Pillow's nearest colour is only nearly so
+            out[(frame == colour).all(axis=-1)] = len(colours) // 3 - len(own) + n
+        out = Image.fromarray(out)
+        out.putpalette(colours)
+        encoded.append(out)
+    stream = io.BytesIO()
+    encoded[0].save(
+        stream, format="gif", save_all=True, append_images=encoded[1:], duration=durations, loop=0, optimize=False
+    )
+    return stream.getvalue()
