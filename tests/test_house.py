@@ -9,12 +9,13 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
     {"errors", "allocator", "processes"},
-    {"files", "geometry", "vocabulary", "attention", "program"},
+    {"files", "geometry", "vocabulary", "attention", "program", "run_folder"},
     {"models", "metrics", "overlay", "data"},
     {"decoding", "objectives", "optimization", "evaluation", "results", "explain"},
     {"regimes", "export"},
     {"captioner", "classifier"},
-    {"checkpoints", "features", "callbacks"},
+    {"checkpoints", "features", "callbacks", "divergence"},
+    {"resuming"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -481,7 +481,7 @@ def test_checkpoints_are_checked(captioner_checkpoint, classifier_checkpoint, tm
         load_model(tmp_path / "none.ckpt", Captioner)
     short = tmp_path / "short.ckpt"
     short.write_bytes(captioner_checkpoint.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"short.ckpt \(1000 bytes\) is damaged"):
+    with pytest.raises(InputError, match=r"short.ckpt is damaged \(1000 bytes\)"):
         load_model(short, Captioner)
     short.write_bytes(b"")
     with pytest.raises(InputError, match="damaged"):

@@ -1,26 +1,40 @@
 """`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
-import inspect
 import re
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning
-from jsonargparse import ActionConfigFile
-from lightning import LightningDataModule, LightningModule
+from jsonargparse import ActionConfigFile, Namespace
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from visattn.callbacks import AttentionHealth, ExposureReport, PredictionWriter, Throughput
-from visattn.captioner import Captioner
-from visattn.checkpoints import start_from
+from visattn.checkpoints import (
+    WholeCheckpoints,
+    differences,
+    remove_unfinished,
+    require_agreement,
+    start_from,
+    trained,
+)
+from visattn.divergence import StopWhenNotFinite
 from visattn.errors import InputError
 from visattn.features import FeatureCache
 from visattn.program import program
+from visattn.resuming import LAST, LastCheckpoint, latest
+from visattn.run_folder import claimed, require_writable
+
+OF_DATA = ("output_names", "image_size", "fit")  # options of a model that are the data's to say
+OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint
+OF_TRAINING = ("optimization", "regime")  # … that nothing but a training looks at
 
 
 class Parser(LightningArgumentParser):
@@ -58,10 +72,21 @@ class CLI(LightningCLI):
             "--output", default="runs/visattn", help="folder of this run's checkpoints, logs, predictions"
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {"checkpoint.save_last": True, "checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
-        )
+        parser.set_defaults({"checkpoint.filename": "best", "checkpoint.enable_version_counter": False})
         parser.link_arguments("output", "checkpoint.dirpath")
+        parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.link_arguments("output", "last.directory")
+        parser.add_argument(
+            "--resume",
+            type=Literal["none", "auto"],
+            default="none",
+            help="'auto': 'visattn fit' goes on with the run in --output from its last whole checkpoint, or begins it",
+        )
+        parser.add_argument(
+            "--override_checkpoint",
+            action="store_true",
+            help="where an option stated here contradicts the checkpoint, take this one; without, it is an error",
+        )
         parser.add_argument(
             "--features",
             default="none",
@@ -78,36 +103,110 @@ class CLI(LightningCLI):
         parser.link_arguments("output", "predictions.directory")
         parser.add_lightning_class_args(ExposureReport, "exposure")
         parser.link_arguments("output", "exposure.directory")
-        for name in ("output_names", "image_size", "fit"):
+        for name in OF_DATA:
             parser.link_arguments("data", f"model.init_args.{name}", _attribute(name), apply_on="instantiate")
 
-    def _parse_ckpt_path(self) -> None:
-        """What was trained is the checkpoint's to say, as Lightning has it; how captions are searched is the user's.
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self._args = args
+        super().parse_arguments(parser, args)
 
-        Where the user does not say, it is the checkpoint's too: an option that is as by default was not given.
+    def _stated(self) -> Namespace:
+        """What the user says of the subcommand, in files or in words, without the defaults."""
+        args = sys.argv[1:] if self._args is None else self._args
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said before
+            parse = self.parser.parse_args if isinstance(args, list) else self.parser.parse_object
+            return parse(args, defaults=False)[self.config.subcommand]
+
+    def _parse_ckpt_path(self) -> None:
+        """What was trained is the checkpoint's to say; what is stated otherwise is an error, and never ignored.
+
+        In Lightning's place, which trusts the file, and prefers it without a word.
         """
-        parameters = inspect.signature(Captioner).parameters
-        options = {
-            f"{self.config.subcommand}.model.init_args.{name}": parameters[name].default
-            for name in ("search", "no_repeat", "max_length")
-        }
-        asked = {o: self.config[o] for o, value in options.items() if o in self.config and self.config[o] != value}
-        super()._parse_ckpt_path()
-        for option, value in asked.items():
-            self.config[option] = value
+        subcommand, config = self.config.subcommand, self.config[self.config.subcommand]
+        self._checkpoint: tuple[str, dict[str, Any]] | None = None
+        config.ckpt_path = self._find_checkpoint(subcommand, config)
+        if config.ckpt_path is None:
+            return
+        checkpoint, found, options = trained(config.ckpt_path)
+        self._checkpoint = config.ckpt_path, checkpoint
+        stated = self._stated().get("model")
+        if stated is not None and stated.class_path != found:
+            raise InputError(f"{config.ckpt_path} holds {found}, but the configuration has {stated.class_path}")
+        own = config.model and config.model.clone()
+        saved = {name: value for name, value in options.items() if name not in OF_DATA}
+        model = {"class_path": found, "init_args": saved}
+        try:
+            self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
+        except InputError as error:
+            raise InputError(f"{config.ckpt_path} does not fit this version of visattn: {error}") from error
+        for option, here, there in differences(stated.init_args.as_dict() if stated else {}, saved):
+            if subcommand != "fit" and option.partition(".")[0] in OF_TRAINING:
+                continue
+            of = option.partition(".")[0]
+            mend = "or give --override_checkpoint to use the value given here"
+            if of == "optimization":  # Lightning puts back the optimiser as it was
+                mend = "or begin another training with --start_from"
+            if of == "optimization" or not (of in OF_DECODING or config.override_checkpoint):
+                raise InputError(
+                    f"--model.init_args.{option} is {here!r} here and {there!r} in {config.ckpt_path}; leave it out, "
+                    f"{mend}"
+                )
+            self.config[f"{subcommand}.model.init_args.{option}"] = own.init_args[option]
+
+    def _find_checkpoint(self, subcommand: str, config: Namespace) -> str | None:
+        """The file that --ckpt_path or --resume mean, or None."""
+        output, asked = Path(config.output), config.get("ckpt_path")
+        if config.resume == "auto":
+            if subcommand != "fit" or asked:
+                raise InputError("--resume auto is for 'visattn fit' without a --ckpt_path")
+            found = latest(output)
+            return found and str(found)
+        if not asked:
+            return None
+        path = output / f"{asked}.ckpt" if asked in ("last", "best") else asked
+        if not Path(path).is_file() and "://" not in str(asked):  # an address has a sentence of its own
+            raise InputError(f"there is no checkpoint {path} (option --ckpt_path)")
+        return str(path)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         output = Path(config.output)
-        if self.subcommand == "fit" and not config.ckpt_path and (output / "last.ckpt").exists():
+        if self.subcommand == "fit" and not config.ckpt_path and (output / LAST).exists():
             raise InputError(
-                f"{output} already holds a run: choose another --output, or continue it with "
-                f"--ckpt_path {output}/last.ckpt"
+                f"{output} already holds a run: choose another --output, or continue it with --ckpt_path last"
             )
         if self.subcommand != "fit" and config.start_from != "none" and not config.ckpt_path:
             raise InputError(f"--start_from is for 'visattn fit'; give 'visattn {self.subcommand}' a --ckpt_path")
-        if config.get("ckpt_path") and not str(config.ckpt_path).isalpha() and not Path(config.ckpt_path).is_file():
-            raise InputError(f"there is no checkpoint {config.ckpt_path} (option --ckpt_path)")
+
+    def after_instantiate_classes(self) -> None:
+        """What only the data can say is compared with the checkpoint, and the weights' sizes."""
+        if self._checkpoint is None:
+            return
+        path, checkpoint = self._checkpoint
+        self._checkpoint = None  # its memory
+        for name in OF_DATA[1:]:
+            here, there = getattr(self.datamodule, name), checkpoint["hyper_parameters"].get(name)
+            same = here == (tuple(there) if isinstance(there, list) else there)
+            if not same and not self._get(self.config, "override_checkpoint"):
+                raise InputError(
+                    f"the data's {name} is {here!r} here and {there!r} in {path}; give the data that option, or "
+                    "--override_checkpoint to use the value given here"
+                )
+        require_agreement(path, checkpoint, self.model)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        output = Path(self._get(self.config, "output"))
+        if subcommand != "fit":
+            require_writable(output)
+            super()._run_subcommand(subcommand)
+        elif rank_zero_only.rank:  # the first process has claimed it for all
+            super()._run_subcommand(subcommand)
+        else:
+            with claimed(output):
+                remove_unfinished(output)
+                super()._run_subcommand(subcommand)
+        _require_batches(self.trainer, subcommand)
 
     def before_fit(self) -> None:
         """Lightning's hook, when all is there and nothing has begun."""
@@ -119,9 +218,24 @@ class CLI(LightningCLI):
         if (features := self._get(self.config_init, "features")) != "none":
             own = self._get(self.config_init, "trainer.callbacks") or []
             kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), FeatureCache(features)]
+        plugins = self._get(self.config_init, "trainer.plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         if self._get(self.config_init, "trainer.logger") is None:
             kwargs["logger"] = CSVLogger(self._get(self.config_init, "output"), name="logs")
         return super().instantiate_trainer(**kwargs)
+
+
+def _require_batches(trainer: Trainer, subcommand: str) -> None:
+    """Raise an `InputError` where a subcommand had nothing to do, which Lightning takes for success."""
+    if subcommand == "fit":
+        batches, limit = trainer.num_training_batches, "limit_train_batches"
+    elif subcommand == "predict":
+        batches, limit = sum(trainer.num_predict_batches), "limit_predict_batches"
+    else:
+        name = "val" if subcommand == "validate" else "test"
+        batches, limit = sum(getattr(trainer, f"num_{name}_batches")), f"limit_{name}_batches"
+    if batches == 0 or getattr(trainer, limit) == 0:
+        raise InputError(f"'visattn {subcommand}' had no batch: the data is empty, or --trainer.{limit} leaves none")
 
 
 def _attribute(name: str) -> Callable[[LightningDataModule], object]:
@@ -168,12 +282,21 @@ def run_cli(args: ArgsType = None) -> CLI:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [LearningRateMonitor("step"), Throughput(), AttentionHealth()],
+                "callbacks": [LearningRateMonitor("step"), Throughput(), AttentionHealth(), StopWhenNotFinite()],
                 "log_every_n_steps": 20,
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,
             },
         )
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker \(pid", str(error)):
+            raise
+        raise InputError(
+            f"a process that loads data has died: {str(error).strip().rstrip('.')}. If memory is short, lower "
+            "--data.init_args.workers or the sizes of batches"
+        ) from error
+    except MisconfigurationException as error:
+        raise InputError(" ".join(str(error).split())) from error
     except ValueError as error:  # jsonargparse wraps what goes wrong while it asks the data for the vocabulary
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):

@@ -6,7 +6,6 @@ folder, is forced to the disk, and takes the name in one atomic step. Of two wri
 What is named after something that others chose, such as an image's id, gets a name by `safe_name`.
 """
 
-import contextlib
 import hashlib
 import io
 import os
@@ -15,30 +14,57 @@ import secrets
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to the file `path`, whole; its folder must exist.
+@contextmanager
+def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the name `path` when all is written; its folder must exist.
+
+    Args:
+        path: of the file to be.
+        temporary: the name that it has until then, in the same folder, where it should be known; such a file of an
+            earlier attempt is written over. By default the name is drawn.
 
     Raises:
         OSError: where the folder is missing, is read-only or is full. What stood at `path` is then as it was.
     """
     path = Path(path)
-    temporary = path.with_name(
-        f".{secrets.token_hex(8)}.tmp"
-    )  # not from the file's name: that may be as long as allowed
+    # Not from the file's name, which may be as long as allowed; not `tempfile`, whose files only their owner may read.
+    unfinished = path.with_name(temporary or f".{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:  # not `tempfile`, whose files only their owner may read
-            file.write(data)
+        with unfinished.open("wb" if temporary else "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        unfinished.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # such as a full disk's, which names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name itself survive a power cut; not every file system offers that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to the file `path`, whole; raises as `whole_file` does."""
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -53,7 +79,7 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-@contextlib.contextmanager
+@contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder that appears at `path` with all that was written in it, or not at all.
 

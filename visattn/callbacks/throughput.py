@@ -16,6 +16,9 @@ class Throughput(Callback):
     They are those of all processes together.
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which is not called where a run goes on within an epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since, self._images, self._tokens = time.perf_counter(), 0, 0
 

@@ -5,6 +5,9 @@ state, on the number of workers or on how far an iterator has come: the sampler 
 whoever holds the data set can make that batch from its name.
 """
 
+import os
+import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -128,16 +131,49 @@ class BatchLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches have been handed out."""
-        return {"epoch": getattr(self.sampler, "epoch", 0), "delivered": self._delivered}
+        """The epoch, how many of its batches have been handed out, and what decides which these were."""
+        return {"epoch": getattr(self.sampler, "epoch", 0), "delivered": self._delivered, **self.choices()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass begin where that state stopped, if it is a pass of the same epoch."""
+        """Let the next pass begin where that state stopped, if it is a pass of the same epoch.
+
+        Raises:
+            InputError: where that is in the middle of an epoch whose batches were others.
+        """
         self._resume = state["epoch"], state["delivered"]
+        for name, here in self.choices().items():
+            there = state.get(name, here)
+            if there != here and state["delivered"] < state["batches"]:
+                raise InputError(
+                    f"the checkpoint is in the middle of an epoch with {there} as its {name}, and this data has "
+                    f"{here}; give the data the same options, or go on from the end of an epoch"
+                )
+
+    def choices(self) -> dict[str, int]:
+        """What decides which the batches of an epoch are."""
+        batches, world = self.dataset, getattr(self.sampler, "num_replicas", 1)
+        return {"batches": batches.batches(world), "batch_size": batches.batch_size * world, "seed": batches.seed}
 
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A scheduler tells all processes of a run to stop; the training process still needs this one for its step.
+
+    So only SIGTERM of the parent itself ends a worker, as it does at the end of the program.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_sigterm_of, args=(os.getppid(),), daemon=True).start()
+
+
+def _wait_for_sigterm_of(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 class BatchedData(LightningDataModule):
@@ -191,6 +227,7 @@ class BatchedData(LightningDataModule):
         return {
             "num_workers": self.workers,
             "persistent_workers": self.workers > 0,
+            "worker_init_fn": _leave_signals_to_the_parent,
             "collate_fn": _as_is,
             # Pinning costs time unless a GPU fetches from it.
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",

@@ -467,6 +467,9 @@ class _Batches(Dataset):
 class _ShardLoader(BatchLoader):
     """Hands on the batches, and counts what is bad."""
 
+    def choices(self) -> dict[str, int]:
+        return {**super().choices(), "workers": self.num_workers, "processes": self.sampler.num_replicas}
+
     def __iter__(self) -> Iterator[CaptionBatch]:
         data, share = self.dataset.data, self.dataset.size // self.sampler.num_replicas
         bad: dict[str, str] = {}

@@ -1,0 +1,147 @@
+"""What goes wrong while training ends it with one sentence, and costs nothing that was good."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import CONFIGS, FAST, SMALL_SHAPES
+from test_resuming import captioner_words, fork
+
+from visattn.__main__ import main
+from visattn.captioner import Captioner
+from visattn.checkpoints import read
+from visattn.classifier import Classifier
+from visattn.data import ShapesCaptions
+from visattn.errors import InputError
+from visattn.run_folder import claimed
+
+WORDS = ["--config", str(CONFIGS / "shapes_vit.yaml"), *FAST, *SMALL_SHAPES]
+
+
+def sentence(capsys):
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run(bad, tmp_path, monkeypatch, capsys):
+    """Named: the step and its images. What was saved before is as it was, and the weights have not moved."""
+    step, ids = Captioner.training_step, []
+
+    def third_is_bad(self, batch, index):
+        loss = step(self, batch, index)
+        if self.global_step != 2:
+            return loss
+        ids.extend(batch.ids)
+        return loss.abs() * bad
+
+    monkeypatch.setattr(Captioner, "training_step", third_is_bad)
+    assert main(captioner_words(tmp_path, "--data.init_args.workers=0")) == 2
+    said = sentence(capsys)
+    assert f"the loss is {bad} in step 3 (epoch 0, batch 2)" in said
+    assert ", ".join(ids) in said
+    checkpoint = read(tmp_path / "last.ckpt")
+    assert checkpoint["global_step"] == 2
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    assert not list(tmp_path.glob("best*"))
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch, capsys):
+    """After a finite loss, with an infinite gradient."""
+    monkeypatch.setattr(Classifier, "on_after_backward", lambda self: self.model.head.bias.grad.fill_(float("inf")))
+    assert main(["fit", *WORDS, f"--output={tmp_path}", "--last.every_steps=1"]) == 2
+    said = sentence(capsys)
+    assert "are not finite after step 1 (epoch 0, batch 0), with the images train-" in said
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "options", "said"),
+    [
+        ("fit", ["--data.init_args.train_size=0"], "train"),
+        ("fit", ["--trainer.limit_train_batches=0"], "'visattn fit' had no batch"),
+        ("fit", ["--trainer.limit_train_batches=0.01"], "limit_train_batches"),
+        ("validate", ["--trainer.limit_val_batches=0"], "'visattn validate' had no batch"),
+        ("test", ["--trainer.limit_test_batches=0"], "'visattn test' had no batch"),
+        ("predict", ["--trainer.limit_predict_batches=0"], "'visattn predict' had no batch"),
+    ],
+)
+def test_nothing_to_do_is_an_error(subcommand, options, said, classifier_checkpoint, tmp_path, capsys):
+    checkpoint = [f"--ckpt_path={classifier_checkpoint}"] if subcommand != "fit" else []
+    assert main([subcommand, *WORDS, f"--output={tmp_path}", *options, *checkpoint]) == 2
+    assert said in sentence(capsys)
+
+
+def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
+    """In a process of its own, so that a hang would be seen."""
+    monkeypatch.setattr(ShapesCaptions, "load", lambda self, example: os.kill(os.getpid(), signal.SIGKILL))
+
+    def train():
+        torch.set_num_threads(1)
+        with (tmp_path / "said").open("w") as said:
+            os.dup2(said.fileno(), 2)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.exit(main(captioner_words(tmp_path / "run")))
+
+    process = fork(train)
+    process.join(120)
+    assert process.exitcode == 2
+    assert "error: a process that loads data has died: DataLoader worker (pid" in (tmp_path / "said").read_text()
+
+
+def test_what_a_worker_finds_wrong_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def load(self, example):
+        raise InputError(f"{example.id} is no picture")
+
+    monkeypatch.setattr(ShapesCaptions, "load", load)
+    assert main(captioner_words(tmp_path)) == 2
+    assert sentence(capsys).endswith("is no picture")
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate"])
+def test_an_output_that_cannot_be_written_is_told_before_training(
+    subcommand, classifier_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("lightning.Trainer._run", lambda *_, **__: pytest.fail("it has begun"))
+    (tmp_path / "file").write_text("no folder")
+    checkpoint = [f"--ckpt_path={classifier_checkpoint}"] if subcommand != "fit" else []
+    assert main([subcommand, *WORDS, f"--output={tmp_path / 'file' / 'run'}", *checkpoint]) == 2
+    assert str(tmp_path / "file" / "run") in sentence(capsys)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
+    """While the other process lives; that it was killed frees the folder at once."""
+    script = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('process 7');"
+    script += "f.flush(); print('claimed', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", script, str(tmp_path / ".lock")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "claimed\n"
+        assert main(["fit", *WORDS, f"--output={tmp_path}"]) == 2
+        assert f"{tmp_path} is in use by another run (process 7)" in sentence(capsys)
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        other.kill()
+    with claimed(tmp_path):
+        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+
+
+def test_resume_auto_goes_back_past_a_damaged_file(tmp_path, caplog, capsys):
+    """It begins where there is nothing; goes on from the one before; and overwrites nothing where all are damaged."""
+    words = ["fit", *WORDS, f"--output={tmp_path}", "--resume=auto", "--last.every_steps=1"]
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    assert main(words) == 0
+    assert main(["fit", *WORDS, f"--output={tmp_path}"]) == 2
+    assert "already holds a run" in sentence(capsys)
+    good = previous.read_bytes()
+    last.write_bytes(last.read_bytes()[:999])
+    assert main([*words, "--trainer.max_epochs=2"]) == 0
+    assert f"checkpoint {last} is damaged (999 bytes)" in caplog.text
+    assert (tmp_path / "damaged.ckpt").stat().st_size == 999
+    assert read(last)["epoch"] == 1
+    for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
+        (tmp_path / name).write_bytes(good[:99])
+    assert main(words) == 2
+    assert "all checkpoints of the run are damaged" in sentence(capsys)
+    assert len(last.read_bytes()) == 99

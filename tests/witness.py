@@ -1,0 +1,60 @@
+"""A training that writes down what it sees, and kills itself where a test wants it to.
+
+python tests/witness.py RECORD STEP WORDS…: `visattn WORDS…`, killed at the beginning of step STEP.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from visattn.__main__ import main
+from visattn.captioner import Captioner
+from visattn.classifier import Classifier
+
+
+@contextlib.contextmanager
+def watched(record: Path, before: Callable[[int], None] = lambda step: None) -> Iterator[None]:
+    """Write every step's number, images, loss (to the last bit) and learning rate to `record`.
+
+    `before` is called with the number, at the beginning of each step.
+    """
+    originals = {kind: kind.training_step for kind in (Captioner, Classifier)}
+
+    def wrap(original: Callable) -> Callable:
+        def training_step(self, batch, index):
+            before(self.global_step)
+            loss = original(self, batch, index)
+            with record.open("a") as file:
+                rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+                entry = [self.global_step, list(batch.ids), loss.item().hex(), rate]
+                file.write(json.dumps(entry) + "\n")
+            return loss
+
+        return training_step
+
+    for kind, original in originals.items():
+        kind.training_step = wrap(original)
+    try:
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.training_step = original
+
+
+def steps(record: Path) -> list[list]:
+    """What was written down, in its order."""
+    return [json.loads(line) for line in record.read_text().splitlines()]
+
+
+def be_killed(record: Path, fatal: int, words: list[str]) -> None:
+    """Train until the beginning of step `fatal`."""
+    with watched(record, lambda step: step == fatal and os.kill(os.getpid(), signal.SIGKILL)):
+        sys.exit(main(words))
+
+
+if __name__ == "__main__":
+    be_killed(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

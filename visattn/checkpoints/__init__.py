@@ -1,0 +1,18 @@
+"""What training leaves behind: written whole, read without ever running what it holds, compared before it is used."""
+
+from visattn.checkpoints.agreement import Difference, differences, require_agreement
+from visattn.checkpoints.reading import load_model, read, trained
+from visattn.checkpoints.transfer import start_from
+from visattn.checkpoints.writing import WholeCheckpoints, remove_unfinished
+
+__all__ = [
+    "Difference",
+    "WholeCheckpoints",
+    "differences",
+    "load_model",
+    "read",
+    "remove_unfinished",
+    "require_agreement",
+    "start_from",
+    "trained",
+]

@@ -1,0 +1,95 @@
+"""What a command line and a checkpoint say differently of one model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+
+from visattn.errors import InputError
+
+
+class Difference(NamedTuple):
+    """An option on which the two do not agree.
+
+    Attributes:
+        option: its name below the model's options, such as "decoder.init_args.hidden".
+        stated: what the user says.
+        saved: what the checkpoint was trained with; a class's name where the classes differ.
+    """
+
+    option: str
+    stated: Any
+    saved: Any
+
+
+def differences(stated: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[Difference]:
+    """The options that the user states and a checkpoint has otherwise; what is not stated differs from nothing.
+
+    Args:
+        stated: options in the layout of a configuration, without defaults: classes are `class_path` and `init_args`.
+        saved: options in the same layout, with all of them.
+    """
+    for name, value in stated.items():
+        other = saved.get(name)
+        if not isinstance(value, Mapping) or not isinstance(other, Mapping):
+            if _plain(value) != _plain(other):
+                yield Difference(name, _shown(value), _shown(other))
+        elif value.get("class_path") != other.get("class_path"):
+            yield Difference(name, _shown(value), _shown(other))
+        else:
+            for part in differences(value, other):
+                yield part._replace(option=f"{name}.{part.option}")
+
+
+def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: LightningModule, own: str = "") -> None:
+    """See that a model can take over a checkpoint's weights, before that is tried.
+
+    Args:
+        path: of the checkpoint, for the sentence.
+        checkpoint: its content.
+        model: with the vocabulary of the data at hand.
+        own: the start of names of parameters and buffers that may differ; by default none may.
+
+    Raises:
+        InputError: where the vocabulary or a size is another; the sentence has both.
+    """
+    _require_words(path, checkpoint["hyper_parameters"].get("output_names", []), model.hparams["output_names"])
+    theirs, ours = checkpoint["state_dict"], model.state_dict()
+    for name in sorted({*theirs, *ours}):
+        if own and name.startswith(own):
+            continue
+        shapes = [_shape(state.get(name)) for state in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{path} has {shapes[0]} for {name}, and this model {shapes[1]}; give both the same options"
+            )
+
+
+def _require_words(path: Path | str, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    if list(theirs) == list(ours):
+        return
+    pairs = enumerate(zip(theirs, ours, strict=False))
+    detail = next((f", number {i} is {a!r} and {b!r}" for i, (a, b) in pairs if a != b), "")
+    raise InputError(
+        f"{path} was trained with {len(theirs)} words, and this data has {len(ours)}{detail}; "
+        "a model can only go on with the vocabulary that it has learnt"
+    )
+
+
+def _shape(value: object) -> object:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else "nothing"
+
+
+def _plain(value: object) -> object:
+    """A value in the form that it has after a way through a file: no tuples, no sets."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _shown(value: object) -> object:
+    return value.get("class_path", value) if isinstance(value, Mapping) else value

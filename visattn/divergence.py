@@ -1,0 +1,43 @@
+"""An end to training as soon as a number is not finite, before it is in the weights or in a checkpoint."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from visattn.data.batch import CaptionBatch, ImageBatch
+from visattn.errors import InputError
+
+
+class StopWhenNotFinite(Callback):
+    """Stops at the first loss that is no finite number, and at weights that are not, before these are saved.
+
+    Lightning trains on, and every weight becomes NaN.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._where = ""
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: CaptionBatch | ImageBatch, index: int
+    ) -> None:
+        self._ids = batch.ids
+        self._where = f"step {trainer.global_step + 1} (epoch {trainer.current_epoch}, batch {index})"
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss.item()} in {self._where}, with the images {', '.join(map(str, self._ids))}; lower "
+                "the learning rate, or look at these images; no checkpoint was written after that"
+            )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise InputError(
+                    f"the weights of {name} are not finite after {self._where}, with the images "
+                    f"{', '.join(map(str, self._ids))}; lower the learning rate; they were not saved"
+                )
