@@ -5,6 +5,7 @@
     uv run scripts/caption.py --checkpoint … --output … --decode sample --top-p 0.9 --n-best 5 --seed 1 photo.jpg
 
     uv run scripts/caption.py --checkpoint … --output … --export gif,pdf --width 8.5cm --points 8 photo.jpg
+    uv run scripts/caption.py --checkpoint … --output … --map relevance photo.jpg
 
 Writes to the output folder, for each image, what `--export` names:
 
@@ -15,7 +16,8 @@ Writes to the output folder, for each image, what `--export` names:
     npz     <stem>.npz: the maps themselves: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really
             multiplied the annotation vectors: with hard attention one place a word, which the pictures frame; `beta`
             (T,), what the decoder multiplied what it saw by; `log_probs` (T,) of the words; `geometry` (5, 2), see
-            `visattn.geometry.Geometry`
+            `visattn.geometry.Geometry`; with `--map relevance` also `relevance` (T, H, W), which the pictures then
+            show in place of α: how much each place speaks for the word (`visattn.explain.word_relevance`)
 
 and at the end `captions.json`, a list with an entry for each image: with `--n-best` all its captions, of a beam search
 the best first, drawn ones as they were drawn; pictures and maps are of the first.
@@ -56,6 +58,9 @@ from visattn.overlay import (
 from visattn.program import program
 
 Export = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
+Map = Literal["alpha", "relevance"]
+
+MEANING: dict[Map, str] = {"alpha": "attention weight α", "relevance": "relevance for the word"}
 
 
 def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) -> None:
@@ -112,6 +117,7 @@ def caption_images(
     exports: Sequence[Export] = ("sheet", "npz"),
     look: Mapping[str, Any] | None = None,
     paper: Mapping[str, Any] | None = None,
+    shown: Map = "alpha",
 ) -> list[dict]:
     """Caption the images in files and folders; see the head of this file for what is written.
 
@@ -127,13 +133,14 @@ def caption_images(
         exports: what to write of each image.
         look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
         paper: the size of its sheets: width, points, columns of `caption_sheet`.
+        shown: which map of each word the pictures show.
 
     Returns:
         The entries of `captions.json`: image, caption, words, log_prob (of the whole caption), word_log_probs, overlay
         (file name of the sheet, None where `exports` has none), files (all that was written of it), and with more
         captions than one `captions`: caption and log_prob of each.
     """
-    look, paper = dict(look or {}), dict(paper or {})
+    look, paper = dict(look or {}), {"meaning": MEANING[shown], **(paper or {})}
     # Something is drawn first, so that an option that cannot be is told before a model is loaded.
     caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **look, **paper)
     paths = list_images(images)
@@ -147,10 +154,15 @@ def caption_images(
     inputs = read_inputs(paths, model.image_size, model.fit)
     with tqdm(total=len(paths), desc="Captioning", unit="image") as bar:
         while batch := list(itertools.islice(inputs, batch_size)):
-            for item, found in zip(batch, model.caption(torch.stack([i.tensor for i in batch])), strict=True):
+            images = torch.stack([item.tensor for item in batch])
+            captions = model.caption(images)
+            relevance: Sequence[np.ndarray | None] = [None] * len(batch)
+            if shown == "relevance":
+                relevance = model.relevance(images, [found[0].words for found in captions])
+            for item, found, relevant in zip(batch, captions, relevance, strict=True):
                 caption = found[0]
                 item = item._replace(geometry=item.geometry._replace(cell_shift=model.cell_shift))
-                files = export(item, caption, output, exports, look, paper)
+                files = export(item, caption, relevant, output, exports, look, paper)
                 entry = {
                     "image": str(item.path),
                     "caption": " ".join(caption.words),
@@ -171,13 +183,18 @@ def caption_images(
 def export(
     item: Input,
     caption: Caption,
+    relevance: np.ndarray | None,
     output: Path,
     exports: Sequence[Export],
     look: Mapping[str, Any],
     paper: Mapping[str, Any],
 ) -> list[str]:
-    """Write what is asked for of one image and its caption; the names of the files and folders."""
-    seen = (item.original, caption.words, caption.weights, item.geometry)
+    """Write what is asked for of one image and its caption; the names of the files and folders.
+
+    Where relevance (T, H, W) is given it is shown, and kept beside α.
+    """
+    maps = caption.weights if relevance is None else relevance
+    seen = (item.original, caption.words, maps, item.geometry)
     names = []
     if forms := [form for form in ("sheet", "svg", "pdf") if form in exports]:
         figure = caption_sheet(*seen, drawn=caption.places, title=item.path.name, **look, **paper)
@@ -185,7 +202,7 @@ def export(
             names.append(f"{item.name}.{'png' if form == 'sheet' else form}")
             save_figure(figure, output / names[-1])
     if "words" in exports:
-        pictures = word_pictures(item.original, caption.weights, item.geometry, drawn=caption.places, **look)
+        pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, **look)
         titles = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.words, start=1))
         names.append(f"{item.name}_words")
         write_folder(output / names[-1], zip(titles, map(encode_png, pictures), strict=True))
@@ -202,6 +219,7 @@ def export(
             beta=caption.gates,
             log_probs=caption.log_probs,
             geometry=item.geometry.to_array(),
+            **({} if relevance is None else {"relevance": relevance}),
         )
     return names
 
@@ -263,10 +281,16 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a captioner trained by 'visattn fit'")
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument(
+        "--map",
+        choices=get_args(Map),
+        default="alpha",
+        help="what pictures show of each word: what was attended to, or what speaks for it (default: alpha)",
+    )
+    parser.add_argument(
         "--scale",
         choices=("shared", "own"),
-        default="shared",
-        help="one colour scale for all words of a caption, or one for each word (default: shared)",
+        help="one colour scale for all words of a caption, or one for each word (default: shared; own for "
+        "relevance, of which words that are nearly certain have little)",
     )
     parser.add_argument(
         "--colour-map", default=COLOUR_MAP, help=f"a name that matplotlib knows (default: {COLOUR_MAP})"
@@ -340,7 +364,7 @@ def main(args: Sequence[str] | None = None) -> None:
         no_repeat=options.no_repeat,
         exports=exports_of(options.export),
         look={
-            "scale": options.scale,
+            "scale": options.scale or ("own" if options.map == "relevance" else "shared"),
             "colour_map": options.colour_map,
             "opacity": options.opacity,
             "interpolation": options.interpolation,
@@ -351,6 +375,7 @@ def main(args: Sequence[str] | None = None) -> None:
             "points": options.points,
             "columns": options.columns,
         },
+        shown=options.map,
     )
     for entry in entries:
         for caption in entry.get("captions", [entry]):

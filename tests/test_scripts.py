@@ -122,6 +122,22 @@ def test_pictures_that_cannot_be_are_refused(options, sentence, captioner_checkp
     assert not (tmp_path / "out").exists()
 
 
+def test_caption_shows_what_speaks_for_a_word(captioner_checkpoint, photographs, tmp_path, monkeypatch):
+    shown = []
+    sheet = caption.caption_sheet
+    monkeypatch.setattr(caption, "caption_sheet", lambda *a, **k: shown.append((a[2], k)) or sheet(*a, **k))
+    words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "out"), str(photographs)]
+    assert caption.main([*words, "--map", "relevance"]) == 0
+    with np.load(tmp_path / "out" / "wide.npz") as maps:
+        relevance, alpha = maps["relevance"], maps["alpha"]
+    assert relevance.shape == alpha.shape
+    assert (relevance >= 0).all()
+    assert not np.allclose(relevance, alpha)
+    np.testing.assert_array_equal(shown[-1][0], relevance)
+    assert shown[-1][1]["meaning"] == "relevance for the word"
+    assert shown[-1][1]["scale"] == "own"
+
+
 def test_places_are_for_hard_attention_only(captioner_checkpoint, photographs, tmp_path, capsys):
     words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "o"), str(photographs)]
     assert caption.main([*words, "--places", "sample"]) == 2

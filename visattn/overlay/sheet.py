@@ -193,6 +193,7 @@ def caption_sheet(
     opacity: float = OPACITY,
     interpolation: Interpolation = "bilinear",
     contour: Sequence[float] = (),
+    meaning: str = "attention weight α",
     width: float | None = None,
     points: float = WORD_SIZE,
 ) -> Figure:
@@ -201,7 +202,7 @@ def caption_sheet(
     Args:
         image: (H, W, 3) uint8, the original pixels.
         words: T words, in any script; there may be none. Panels go from left to right whatever the script.
-        maps: (T, h, w), the attention weights at each word.
+        maps: (T, h, w), the attention weights at each word, or another map of it, not negative.
         geometry: how the original became the model's input.
         scale: "shared" gives all words one colour scale, from 0 to the largest weight of all, so that colours can be
             compared; "own" gives each its own, and writes down where it ends.
@@ -214,6 +215,7 @@ def caption_sheet(
         interpolation: see `heatmap`: "bilinear" is smooth, "nearest" shows the cells.
         contour: shares between 0 and 1, such as (0.5,): a line around the smallest area that holds each share of the
             map's mass; see `visattn.overlay.contour`.
+        meaning: what the colours stand for.
         width: of the whole sheet in centimetres, as a paper's column asks; as large as it comes where not given.
         points: size of the words; all other text keeps its proportion to them.
 
@@ -235,7 +237,7 @@ def caption_sheet(
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
         panels.append(_Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
-    legend = _legend("attention weight α", shared[1], shown, look, boxes=any(panel.drawn.box for panel in panels))
+    legend = _legend(meaning, shared[1], shown, look, boxes=any(panel.drawn.box for panel in panels))
     header = [(title, TITLE_SIZE, INK)] if title else []
     return _draw(paper, header, panels, legend if len(words) else [], columns)
 
