@@ -214,7 +214,8 @@ def test_twenty_kills_while_writing_leave_a_checkpoint_that_loads(tmp_path):
     """And the one before it; what was being written is cleared away."""
     chance, left = random.Random(0), 0
     for _ in range(20):
-        (tmp_path / "last.ckpt").unlink(missing_ok=True)
+        for name in ("last.ckpt", "previous.ckpt"):
+            (tmp_path / name).unlink(missing_ok=True)
         process = fork(write_for_ever, tmp_path)
         while not (tmp_path / "last.ckpt").exists():
             time.sleep(0.001)
