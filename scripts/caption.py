@@ -24,6 +24,7 @@ the best first, drawn ones as they were drawn; pictures and maps are of the firs
 """
 
 import argparse
+import gc
 import itertools
 import json
 import re
@@ -176,6 +177,7 @@ def caption_images(
                     entry["captions"] = [{"caption": " ".join(c.words), "log_prob": c.log_prob} for c in found]
                 entries.append(entry)
                 bar.update()
+            gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     write_text(output / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
     return entries
 

@@ -1,8 +1,11 @@
 """What several tests share: tiny models trained through the program's own door, and data in the real layouts."""
 
 import json
+import os
 import pickle
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # with more, PyTorch adds in no fixed order, and many tests hold bits
 
 import numpy as np
 import pytest

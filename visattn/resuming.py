@@ -137,13 +137,9 @@ class LastCheckpoint(Checkpoint):
 
     def _obey(self, trainer: Trainer) -> None:
         if self._signal:
-            name = signal.Signals(self._signal).name
-            log.warning(
-                "%s: stopped after step %d; go on with --ckpt_path %s",
-                name,
-                trainer.global_step,
-                self.directory / LAST,
-            )
+            if trainer.is_global_zero:
+                name, path = signal.Signals(self._signal).name, self.directory / LAST
+                log.warning("%s: stopped after step %d; go on with --ckpt_path %s", name, trainer.global_step, path)
             raise SystemExit(128 + self._signal)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

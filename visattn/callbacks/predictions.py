@@ -1,5 +1,6 @@
 """What `visattn predict` found, as a file."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -24,15 +25,14 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: list, batch_indices: list
     ) -> None:
-        shared = processes.gathered((batch_indices[0], predictions))  # each process's, in batches
-        numbered = {
-            number: entry
-            for batches in shared
-            for numbers, entries in zip(*batches, strict=True)
-            for number, entry in zip(numbers, entries, strict=True)
-        }
+        numbers = itertools.chain.from_iterable(batch_indices[0] if batch_indices else [])
+        entries = itertools.chain.from_iterable(predictions)
+        shared = processes.gathered((list(numbers), list(entries)))
         if not trainer.is_global_zero:
             return
-        entries = [numbered[number] for number in sorted(numbered)]
+        numbers, entries = (list(itertools.chain.from_iterable(part)) for part in zip(*shared, strict=True))
+        if numbers:  # a stream's images have none, and come once
+            numbered = dict(zip(numbers, entries, strict=True))
+            entries = [numbered[number] for number in sorted(numbered)]
         write_text(self.path, json.dumps(entries, ensure_ascii=False, indent=1))
         print(f"{len(entries)} predictions in {self.path}")

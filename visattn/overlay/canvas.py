@@ -5,7 +5,6 @@ without pyplot: nothing is kept of them once the caller lets go.
 """
 
 import io
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -183,12 +182,15 @@ def encode_figure(figure: Figure, form: str = "png", dpi: float | None = None) -
 
 def rasterise(figure: Figure, dpi: float | None = None) -> np.ndarray:
     """A figure as its pixels (H, W, 3) uint8; `dpi` is that of `encode_figure`."""
-    stream = io.BytesIO()
-    dpi = dpi or figure.dpi
-    with rc_context({"savefig.bbox": None}):
-        figure.savefig(stream, format="rgba", dpi=dpi, facecolor="white")
-    width, height = (math.floor(inches * dpi + 1e-6) for inches in figure.get_size_inches())
-    return np.frombuffer(stream.getbuffer(), dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()
+    own = figure.dpi
+    figure.dpi = dpi or own
+    try:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    finally:
+        figure.dpi = own
+        FigureCanvasAgg(figure)  # in place of the one that holds the pixels, ten million bytes
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> None:
