@@ -36,6 +36,10 @@ def exhaustive(model, memory, words, max_length, penalty):
     return [tokens for _, _, tokens in sorted(scored, reverse=True)]
 
 
+def named(search):
+    return f"{type(search).__name__}{search.width}-{search.best}"
+
+
 def words_of(decoded):
     return [[i for i in row if i != PAD] for row in decoded.tokens.tolist()]
 
@@ -124,7 +128,7 @@ def test_complete_captions_are_kept_aside():
     assert torch.all(short.tokens[:, 1] == END)
 
 
-@pytest.mark.parametrize("search", [Greedy(), Sampling(3), BeamSearch(5), BeamSearch(5, best=5)], ids=str)
+@pytest.mark.parametrize("search", [Greedy(), Sampling(3), BeamSearch(5), BeamSearch(5, best=5)], ids=named)
 @pytest.mark.parametrize("favourite", [END, PAD, UNKNOWN, START, 9])
 def test_captions_are_never_empty_and_never_endless(search, favourite):
     model = decoder()
@@ -149,7 +153,7 @@ def test_no_repeat_by_hand():
     assert not repeats(said, 6, V).any()
 
 
-@pytest.mark.parametrize("search", [Greedy(), Sampling(2), BeamSearch(3)], ids=str)
+@pytest.mark.parametrize("search", [Greedy(), Sampling(2), BeamSearch(3)], ids=named)
 @pytest.mark.parametrize("run", [1, 2, 3])
 def test_no_run_of_words_is_said_twice(search, run):
     model = decoder()
