@@ -1,3 +1,4 @@
+import errno
 import io
 import re
 import time
@@ -394,10 +395,10 @@ def test_interrupted_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     write_text(path, "old\n")
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full: .*result\.txt"):
         write_text(path, "new")
     assert path.read_bytes() == b"old\n"
     assert list(tmp_path.iterdir()) == [path]

@@ -110,7 +110,7 @@ def test_every_recipe_for_photographs_trains(overlay, karpathy_root, tmp_path):
     if f"--start_from runs/{data}_soft/best.ckpt" in file.read_text():
         start = ["--start_from", str(fit(f"{data}_soft.yaml", tmp_path / "soft", *options))]
     output = tmp_path / "run"
-    short = ["--trainer.max_epochs=1", "--trainer.max_steps=2"]
+    short = ["--trainer.max_epochs=1", "--trainer.max_steps=2", "--trainer.check_val_every_n_epoch=1"]
     assert run("fit", f"{data}_soft.yaml", output, "--config", str(file), *options, *start, *short) == 0
     assert load_model(output / "best.ckpt", Captioner)
 

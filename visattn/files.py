@@ -46,7 +46,7 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # such as a full disk's, which names no file
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk's names no file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

@@ -34,7 +34,7 @@ class LastCheckpoint(Checkpoint):
 
     SIGTERM and SIGUSR1 let the step in hand be finished, save once, and end the process with 128 + the signal's number
     (143 and 138 on Linux). The checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU
-    is the uninterrupted one to the last bit, if it has as many processes.
+    of one thread is the uninterrupted one to the last bit, if it has as many processes.
 
     Args:
         directory: where; the command line fills in its `--output`.
