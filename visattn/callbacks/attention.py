@@ -22,7 +22,7 @@ from visattn.data.classification import ClassificationData
 from visattn.data.images import load_image
 from visattn.errors import InputError
 from visattn.explain import Raw, Rollout, Subject
-from visattn.files import write_folder, write_text
+from visattn.files import safe_name, write_folder, write_text
 from visattn.geometry import Geometry
 from visattn.metrics import Health, attention_health
 from visattn.overlay import caption_sheet, classification_sheet, encode_figure, rasterise
@@ -126,7 +126,7 @@ class AttentionSheets(Callback):
             figures = list(_sheets(pl_module, examples))
         folder = _folder(trainer, self.directory) / f"epoch_{trainer.current_epoch:03d}"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        names = [f"{n:02d}_{_plain(example.id)}" for n, example in enumerate(examples)]
+        names = [f"{n:02d}_{safe_name(example.id)}" for n, example in enumerate(examples)]
         files = ((f"{name}.png", encode_figure(figure)) for name, figure in zip(names, figures, strict=True))
         write_folder(folder, files)
         for logger in trainer.loggers:
@@ -226,8 +226,3 @@ def _in_training(trainer: Trainer) -> bool:
 def _folder(trainer: Trainer, directory: str | None) -> Path:
     checkpoints = trainer.checkpoint_callback
     return Path(directory or (checkpoints and checkpoints.dirpath) or trainer.default_root_dir) / "attention"
-
-
-def _plain(name: str) -> str:
-    """An image's id as a part of a file's name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:60]
