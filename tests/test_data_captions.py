@@ -163,6 +163,57 @@ def test_features_stand_in_place_of_images(kind: type[dict]) -> None:
         assert batch.features[:, 0, 0, 0].tolist() == [float(i) for i in batch.ids]
 
 
+class Lopsided(Toy):
+    """Toy images that a mirror changes."""
+
+    def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
+        image, geometry = super().load(example)
+        image[:, :, -1] = 255
+        return image, geometry
+
+
+def mirrored(batch: CaptionBatch, data: Toy) -> list[bool]:
+    """Which images of a batch are mirrored; each must be itself or its mirror image."""
+    whole = {e.id: data.load(e)[0] for e in data.examples("train")}
+    for name, image in zip(batch.ids, batch.images, strict=True):
+        assert torch.equal(image, whole[name]) or torch.equal(image, whole[name].flip(-1))
+    return [not torch.equal(image, whole[name]) for name, image in zip(batch.ids, batch.images, strict=True)]
+
+
+def test_half_of_the_training_images_are_mirrored_but_for_those_whose_captions_tell_left_from_right() -> None:
+    data = Lopsided(batch_size=7)
+    sided = data.examples("train")[2]
+    sided.captions[0][-1] = "left"
+    flips: dict[str, list[bool]] = {}
+    assert not any(any(mirrored(batch, data)) for batch in epoch(data))  # unless it is asked for
+    data.mirror = True
+    loader = data.train_dataloader()
+    for number in range(31):
+        loader.sampler.set_epoch(number)
+        for batch in loader:
+            for name, flip in zip(batch.ids, mirrored(batch, data), strict=True):
+                flips.setdefault(name, []).append(flip)
+    assert not any(flips.pop(sided.id))
+    total = [flip for seen in flips.values() for flip in seen]
+    assert abs(np.mean(total) - 0.5) < 3 * 0.5 / len(total) ** 0.5
+    assert all(0 < np.mean(seen) < 1 for seen in flips.values())  # the chance is a new one every time
+    validated = torch.cat([batch.images for batch in data.val_dataloader()])
+    assert validated.equal(torch.stack([data.load(example)[0] for example in data.examples("val")]))
+
+
+def test_mirroring_is_a_function_of_seed_and_epoch_and_serves_features_too() -> None:
+    data = Lopsided(batch_size=7)
+    data.mirror = True
+    of_images = [mirrored(batch, data) for batch in epoch(data)]
+    assert of_images == [mirrored(batch, data) for batch in epoch(data)]
+    ids = [e.id for e in data.examples("train")]
+    data.features = Table({i: torch.zeros(2, 3, 5) for i in ids})
+    data.mirrored_features = {i: torch.full((2, 3, 5), 1 + float(i)) for i in ids}
+    for batch, flips in zip(epoch(data), of_images, strict=True):
+        right = [1 + float(i) if flip else 0.0 for i, flip in zip(batch.ids, flips, strict=True)]
+        assert batch.features[:, 1, 2, 3].tolist() == right
+
+
 @pytest.mark.parametrize("option", ["batch_size", "eval_batch_size", "max_length", "min_count"])
 def test_sizes_make_sense(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} is 0; it must be at least 1"):

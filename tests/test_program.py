@@ -352,10 +352,12 @@ def test_validation_scores_what_is_generated_freely(captioner_checkpoint, tmp_pa
     assert scores.corpus["CIDEr-D"] == pytest.approx(logged[-1], abs=1e-6)
 
 
-def test_features_give_the_losses_of_images(karpathy_root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mirror", [False, True])
+def test_features_give_the_losses_of_images(mirror, karpathy_root, tmp_path, monkeypatch):
     options = [
         *photograph_options(karpathy_root),
         "--trainer.precision=32",
+        f"--data.init_args.mirror={mirror}",
     ]
     losses, kept = [], tmp_path / "kept"
     for name, features in (("images", "none"), ("first", kept), ("again", kept)):
@@ -364,7 +366,7 @@ def test_features_give_the_losses_of_images(karpathy_root, tmp_path, monkeypatch
             losses.append([float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]])
     assert losses[1] == pytest.approx(losses[2], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # half precision
-    assert len(list(kept.iterdir())) == 1
+    assert len(list(kept.iterdir())) == 1 + mirror
     best = ["--ckpt_path", str(tmp_path / "first" / "best.ckpt"), f"--features={kept}"]
     forward = Encoder.forward
 

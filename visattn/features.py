@@ -49,11 +49,12 @@ class FeatureStore:
 class FeatureCache(Callback):
     """Lets a captioner with a frozen encoder train on features in place of images.
 
-    Before the first epoch every image of the training and validation splits is encoded once; `visattn validate` uses
-    what a training has kept. The features lie in a folder named after all that they depend on: the encoder's parameters
-    and normalisation, the input's size and fit, and each picture's name, size and date. So a stale cache is never read.
-    They are kept in half precision. One process computes them, the others wait, for half an hour at most: what takes
-    longer is better computed by a training of one process before.
+    Before the first epoch every image of the training and validation splits is encoded once, and where the data is
+    mirrored by chance every training image once more, mirrored; `visattn validate` uses what a training has kept. The
+    features lie in a folder named after all that they depend on: the encoder's parameters and normalisation, the
+    input's size and fit, and each picture's name, size and date. So a stale cache is never read. They are kept in half
+    precision. One process computes them, the others wait, for half an hour at most: what takes longer is better
+    computed by a training of one process before.
 
     Args:
         directory: where to keep them; each set of features gets a folder of its own.
@@ -72,13 +73,20 @@ class FeatureCache(Callback):
             trainer.datamodule.features = FeatureStore(self._folder(trainer, pl_module))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = self._folder(trainer, pl_module)
+        data, folder = trainer.datamodule, self._folder(trainer, pl_module)
+        data.features = self._store(_Inputs(data, _examples(data)), folder, trainer)
+        if data.mirror:
+            mirrored = _Inputs(data, data.examples("train"), mirrored=True)
+            data.mirrored_features = self._store(mirrored, folder.with_name(f"{folder.name}-mirrored"), trainer)
+
+    def _store(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> FeatureStore:
+        """The features of these inputs, computed where the folder is not there."""
         for computes in (trainer.is_global_zero, trainer.local_rank == 0):  # then machines that share no folder with it
             if computes and not folder.exists():
-                self._compute(pl_module, trainer.datamodule, _examples(trainer.datamodule), folder, trainer)
+                self._compute(inputs, folder, trainer)
             trainer.strategy.barrier()
         log.info("features from %s", folder)
-        trainer.datamodule.features = FeatureStore(folder)
+        return FeatureStore(folder)
 
     def _folder(self, trainer: Trainer, pl_module: LightningModule) -> Path:
         """Where the features are, or would be."""
@@ -91,17 +99,16 @@ class FeatureCache(Callback):
             )
         return self.directory / _key(pl_module.encoder, data, _examples(data))
 
-    def _compute(
-        self, module: Captioner, data: CaptionData, examples: list[CaptionedImage], folder: Path, trainer: Trainer
-    ) -> None:
+    def _compute(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> None:
         """Encode all images into a temporary folder, which takes its name when it is whole."""
+        module, examples = trainer.lightning_module, inputs.examples
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".computing-"))
         try:
             loader = DataLoader(
-                _Inputs(data, examples),
+                inputs,
                 batch_size=self.batch_size,
-                num_workers=data.workers,
+                num_workers=inputs.data.workers,
                 generator=torch.Generator(),  # so that computing them draws nothing from the training's random numbers
             )
             array, done = None, 0
@@ -139,16 +146,17 @@ def _examples(data: CaptionData) -> list[CaptionedImage]:
 
 
 class _Inputs(Dataset):
-    """The model's inputs of these examples, and nothing else."""
+    """The model's inputs of these examples, mirrored or not, and nothing else."""
 
-    def __init__(self, data: CaptionData, examples: list[CaptionedImage]) -> None:
-        self.data, self.examples = data, examples
+    def __init__(self, data: CaptionData, examples: Sequence[CaptionedImage], mirrored: bool = False) -> None:
+        self.data, self.examples, self.mirrored = data, examples, mirrored
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.data.load(self.examples[index])[0]
+        image = self.data.load(self.examples[index])[0]
+        return image.flip(-1) if self.mirrored else image
 
 
 def _key(encoder: Encoder, data: CaptionData, examples: list[CaptionedImage]) -> str:

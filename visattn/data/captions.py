@@ -17,6 +17,8 @@ from visattn.errors import InputError
 from visattn.geometry import Geometry
 from visattn.vocabulary import PAD, Vocabulary
 
+SIDES = {"left", "right"}  # words that a mirror makes wrong
+
 
 class CaptionedImage(NamedTuple):
     """An image and what people said about it.
@@ -61,11 +63,16 @@ class CaptionData(BatchedData, ABC):
     Attributes:
         bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which a
             caption's length tells what is in the image: batch normalisation would never see a typical batch.
+        mirror: whether a training image is mirrored left to right, by chance, every other time that it is seen. One
+            of which a caption says "left" or "right" never is.
         features: None, or annotation vectors by image id; where set, batches carry them in place of images.
+        mirrored_features: likewise of the mirrored images; needed where both `features` and `mirror` are set.
     """
 
     features: Features | None = None
+    mirrored_features: Features | None = None
     bucketed = True
+    mirror = False
 
     def __init__(
         self,
@@ -157,25 +164,40 @@ class _Captions:
         self.image = np.repeat(np.arange(len(counts)), counts)  # of each caption
         self.first = np.concatenate([[0], np.cumsum(counts)])  # caption of each image
         self.lengths = np.array([len(caption) for caption in captions])
+        self.sided = np.array([any(SIDES & set(c) for c in example.captions) for example in self.split_examples])
         # int32: half of the memory, and COCO has 600 000 captions
         self.tokens = torch.full((len(captions), int(self.lengths.max())), PAD, dtype=torch.int32)
         filled = torch.arange(self.tokens.shape[1]) < torch.from_numpy(self.lengths)[:, None]
         self.tokens[filled] = torch.tensor([i for caption in captions for i in caption], dtype=torch.int32)
 
-    def batch(self, pairs: np.ndarray) -> CaptionBatch:
-        """The batch of these captions, by number; an image stands once."""
+    def batch(self, pairs: np.ndarray, generator: torch.Generator | None = None) -> CaptionBatch:
+        """The batch of these captions, by number; an image stands once, mirrored by chance where there is a generator.
+
+        All its captions in the batch see it the same way.
+        """
         rows, owner = np.unique(self.image[pairs], return_inverse=True)
         examples = [self.split_examples[row] for row in rows]
+        mirrored = torch.zeros(len(rows), dtype=torch.bool)
+        if generator is not None:
+            mirrored = (torch.rand(len(rows), generator=generator) < 0.5) & ~torch.from_numpy(self.sided[rows])
         tokens = self.tokens[torch.from_numpy(pairs), : int(self.lengths[pairs].max())].long()
         ids = [example.id for example in examples]
         features = self.data.features
         if features is None:
             images = torch.stack([self.data.load(example)[0] for example in examples])
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
         else:
-            images = None
-            whole = getattr(features, "__getitems__", None)
-            features = whole(ids) if whole else torch.stack([features[i] for i in ids])
+            images, features = None, _look_up(features, ids)
+            if mirrored.any():
+                of_mirrored = [name for name, turned in zip(ids, mirrored.tolist(), strict=True) if turned]
+                features[mirrored] = _look_up(self.data.mirrored_features, of_mirrored)
         return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids)
+
+
+def _look_up(features: Features, ids: list[str]) -> Tensor:
+    """(N, h, w, D) of these images, in memory of their own."""
+    whole = getattr(features, "__getitems__", None)
+    return whole(ids) if whole else torch.stack([features[i] for i in ids])
 
 
 class _Pairs(TrainingBatches[CaptionBatch]):
@@ -192,7 +214,7 @@ class _Pairs(TrainingBatches[CaptionBatch]):
         return shuffled[np.argsort(self.captions.lengths[shuffled], kind="stable")]
 
     def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:
-        return self.captions.batch(items)
+        return self.captions.batch(items, name.generator(self.seed) if self.captions.data.mirror else None)
 
 
 class _Images(EvaluationImages[CaptionBatch]):

@@ -47,6 +47,8 @@ class Photographs(CaptionData):
         val_fraction: share of the training images to hold out where no validation images are named; the choice is a
             function of `seed` and the images' ids.
         restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.
+        mirror: whether a training image is mirrored left to right every other time that it is seen, by chance, as a
+            function of (seed, epoch); one of which a caption says "left" or "right" never is.
         limit: at most so many images of each split, the first of the file; for a quick trial.
         on_bad_image: what to do about a picture that is missing, damaged or cannot be fitted to `image_size`. "error"
             stops at it. "skip" loads every picture once before the first epoch, names those that cannot be used in the
@@ -77,6 +79,7 @@ class Photographs(CaptionData):
         fit: Fit = "crop",
         val_fraction: float = 0.1,
         restval: bool = True,
+        mirror: bool = False,
         limit: int | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
@@ -103,6 +106,7 @@ class Photographs(CaptionData):
         self.fit: Fit = fit
         self.val_fraction = val_fraction
         self.restval = restval
+        self.mirror = mirror
         self.limit = limit
         self.on_bad_image = on_bad_image
         self._looked_through = False
