@@ -115,6 +115,30 @@ def test_every_recipe_for_photographs_trains(overlay, karpathy_root, tmp_path):
     assert load_model(output / "best.ckpt", Captioner)
 
 
+def losses_of(output):
+    with (output / "logs" / "version_0" / "metrics.csv").open() as log:
+        return [float(row["train/loss"]) for row in csv.DictReader(log) if row["train/loss"]]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch.compile's own looking around
+@pytest.mark.parametrize(("config", "part"), [("shapes_vit.yaml", "model"), ("shapes_captioner.yaml", "decoder")])
+def test_a_compiled_model_trains_as_any_other(config, part, tmp_path):
+    """With a backend that needs no compiler; names of weights stay as they are, so checkpoints are exchangeable."""
+    callback = "--trainer.callbacks+=visattn.callbacks.Compilation"
+    compiled = [callback, f"--trainer.callbacks.parts=[{part}]", "--trainer.callbacks.backend=eager"]
+    for name, more in (("eager", []), ("compiled", compiled)):
+        assert run("fit", config, tmp_path / name, *SMALL_SHAPES, "--trainer.log_every_n_steps=1", *more) == 0
+    assert losses_of(tmp_path / "compiled") == pytest.approx(losses_of(tmp_path / "eager"), rel=1e-5)
+    eager, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("eager", "compiled"))
+    assert list(eager["state_dict"]) == list(other["state_dict"])
+
+
+def test_a_part_to_compile_that_is_not_there_is_named(tmp_path, capsys):
+    callback = ["--trainer.callbacks+=visattn.callbacks.Compilation", "--trainer.callbacks.parts=[decoder]"]
+    assert run("fit", "shapes_vit.yaml", tmp_path / "run", *SMALL_SHAPES, *callback) == 2
+    assert "Classifier has no part 'decoder' to compile" in capsys.readouterr().err
+
+
 def logged(output):
     """The columns of a run's log."""
     with (output / "logs" / "version_0" / "metrics.csv").open() as log:
