@@ -27,7 +27,6 @@ import argparse
 import gc
 import itertools
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,17 +44,9 @@ from visattn.data.images import Input, list_images, read_inputs
 from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.errors import InputError
 from visattn.files import write_bytes, write_folder, write_npz, write_text
-from visattn.geometry import Geometry, Interpolation
-from visattn.overlay import (
-    COLOUR_MAP,
-    OPACITY,
-    WORD_SIZE,
-    caption_gif,
-    caption_sheet,
-    encode_png,
-    save_figure,
-    word_pictures,
-)
+from visattn.geometry import Geometry
+from visattn.overlay import caption_gif, caption_sheet, encode_png, save_figure, word_pictures
+from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
 from visattn.program import program
 
 Export = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
@@ -232,49 +223,6 @@ def plain(word: str) -> str:
     return f"_{letters}" if letters else ""
 
 
-def listed(text: str) -> list[str]:
-    """The parts of a list with commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def exports_of(text: str) -> list[Export]:
-    """The exports that a list with commas names.
-
-    Raises:
-        InputError: where there is none, or one that is not known.
-    """
-    names = listed(text)
-    known = get_args(Export)
-    for name in names or [text]:
-        if name not in known:
-            raise InputError(f"--export has '{name}'; it is a list of {', '.join(known)}, with commas")
-    return names
-
-
-def shares_of(text: str) -> list[float]:
-    """The numbers in a list with commas.
-
-    Raises:
-        InputError: where a part is no number.
-    """
-    try:
-        return [float(part) for part in listed(text)]
-    except ValueError as error:
-        raise InputError(f"--contour is a list of shares with commas, such as 0.5,0.9, not '{text}'") from error
-
-
-def centimetres(text: str) -> float:
-    """A length such as 8.5cm, 85mm or 3.3in.
-
-    Raises:
-        InputError: where it is none.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(cm|mm|in)\s*", text)
-    if found is None:
-        raise InputError(f"--width is a length such as 8.5cm, 85mm or 3.3in, not '{text}'")
-    return float(found[1]) * {"cm": 1.0, "mm": 0.1, "in": 2.54}[found[2]]
-
-
 @program
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
@@ -288,41 +236,9 @@ def main(args: Sequence[str] | None = None) -> None:
         default="alpha",
         help="what pictures show of each word: what was attended to, or what speaks for it (default: alpha)",
     )
-    parser.add_argument(
-        "--scale",
-        choices=("shared", "own"),
-        help="one colour scale for all words of a caption, or one for each word (default: shared; own for "
-        "relevance, of which words that are nearly certain have little)",
+    add_picture_options(
+        parser, get_args(Export), "shared; own for relevance, of which words that are nearly certain have little"
     )
-    parser.add_argument(
-        "--colour-map", default=COLOUR_MAP, help=f"a name that matplotlib knows (default: {COLOUR_MAP})"
-    )
-    parser.add_argument(
-        "--opacity", type=float, default=OPACITY, help=f"of the largest weight's colour, 0 to 1 (default: {OPACITY})"
-    )
-    parser.add_argument(
-        "--interpolation",
-        choices=get_args(Interpolation),
-        default="bilinear",
-        help="smooth between the middles of a map's cells, or the cells as they are (default: bilinear, smooth)",
-    )
-    parser.add_argument(
-        "--contour",
-        default="",
-        metavar="SHARES",
-        help="lines around the smallest area that holds each of these shares of a map's weight, such as 0.5,0.9",
-    )
-    parser.add_argument(
-        "--export",
-        default="sheet,npz",
-        metavar="LIST",
-        help=f"what to write, of {', '.join(get_args(Export))} (default: sheet,npz)",
-    )
-    parser.add_argument("--width", help="of the sheets, such as 8.5cm or 3.3in (default: as large as they come)")
-    parser.add_argument(
-        "--points", type=float, default=WORD_SIZE, help=f"size of a sheet's words (default: {WORD_SIZE:g})"
-    )
-    parser.add_argument("--columns", type=int, help="panels of a sheet side by side (default: a pleasant number)")
     parser.add_argument("--batch-size", type=int, default=16, help="images captioned at a time (default: 16)")
     parser.add_argument(
         "--decode",
@@ -364,19 +280,9 @@ def main(args: Sequence[str] | None = None) -> None:
         search=choose_search(options),
         max_length=options.max_length,
         no_repeat=options.no_repeat,
-        exports=exports_of(options.export),
-        look={
-            "scale": options.scale or ("own" if options.map == "relevance" else "shared"),
-            "colour_map": options.colour_map,
-            "opacity": options.opacity,
-            "interpolation": options.interpolation,
-            "contour": shares_of(options.contour),
-        },
-        paper={
-            "width": centimetres(options.width) if options.width else None,
-            "points": options.points,
-            "columns": options.columns,
-        },
+        exports=exports_of(options),
+        look=look_of(options, "own" if options.map == "relevance" else "shared"),
+        paper=paper_of(options),
         shown=options.map,
     )
     for entry in entries:

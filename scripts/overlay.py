@@ -4,27 +4,35 @@
     uv run scripts/overlay.py --timm vit_small_patch16_224 --method relevance --target "tabby" --output runs/cat cat.jpg
     uv run scripts/overlay.py --timm deit3_small_patch16_224 --weights FILE --method raw --layer 5 --head 2 \
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
+    uv run scripts/overlay.py --checkpoint … --output … --export pdf --width 12cm --points 8 --contour 0.5 photo.jpg
 
 Methods, each by --method: raw (a layer's attention), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat
 2020) and relevance (Chefer, Gur and Wolf 2021); the last two explain a class, the likeliest or --target. Without any,
 rollout and the last layer are shown.
 
-Writes to the output folder, for each image, a sheet with the methods' maps (<stem>.png) and the maps themselves
-(<stem>.npz: for each method its name with _ for -, (H, W), such as `rollout`; `layers` (depth, heads, H, W), what is
-attended to in every layer and head; `probabilities`, `classes`; `target`, the number of the class explained; and
-`geometry` (5, 2), see `visattn.geometry.Geometry`); and at the end `classes.json`, a list with an entry for each image.
+Writes to the output folder, for each image, what `--export` names:
+
+    sheet   <stem>.png: a panel for each method, in pixels
+    svg pdf <stem>.svg, <stem>.pdf: the same sheet, in which text is text
+    npz     <stem>.npz: the maps themselves: for each method its name with _ for -, (H, W), such as `rollout`; `layers`
+            (depth, heads, H, W), what is attended to in every layer and head; `probabilities`, `classes`; `target`, the
+            number of the class explained; and `geometry` (5, 2), see `visattn.geometry.Geometry`
+
+and at the end `classes.json`, a list with an entry for each image.
 """
 
 import argparse
+import gc
 import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,8 +43,12 @@ from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
 from visattn.explain.rollout import Fusion
 from visattn.files import write_npz, write_text
+from visattn.geometry import Geometry
 from visattn.overlay import caption_sheet, classification_sheet, save_figure
+from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
 from visattn.program import program
+
+Export = Literal["sheet", "svg", "pdf", "npz"]
 
 METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
 OF_CLASS = ("gradient-rollout", "relevance")
@@ -49,9 +61,11 @@ def overlay_images(
     output: Path,
     methods: Mapping[str, Method] | None = None,
     target: str | None = None,
-    scale: str | None = None,
     batch_size: int = 8,
     truths: Mapping[str, str] | None = None,
+    exports: Sequence[Export] = ("sheet", "npz"),
+    look: Mapping[str, Any] | None = None,
+    paper: Mapping[str, Any] | None = None,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see the head of this file for what is written.
 
@@ -61,42 +75,54 @@ def overlay_images(
         output: folder for what is written; made where missing.
         methods: by their names; None is rollout and the last layer.
         target: the class to explain, its name or number; None takes the likeliest.
-        scale: "shared" or "own", the maps' colour scale; None shares it where all maps are weights of attention.
         batch_size: images at a time.
         truths: the true class by file stem, where known; the sheets then say whether the prediction is right.
+        exports: what to write of each image.
+        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `classification_sheet`; they
+            share a scale where all maps are weights of attention and it is not given.
+        paper: the size of its sheets: width, points, columns of `classification_sheet`.
 
     Returns:
-        The entries of `classes.json`: image, class, probability (where the model has classes), overlay (file name).
+        The entries of `classes.json`: image, class and probability (where the model has classes), overlay (file name of
+        the sheet, None where `exports` has none), files (all that was written of it).
     """
     paths = list_images(images)
     methods = {"rollout": Rollout(), "raw": Raw()} if methods is None else methods
     number = None if target is None else subject.target(target)
-    scale = scale or ("own" if set(methods) & set(OF_CLASS) else "shared")
+    style = {"scale": usual_scale(methods), **(look or {}), **(paper or {})}
+    check_style(style)
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     inputs = read_fitted(paths, subject.see)
     with tqdm(total=len(paths), desc="Looking", unit="image") as bar:
         while batch := list(itertools.islice(inputs, batch_size)):
-            for item, found in zip(batch, look(subject, batch, methods, number), strict=True):
+            for item, found in zip(batch, see(subject, batch, methods, number), strict=True):
                 top = likeliest(subject, found)
-                figure = sheet(subject, item, found, methods, number, top, scale, (truths or {}).get(item.name))
-                save_figure(figure, output / f"{item.name}.png")
-                write_npz(
-                    output / f"{item.name}.npz",
-                    **{name.replace("-", "_"): value for name, value in found.items()},
-                    classes=np.array(subject.class_names),
-                    geometry=item.geometry.to_array(),
-                )
+                files = []
+                if forms := [form for form in ("sheet", "svg", "pdf") if form in exports]:
+                    figure = sheet(subject, item, found, methods, number, top, (truths or {}).get(item.name), style)
+                    for form in forms:
+                        files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
+                        save_figure(figure, output / files[-1])
+                if "npz" in exports:
+                    files.append(f"{item.name}.npz")
+                    write_npz(
+                        output / files[-1],
+                        **{name.replace("-", "_"): value for name, value in found.items()},
+                        classes=np.array(subject.class_names),
+                        geometry=item.geometry.to_array(),
+                    )
                 entry = {"image": str(item.path)}
                 if top:
                     entry |= {"class": top[0][0], "probability": top[0][1]}
-                entries.append(entry | {"overlay": f"{item.name}.png"})
+                entries.append(entry | {"overlay": f"{item.name}.png" if "sheet" in exports else None, "files": files})
                 bar.update()
+            gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     write_text(output / "classes.json", json.dumps(entries, ensure_ascii=False, indent=1))
     return entries
 
 
-def look(
+def see(
     subject: Subject, batch: Sequence[Input], methods: Mapping[str, Method], number: int | None
 ) -> list[dict[str, np.ndarray]]:
     """What is kept of each image: the maps by their method, every layer's and head's, and the probabilities."""
@@ -111,6 +137,16 @@ def look(
     found |= {name: method(subject.vit, pixels, targets) for name, method in methods.items()}
     arrays = (part.cpu().numpy() for part in found.values())
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
+
+
+def check_style(style: Mapping[str, Any]) -> None:
+    """Draw something small, so that what cannot be drawn is told before anything is written."""
+    caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **style)
+
+
+def usual_scale(methods: Iterable[str]) -> str:
+    """Maps share a colour scale where all are weights of attention; else their units differ."""
+    return "own" if set(methods) & set(OF_CLASS) else "shared"
 
 
 def likeliest(subject: Subject, found: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
@@ -128,10 +164,10 @@ def sheet(
     methods: Mapping[str, Method],
     number: int | None,
     top: Sequence[tuple[str, float]],
-    scale: str,
     truth: str | None,
-) -> Any:
-    """The figure of an image."""
+    style: Mapping[str, Any],
+) -> Figure:
+    """The figure of an image; the style is what both kinds of sheets take."""
     titles = [
         f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
         for name, method in methods.items()
@@ -139,7 +175,7 @@ def sheet(
     maps = [found[name] for name in methods]
     kinds = {"relevance" if name in OF_CLASS else "attention" for name in methods}
     if not top:
-        return caption_sheet(item.original, titles, maps, item.geometry, scale=scale, title=item.path.name)
+        return caption_sheet(item.original, titles, maps, item.geometry, title=item.path.name, **style)
     return classification_sheet(
         item.original,
         list(zip(titles, maps, strict=True)),
@@ -149,8 +185,8 @@ def sheet(
         top=top,
         truth=truth,
         title=item.path.name,
-        scale=scale,
         meaning=" and ".join(sorted(kinds)),
+        **style,
     )
 
 
@@ -228,30 +264,31 @@ def main(args: Sequence[str] | None = None) -> None:
         "--discard", type=float, help="share of a layer's weights that a rollout leaves out, the smallest (default: 0)"
     )
     parser.add_argument("--target", metavar="CLASS", help="to explain: a name or number (default: the likeliest)")
-    parser.add_argument(
-        "--scale",
-        choices=("shared", "own"),
-        help="one colour scale for all maps of an image, or one for each map (default: shared, or own where a method "
-        "explains a class, since units then differ)",
+    add_picture_options(
+        parser, get_args(Export), "shared, or own where a method explains a class, since units then differ"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     options = parser.parse_args(args)
     if options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; it must be at least 1")
     methods = choose_methods(options)
+    look, paper = look_of(options, usual_scale(methods)), paper_of(options)
     list_images(options.images)  # before a model is fetched
+    check_style({**look, **paper})
     entries = overlay_images(
         choose_subject(options),
         options.images,
         options.output,
         methods,
         options.target,
-        options.scale,
         options.batch_size,
+        exports=exports_of(options),
+        look=look,
+        paper=paper,
     )
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])
-    print(f"overlays, maps and classes.json are in {options.output}")
+    print(f"classes.json and {options.export} are in {options.output}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The scripts as a user runs them, on photographs of odd sizes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.geometry import Geometry
+from visattn.overlay.arguments import centimetres
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -97,7 +99,29 @@ def test_words_of_any_kind_are_file_names():
     assert caption.plain("../.. \x00/a:b") == "_ab"
     assert caption.plain("狗" * 99) == "_" + "狗" * 24
     assert caption.plain("\ud800?") == ""
-    assert caption.centimetres("3.3 in") == pytest.approx(8.382)
+
+
+def test_lengths_have_units():
+    assert centimetres("3.3 in") == pytest.approx(8.382)
+    assert centimetres("85mm") == centimetres(" 8.5 cm") == 8.5
+
+
+def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tmp_path, capsys):
+    output = tmp_path / "out"
+    asked = ["--export", "svg,pdf,npz", "--width", "12cm", "--points", "8", "--contour", "0.5", "--columns", "2"]
+    assert (
+        overlay.main(["--checkpoint", str(classifier_checkpoint), "--output", str(output), str(photographs), *asked])
+        == 0
+    )
+    entries = json.loads((output / "classes.json").read_text())
+    assert all(entry["overlay"] is None for entry in entries)
+    files = [name for entry in entries for name in entry["files"]]
+    assert files[:3] == ["turned.svg", "turned.pdf", "turned.npz"]
+    assert sorted(path.name for path in output.iterdir()) == sorted([*files, "classes.json"])
+    head = (output / "turned.svg").read_text()[:2000]
+    assert float(re.search(r'width="([\d.]+)pt"', head)[1]) / 72 * 2.54 == pytest.approx(12, rel=0.01)
+    assert "smallest area" in (output / "turned.svg").read_text()
+    assert "classes.json and svg,pdf,npz are in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -115,11 +139,15 @@ def test_words_of_any_kind_are_file_names():
         (["--opacity", "2"], "opacity"),
     ],
 )
-def test_pictures_that_cannot_be_are_refused(options, sentence, captioner_checkpoint, photographs, tmp_path, capsys):
-    words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "out"), str(photographs), *options]
-    assert caption.main(words) == 2
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_pictures_that_cannot_be_are_refused(
+    options, sentence, captioner_checkpoint, classifier_checkpoint, photographs, tmp_path, capsys
+):
+    for program, checkpoint in ((caption, captioner_checkpoint), (overlay, classifier_checkpoint)):
+        words = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), str(photographs), *options]
+        assert program.main(words) == 2
+        error = capsys.readouterr().err
+        assert sentence in error or (program is overlay and sentence.replace("pdf, words, gif", "pdf") in error)
+        assert not (tmp_path / "out").exists()
 
 
 def test_caption_shows_what_speaks_for_a_word(captioner_checkpoint, photographs, tmp_path, monkeypatch):
