@@ -22,7 +22,7 @@ from torch import Tensor
 
 from visattn.attention import HardAttention
 from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
+from visattn.checkpoints import load_model, read
 from visattn.classifier import Classifier
 from visattn.data.images import read_inputs, to_tensor
 from visattn.data.shapes import make_scene
@@ -70,8 +70,8 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
 def _configuration(checkpoint: Path) -> dict[str, Any]:
     """The hyperparameters in a checkpoint; none where there are none, and `load_model` will say why."""
     try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"])
-    except Exception:
+        return read(checkpoint)["hyper_parameters"]
+    except InputError:
         return {}
 
 

@@ -20,6 +20,7 @@ from visattn.callbacks import AttentionHealth, ExposureReport, PredictionWriter,
 from visattn.checkpoints import (
     WholeCheckpoints,
     differences,
+    is_shipped,
     remove_unfinished,
     require_agreement,
     start_from,
@@ -165,6 +166,8 @@ class CLI(LightningCLI):
         if not asked:
             return None
         path = output / f"{asked}.ckpt" if asked in ("last", "best") else asked
+        if is_shipped(path):
+            return str(path)
         if not Path(path).is_file() and "://" not in str(asked):  # an address has a sentence of its own
             raise InputError(f"there is no checkpoint {path} (option --ckpt_path)")
         return str(path)

@@ -2,13 +2,16 @@
 
 from visattn.checkpoints.agreement import Difference, differences, require_agreement
 from visattn.checkpoints.reading import load_model, read, trained
+from visattn.checkpoints.shipped import SHIPPED, is_shipped
 from visattn.checkpoints.transfer import start_from
 from visattn.checkpoints.writing import WholeCheckpoints, remove_unfinished
 
 __all__ = [
+    "SHIPPED",
     "Difference",
     "WholeCheckpoints",
     "differences",
+    "is_shipped",
     "load_model",
     "read",
     "remove_unfinished",

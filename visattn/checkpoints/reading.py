@@ -8,6 +8,7 @@ imported them.
 import importlib
 import importlib.util
 import inspect
+import io
 import pickle
 import re
 import sys
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from lightning import LightningModule
 
+from visattn.checkpoints.shipped import SHIPPED, checkpoint_of, is_shipped
 from visattn.errors import InputError
 
 Model = TypeVar("Model", bound=LightningModule)
@@ -31,15 +33,21 @@ _OUTPUTS = "output_names"  # the one hyperparameter whose strings are words of t
 def read(path: Path | str) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU: tensors and plain values.
 
+    Args:
+        path: the file, or the name of a model that comes with visattn (`SHIPPED`).
+
     Raises:
         InputError: where the file is no local one, is not there, is damaged, would run code, or is no checkpoint.
     """
+    if is_shipped(path):
+        return checkpoint_of(str(path))
     if re.match(r"\w[\w+.-]+:/", str(path)):  # two letters at least: one is a drive of Windows
         raise InputError(f"{path} is an address; download the checkpoint first, only files are read")
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"there is no checkpoint {path}; train one with 'visattn fit', it names the file that it wrote"
+            f"there is no checkpoint {path}; train one with 'visattn fit', it names the file that it wrote, or take "
+            f"one that comes with visattn: {', '.join(SHIPPED)}"
         )
     damaged = InputError(f"checkpoint {path} is damaged ({path.stat().st_size} bytes), or is none of visattn's")
     try:
@@ -103,16 +111,22 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     """The model in a checkpoint of `visattn fit`, in evaluation mode, on the CPU.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or the name of a model that comes with visattn.
         kinds: what it may hold, `Captioner` or `Classifier`.
 
     Raises:
         InputError: as `trained`, and where the file holds a model of another kind, or of other options than its
             weights.
     """
-    kind = one_of(path, trained(path)[1], *kinds)
+    checkpoint, found, _ = trained(path)
+    kind = one_of(path, found, *kinds)
+    source = path
+    if is_shipped(path):  # Lightning reads files
+        torch.save(checkpoint, source := io.BytesIO())
+        source.seek(0)
+    del checkpoint  # its memory
     try:
-        return kind.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        return kind.load_from_checkpoint(source, map_location="cpu", weights_only=True).eval()
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # jsonargparse and Lightning name many kinds

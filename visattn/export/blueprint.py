@@ -25,7 +25,15 @@ from visattn.attention import (
     SoftAttention,
 )
 from visattn.errors import InputError
-from visattn.models import Encoder, LSTMDecoder, LuongDecoder, TransformerDecoder, VisionTransformer
+from visattn.models import (
+    ConvolutionalStem,
+    Encoder,
+    LSTMDecoder,
+    LuongDecoder,
+    PatchEmbedding,
+    TransformerDecoder,
+    VisionTransformer,
+)
 
 Blueprint = dict[str, Any]  # {"class_path": str, "init_args": {name: a plain value, or a Blueprint}}
 
@@ -41,6 +49,7 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
     ),
     "score": (AdditiveScore, DotScore, ScaledDotScore, GeneralScore, LocationScore),
     "model": (VisionTransformer,),
+    "embed": (PatchEmbedding, ConvolutionalStem),
 }
 """Which classes each part may be of; a part is known by the name of the argument that takes it."""
 

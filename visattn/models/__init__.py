@@ -4,16 +4,19 @@ from visattn.models.decoder import Decoder
 from visattn.models.encoder import Annotations, Encoder
 from visattn.models.lstm_decoder import LSTMDecoder, LuongDecoder, RecurrentDecoder
 from visattn.models.normalise import Normalise
+from visattn.models.stem import ConvolutionalStem
 from visattn.models.transformer_decoder import TransformerDecoder
-from visattn.models.vit import VisionTransformer
+from visattn.models.vit import PatchEmbedding, VisionTransformer
 
 __all__ = [
     "Annotations",
+    "ConvolutionalStem",
     "Decoder",
     "Encoder",
     "LSTMDecoder",
     "LuongDecoder",
     "Normalise",
+    "PatchEmbedding",
     "RecurrentDecoder",
     "TransformerDecoder",
     "VisionTransformer",

@@ -1,5 +1,7 @@
 """A small Vision Transformer, readable in one sitting; its state dict is timm's (`vision_transformer.py`)."""
 
+from collections.abc import Callable
+
 import timm.layers
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,8 @@ class VisionTransformer(nn.Module):
         heads: attention heads of each block; must divide `size`.
         mlp_ratio: hidden size of the MLP over D.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
+        embed: makes, of `patch` and `size`, what turns images (B, 3, h, w) into the grid of tokens (B, H, W, D);
+            `ConvolutionalStem` is another. Timm's state dict is the one of the default.
 
     Raises:
         InputError: where the patch does not divide an image's sides, or the heads the size.
@@ -79,11 +83,12 @@ class VisionTransformer(nn.Module):
         heads: int = 3,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        embed: Callable[[int, int], nn.Module] = PatchEmbedding,
     ) -> None:
         super().__init__()
         self.patch = patch
         self.grid = self.grid_of(*image_size)
-        self.patch_embed = PatchEmbedding(patch, size)
+        self.patch_embed = embed(patch, size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], size))
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()

@@ -1,0 +1,64 @@
+"""Convolutions before a Vision Transformer: what becomes of pixels before the first token."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from visattn.errors import InputError
+
+
+class ConvolutionalStem(nn.Module):
+    """Convolutions in the place of the patches' projection: a transformer then learns sooner.
+
+    After Xiao et al. 2021, "Early Convolutions Help Transformers See Better". A 3×3 convolution at full resolution,
+    then one of 4×4 with stride 2 for each halving down to the grid, each followed by a residual block of two 3×3
+    ones; all with batch norm. Xiao's are 3×3 throughout, which puts each halving half a pixel to the upper left of its
+    cell: with 4×4 and one pixel of padding a cell looks evenly around its own middle, so that maps drawn on a plain
+    grid are where they should be (`visattn.models.receptive_field`).
+
+    A token still sees more than its own cell: with a patch of 4, 36×36 pixels, most of them faintly.
+
+    Args:
+        patch: side of a cell in pixels, a power of two from 2 on.
+        size: D, size of a token.
+        widths: channels at full resolution and after each halving but the last, which has `size`.
+
+    Raises:
+        InputError: where the patch is no power of two, or has another number of halvings than there are widths.
+    """
+
+    def __init__(self, patch: int, size: int, widths: Sequence[int] = (32, 96)) -> None:
+        super().__init__()
+        if patch < 2 or patch & (patch - 1):
+            raise InputError(f"a convolutional stem halves: its patch must be 2, 4, 8 … pixels, and not {patch}")
+        if 2 ** len(widths) != patch:
+            raise InputError(
+                f"a convolutional stem with a patch of {patch} needs {patch.bit_length() - 1} widths, "
+                f"one for each halving, and has {len(widths)}"
+            )
+        layers = [nn.Sequential(*_convolution(3, widths[0], 3, 1), nn.ReLU())]
+        for narrow, wide in zip(widths, (*widths[1:], size), strict=True):
+            layers += [nn.Sequential(*_convolution(narrow, wide, 4, 2), nn.ReLU()), Residual(wide)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) to a grid of tokens (B, H, W, D)."""
+        return self.layers(images.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+
+
+class Residual(nn.Module):
+    """x + two 3×3 convolutions of x (He et al. 2016); nothing after the sum, as in a transformer's blocks."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.added = nn.Sequential(*_convolution(width, width, 3, 1), nn.ReLU(), *_convolution(width, width, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C, h, w)."""
+        return x + self.added(x)
+
+
+def _convolution(narrow: int, wide: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:
+    """One that is centred on what its output stands for, with its norm."""
+    return nn.Conv2d(narrow, wide, kernel, stride, padding=1, bias=False), nn.BatchNorm2d(wide)
