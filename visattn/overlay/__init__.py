@@ -3,6 +3,7 @@
 from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_sheets
 from visattn.overlay.canvas import WORD_SIZE, encode_figure, rasterise, save_figure
 from visattn.overlay.comparison import Comparison, Row, comparison_sheet
+from visattn.overlay.curves import Curves, curves_sheet
 from visattn.overlay.exposure import Exposure, exposure_sheet
 from visattn.overlay.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, encode_png, heatmap, shared_limits
@@ -18,6 +19,7 @@ __all__ = [
     "Alignment",
     "Answer",
     "Comparison",
+    "Curves",
     "Exposure",
     "Faithfulness",
     "Panel",
@@ -31,6 +33,7 @@ __all__ = [
     "caption_sheet",
     "classification_sheet",
     "comparison_sheet",
+    "curves_sheet",
     "encode_figure",
     "encode_png",
     "exposure_sheet",

@@ -1,0 +1,67 @@
+"""What a training has logged, drawn along its epochs."""
+
+import curves
+import numpy as np
+import pytest
+
+from visattn.errors import InputError
+from visattn.overlay import Curves, curves_sheet
+
+HEAD = "epoch,step,train/loss,val/accuracy\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two epochs of seven steps; the second epoch was resumed, and is in a log of its own."""
+    folder = tmp_path / "run"
+    for version, rows in enumerate([",1,0.5,\n0,3,2.0,\n0,6,,0.25\n", "1,10,1.5,\n1,13,,0.75\n"]):
+        log = folder / "logs" / f"version_{version}"
+        log.mkdir(parents=True)
+        (log / "metrics.csv").write_text(HEAD + rows)
+    return folder
+
+
+def test_a_number_stands_at_its_epoch(run):
+    rows = curves.read_metrics(run)
+    epochs, values = curves.line(rows, "val/accuracy", run)
+    assert (epochs.tolist(), values.tolist()) == ([1.0, 2.0], [0.25, 0.75])
+    epochs, values = curves.line(rows, "train/loss", run)
+    np.testing.assert_allclose(epochs, [2 / 7, 4 / 7, 11 / 7])
+    assert values.tolist() == [0.5, 2.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "heights"),
+    [([64.7, 93.2], list(range(60, 100, 5))), ([0.02, 0.98], [0, 0.2, 0.4, 0.6, 0.8, 1.0]), ([3.0, 3.0], None)],
+)
+def test_heights_are_round_and_enclose_the_values(values, heights):
+    found = curves.heights(np.array(values))
+    assert heights is None or found == heights
+    assert found[0] <= min(values) <= max(values) <= found[-1]
+    assert found[0] < found[-1]
+
+
+def test_a_figure_is_drawn(run, tmp_path):
+    output = tmp_path / "new" / "a.png"
+    words = [run, "--number", "val/accuracy", "--number", "train/loss", "--title", "Two epochs", "--output", output]
+    assert not curves.main([str(word) for word in words])
+    assert output.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_line_goes_through_its_values_and_says_its_last_one():
+    epochs = np.array([1.0, 2.0, 3.0])
+    lines = {"one": (epochs, np.array([0.0, 5.0, 7.0])), "another": (epochs, np.array([1.0, 2.0, 3.0]))}
+    figure = curves_sheet([Curves("a number", lines, (0, 5, 10))], title="A title", note="a note")
+    (axes,) = figure.axes
+    drawn = [item for item in axes.lines if len(item.get_xdata()) == 3]
+    assert [item.get_ydata().tolist() for item in drawn] == [[0, 5, 7], [1, 2, 3]]
+    assert {"A title", "a note", "a number", "one", "another", "7", "3"} <= {text.get_text() for text in figure.texts}
+
+
+def test_what_is_not_there_is_named(run, tmp_path):
+    with pytest.raises(InputError, match="logged no 'val/CIDEr-D'; there is train/loss, val/accuracy"):
+        curves.line(curves.read_metrics(run), "val/CIDEr-D", run)
+    with pytest.raises(InputError, match="holds no logs"):
+        curves.read_metrics(tmp_path)
+    with pytest.raises(ValueError, match="the line of 'one' in 'a number'"):
+        curves_sheet([Curves("a number", {"one": (np.arange(3), np.arange(2))}, (0, 1))])
