@@ -92,6 +92,18 @@ def test_every_mechanism_is_one_more_configuration(overlay, tmp_path):
     assert all((f"train/{name}" in columns) == overlay.startswith("hard") for name in diagnostics)
 
 
+@pytest.mark.parametrize("overlay", sorted(path.name for path in (CONFIGS / "cifar10").glob("*.yaml")))
+def test_every_recipe_for_cifar_trains(overlay, cifar_root, tmp_path):
+    file = CONFIGS / "cifar10" / overlay
+    assert f"--config configs/cifar10_vit.yaml --config configs/cifar10/{overlay}" in file.read_text()
+    assert "Validation accuracy" in file.read_text() or "Not yet measured" in file.read_text()
+    options = [f"--data.root={cifar_root}", "--data.download=false", "--data.workers=0", "--data.batch_size=17"]
+    options += ["--trainer.check_val_every_n_epoch=1"]
+    assert run("fit", "cifar10_vit.yaml", tmp_path / "run", "--config", str(file), *options) == 0
+    model = load_model(tmp_path / "run" / "best.ckpt", Classifier)
+    assert sum(parameter.numel() for parameter in model.model.parameters()) <= 3.8e6
+
+
 @pytest.mark.parametrize(
     "overlay",
     [f"{data}/{path.name}" for data in ("flickr8k", "coco") for path in sorted((CONFIGS / data).glob("*.yaml"))],
