@@ -166,7 +166,9 @@ def _outputs(exported: ExportedClassifier, images: Tensor) -> dict[str, Tensor]:
 def main(args: Sequence[str] | None = None) -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a captioner or classifier of 'visattn fit'")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a captioner or classifier of 'visattn fit', or vit-cifar10"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument(
         "--format", choices=("safetensors", "onnx", "both"), default="safetensors", help="(default: safetensors)"

@@ -1,6 +1,7 @@
 """Classify images with a Vision Transformer and lay where it looked over their original pixels.
 
     uv run scripts/overlay.py --checkpoint runs/demo/vit/best.ckpt --output runs/overlays photo.jpg folder/
+    uv run scripts/overlay.py --checkpoint vit-cifar10 --output runs/overlays photo.jpg
     uv run scripts/overlay.py --timm vit_small_patch16_224 --method relevance --target "tabby" --output runs/cat cat.jpg
     uv run scripts/overlay.py --timm deit3_small_patch16_224 --weights FILE --method raw --layer 5 --head 2 \
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
@@ -240,7 +241,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, and folders of them")
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, help="a classifier trained by 'visattn fit'")
+    model.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a classifier trained by 'visattn fit', or vit-cifar10, which comes with visattn",
+    )
     model.add_argument("--timm", metavar="NAME", help="a Vision Transformer of timm, such as vit_small_patch16_224")
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument(
