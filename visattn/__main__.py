@@ -35,7 +35,7 @@ from visattn.run_folder import claimed, require_writable
 
 OF_DATA = ("output_names", "image_size", "fit")  # options of a model that are the data's to say
 OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint
-OF_TRAINING = ("optimization", "regime")  # … that nothing but a training looks at
+OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix")  # … that nothing but a training looks at
 
 
 class Parser(LightningArgumentParser):
@@ -167,6 +167,8 @@ class CLI(LightningCLI):
             return None
         path = output / f"{asked}.ckpt" if asked in ("last", "best") else asked
         if is_shipped(path):
+            if subcommand == "fit":
+                raise InputError(f"{path} is no run to go on with; begin from its weights with --start_from {path}")
             return str(path)
         if not Path(path).is_file() and "://" not in str(asked):  # an address has a sentence of its own
             raise InputError(f"there is no checkpoint {path} (option --ckpt_path)")
