@@ -1,0 +1,116 @@
+"""The model that comes with visattn: whole, named, and looked into without a training and without a network."""
+
+import json
+import socket
+from pathlib import Path
+
+import export
+import numpy as np
+import overlay
+import pytest
+import torch
+from conftest import CONFIGS, FAST
+from PIL import Image
+from safetensors import safe_open
+
+import visattn
+from visattn.__main__ import main
+from visattn.captioner import Captioner
+from visattn.checkpoints import SHIPPED, load_model, read
+from visattn.classifier import Classifier
+from visattn.data import CIFAR10
+from visattn.errors import InputError
+from visattn.explain import ViT
+
+FOLDER = Path(visattn.__file__).parent / "pretrained" / "vit_cifar10"
+PARAMETERS = 2_379_242
+SUM = "3ad50d393cc6dbe9e213e7c456ba66a70630c3707dcd3eedc157236dd7ecb777"
+LOGITS = [
+    [-0.430, -1.332, 1.523, -0.074, 2.300, -0.409, 1.835, -1.010, -1.051, -1.275],
+    [-0.332, -1.442, 1.894, -0.332, 2.175, -0.151, 1.319, -1.009, -1.017, -1.322],
+    [-0.244, -1.386, 1.526, -0.436, 2.090, -0.325, 1.855, -0.823, -1.012, -1.207],
+]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+
+
+def test_its_files_are_small_half_precision_and_described():
+    described = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+    assert described["class_names"] == CIFAR10.names.split()
+    assert (described["image_size"], described["grid"]) == ([32, 32], [8, 8])
+    assert (described["mean"], described["std"]) == (list(CIFAR10.mean), list(CIFAR10.std))
+    assert described["files"] == {"model.safetensors": SUM}
+    assert (FOLDER / "model.safetensors").stat().st_size <= 8e6
+    with safe_open(FOLDER / "model.safetensors", "pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert kinds == {"F16", "I64"}  # whole numbers: batches that a norm has seen
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for word in ("Apache-2.0", "CIFAR-10", "Krizhevsky", "visattn test", "vit-cifar10"):
+        assert word in card
+
+
+def test_it_is_the_model_that_was_trained(offline):
+    """Its logits of seeded noise, as they were when its accuracy was measured."""
+    model = load_model("vit-cifar10", Classifier)
+    assert not model.training
+    assert sum(parameter.numel() for parameter in model.model.parameters()) == PARAMETERS
+    noise = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8))
+    with torch.inference_mode():
+        logits = model(noise)
+    torch.testing.assert_close(logits, torch.tensor(LOGITS), rtol=0, atol=2e-3)
+    maps = ViT(model.model).maps(model.normalise(noise))
+    assert maps.shape == (3, 4, 3, 65, 65)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(3, 4, 3, 65))
+
+
+def test_a_drawn_photograph_is_overlaid(offline, tmp_path):
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (37, 53, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    words = ["--checkpoint", "vit-cifar10", "--method", "rollout", "--output", tmp_path / "out", tmp_path / "a.png"]
+    assert not overlay.main([str(word) for word in words])
+    with np.load(tmp_path / "out" / "a.npz") as found:
+        assert found["rollout"].shape == (8, 8)
+        assert found["classes"].tolist() == CIFAR10.names.split()
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_visattn_test_takes_it_too(cifar_root, tmp_path, capsys):
+    words = ["test", "--config", str(CONFIGS / "cifar10_vit.yaml"), "--ckpt_path=vit-cifar10"]
+    data = [f"--data.root={cifar_root}", "--data.download=false"]
+    assert main([*words, *data, f"--output={tmp_path / 'run'}", "--trainer.enable_progress_bar=false"]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_a_training_begins_from_it_and_does_not_go_on_with_it(cifar_root, tmp_path, capsys):
+    words = ["fit", "--config", str(CONFIGS / "cifar10_vit.yaml"), f"--data.root={cifar_root}", "--data.download=false"]
+    words += [*FAST, "--model.optimization.lr=1e-9"]
+    assert main([*words, "--ckpt_path=vit-cifar10", f"--output={tmp_path / 'no'}"]) == 2
+    assert "vit-cifar10 is no run to go on with" in capsys.readouterr().err
+    assert main([*words, "--start_from=vit-cifar10", f"--output={tmp_path / 'run'}"]) == 0
+    ours, theirs = (load_model(path, Classifier).model for path in ("vit-cifar10", tmp_path / "run" / "last.ckpt"))
+    torch.testing.assert_close(ours.blocks.state_dict(), theirs.blocks.state_dict(), rtol=0, atol=1e-6)
+
+
+def test_it_is_exported_as_any_other(tmp_path):
+    exported = export.parts_of(Path("vit-cifar10"))
+    export.export(exported, tmp_path / "out", export.comparison_images(exported), torch.float16)
+    ours, theirs = ((folder / "model.safetensors").read_bytes() for folder in (FOLDER, tmp_path / "out"))
+    assert ours == theirs
+
+
+def test_other_names_are_told_what_there_is(tmp_path, monkeypatch):
+    assert list(SHIPPED) == ["vit-cifar10"]
+    with pytest.raises(InputError, match=r"there is no checkpoint vit-cifar100; .* comes with visattn: vit-cifar10$"):
+        load_model("vit-cifar100", Classifier)
+    with pytest.raises(InputError, match=r"holds visattn\.classifier\.Classifier, but a checkpoint of .*Captioner"):
+        load_model("vit-cifar10", Captioner)
+    monkeypatch.chdir(tmp_path)
+    Path("vit-cifar10").write_bytes(b"not a model")
+    with pytest.raises(InputError, match="vit-cifar10 is damaged"):  # a file of the name is what it is
+        read("vit-cifar10")
