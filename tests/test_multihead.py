@@ -1,8 +1,11 @@
 """Multi-head attention: the fused path, the explained one and the cached one are one function, and it is PyTorch's."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from visattn.attention import MultiHeadAttention, MultiHeadSelfAttention
 from visattn.errors import InputError
@@ -36,6 +39,47 @@ def test_causal_weights_explain_the_fused_output():
     assert torch.all(weights.triu(1) == 0)
     value = attention.qkv(x)[..., 2 * A :].unflatten(-1, (HEADS, -1)).transpose(1, 2)
     torch.testing.assert_close(attention.proj((weights @ value).transpose(1, 2).flatten(2)), attention(x))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_first_token_alone_and_a_look_are_what_forward_has(ordered, bias):
+    torch.manual_seed(1)
+    attention, x = MultiHeadSelfAttention(A, HEADS, bias, causal=ordered), draw(B, N, A)
+    torch.testing.assert_close(attention.first(x), attention(x)[:, 0])
+    out, weights = attention.look(x)
+    torch.testing.assert_close(out, attention(x))
+    torch.testing.assert_close(weights, attention.weights(x))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_in_bfloat16_the_way_by_hand_is_the_exact_one_but_for_rounding(ordered):
+    """Forward and backward, whether someone listens to the kernel, which is called then, or not."""
+    exact, x = MultiHeadSelfAttention(A, HEADS, causal=ordered), draw(B, N, A)
+    torch.manual_seed(6)
+    for parameter in exact.parameters():
+        parameter.data.normal_(std=0.3)
+    heard = []
+
+    class Listener(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            heard.extend([function] * (function is nn.functional.scaled_dot_product_attention))
+            return function(*args, **(kwargs or {}))
+
+    def run(dtype):
+        attention, tokens = copy.deepcopy(exact).to(dtype), x.to(dtype).requires_grad_()
+        out = attention(tokens)
+        (out.double() * draw(B, N, A, seed=7).double()).sum().backward()
+        return out.double(), tokens.grad.double()
+
+    with Listener():
+        fused = run(torch.bfloat16)
+    assert len(heard) == 1
+    truth, by_hand = run(torch.float64), run(torch.bfloat16)
+    for exactly, kernel, hand in zip(truth, fused, by_hand, strict=True):
+        off = (hand - exactly).norm() / exactly.norm()
+        assert off < 0.02
+        assert off < 2 * (kernel - exactly).norm() / exactly.norm()
 
 
 def test_a_later_token_changes_nothing_before_it():

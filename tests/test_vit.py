@@ -57,6 +57,21 @@ def test_maps_are_the_weights_that_made_the_output():
     torch.testing.assert_close(model.head(model.norm(x)[:, 0]), model(images), rtol=1e-4, atol=1e-4)
 
 
+def test_logits_are_the_same_by_every_way_through_the_model_and_so_are_gradients():
+    model, _ = ours_and_timms()
+    images = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(3))
+    parameters = list(model.parameters())
+
+    def run(logits):
+        return [logits, *torch.autograd.grad(logits.square().sum(), parameters)]
+
+    every_token = model.head(model.norm(model.blocks(model.tokens(images)))[:, 0])
+    expected = run(every_token)
+    for logits in (model(images), model.overheard(images), model.look(images)[0]):
+        for one, other in zip(run(logits), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+
+
 @pytest.mark.parametrize(("size", "message"), [((24, 41), "24×41 pixels"), ((0, 8), "0×8 pixels")])
 def test_sides_must_be_multiples_of_the_patch(size, message):
     with pytest.raises(InputError, match=message):

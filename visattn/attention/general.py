@@ -16,7 +16,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
     Returns:
         The output (..., N, D), and the weights (..., N, L), whose rows sum to 1.
     """
-    scores = query @ keys.transpose(-2, -1) / query.shape[-1] ** 0.5
+    scores = (query / query.shape[-1] ** 0.5) @ keys.transpose(-2, -1)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = torch.softmax(scores.float(), dim=-1).to(scores.dtype)

@@ -7,38 +7,59 @@ together. Axis letters beside those of the contract: N tokens, T queries, d = A 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import has_torch_function
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.errors import InputError
 
 
-def _fast(
-    query: Tensor, key: Tensor, value: Tensor, training: bool, mask: Tensor | None = None, causal: bool = False
-) -> Tensor:
-    """PyTorch's fused kernel, but for training in bfloat16 on a CPU, where it is the slow one for short sequences.
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """What `_attend` hands over, without the weights, as fast as it goes: by PyTorch's fused kernel, or by hand.
 
-    Forward and backward of (256, 3, 65, 64), with queries, keys and values from one projection: fused 180 ms, PyTorch's
-    unfused kernel 61 to 74 ms, `attend` of contiguous parts 27 ms (PyTorch 2.15, AMD EPYC, one core, 2026-11-25).
+    In bfloat16 on a CPU that kernel is slow, most of all backward, and PyTorch's unfused one computes in float32.
+    Milliseconds fused and by hand, forward alone and with backward: (32, 3, 65, 64) 2.2 and 0.8, 18 and 2.4;
+    (4, 6, 197, 64) 3.3 and 1.4, 12 and 3.6; causal (64, 8, 20, 64) 2.0 and 1.6, 27 and 4.8. By hand scores are rounded
+    to bfloat16, as everything else is then: the output is off by 0.7 % in place of 0.4 % (AMD EPYC, one core, processor
+    time, medians of 7, PyTorch 2.15, 2026-11-25). In float32 there is little between them.
     """
-    if training and query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        if causal:
-            mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
-        return attend(query.contiguous(), key.contiguous(), value.contiguous(), mask)[0]
-    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+    listened_to = has_torch_function((query,)) or torch.compiler.is_exporting()  # to the kernel's call
+    if not _rounded(query) or listened_to:
+        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+    scores = _scores(query, key, _before(query.shape[2], key) if causal else mask)
+    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """`attend` in float32 even under autocast, since the fused kernels add up in float32 too."""
+    """softmax(QKᵀ/√d) V, and the softmax in float32: the kernels add up in that too, but for what `_fused` rounds."""
     with torch.autocast(query.device.type, enabled=False):
+        if _rounded(query):
+            weights = torch.softmax(_scores(query, key, mask).float(), dim=-1)
+            return weights.to(value.dtype) @ value, weights
         out, weights = attend(query.float(), key.float(), value.float(), mask)
     return out.to(value.dtype), weights
+
+
+def _rounded(query: Tensor) -> bool:
+    """Whether scores are rounded; see `_fused`."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16
+
+
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+
+
+def _before(queries: int, key: Tensor) -> Tensor:
+    """(N, M) True where a token of M is not after that of N."""
+    return torch.ones(queries, key.shape[2], dtype=torch.bool, device=key.device).tril()
 
 
 class MultiHeadSelfAttention(nn.Module):
     """Tokens attend to tokens, with the parameter names of timm (`qkv`, `proj`), so that weights interchange.
 
-    `forward` is the fast path; `weights` says exactly what it attends to; `step` goes on by one token.
+    `forward` is the fast path; `weights` says exactly what it attends to, `look` does both; `first` is the fast path
+    for one token, `step` goes on by one token.
 
     Args:
         size: D, size of a token.
@@ -65,8 +86,24 @@ class MultiHeadSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) tokens to (B, N, D)."""
         query, key, value = self._split(x)
-        out = _fast(query, key, value, self.training, causal=self.causal)
+        out = _fused(query, key, value, causal=self.causal)
         return self.proj(out.transpose(1, 2).flatten(2))
+
+    def first(self, x: Tensor) -> Tensor:
+        """What `forward` has at the first token, (B, D), which needs no other token's query: of a class token."""
+        size, (weight, bias) = x.shape[-1], (self.qkv.weight, self.qkv.bias)
+        of_query, of_others = (None, None) if bias is None else bias.split((size, 2 * size))
+        query = F.linear(x[:, :1], weight[:size], of_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        others = F.linear(x, weight[size:], of_others).unflatten(-1, (2, self.heads, -1))
+        key, value = others.permute(2, 0, 3, 1, 4).unbind(0)
+        out = _fused(query, key, value, causal=self.causal)
+        return self.proj(out.flatten(1))
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, and the `weights`, which here are computed on the way: (B, N, D) and (B, heads, N, N)."""
+        query, key, value = self._split(x)
+        out, weights = _attend(query, key, value, _before(x.shape[1], key) if self.causal else None)
+        return self.proj(out.transpose(1, 2).flatten(2)), weights
 
     def step(self, x: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The next token (B, D) of a causal attention to (B, D), as `forward` has it at that place.
@@ -85,8 +122,7 @@ class MultiHeadSelfAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """(B, N, D) tokens to the attention weights (B, heads, N, N), float32; each row sums to 1."""
-        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() if self.causal else None
-        return _attend(*self._split(x), mask)[1]
+        return self.look(x)[1]
 
 
 class MultiHeadAttention(SpatialAttention):
@@ -145,7 +181,7 @@ class MultiHeadAttention(SpatialAttention):
     def attend(self, queries: Tensor, memory: Memory) -> Tensor:
         """The fast path: queries (N, T, Q) to contexts (N, T, D)."""
         query, key, value, mask = self._operands(queries, memory)
-        return self._join(_fast(query, key, value, self.training, mask), queries)
+        return self._join(_fused(query, key, value, mask), queries)
 
     def glimpses(self, queries: Tensor, memory: Memory) -> Glimpse:
         """Queries (N, T, Q) to the same contexts and the weights that made them, with a time axis."""

@@ -59,7 +59,9 @@ class ViT:
             self._grid_of = model.grid_of
             self.patch, self.prefix, self.classes = (model.patch, model.patch), 1, model.head.out_features
             self._rows, self._latent = slice(0, 1), False
+            self._logits = model.overheard
         else:
+            self._logits = model
             self._read_timm()
         self.depth = len(model.blocks)
 
@@ -144,7 +146,7 @@ class ViT:
             hear(count - 1, look)
 
         with evaluating(self.model), overheard(self.model, heard):
-            logits = self.model(images)
+            logits = self._logits(images)
         if count != self.depth or self._latent != (pool is not None):
             raise self._refuse(
                 f"of its {self.depth} blocks {count} attend through PyTorch's scaled_dot_product_attention"

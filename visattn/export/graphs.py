@@ -131,7 +131,8 @@ class _ClassifyWithMaps(_Classify):
     """And the weights that each block attends with, (B, depth, heads, 1 + L, 1 + L)."""
 
     def forward(self, given: Tensors) -> Tensors:
-        return {**super().forward(given), "attention": self.model.attention_maps(self.normalise(given["images"]))}
+        logits, attention = self.model.look(self.normalise(given["images"]))
+        return {"logits": logits, "attention": attention}
 
 
 @torch.no_grad()

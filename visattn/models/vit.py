@@ -48,7 +48,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return self.add(x, self.attn(self.norm1(x)))
+
+    def first(self, x: Tensor) -> Tensor:
+        """What `forward` makes of the first token alone: (B, N, D) to (B, D)."""
+        return self.add(x[:, 0], self.attn.first(self.norm1(x)))
+
+    def add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Tokens, all or some, and what they attended to, (…, D) each, to what becomes of them."""
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -123,14 +131,33 @@ class VisionTransformer(nn.Module):
         return x + positions
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, h, w) to logits (B, classes)."""
-        x = self.norm(self.blocks(self.tokens(images)))
-        return self.head(x[:, 0])
+        """Normalised images (B, 3, h, w) to logits (B, classes).
+
+        Of the last block only what becomes of the class token is computed; nothing else of it reaches the logits.
+        """
+        x = self.blocks[:-1](self.tokens(images))
+        return self.head(self.norm(self.blocks[-1].first(x)))
+
+    def overheard(self, images: Tensor) -> Tensor:
+        """The same logits, but the last block, too, attends from all tokens: for those who look at it from outside."""
+        x, last = self.blocks[:-1](self.tokens(images)), self.blocks[-1]
+        return self.head(self.norm(last.add(x[:, 0], last.attn(last.norm1(x))[:, 0])))
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same logits, and the weights that each block attends with.
+
+        They are computed on the way, without fused attention: cheaper than twice, once fused and once to be seen.
+
+        Returns:
+            (B, classes), and (B, depth, heads, 1 + L, 1 + L) float32, whose rows sum to 1.
+        """
+        x, last, maps = self.tokens(images), self.blocks[-1], []
+        for block in self.blocks:
+            attended, weights = block.attn.look(block.norm1(x))
+            maps.append(weights)
+            x = block.add(x, attended) if block is not last else block.add(x[:, 0], attended[:, 0])
+        return self.head(self.norm(x)), torch.stack(maps, dim=1)
 
     def attention_maps(self, images: Tensor) -> Tensor:
-        """The weights that each block attends with: (B, depth, heads, 1 + L, 1 + L), float32, rows sum to 1."""
-        x, maps = self.tokens(images), []
-        for block in self.blocks:
-            maps.append(block.attn.weights(block.norm1(x)))
-            x = block(x)
-        return torch.stack(maps, dim=1)
+        """The weights of `look`."""
+        return self.look(images)[1]
