@@ -13,7 +13,7 @@ FLOORS = [
     {"models", "metrics", "overlay", "data"},
     {"decoding", "objectives", "optimization", "evaluation", "results", "explain"},
     {"regimes", "export"},
-    {"captioner", "classifier"},
+    {"captioner", "classifier", "benchmarks"},
     {"checkpoints", "features", "callbacks", "divergence"},
     {"resuming"},
     {"__main__"},

@@ -15,6 +15,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 * 1024**2  # HEAP_MAX_SIZE / 2, the most that glibc accepts
 
 log = logging.getLogger(__name__)
+_kept = False
 
 
 def keep_freed_memory() -> bool:
@@ -30,6 +31,13 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     done = bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    global _kept
+    _kept = done
     if done:
         log.info("glibc keeps freed memory for this process (VISATTN_KEEP_FREED_MEMORY=0 switches that off)")
     return done
+
+
+def freed_memory_is_kept() -> bool:
+    """Whether this process asked glibc to."""
+    return _kept

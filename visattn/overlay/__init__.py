@@ -6,6 +6,7 @@ from visattn.overlay.comparison import Comparison, Row, comparison_sheet
 from visattn.overlay.curves import Curves, curves_sheet
 from visattn.overlay.exposure import Exposure, exposure_sheet
 from visattn.overlay.faithfulness import Faithfulness, faithfulness_sheet
+from visattn.overlay.growth import Curve, Growth, growth_sheet
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, classification_sheet
@@ -19,9 +20,11 @@ __all__ = [
     "Alignment",
     "Answer",
     "Comparison",
+    "Curve",
     "Curves",
     "Exposure",
     "Faithfulness",
+    "Growth",
     "Panel",
     "Reading",
     "Row",
@@ -38,6 +41,7 @@ __all__ = [
     "encode_png",
     "exposure_sheet",
     "faithfulness_sheet",
+    "growth_sheet",
     "heatmap",
     "page",
     "rasterise",
