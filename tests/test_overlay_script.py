@@ -2,7 +2,6 @@
 
 import json
 
-import benchmark
 import numpy as np
 import overlay
 import pytest
@@ -144,13 +143,3 @@ def test_one_model_is_looked_into(model, photographs, tmp_path):
     with pytest.raises(SystemExit) as exit_:
         run(*model, "--output", tmp_path / "out", photographs)
     assert exit_.value.code == 2
-
-
-def test_benchmark_says_what_looking_costs(tmp_path, capsys):
-    file = tmp_path / "benchmark.json"
-    words = ["maps", "--timm", "test_vit", "--images", "2", "--rounds", "1", "--output", str(file)]
-    assert benchmark.main(words) == 0
-    costs = json.loads(file.read_text())["results"]
-    assert costs["plain inference"]["cost"] == 1
-    assert costs["relevance of a class"]["cost"] > 1
-    assert "| rollout |" in capsys.readouterr().out

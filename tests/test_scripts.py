@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import benchmark
 import caption
 import compare
 import demo
@@ -320,13 +319,3 @@ def test_searches_that_cannot_be_are_refused(options, sentence, captioner_checkp
     assert caption.main(words) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_benchmark_times_the_decoding_of_a_checkpoint(captioner_checkpoint, tmp_path, capsys):
-    file = tmp_path / "benchmark.json"
-    options = ["--images", "8", "--beam", "2", "--rounds", "1", "--max-length", "3", "--output", str(file)]
-    assert benchmark.main(["decoding", "--checkpoint", str(captioner_checkpoint), *options]) == 0
-    (result,) = json.loads(file.read_text())["results"].values()
-    assert result["ratio"] == pytest.approx(result["together"] / result["one_by_one"])
-    assert "8 images at once" in capsys.readouterr().out
-    assert benchmark.main(["decoding", "--images", "0"]) == 2
