@@ -198,11 +198,13 @@ def test_the_reward_of_a_step_is_timed_within_it():
     assert own["ms"].most < step["ms"].most
 
 
-def test_subplots_are_a_picture_of_the_usual_size():
+def test_subplots_are_a_picture_as_large_as_was_asked_for():
     rng = np.random.default_rng(0)
-    data = overlays.subplots(rng.integers(0, 256, (31, 41, 3), dtype=np.uint8), ["a", "b"], rng.random((2, 3, 5)))
+    image = overlays.picture(rng, (31, 41))
+    assert image.shape == (31, 41, 3)
+    data = overlays.subplots(image, ["a", "b"], rng.random((2, 3, 5)), (210, 370))
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    assert np.frombuffer(data[16:24], ">u4").tolist() == [640, 480]
+    assert np.frombuffer(data[16:24], ">u4").tolist() == [370, 210]
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
