@@ -426,7 +426,10 @@ def test_features_of_other_weights_are_others(karpathy_root, tmp_path):
     fit("flickr8k_soft.yaml", tmp_path / "one", *options)
     fit("flickr8k_soft.yaml", tmp_path / "two", *options, "--seed_everything=1")
     fit("flickr8k_soft.yaml", tmp_path / "three", *options, "--data.init_args.fit=pad")
-    assert len(list((tmp_path / "features").iterdir())) == 3
+    kept = [path.name for path in (tmp_path / "features").iterdir()]
+    as_they_are = [name for name in kept if not name.endswith("-mirrored")]
+    assert len(as_they_are) == 3
+    assert sorted(kept) == sorted([*as_they_are, *(f"{name}-mirrored" for name in as_they_are)])
 
 
 def test_two_runs_may_compute_the_same_features_at_once(karpathy_root, tmp_path, monkeypatch):
@@ -439,8 +442,10 @@ def test_two_runs_may_compute_the_same_features_at_once(karpathy_root, tmp_path,
     monkeypatch.setattr(FeatureCache, "_compute", both)
     features = tmp_path / "features"
     fit("flickr8k_soft.yaml", tmp_path / "run", *photograph_options(karpathy_root), f"--features={features}")
-    (folder,) = features.iterdir()
-    assert {path.name for path in folder.iterdir()} == {"features.npy", "ids.json"}
+    folder, mirrored = sorted(features.iterdir())
+    assert mirrored.name == f"{folder.name}-mirrored"
+    for kept in (folder, mirrored):
+        assert {path.name for path in kept.iterdir()} == {"features.npy", "ids.json"}
 
 
 def error_of(capsys):
