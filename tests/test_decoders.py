@@ -84,6 +84,31 @@ def test_forward_equals_repeated_step(make, masked):
             torch.testing.assert_close(one, whole[:, t])
 
 
+@pytest.mark.parametrize("steps", [T, 2])
+@every_decoder
+def test_forward_learns_what_repeated_steps_learn(make, steps):
+    """Every parameter, from the logits of all steps or of the first ones alone; the second time from one graph."""
+    model = decoder(make)
+    parameters = list(model.parameters())
+    tokens = torch.randint(4, V, (B, T), generator=torch.Generator().manual_seed(2))
+    upstream = torch.randn(B, T, V, generator=torch.Generator().manual_seed(7))[:, :steps]
+    torch.manual_seed(1)  # the same draws in both
+    logits = model(model.prepare(values(), GRID), tokens)[0][:, :steps]
+    torch.autograd.grad(2 * logits[:, 0].sum(), parameters[:1], retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad((logits * upstream).sum(), parameters, allow_unused=True)
+    torch.manual_seed(1)
+    state, each = model.init(model.prepare(values(), GRID)), []
+    for t in range(T):
+        step_logits, _, state = model.step(state, tokens[:, t])
+        each.append(step_logits)
+    stepped = torch.stack(each[:steps], dim=1)
+    expected = torch.autograd.grad((stepped * upstream).sum(), parameters, allow_unused=True)
+    for gradient, known in zip(gradients, expected, strict=True):
+        assert (gradient is None) == (known is None)
+        if known is not None:
+            torch.testing.assert_close(gradient, known, rtol=1e-4, atol=1e-5)
+
+
 @every_decoder
 def test_weights_are_a_distribution(make):
     """Local-p after its Gaussian: at most 1, as published."""
@@ -111,6 +136,15 @@ def test_bfloat16_agrees_with_float32(name):
     same = (seen.focus.argmax(-1) == roughly_seen.focus.argmax(-1)).all(-1)
     assert same.any()
     torch.testing.assert_close(rough.float()[same], exact[same], rtol=0, atol=0.05)
+
+
+def test_the_memory_is_in_the_precision_of_the_products():
+    """Else each step would convert all annotation vectors again."""
+    model = decoder()
+    with torch.autocast("cpu", torch.bfloat16):
+        memory = model.prepare(values(), GRID)
+    assert memory.values.dtype == memory.keys.dtype == torch.bfloat16
+    assert model.prepare(values(), GRID).values.dtype == torch.float32
 
 
 @every_decoder_but("sample")

@@ -57,3 +57,15 @@ def test_groups_and_rates_through_a_trainer(tmp_path):
     torch.testing.assert_close(rates.min(dim=1).values, highest * 0.1)
     assert highest[0] < 0.01
     assert highest[-1] < 0.05
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "fused"), [("adamw", True), ("adam", True), ("sgd", None), ("muon", None)])
+def test_adam_runs_fused_on_a_cpu_and_others_as_they_do(tmp_path, name, fused):
+    module = Module(Optimization(name))
+    before = module.head.weight.clone()
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_steps=2, accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    trainer.fit(module)
+    assert {group.get("fused") for group in trainer.optimizers[0].param_groups} == {fused}
+    assert not torch.equal(module.head.weight, before)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning import LightningModule
 from timm.optim import create_optimizer_v2
+from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 _FOOT = 1e-3  # share of the rate at the very first step: small, but not the nothing that would waste it
@@ -56,6 +57,8 @@ class Optimization:
             opt=self.optimizer,
             lr=self.lr,
         )
+        if isinstance(optimizer, Adam | AdamW):
+            _fuse(optimizer)
         trainer = module.trainer
 
         def factor(step: int) -> float:
@@ -76,3 +79,14 @@ class Optimization:
             return max(_FOOT, progress / self.warmup)
         along = min(1.0, (progress - self.warmup) / max(1e-12, 1 - self.warmup))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * along)) / 2
+
+
+def _fuse(optimizer: Adam | AdamW) -> None:
+    """On a CPU, one pass over memory and a third of the time; elsewhere PyTorch chooses by itself.
+
+    Not by the constructor's option, after which Lightning refuses to clip gradients in mixed precision: it fears for a
+    scaled loss, which there is none of on a CPU.
+    """
+    for group in optimizer.param_groups:
+        if all(parameter.device.type == "cpu" for parameter in group["params"]):
+            group["fused"] = True

@@ -74,6 +74,12 @@ def check_places(values: Tensor, grid: tuple[int, int]) -> None:
         raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
 
 
+def working_precision(values: Tensor) -> Tensor:
+    """Values as autocast's products want them: converted once, where otherwise every step's product would do it."""
+    device = values.device.type
+    return values.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else values
+
+
 class SpatialAttention(nn.Module):
     """A mechanism that looks at a grid of annotation vectors, guided by a query.
 
@@ -99,7 +105,7 @@ class SpatialAttention(nn.Module):
         """Do once all that depends on the image alone.
 
         Args:
-            values: (B, L, D) annotation vectors.
+            values: (B, L, D) annotation vectors; kept in autocast's precision where that is on.
             grid: (H, W) of the places.
             mask: (B, L) bool, True where a place may be attended; every row needs at least one.
 
@@ -108,6 +114,7 @@ class SpatialAttention(nn.Module):
         """
         check_places(values, grid)
         self.check_grid(grid)
+        values = working_precision(values)
         return Memory(values, self.keys(values), grid, mask)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:

@@ -1,6 +1,7 @@
 """Recurrent caption decoders around any spatial attention: Xu's, and Luong's order of the same steps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,11 @@ from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory, SoftAttention, SpatialAttention
 from visattn.models.decoder import Decoder
+from visattn.models.unrolled import Unrolled
 from visattn.vocabulary import PAD
+
+Gates = Callable[[Tensor], Tensor]
+"""What enters the LSTM beside the word, with its hidden state (N, fed + H), to the gates' pre-activations (N, 4 H)."""
 
 
 class LSTMState(NamedTuple):
@@ -72,8 +77,8 @@ class RecurrentDecoder(Decoder):
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
 
-    def advance(self, state: LSTMState, gates_of_word: Tensor) -> tuple[Glimpse, LSTMState]:
-        """One step of attention and LSTM, given the words' part of the gates (N, 4 H)."""
+    def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
+        """One step of attention and LSTM."""
         raise NotImplementedError
 
     def logits(self, word: Tensor, out: Tensor, context: Tensor) -> Tensor:
@@ -88,7 +93,8 @@ class RecurrentDecoder(Decoder):
 
     def init(self, memory: Memory, captions: int = 1) -> LSTMState:
         if memory.mask is None:
-            mean = memory.values.mean(dim=1)
+            with torch.autocast(memory.values.device.type, enabled=False):  # which would make float32 of all values
+                mean = memory.values.mean(dim=1)
         else:
             share = memory.mask / memory.mask.sum(dim=1, keepdim=True)
             mean = (share.to(memory.values.dtype).unsqueeze(1) @ memory.values).squeeze(1)
@@ -99,25 +105,25 @@ class RecurrentDecoder(Decoder):
 
     def step(self, state: LSTMState, token: Tensor) -> tuple[Tensor, Glimpse, LSTMState]:
         word = self.dropout(self.embedding(token))
-        glimpse, state = self.advance(state, self.gates_of_word(word))
+        glimpse, state = self.advance(state, lambda inputs: self.gates_of_word(word) + self.gates_of_state(inputs))
         return self.logits(word, state.out, glimpse.context), glimpse, state
 
     def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
         words = self.dropout(self.embedding(tokens))
-        gates = self.gates_of_word(words)
+        gates = Unrolled(self.gates_of_word(words), self.gates_of_state.weight)
         state = self.init(memory, len(tokens) // len(memory.values))
         glimpses, outs = [], []
         for t in range(tokens.shape[1]):
-            glimpse, state = self.advance(state, gates[:, t])
+            glimpse, state = self.advance(state, partial(gates, t))
             glimpses.append(glimpse)
             outs.append(state.out)
         seen = Glimpse.stack(glimpses)
         return self.logits(words, torch.stack(outs, dim=1), seen.context), seen
 
-    def lstm(self, state: LSTMState, gates_of_word: Tensor, fed: Tensor) -> tuple[Tensor, Tensor]:
+    def lstm(self, state: LSTMState, gates: Gates, fed: Tensor) -> tuple[Tensor, Tensor]:
         """The LSTM's next hidden state and cell, (N, H) each (Xu 2015, eq. 1 to 3)."""
-        gates = gates_of_word + self.gates_of_state(torch.cat([fed, state.hidden], dim=-1))
-        input_gate, forget_gate, output_gate, candidate = gates.chunk(4, dim=-1)
+        summed = gates(torch.cat([fed, state.hidden], dim=-1))
+        input_gate, forget_gate, output_gate, candidate = summed.chunk(4, dim=-1)
         cell = torch.sigmoid(forget_gate) * state.cell + torch.sigmoid(input_gate) * torch.tanh(candidate)
         return torch.sigmoid(output_gate) * torch.tanh(cell), cell
 
@@ -153,12 +159,12 @@ class LSTMDecoder(RecurrentDecoder):
         self.out_context = nn.Linear(value_size, embedding, bias=False)
         self.out = nn.Linear(embedding, vocabulary_size)
 
-    def advance(self, state: LSTMState, gates_of_word: Tensor) -> tuple[Glimpse, LSTMState]:
+    def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
         """The glimpse's context comes back times β: it is what the words are made of."""
         glimpse = self.attention(state.hidden, state.memory, state.t)
         gate = torch.sigmoid(self.beta(state.hidden))
         glimpse = glimpse._replace(context=gate * glimpse.context, gate=gate.squeeze(-1).float())
-        hidden, cell = self.lstm(state, gates_of_word, glimpse.context)
+        hidden, cell = self.lstm(state, gates, glimpse.context)
         return glimpse, LSTMState(hidden, cell, hidden, state.t + 1, state.memory)
 
     def logits(self, word: Tensor, out: Tensor, context: Tensor) -> Tensor:
@@ -195,8 +201,8 @@ class LuongDecoder(RecurrentDecoder):
         self.attentional = nn.Linear(value_size + hidden, hidden, bias=False)
         self.out = nn.Linear(hidden, vocabulary_size)
 
-    def advance(self, state: LSTMState, gates_of_word: Tensor) -> tuple[Glimpse, LSTMState]:
-        hidden, cell = self.lstm(state, gates_of_word, fed=state.out)
+    def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
+        hidden, cell = self.lstm(state, gates, fed=state.out)
         glimpse = self.attention(hidden, state.memory, state.t)
         attentional = torch.tanh(self.attentional(torch.cat([glimpse.context, hidden], dim=-1)))
         return glimpse, LSTMState(hidden, cell, attentional, state.t + 1, state.memory)

@@ -1,0 +1,49 @@
+"""A linear layer in a loop, whose weight learns from all steps at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from visattn.attention.contract import working_precision
+
+
+class Unrolled:
+    """yₜ = aₜ + W xₜ over the steps of a loop, where every aₜ is known before it and xₜ only at step t.
+
+    Left to autograd, each step adds a product of few rows, as large as W, to the gradient of W. But ∂L/∂W = Σₜ gₜ xₜᵀ,
+    where gₜ = ∂L/∂yₜ = ∂L/∂aₜ: all that is known once the loop has been gone back through, and one product is enough.
+
+    Args:
+        given: (N, T, G) aₜ.
+        weight: (G, F) W.
+    """
+
+    def __init__(self, given: Tensor, weight: Tensor) -> None:
+        self._inputs: list[Tensor] = []
+        self._weight = working_precision(weight.detach())
+        self._given = _WeightOfAllSteps.apply(given, weight, self._inputs).unbind(dim=1)
+
+    def __call__(self, t: int, inputs: Tensor) -> Tensor:
+        """yₜ (N, G) from xₜ (N, F); each step once, in their order."""
+        self._inputs.append(inputs.detach())
+        return self._given[t] + inputs @ self._weight.T
+
+
+class _WeightOfAllSteps(torch.autograd.Function):
+    """aₜ as they are; backward, the gradient of W beside theirs, from inputs that the loop has collected by then."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, weight: Tensor, inputs: list[Tensor]) -> Tensor:
+        ctx.inputs, ctx.dtype = inputs, weight.dtype
+        return given.view_as(given)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            inputs = torch.stack(ctx.inputs, dim=1).to(gradient.dtype)
+            of_weight = (gradient.flatten(0, 1).T @ inputs.flatten(0, 1)).to(ctx.dtype)
+        return gradient, of_weight, None
