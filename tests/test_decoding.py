@@ -244,6 +244,20 @@ def test_no_step_computes_what_depends_on_the_image_alone(name, monkeypatch):
     assert len(decode(model, memory, BeamSearch(5), T).tokens) == 3
 
 
+@pytest.mark.parametrize("name", ["LSTMDecoder additive", "LuongDecoder local-p", "Transformer"])
+def test_a_beam_begins_as_one_caption(name, monkeypatch):
+    """All are START before the first word: one step an image is enough; samples may differ there."""
+    model, steps = decoder(DECODERS[name]), []
+    with torch.no_grad():
+        model.out.bias[END] = -1e4
+    stepped = model.step
+    monkeypatch.setattr(model, "step", lambda state, token: steps.append(len(token)) or stepped(state, token))
+    for search, captions_of_each in ((BeamSearch(5), [1] + T * [5]), (Sampling(5), [5] + T * [5])):
+        steps.clear()
+        decode(model, model.prepare(values(2), GRID), search, T)
+        assert steps == [2 * count for count in captions_of_each]
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

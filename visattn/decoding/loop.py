@@ -88,10 +88,11 @@ def decode(
         no_repeat: no run of so many words occurs twice in a caption; 0 allows all.
     """
     search = search or Greedy()
-    device, width = memory.values.device, search.width
-    state = decoder.init(memory, width)
+    device = memory.values.device
     images = torch.arange(len(memory.values), device=device)
     totals = search.start(len(images), device)
+    width = totals.shape[1]  # of the step; all but the first have as many captions as grow together
+    state = decoder.init(memory, width)
     complete = totals.new_full((len(images), search.best), float("-inf"), dtype=torch.double)  # scores, the best first
     said = torch.full((len(images), width, 1), START, device=device)  # START and the words
     steps: list[_Step] = []
@@ -110,7 +111,8 @@ def decode(
         scores = search.score(exact + end.detach(), t + 1)
         missed = search.score(exact, t) - _CUT if t == max_length else float("-inf")
         scores = torch.where(choice.ends & (exact > float("-inf")), scores, missed)
-        steps.append(_Step(images, parents, choice.tokens, chosen, end, scores, *seen))
+        seen = (_widened(part, search.width) for part in (end, scores, *seen))
+        steps.append(_Step(images, parents, choice.tokens, chosen, *seen))
 
         complete = torch.cat([complete, scores], dim=1).topk(search.best, dim=1).values
         totals = (totals.gather(1, parents) + chosen.detach()).masked_fill(choice.tokens == END, float("-inf"))
@@ -118,8 +120,9 @@ def decode(
         searched = (possible > complete[:, -1]).nonzero().squeeze(1)
         if not len(searched) or t == max_length:
             break
-        said = torch.cat([said.gather(1, parents.unsqueeze(-1).expand_as(said)), choice.tokens.unsqueeze(-1)], dim=-1)
+        said = torch.cat([said.take_along_dim(parents.unsqueeze(-1), dim=1), choice.tokens.unsqueeze(-1)], dim=-1)
         rows = torch.arange(len(images), device=device).unsqueeze(1) * width + parents
+        width = search.width
         if 2 * len(searched) <= len(images):
             state = state.rows(rows[searched].flatten(), searched)
             images, totals, complete, said = (part[searched] for part in (images, totals, complete, said))
@@ -129,8 +132,13 @@ def decode(
 
 
 def _allowed(logits: Tensor, forbidden: list[int]) -> Tensor:
-    """Logits (N, V) with −∞ where a token is forbidden."""
-    return logits.index_fill(1, torch.tensor(forbidden, device=logits.device), float("-inf"))
+    """Logits (N, V) with −∞ where a token is forbidden; in place, since nobody else holds them."""
+    return logits.index_fill_(1, torch.tensor(forbidden, device=logits.device), float("-inf"))
+
+
+def _widened(part: Tensor, width: int) -> Tensor:
+    """What a step has of each caption (B, K, …); where all begin as one (B, 1, …), for each that continues it."""
+    return part.expand(-1, width, *part.shape[2:])
 
 
 def repeats(said: Tensor, run: int, words: int) -> Tensor:

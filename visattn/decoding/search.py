@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from visattn.errors import InputError
 from visattn.vocabulary import END, PAD, START, UNKNOWN
@@ -38,7 +39,7 @@ class Search:
     best = 1
 
     def start(self, images: int, device: torch.device) -> Tensor:
-        """(B, K) log-probabilities before the first word; −∞ where no caption grows yet."""
+        """(B, K) log-probabilities before the first word; (B, 1) where all K continue one and the same beginning."""
         return torch.zeros(images, self.width, device=device)
 
     def forbidden(self, t: int) -> list[int]:
@@ -147,15 +148,18 @@ class BeamSearch(Search):
         self.width, self.best, self.length_penalty = size, best, length_penalty
 
     def start(self, images: int, device: torch.device) -> Tensor:
-        totals = torch.full((images, self.width), float("-inf"), device=device)
-        totals[:, 0] = 0  # all captions begin alike, so one is enough
-        return totals
+        return torch.zeros(images, 1, device=device)  # all captions begin alike, so one is enough
 
     def extend(self, totals: Tensor, log_probs: Tensor, t: int, images: Tensor) -> Choice:
-        words = log_probs.shape[-1]
-        # At most K of the best 2K end, so K are left that go on.
-        scores, index = (totals.unsqueeze(-1) + log_probs).flatten(1).topk(2 * self.width, dim=-1)
-        parents, tokens = index // words, index % words
+        # At most K of the best 2K end, so K are left that go on; all of them are among the best 2K of their captions.
+        wanted = 2 * self.width
+        likely, tokens = log_probs.topk(min(wanted, log_probs.shape[-1]), dim=-1)
+        of_each = likely.shape[-1]
+        candidates = F.pad((totals.unsqueeze(-1) + likely).flatten(1), (0, wanted), value=float("-inf"))
+        scores, index = candidates.topk(wanted, dim=-1)
+        real = index < of_each * totals.shape[1]  # where there are fewer, PAD after the first caption: improbable
+        parents = torch.where(real, index // of_each, 0)
+        tokens = torch.where(real, tokens.flatten(1).gather(1, index * real), PAD)
         end = tokens == END
         complete = (end & (scores > float("-inf")))[:, : self.width]
         ends = torch.zeros_like(totals).scatter_add(1, parents[:, : self.width], complete.to(totals.dtype)) > 0
