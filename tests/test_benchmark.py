@@ -149,7 +149,7 @@ def test_a_report_is_markdown_and_json_with_its_conditions(tmp_path):
 
 
 def test_captions_to_train_on_have_the_lengths_that_were_asked_for():
-    sizes = captioner.Sizes(words=31, batch=200, shortest=3, longest=7)
+    sizes = captioner.Sizes(words=31, batch=40, batches=5, shortest=3, longest=7)
     tokens = captioner.captions(sizes)
     assert tokens.shape == (200, 9)
     assert (tokens[:, 0] == START).all()
@@ -157,6 +157,19 @@ def test_captions_to_train_on_have_the_lengths_that_were_asked_for():
     assert sorted(set(words.tolist())) == [3, 4, 5, 6, 7]
     for row, count_ in zip(tokens.tolist(), words.tolist(), strict=True):
         assert row[count_ + 1 :] == [END] + [PAD] * (7 - count_)
+
+
+def test_batches_of_nearly_one_length_hold_the_same_captions_with_less_padding():
+    tokens = captioner.captions(captioner.Sizes(words=31, batch=40, batches=5, shortest=3, longest=7))
+    mixed, alike = (captioner.batches(order, 40) for order in (tokens, captioner.by_length(tokens)))
+    said = [
+        sorted([token for token in caption if token != PAD] for batch in one for caption in batch.tolist())
+        for one in (mixed, alike)
+    ]
+    assert said[0] == said[1]
+    assert [batch.shape for batch in mixed] == 5 * [(40, 9)]
+    assert [len(batch) for batch in alike] == 5 * [40]
+    assert sum((batch == PAD).sum() for batch in alike) < 0.3 * sum((batch == PAD).sum() for batch in mixed)
 
 
 def test_sentences_use_words_unevenly_and_share_runs_of_them():

@@ -54,7 +54,7 @@ def decoders(dropout=0.0):
 
 def test_the_tutorials_decoder_has_our_logits_our_loss_and_our_gradients():
     mine, theirs = decoders()
-    sizes = captioner.Sizes(words=41, value=13, grid=(2, 3), batch=5, shortest=2, longest=6)
+    sizes = captioner.Sizes(words=41, value=13, grid=(2, 3), batch=5, batches=1, shortest=2, longest=6)
     tokens, values = captioner.captions(sizes, seed=3), torch.randn(5, 6, 13)
     logits, glimpses = mine(mine.prepare(values, (2, 3)), tokens[:, :-1])
     loss = CaptionLoss()(logits, glimpses, tokens[:, 1:]).loss

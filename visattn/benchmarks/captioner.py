@@ -1,8 +1,10 @@
-"""A captioner's decoder beside one written as the tutorials do, with the same weights: training step and beam search.
+"""A captioner's decoder beside one written as the tutorials do, with the same weights: training steps and beam search.
 
-The annotation vectors are given, as ResNet-50's would be; the encoder is left out. Captions have 8 to 20 words in
-training. In decoding no caption ends before the greatest length, so that both searches go as many steps; all images are
-searched at once by ours, one by one by the tutorial's.
+The annotation vectors are given, as ResNet-50's would be; the encoder is left out. In training, captions have 8 to 20
+words, and a run is several batches, since how captions come together is part of either way: our data puts captions of
+nearly one length into a batch (`visattn.data.captions`); the tutorials take them as they come, sort those of a batch by
+length, and let it shrink as they end. Ours on their batches is a row of its own. In decoding no caption ends before the
+greatest length, so that both searches go as many steps; all images are searched at once by ours, one by one by theirs.
 """
 
 from collections.abc import Callable
@@ -32,6 +34,7 @@ class Sizes(NamedTuple):
         grid: of the places.
         hidden: of the LSTM, of word vectors and of the attention's hidden layer.
         batch: images, with a caption each.
+        batches: in a run of training.
         shortest: words of a caption in training, at least.
         longest: at most; and of one that is decoded.
         beam: captions that a search follows.
@@ -44,6 +47,7 @@ class Sizes(NamedTuple):
     grid: tuple[int, int] = (14, 14)
     hidden: int = 512
     batch: int = 32
+    batches: int = 4
     shortest: int = 8
     longest: int = 20
     beam: int = 5
@@ -52,7 +56,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes()
-QUICK = Sizes(59, 13, (2, 3), 8, batch=4, shortest=2, longest=5, beam=2, product=64)
+QUICK = Sizes(59, 13, (2, 3), 8, batch=4, batches=2, shortest=2, longest=5, beam=2, product=64)
 
 
 def measure(setting: Setting, sizes: Sizes = FULL) -> list[Table]:
@@ -72,34 +76,49 @@ def endless(decoder: LSTMDecoder) -> LSTMDecoder:
 
 
 def captions(sizes: Sizes, seed: int = 0) -> Tensor:
-    """Random captions (B, 2 + longest) with START and END, then PAD; one of them is as long as any may be."""
+    """Random captions (batches · B, 2 + longest) with START and END, then PAD; one of them is as long as any may be."""
     generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(sizes.shortest, sizes.longest + 1, (sizes.batch,), generator=generator)
+    count = sizes.batches * sizes.batch
+    lengths = torch.randint(sizes.shortest, sizes.longest + 1, (count,), generator=generator)
     lengths[0] = sizes.longest
-    tokens = torch.randint(UNKNOWN + 1, sizes.words, (sizes.batch, sizes.longest + 2), generator=generator)
+    tokens = torch.randint(UNKNOWN + 1, sizes.words, (count, sizes.longest + 2), generator=generator)
     tokens[:, 0] = START
     places = torch.arange(sizes.longest + 2) - 1
     tokens[places == lengths.unsqueeze(1)] = END
     return tokens.masked_fill(places > lengths.unsqueeze(1), PAD)
 
 
+def by_length(tokens: Tensor) -> Tensor:
+    """The same captions, the shortest first."""
+    return tokens[(tokens != PAD).sum(dim=1).argsort(stable=True)]
+
+
+def batches(tokens: Tensor, size: int) -> list[Tensor]:
+    """Captions as they stand in batches of `size`, each as long as its longest."""
+    return [batch[:, : int((batch != PAD).sum(dim=1).max())] for batch in tokens.split(size)]
+
+
 def training(
     setting: Setting, sizes: Sizes, ours: LSTMDecoder, theirs: tutorial.TutorialDecoder, values: Tensor
 ) -> Table:
-    """A step: keys, all words, the loss, backward, Adam."""
-    tokens = captions(sizes).to(setting.device)
-    lengths, objective = (tokens != PAD).sum(dim=1), CaptionLoss()
+    """Steps over several batches: keys, all words, the loss, backward, Adam."""
+    mixed = captions(sizes).to(setting.device)
+    objective = CaptionLoss()
 
-    def our_loss() -> Tensor:
+    def our_loss(tokens: Tensor) -> Tensor:
         logits, glimpses = ours(ours.prepare(values, sizes.grid), tokens[:, :-1])
         return objective(logits, glimpses, tokens[:, 1:]).loss
 
+    def their_loss(tokens: Tensor) -> Tensor:
+        return tutorial.loss(theirs(values, tokens, (tokens != PAD).sum(dim=1)))
+
     runs = {
-        "visattn": _step(ours.train(), our_loss),
-        "as the tutorials do": _step(theirs.train(), lambda: tutorial.loss(theirs(values, tokens, lengths))),
+        "visattn, batches of nearly one length": _steps(ours, our_loss, batches(by_length(mixed), sizes.batch)),
+        "visattn, batches as they come": _steps(ours, our_loss, batches(mixed, sizes.batch)),
+        "as the tutorials do": _steps(theirs, their_loss, batches(mixed, sizes.batch)),
     }
-    work = dict.fromkeys(runs, (sizes.batch, 1.0))
-    return _compared(setting, sizes, f"Training step of {sizes.batch} captions", "captions/s", runs, work)
+    title = f"Training steps of {sizes.batch} captions, {sizes.batches} of them"
+    return _compared(setting, sizes, title, "captions/s", runs, dict.fromkeys(runs, (len(mixed), 1.0)))
 
 
 def decoding(
@@ -157,12 +176,13 @@ _FLOPS = "GFLOP of the products"
 _SHARE = "share of the time that these alone would take"
 
 
-def _step(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+def _steps(model: torch.nn.Module, loss: Callable[[Tensor], Tensor], batches: list[Tensor]) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-5, fused=True)
 
     def go() -> None:
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
+        for tokens in batches:
+            optimizer.zero_grad()
+            loss(tokens).backward()
+            optimizer.step()
 
     return go
