@@ -74,7 +74,8 @@ class _SumOfHalves(torch.autograd.Function):
 
     By hand, because (B, K, L, A) is large. It is worked through in pieces, on a CPU of a size that stays in the cache,
     and nothing of it is kept: the backward pass makes it again, which takes less time than to fetch it from memory.
-    Sums are in float32 at least; ∂h/∂e^2q = −e^2k h² and ∂h/∂e^2k = −e^2q h².
+    Sums are in float32 at least; ∂h/∂e^2k = −e^2q h², and ∂h/∂e^2q = −e^2k h² = (h² − h) / e^2q, whose sums over the
+    places are products of matrices.
     """
 
     @staticmethod
@@ -95,11 +96,18 @@ class _SumOfHalves(torch.autograd.Function):
         for q, k, g, into_query, into_keys in zip(*(one.split(pieces) for one in whole), strict=True):
             q, k, g = q.to(dtype), k.to(dtype), g.to(dtype)
             half = _halves(q, k)
-            of_weight += g.flatten() @ half.flatten(0, 2)
-            slope = half.square_().mul_(g.unsqueeze(3))  # g h²
-            into_query.copy_((slope * k.unsqueeze(1)).sum(dim=2).mul_(-weight))
-            slope.mul_((q * -weight).unsqueeze(2))
-            into_keys.copy_(slope.sum(dim=1) if slope.shape[1] > 1 else slope.squeeze(1))
+            row = g.unsqueeze(2)
+            first = (row @ half).squeeze(2)  # Σ g h over the places
+            of_weight += first.sum(dim=(0, 1))
+            half.square_()
+            second = (row @ half).squeeze(2)  # Σ g h²
+            into_query.copy_((second - first).mul_(weight).div_(q))
+            half.mul_(g.unsqueeze(3))
+            factor = (q * -weight).unsqueeze(2)
+            if half.shape[1] == 1:
+                torch.mul(half, factor, out=into_keys.unsqueeze(1))
+            else:
+                into_keys.copy_(half.mul_(factor).sum(dim=1))
         return of_query, of_keys, of_weight.to(weight.dtype)
 
 

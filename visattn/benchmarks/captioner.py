@@ -2,8 +2,9 @@
 
 The annotation vectors are given, as ResNet-50's would be; the encoder is left out. In training, captions have 8 to 20
 words, and a run is several batches, since how captions come together is part of either way: our data puts captions of
-nearly one length into a batch (`visattn.data.captions`); the tutorials take them as they come, sort those of a batch by
-length, and let it shrink as they end. Ours on their batches is a row of its own. In decoding no caption ends before the
+one length into a batch, but for few of an epoch's hundreds (`visattn.data.captions`); the tutorials take them as they
+come, sort those of a batch by length, and let it shrink as they end. So there are as many captions as fill a batch of
+each of a few lengths. Ours on their batches is a row of its own. In decoding no caption ends before the
 greatest length, so that both searches go as many steps; all images are searched at once by ours, one by one by theirs.
 """
 
@@ -34,7 +35,7 @@ class Sizes(NamedTuple):
         grid: of the places.
         hidden: of the LSTM, of word vectors and of the attention's hidden layer.
         batch: images, with a caption each.
-        batches: in a run of training.
+        batches: in a run of training; of as many lengths are its captions, from the shortest to the longest.
         shortest: words of a caption in training, at least.
         longest: at most; and of one that is decoded.
         beam: captions that a search follows.
@@ -76,11 +77,11 @@ def endless(decoder: LSTMDecoder) -> LSTMDecoder:
 
 
 def captions(sizes: Sizes, seed: int = 0) -> Tensor:
-    """Random captions (batches · B, 2 + longest) with START and END, then PAD; one of them is as long as any may be."""
+    """Random captions (batches · B, 2 + longest) with START and END, then PAD, shuffled; B of each length."""
     generator = torch.Generator().manual_seed(seed)
     count = sizes.batches * sizes.batch
-    lengths = torch.randint(sizes.shortest, sizes.longest + 1, (count,), generator=generator)
-    lengths[0] = sizes.longest
+    lengths = torch.linspace(sizes.longest, sizes.shortest, sizes.batches).round().int().repeat(sizes.batch)
+    lengths = lengths[torch.randperm(count, generator=generator)]
     tokens = torch.randint(UNKNOWN + 1, sizes.words, (count, sizes.longest + 2), generator=generator)
     tokens[:, 0] = START
     places = torch.arange(sizes.longest + 2) - 1
@@ -113,7 +114,7 @@ def training(
         return tutorial.loss(theirs(values, tokens, (tokens != PAD).sum(dim=1)))
 
     runs = {
-        "visattn, batches of nearly one length": _steps(ours, our_loss, batches(by_length(mixed), sizes.batch)),
+        "visattn, batches of one length": _steps(ours, our_loss, batches(by_length(mixed), sizes.batch)),
         "visattn, batches as they come": _steps(ours, our_loss, batches(mixed, sizes.batch)),
         "as the tutorials do": _steps(theirs, their_loss, batches(mixed, sizes.batch)),
     }
