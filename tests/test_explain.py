@@ -119,6 +119,11 @@ def definition(monkeypatch):
     return run
 
 
+def every_map(vit, pixels, layers=None, heads=None):
+    """`maps` in one tensor (B, layers, heads, N, N)."""
+    return torch.stack(vit.maps(pixels, layers, heads), dim=1)
+
+
 @every_timm
 def test_maps_are_those_of_the_definition_and_make_the_output(case, definition):
     model, (_, _, size, grid, prefix) = timms(case), case
@@ -126,7 +131,7 @@ def test_maps_are_those_of_the_definition_and_make_the_output(case, definition):
     pixels = images(size)
     assert vit.grid(size) == grid
     assert vit.prefix == prefix
-    maps = vit.maps(pixels)
+    maps = every_map(vit, pixels)
     tokens = prefix + grid[0] * grid[1]
     assert maps.shape == (2, 3, 5, tokens, tokens)
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 3, 5, tokens))
@@ -145,7 +150,7 @@ def test_rows_are_what_the_classes_are_read_from(case, definition):
     model, (name, options, size, grid, prefix) = timms(case), case
     vit = ViT(model, name)
     pixels = images(size)
-    maps = vit.maps(pixels)
+    maps = every_map(vit, pixels)
     if model.global_pool == "token":
         row = maps[..., : 2 if "distilled" in name else 1, :].mean(-2)
     elif model.global_pool == "avg":
@@ -179,18 +184,18 @@ def test_ours_and_timms_have_the_same_maps(method):
 def test_maps_chosen_by_layer_and_head_are_those_of_all():
     model = ours()
     vit, pixels = ViT(model), images((24, 40))
-    maps = vit.maps(pixels)
+    maps = every_map(vit, pixels)
     torch.testing.assert_close(maps, model.attention_maps(pixels))
-    torch.testing.assert_close(vit.maps(pixels, [2, -3], [4, 1]), maps[:, [2, 0]][:, :, [4, 1]])
+    torch.testing.assert_close(every_map(vit, pixels, [2, -3], [4, 1]), maps[:, [2, 0]][:, :, [4, 1]])
 
 
 def test_unfused_blocks_are_read_and_stay_unfused():
     model = timms(TIMM["class token"])
     vit, pixels = ViT(model), images((48, 80))
-    expected = vit.maps(pixels)
+    expected = every_map(vit, pixels)
     for block in model.blocks:
         block.attn.fused_attn = False
-    torch.testing.assert_close(vit.maps(pixels), expected)
+    torch.testing.assert_close(every_map(vit, pixels), expected)
     assert not any(block.attn.fused_attn for block in model.blocks)
 
 
@@ -206,10 +211,10 @@ def test_reading_leaves_the_mode_and_the_gradients_as_they_were():
 
 def test_half_precision_and_autocast_are_read_in_float32():
     vit, pixels = ViT(timms(TIMM["class token"])), images((48, 80))
-    exact = vit.maps(pixels)
+    exact = every_map(vit, pixels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = vit.maps(pixels)
-    half = ViT(vit.model.bfloat16()).maps(pixels.bfloat16())
+        mixed = every_map(vit, pixels)
+    half = every_map(ViT(vit.model.bfloat16()), pixels.bfloat16())
     for maps in (mixed, half):
         assert maps.dtype == torch.float32
         torch.testing.assert_close(maps.sum(-1), torch.ones(2, 3, 5, 16))
@@ -272,7 +277,7 @@ def test_rows_of_a_rollout_sum_to_one(fusion, discard):
 @pytest.mark.parametrize("options", [{}, {"fusion": "max", "discard": 0.3}, {"fusion": "min"}], ids=str)
 def test_rollout_of_a_model_is_that_of_its_maps(options):
     vit, pixels = ViT(ours()), images((24, 40))
-    expected = rollout(vit.maps(pixels).transpose(0, 1), **options)[:, 0, 1:].unflatten(-1, (3, 5))
+    expected = rollout(torch.stack(vit.maps(pixels)), **options)[:, 0, 1:].unflatten(-1, (3, 5))
     torch.testing.assert_close(Rollout(**options)(vit, pixels), expected)
 
 

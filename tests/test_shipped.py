@@ -65,7 +65,7 @@ def test_it_is_the_model_that_was_trained(offline):
     with torch.inference_mode():
         logits = model(noise)
     torch.testing.assert_close(logits, torch.tensor(LOGITS), rtol=0, atol=2e-3)
-    maps = ViT(model.model).maps(model.normalise(noise))
+    maps = torch.stack(ViT(model.model).maps(model.normalise(noise)), dim=1)
     assert maps.shape == (3, 4, 3, 65, 65)
     torch.testing.assert_close(maps.sum(-1), torch.ones(3, 4, 3, 65))
 

@@ -91,7 +91,7 @@ def test_maps_are_those_of_the_transformer_on_the_stems_grid():
     model = vit()
     seen = ViT(model)
     assert (seen.patch, seen.prefix, seen.grid(SIZE)) == ((8, 8), 1, (3, 5))
-    maps = seen.maps(images())
+    maps = torch.stack(seen.maps(images()), dim=1)
     torch.testing.assert_close(maps, model.attention_maps(images()).detach(), rtol=1e-4, atol=1e-5)
     for method in (Rollout(), GradientRollout(), Relevance()):
         found = method(seen, images(), torch.tensor([3, 11]))

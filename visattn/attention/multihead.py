@@ -34,7 +34,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = Non
     """softmax(QKᵀ/√d) V, and the softmax in float32: the kernels add up in that too, but for what `_fused` rounds."""
     with torch.autocast(query.device.type, enabled=False):
         if _rounded(query):
-            weights = torch.softmax(_scores(query, key, mask).float(), dim=-1)
+            weights = torch.softmax(_scores(query, key, mask), dim=-1, dtype=torch.float32)
             return weights.to(value.dtype) @ value, weights
         out, weights = attend(query.float(), key.float(), value.float(), mask)
     return out.to(value.dtype), weights

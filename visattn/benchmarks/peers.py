@@ -55,7 +55,7 @@ class Peer(NamedTuple):
 def ours(architecture: Architecture, weights: Mapping[str, Tensor]) -> Peer:
     """visattn, whose maps come from `VisionTransformer.look`."""
     model = _given(architecture.build(), weights)
-    return Peer("visattn", model, model, lambda images: model.look(images)[1].unbind(1))
+    return Peer("visattn", model, model, lambda images: model.look(images)[1])
 
 
 def of_timm(architecture: Architecture, weights: Mapping[str, Tensor]) -> Peer:

@@ -168,8 +168,10 @@ class ViT:
         return row[..., self.prefix :].unflatten(-1, seen.grid)
 
     @torch.no_grad()
-    def maps(self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Tensor:
-        """Every weight: (B, layers, heads, N, N), float32; rows sum to 1.
+    def maps(
+        self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Every weight: of each layer (B, heads, N, N), float32; rows sum to 1.
 
         The memory taken is that of the result. What is not asked for is not computed.
 
@@ -181,21 +183,15 @@ class ViT:
         Raises:
             InputError: where there is no such layer or head.
         """
-        place = {self.layer(number): n for n, number in enumerate(range(self.depth) if layers is None else layers)}
-        out: list[Tensor] = []
+        chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
+        kept: dict[int, Tensor] = {}
 
         def hear(layer: int, look: Look) -> None:
-            if layer not in place:
-                return
-            chosen = self._heads(heads, look)
-            if not out:  # layers in front, so that each is one piece of memory
-                batch, all_heads, tokens, _ = look.query.shape
-                count = all_heads if heads is None else len(heads)
-                out.append(look.query.new_empty(len(place), batch, count, tokens, tokens, dtype=torch.float32))
-            look.weights(heads=chosen, into=out[0][place[layer]])
+            if layer in chosen:
+                kept[layer] = look.weights(heads=self._heads(heads, look))
 
         self.run(images, hear)
-        return out[0].transpose(0, 1)
+        return [kept[layer] for layer in chosen]
 
     @torch.no_grad()
     def rows(self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Tensor:

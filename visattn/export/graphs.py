@@ -132,7 +132,7 @@ class _ClassifyWithMaps(_Classify):
 
     def forward(self, given: Tensors) -> Tensors:
         logits, attention = self.model.look(self.normalise(given["images"]))
-        return {"logits": logits, "attention": attention}
+        return {"logits": logits, "attention": torch.stack(attention, dim=1)}
 
 
 @torch.no_grad()

@@ -143,21 +143,22 @@ class VisionTransformer(nn.Module):
         x, last = self.blocks[:-1](self.tokens(images)), self.blocks[-1]
         return self.head(self.norm(last.add(x[:, 0], last.attn(last.norm1(x))[:, 0])))
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The same logits, and the weights that each block attends with.
 
-        They are computed on the way, without fused attention: cheaper than twice, once fused and once to be seen.
+        They are computed on the way, without fused attention: cheaper than twice, once fused and once to be seen. Each
+        block's are a tensor of their own, since all in one are so large that malloc takes fresh pages for them.
 
         Returns:
-            (B, classes), and (B, depth, heads, 1 + L, 1 + L) float32, whose rows sum to 1.
+            (B, classes), and of each block (B, heads, 1 + L, 1 + L) float32, whose rows sum to 1.
         """
         x, last, maps = self.tokens(images), self.blocks[-1], []
         for block in self.blocks:
             attended, weights = block.attn.look(block.norm1(x))
             maps.append(weights)
             x = block.add(x, attended) if block is not last else block.add(x[:, 0], attended[:, 0])
-        return self.head(self.norm(x)), torch.stack(maps, dim=1)
+        return self.head(self.norm(x)), maps
 
     def attention_maps(self, images: Tensor) -> Tensor:
-        """The weights of `look`."""
-        return self.look(images)[1]
+        """The weights of `look` in one tensor, (B, depth, heads, 1 + L, 1 + L)."""
+        return torch.stack(self.look(images)[1], dim=1)
