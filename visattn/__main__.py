@@ -291,6 +291,7 @@ def run_cli(args: ArgsType = None) -> CLI:
                 "log_every_n_steps": 20,
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,
+                "inference_mode": False,  # there autocast converts the weights anew at every word
             },
         )
     except RuntimeError as error:

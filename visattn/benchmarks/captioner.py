@@ -129,11 +129,11 @@ def decoding(
     ours.eval(), theirs.eval()
     search = BeamSearch(sizes.beam, length_penalty=0)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def together() -> None:
         decode(ours, ours.prepare(values, sizes.grid), search, sizes.longest)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def one_by_one() -> None:
         for image in values[: sizes.alone].split(1):
             tutorial.beam_search(theirs, image, sizes.beam, sizes.longest)

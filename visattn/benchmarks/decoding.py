@@ -73,12 +73,12 @@ def _row(
     search, alone = BeamSearch(sizes.beam), values[::8].split(1)
     layers = [module for module in decoder.modules() if isinstance(module, nn.Linear)]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def searched(parts: Iterable[Tensor]) -> None:
         for part in parts:
             decode(decoder, decoder.prepare(part, grid), search, sizes.longest)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def multiplied(rows: int) -> None:
         for layer in layers:
             layer(torch.zeros(rows, layer.in_features, device=setting.device))

@@ -158,7 +158,7 @@ def _searched(setting: Setting, sizes: Sizes, decoder: Decoder) -> Run:
     """Beam search."""
     values, grid = setting.random(sizes.batch, sizes.side**2, sizes.value), (sizes.side,) * 2
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def go() -> None:
         decoder.eval()
         decode(decoder, decoder.prepare(values, grid), BeamSearch(sizes.beam), sizes.length)
