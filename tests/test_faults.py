@@ -16,7 +16,7 @@ from visattn.checkpoints import read
 from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
-from visattn.run_folder import claimed
+from visattn.runs import claimed
 
 WORDS = ["--config", str(CONFIGS / "shapes_vit.yaml"), *FAST, *SMALL_SHAPES]
 

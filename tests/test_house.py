@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
     {"errors", "allocator", "processes"},
-    {"files", "geometry", "vocabulary", "attention", "program", "run_folder"},
+    {"files", "geometry", "vocabulary", "attention", "program"},
     {"models", "metrics", "overlay", "data"},
     {"decoding", "objectives", "optimization", "evaluation", "results", "explain"},
     {"regimes", "export"},
     {"captioner", "classifier", "benchmarks"},
-    {"checkpoints", "features", "callbacks", "divergence"},
-    {"resuming"},
+    {"checkpoints", "callbacks"},
+    {"runs"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -10,12 +10,12 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES, fit
 from PIL import Image
 
 from visattn.__main__ import main
+from visattn.callbacks import FeatureCache
 from visattn.captioner import POINTING_TOLERANCE, Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
-from visattn.features import FeatureCache
 from visattn.metrics import grounding
 from visattn.models import Encoder
 

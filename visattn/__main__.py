@@ -16,7 +16,14 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from visattn.callbacks import AttentionHealth, ExposureReport, PredictionWriter, Throughput
+from visattn.callbacks import (
+    AttentionHealth,
+    ExposureReport,
+    FeatureCache,
+    PredictionWriter,
+    StopWhenNotFinite,
+    Throughput,
+)
 from visattn.checkpoints import (
     WholeCheckpoints,
     differences,
@@ -26,12 +33,9 @@ from visattn.checkpoints import (
     start_from,
     trained,
 )
-from visattn.divergence import StopWhenNotFinite
 from visattn.errors import InputError
-from visattn.features import FeatureCache
 from visattn.program import program
-from visattn.resuming import LAST, LastCheckpoint, latest
-from visattn.run_folder import claimed, require_writable
+from visattn.runs import LAST, LastCheckpoint, claimed, latest, require_writable
 
 OF_DATA = ("output_names", "image_size", "fit")  # options of a model that are the data's to say
 OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint

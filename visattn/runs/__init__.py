@@ -1,0 +1,6 @@
+"""A run's life: its folder, which it has for itself, and going on after it was stopped."""
+
+from visattn.runs.folder import claimed, require_writable
+from visattn.runs.resuming import LAST, LastCheckpoint, latest
+
+__all__ = ["LAST", "LastCheckpoint", "claimed", "latest", "require_writable"]
