@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
-    {"errors", "allocator", "processes"},
+    {"errors", "allocator", "linear", "processes"},
     {"files", "geometry", "vocabulary", "attention", "program"},
     {"models", "metrics", "overlay", "data"},
     {"decoding", "objectives", "optimization", "evaluation", "results", "explain"},
@@ -59,6 +59,9 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
         outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         if room_of(path) == "attention":
             assert outside <= {"torch", "visattn", "typing", "collections", "math", "contextlib"}, path
+            assert set(imports(path)) <= {"attention", "errors", "linear"}, path
+        if room_of(path) == "linear":
+            assert outside <= {"torch", "typing", "functools", "os", "pathlib"}, path
         if room_of(path) in ("models", "metrics", "overlay", "explain", "geometry", "decoding", "objectives", "export"):
             assert "lightning" not in outside, path
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.scores import GeneralScore, Score
 from visattn.errors import InputError
+from visattn.linear import Linear
 
 
 class LocalAttention(SpatialAttention):
@@ -164,8 +165,8 @@ class PredictiveLocalAttention(LocalAttention):
         hidden: int = 128,
     ) -> None:
         super().__init__(query_size, value_size, score, window)
-        self.hidden = nn.Linear(query_size, hidden, bias=False)
-        self.place = nn.Linear(hidden, 2, bias=False)
+        self.hidden = Linear(query_size, hidden, bias=False)
+        self.place = Linear(hidden, 2, bias=False)
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
         return extent * torch.sigmoid(self.place(torch.tanh(self.hidden(query))).float())

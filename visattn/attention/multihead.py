@@ -12,6 +12,7 @@ from torch.overrides import has_torch_function
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.errors import InputError
+from visattn.linear import Linear, linear
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -76,8 +77,8 @@ class MultiHeadSelfAttention(nn.Module):
         if size % heads:
             raise InputError(f"{heads} heads do not divide tokens of size {size}; choose a divisor of {size}")
         self.heads, self.causal = heads, causal
-        self.qkv = nn.Linear(size, 3 * size, bias=qkv_bias)
-        self.proj = nn.Linear(size, size)
+        self.qkv = Linear(size, 3 * size, bias=qkv_bias)
+        self.proj = Linear(size, size)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) tokens to query, key and value, each (B, heads, N, d)."""
@@ -93,8 +94,8 @@ class MultiHeadSelfAttention(nn.Module):
         """What `forward` has at the first token, (B, D), which needs no other token's query: of a class token."""
         size, (weight, bias) = x.shape[-1], (self.qkv.weight, self.qkv.bias)
         of_query, of_others = (None, None) if bias is None else bias.split((size, 2 * size))
-        query = F.linear(x[:, :1], weight[:size], of_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        others = F.linear(x, weight[size:], of_others).unflatten(-1, (2, self.heads, -1))
+        query = linear(x[:, :1], weight[:size], of_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        others = linear(x, weight[size:], of_others).unflatten(-1, (2, self.heads, -1))
         key, value = others.permute(2, 0, 3, 1, 4).unbind(0)
         out = _fused(query, key, value, causal=self.causal)
         return self.proj(out.flatten(1))
@@ -148,10 +149,10 @@ class MultiHeadAttention(SpatialAttention):
         if size % heads:
             raise InputError(f"{heads} heads do not divide an attention of size {size}; choose other heads, or a size")
         self.heads = heads
-        self.query = nn.Linear(query_size, size)
-        self.key = nn.Linear(value_size, size, bias=False)  # a constant would vanish in the softmax
-        self.value = nn.Linear(value_size, size)
-        self.proj = nn.Linear(size, value_size)
+        self.query = Linear(query_size, size)
+        self.key = Linear(value_size, size, bias=False)  # a constant would vanish in the softmax
+        self.value = Linear(value_size, size)
+        self.proj = Linear(size, value_size)
 
     def keys(self, values: Tensor) -> Tensor:
         """(B, L, D) annotation vectors to (B, heads, L, d)."""

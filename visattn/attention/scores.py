@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
+from visattn.linear import Linear
 
 
 class Score(nn.Module):
@@ -53,9 +54,9 @@ class AdditiveScore(Score):
 
     def __init__(self, query_size: int, value_size: int, hidden: int = 512) -> None:
         super().__init__()
-        self.query = nn.Linear(query_size, hidden, bias=False)
-        self.key = nn.Linear(value_size, hidden)
-        self.energy = nn.Linear(hidden, 1, bias=False)  # a constant would vanish in the softmax
+        self.query = Linear(query_size, hidden, bias=False)
+        self.key = Linear(value_size, hidden)
+        self.energy = Linear(hidden, 1, bias=False)  # a constant would vanish in the softmax
 
     def keys(self, values: Tensor) -> Tensor:
         return _squared_exponential(self.key(values))
@@ -83,7 +84,10 @@ class _SumOfHalves(torch.autograd.Function):
         ctx.save_for_backward(query, keys, weight)
         pieces, dtype = _pieces(query, keys), torch.promote_types(query.dtype, torch.float32)
         parts = (whole.split(pieces) for whole in (query, keys))
-        sums = [_halves(q.to(dtype), k.to(dtype)) @ weight.to(dtype) for q, k in zip(*parts, strict=True)]
+        sums = []
+        for q, k in zip(*parts, strict=True):
+            inverse = _inverse(q.to(dtype), k.to(dtype))
+            sums.append(torch.div(weight, inverse, out=inverse).sum(dim=-1))  # h @ v took three times as long in MKL
         return torch.cat(sums).to(weight.dtype)
 
     @staticmethod
@@ -113,14 +117,19 @@ class _SumOfHalves(torch.autograd.Function):
 
 def _halves(query: Tensor, keys: Tensor) -> Tensor:
     """e^2q (B, K, A), e^2k (B, L, A) to h (B, K, L, A)."""
-    return (query.unsqueeze(2) * keys.unsqueeze(1)).add_(1).reciprocal_()
+    return _inverse(query, keys).reciprocal_()
+
+
+def _inverse(query: Tensor, keys: Tensor) -> Tensor:
+    """e^2q (B, K, A), e^2k (B, L, A) to 1 / h = 1 + e^2q e^2k (B, K, L, A)."""
+    return torch.addcmul(query.new_ones(()), query.unsqueeze(2), keys.unsqueeze(1))
 
 
 def _pieces(query: Tensor, keys: Tensor) -> int:
-    """Images in a piece: about a megabyte on a CPU, all elsewhere."""
+    """Images in a piece: about two megabytes on a CPU, all elsewhere."""
     if query.device.type != "cpu":
         return max(1, len(query))
-    return max(1, 2**18 // max(1, query.shape[1] * keys.shape[1] * query.shape[2]))
+    return max(1, 2**19 // max(1, query.shape[1] * keys.shape[1] * query.shape[2]))
 
 
 def _squared_exponential(x: Tensor) -> Tensor:
@@ -163,7 +172,7 @@ class GeneralScore(Score):
 
     def __init__(self, query_size: int, value_size: int) -> None:
         super().__init__()
-        self.key = nn.Linear(value_size, query_size, bias=False)
+        self.key = Linear(value_size, query_size, bias=False)
 
     def keys(self, values: Tensor) -> Tensor:
         return self.key(values)
@@ -193,7 +202,7 @@ class LocationScore(Score):
         super().__init__()
         if places < 1:
             raise InputError(f"places is {places}; the location-based score needs at least 1")
-        self.energy = nn.Linear(query_size, places, bias=False)
+        self.energy = Linear(query_size, places, bias=False)
 
     def check_places(self, places: int) -> None:
         if places > self.energy.out_features:

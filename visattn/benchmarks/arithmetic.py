@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from visattn.benchmarks.setting import Setting
 from visattn.benchmarks.timing import Run, Spread, Times
+from visattn.linear import linear
 
 PRODUCT = "one large product"
 
@@ -35,7 +36,7 @@ class Product(NamedTuple):
         """Of matrices with so many rows."""
         dtype = torch.float32 if setting.precision == "32" else torch.bfloat16
         one, other = (setting.random(side, side, seed=seed).to(dtype) for seed in (0, 1))
-        return cls(torch.inference_mode()(lambda: one @ other), 2 * side**3)
+        return cls(torch.inference_mode()(lambda: linear(one, other)), 2 * side**3)
 
     def share(self, times: Times, name: str, flops: int) -> Spread:
         """Of a run's time, how much its products would take at the rate of this one, timed as `PRODUCT` beside it."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory, SoftAttention, SpatialAttention
+from visattn.linear import Linear
 from visattn.models.decoder import Decoder
 from visattn.models.unrolled import Unrolled
 from visattn.vocabulary import PAD
@@ -67,11 +68,11 @@ class RecurrentDecoder(Decoder):
         super().__init__()
         self.attention = attention(hidden, value_size)
         self.embedding = nn.Embedding(vocabulary_size, embedding, padding_idx=PAD)
-        self.init_hidden = nn.Linear(value_size, hidden)
-        self.init_cell = nn.Linear(value_size, hidden)
+        self.init_hidden = Linear(value_size, hidden)
+        self.init_cell = Linear(value_size, hidden)
         # The gates' pre-activations are a sum: the words' part is computed for all steps at once, the rest in the loop.
-        self.gates_of_word = nn.Linear(embedding, 4 * hidden)
-        self.gates_of_state = nn.Linear(fed + hidden, 4 * hidden, bias=False)
+        self.gates_of_word = Linear(embedding, 4 * hidden)
+        self.gates_of_state = Linear(fed + hidden, 4 * hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=0.1)
         with torch.no_grad():
@@ -154,10 +155,10 @@ class LSTMDecoder(RecurrentDecoder):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, fed=value_size)
-        self.beta = nn.Linear(hidden, 1)
-        self.out_hidden = nn.Linear(hidden, embedding)
-        self.out_context = nn.Linear(value_size, embedding, bias=False)
-        self.out = nn.Linear(embedding, vocabulary_size)
+        self.beta = Linear(hidden, 1)
+        self.out_hidden = Linear(hidden, embedding)
+        self.out_context = Linear(value_size, embedding, bias=False)
+        self.out = Linear(embedding, vocabulary_size)
 
     def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
         """The glimpse's context comes back times β: it is what the words are made of."""
@@ -198,8 +199,8 @@ class LuongDecoder(RecurrentDecoder):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, fed=hidden)
-        self.attentional = nn.Linear(value_size + hidden, hidden, bias=False)
-        self.out = nn.Linear(hidden, vocabulary_size)
+        self.attentional = Linear(value_size + hidden, hidden, bias=False)
+        self.out = Linear(hidden, vocabulary_size)
 
     def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
         hidden, cell = self.lstm(state, gates, fed=state.out)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from visattn.attention import Glimpse, Memory, MultiHeadAttention, MultiHeadSelfAttention
 from visattn.attention.contract import check_places
 from visattn.errors import InputError
+from visattn.linear import Linear
 from visattn.models.decoder import Decoder
 from visattn.models.vit import MLP
 from visattn.vocabulary import PAD
@@ -152,12 +153,12 @@ class TransformerDecoder(Decoder):
             raise InputError(f"there is no map_layer {map_layer} among {layers} layers; the first is 0, the last -1")
         self.size = size
         self.map_layer = map_layer % layers
-        self.project = nn.Linear(value_size, size)
+        self.project = Linear(value_size, size)
         self.norm_values = nn.LayerNorm(size)
         self.embedding = nn.Embedding(vocabulary_size, size, padding_idx=PAD)
         self.blocks = nn.ModuleList(DecoderBlock(size, heads, mlp_ratio, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
-        self.out = nn.Linear(size, vocabulary_size)
+        self.out = Linear(size, vocabulary_size)
         self.dropout = nn.Dropout(dropout)
         for module in self.modules():
             if isinstance(module, nn.Linear):

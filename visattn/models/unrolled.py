@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from visattn.attention.contract import working_precision
+from visattn.linear import linear
 
 
 class Unrolled:
@@ -28,7 +29,7 @@ class Unrolled:
     def __call__(self, t: int, inputs: Tensor) -> Tensor:
         """yₜ (N, G) from xₜ (N, F); each step once, in their order."""
         self._inputs.append(inputs.detach())
-        return self._given[t] + inputs @ self._weight.T
+        return self._given[t] + linear(inputs, self._weight)
 
 
 class _WeightOfAllSteps(torch.autograd.Function):
@@ -45,5 +46,5 @@ class _WeightOfAllSteps(torch.autograd.Function):
         of_weight = None
         if ctx.needs_input_grad[1]:
             inputs = torch.stack(ctx.inputs, dim=1).to(gradient.dtype)
-            of_weight = (gradient.flatten(0, 1).T @ inputs.flatten(0, 1)).to(ctx.dtype)
+            of_weight = linear(gradient.flatten(0, 1).T, inputs.flatten(0, 1).T).to(ctx.dtype)
         return gradient, of_weight, None

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from visattn.attention import MultiHeadSelfAttention
 from visattn.errors import InputError
+from visattn.linear import Linear
 
 
 class PatchEmbedding(nn.Module):
@@ -27,8 +28,8 @@ class MLP(nn.Module):
 
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(size, hidden)
-        self.fc2 = nn.Linear(hidden, size)
+        self.fc1 = Linear(size, hidden)
+        self.fc2 = Linear(hidden, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
@@ -102,7 +103,7 @@ class VisionTransformer(nn.Module):
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         self.blocks = nn.Sequential(*(Block(size, heads, mlp_ratio, rate) for rate in rates))
         self.norm = nn.LayerNorm(size, eps=1e-6)
-        self.head = nn.Linear(size, classes)
+        self.head = Linear(size, classes)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
         for name, module in self.named_modules():

@@ -1,0 +1,111 @@
+"""y = x Wᵀ + b, in float32 by oneDNN on CPUs of which PyTorch's own choice leaves half unused.
+
+PyTorch gives a linear layer in float32 to MKL, which takes AVX2 on AMD's processors even where they have AVX-512.
+oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512: on two cores of an EPYC the three products of a
+layer, forward and backward, were 1.1 to 2.8 times as fast (2026-11-25). Values are those of float32 either way, but for
+the order of sums. `VISATTN_ONEDNN=0` in the environment leaves PyTorch's choice, `VISATTN_ONEDNN=1` takes oneDNN on any
+CPU.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+_SMALLEST = 2**20  # multiplications, below which starting oneDNN costs more than it saves
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`, by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, in) to (…, out)."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`: x (…, in), weight (out, in) and bias (out) to (…, out)."""
+    if not _pays(x, weight):
+        return F.linear(x, weight, bias)
+    rows = x.flatten(0, -2)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        y = _Linear.apply(rows, weight, bias)
+    else:
+        y = _product(rows, weight, bias)
+    return y.unflatten(0, x.shape[:-1])
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()  # a compiler chooses by itself, and a graph must run elsewhere
+        and not torch._C._are_functorch_transforms_active()  # which know no rule for the operator
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and x.ndim > 1
+        and x.numel() * weight.shape[0] >= _SMALLEST
+        and onednn_is_taken()
+    )
+
+
+def onednn_is_taken() -> bool:
+    """Whether linear layers in float32 go to oneDNN: on AMD's CPUs with AVX-512, unless the environment says."""
+    wish = os.environ.get("VISATTN_ONEDNN")
+    return wish != "0" and _onednn_is_there() and (wish == "1" or _mkl_takes_half())
+
+
+@functools.cache
+def _onednn_is_there() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def _mkl_takes_half() -> bool:
+    if not torch.backends.mkl.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return False
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same of matrices, by the operator that PyTorch's compiler uses; either may be transposed."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    """`_product` with derivatives, by `linear`, so that these have derivatives, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            linear(gradient, weight.T) if of_x else None,
+            linear(gradient.T, x.T) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None) -> Tensor:
+        x, weight = ctx.saved_tensors
+        by_x = 0 if of_x is None else linear(of_x, weight)
+        by_weight = 0 if of_weight is None else linear(x, of_weight)
+        return by_x + by_weight + (0 if of_bias is None else of_bias)
+
+
+@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+def _flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight[0]
