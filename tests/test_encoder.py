@@ -1,6 +1,7 @@
 """Any timm backbone is a grid of annotation vectors."""
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -26,6 +27,38 @@ def test_grid_is_that_of_the_feature_map(backbone, stage, grid):
     values, found = encoder(images())
     assert found == grid
     assert values.shape == (2, grid[0] * grid[1], encoder.size)
+
+
+@pytest.mark.parametrize(("backbone", "more"), [("test_efficientnet", True), ("resnet10t", False)])
+def test_the_head_is_what_the_classifier_pools(backbone, more):
+    encoder = Encoder(backbone, "head").eval()
+    values, grid = encoder(images())
+    assert grid == encoder.grid((64, 96)) == (2, 3)
+    assert values.shape == (2, 6, encoder.size)
+    classifier = timm.create_model(backbone).eval()
+    classifier.load_state_dict(encoder.body.model.state_dict(), strict=False)
+    expected = classifier.forward_head(classifier.forward_features(encoder.normalise(images())), pre_logits=True)
+    torch.testing.assert_close(values.mean(dim=1), expected)
+    assert (encoder.size != Encoder(backbone, -1).size) == more
+    assert encoder.cell_shift((64, 96)) == pytest.approx(Encoder(backbone, -1).cell_shift((64, 96)), abs=1e-3)
+
+
+def test_the_head_takes_weights_files_and_is_frozen_like_stages(tmp_path):
+    source = timm.create_model("test_efficientnet")
+    path = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), path)
+    encoder = Encoder("test_efficientnet", "head", weights=str(path), train_from=2)
+    encoder.load_weights()
+    assert torch.equal(encoder.body.model.conv_head.weight, source.conv_head.weight)
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert "body.model.conv_head.weight" in trained
+    assert "body.model.conv_stem.weight" not in trained
+    assert Encoder("test_efficientnet", "head", train_from=None).frozen
+
+
+def test_a_backbone_without_a_grid_before_its_head_is_refused():
+    with pytest.raises(InputError, match="'test_vit' has no grid before its head; take stage -1"):
+        Encoder("test_vit", "head").eval()(images(160, 160))
 
 
 def test_transformer_backbone_gives_a_grid_without_its_class_token():
@@ -66,6 +99,18 @@ def test_frozen_stages_do_not_change(train_from):
             train_from
         ]
     )
+
+
+def test_statistics_can_be_kept_while_the_rest_is_trained():
+    encoder = Encoder("resnet10t", train_from=3, keep_statistics=True)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    values, _ = encoder.train()(images())
+    assert torch.equal(values, encoder.eval()(images()).values)
+    values.sum().backward()
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+    assert any(".bn" in name for name in trained)
+    assert {name.split(".")[1] for name in trained} == {"layer3", "layer4"}
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
 def test_local_weights_are_loaded_whole_or_refused(tmp_path):

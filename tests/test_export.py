@@ -91,14 +91,15 @@ def captioner(name="Xu, soft"):
     """A captioner that has not learnt anything, with statistics in its norms that are not those of the constructor."""
     cls, arguments = DECODERS[name]
     torch.manual_seed(0)
-    encoder = Encoder("test_resnet", stage=2, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.7), train_from=None)
+    stage = "head" if cls is TransformerDecoder else 2
+    encoder = Encoder("test_resnet", stage=stage, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.7), train_from=None)
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     decoder = made(cls, **dict(arguments))(len(WORDS), encoder.size)
     parts = {
-        "encoder": part(Encoder, backbone="test_resnet", stage=2, options=None),
+        "encoder": part(Encoder, backbone="test_resnet", stage=stage, options=None),
         "decoder": part(cls, **arguments),
     }
     return ExportedCaptioner(encoder.eval(), decoder.eval(), Vocabulary(WORDS), SIZE, "squash", 11, parts)

@@ -54,7 +54,7 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
 """Which classes each part may be of; a part is known by the name of the argument that takes it."""
 
 # Of the encoder: where its weights once came from and what was trained is past, and mean and std stand by themselves.
-_LEFT_OUT = frozenset({"weights", "train_from", "mean", "std"})
+_LEFT_OUT = frozenset({"weights", "train_from", "keep_statistics", "mean", "std"})
 # Arguments of `timm.create_model` itself, which fetch files; those of its networks are passed on by name.
 _FETCHING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
 from visattn.models.normalise import Normalise
@@ -39,6 +40,8 @@ class Encoder(nn.Module):
     Args:
         backbone: name of a timm model (`timm.list_models()`).
         stage: which of the backbone's feature maps to use, as in timm's `out_indices`; -1 is the last and coarsest.
+            "head" is what the backbone's classifier takes the mean of; in EfficientNets and MobileNets, a convolution
+            further on.
         weights: "pretrained" for those that timm has on the hub, "random" for none, or the path of a weights file with
             timm's keys.
         train_from: the first stage that is trained, by the same count; 0 trains everything, None freezes everything.
@@ -46,6 +49,8 @@ class Encoder(nn.Module):
         mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
         std: likewise.
         options: more arguments for `timm.create_model`, such as `img_size` for a transformer.
+        keep_statistics: batch normalisation that is trained goes on with the mean and variance that it came with, and
+            learns scale and shift alone; right for pretrained weights, which other pictures' statistics upset.
 
     Raises:
         InputError: where timm does not know the backbone, or it has no such stage.
@@ -54,29 +59,43 @@ class Encoder(nn.Module):
     def __init__(
         self,
         backbone: str = "resnet18",
-        stage: int = -1,
+        stage: int | Literal["head"] = -1,
         weights: str = "random",
         train_from: int | None = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         options: dict[str, Any] | None = None,
+        keep_statistics: bool = False,
     ) -> None:
         super().__init__()
         if not timm.is_model(backbone):
             similar = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5]) or "see timm.list_models()"
             raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
         self.backbone, self.stage, self.weights, self.options = backbone, stage, weights, options or {}
-        try:
-            self.body = timm.create_model(backbone, features_only=True, out_indices=(stage,), **(options or {}))
-        except (IndexError, AssertionError) as error:
-            raise InputError(f"the backbone '{backbone}' has no stage {stage}; -1 is its last") from error
+        self.body, self.size = self._body()
         self._cell_shift: dict[tuple[int, int], tuple[float, float]] = {}
-        self.size = self.body.feature_info.channels()[-1]
         config = resolve_model_data_config(self.body)
         self.normalise = Normalise(mean or config["mean"], std or config["std"])
         self._freeze_before(train_from)
+        self._evaluated = [
+            module
+            for module in self.body.modules()
+            if module in self._frozen_modules or (keep_statistics and isinstance(module, _BatchNorm))
+        ]
         self.train()  # so that what is frozen is in evaluation mode from the start: Lightning leaves modes alone
         self.body.to(memory_format=torch.channels_last)  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
+
+    def _body(self, pretrained: bool = False) -> tuple[nn.Module, int]:
+        """What turns pixels into a list of one feature map, and the size of its vectors."""
+        if self.stage == "head":
+            whole = timm.create_model(self.backbone, pretrained, num_classes=0, global_pool="", **self.options)
+            return _BeforePooling(whole), whole.num_features
+        try:
+            options = {"features_only": True, "out_indices": (self.stage,), **self.options}
+            body = timm.create_model(self.backbone, pretrained, **options)
+        except (IndexError, AssertionError) as error:
+            raise InputError(f"the backbone '{self.backbone}' has no stage {self.stage}; -1 is its last") from error
+        return body, body.feature_info.channels()[-1]
 
     @property
     def frozen(self) -> bool:
@@ -92,8 +111,7 @@ class Encoder(nn.Module):
         if self.weights == "random":
             return
         if self.weights == "pretrained":
-            options = {"features_only": True, "out_indices": (self.stage,), **self.options}
-            self.body.load_state_dict(timm.create_model(self.backbone, pretrained=True, **options).state_dict())
+            self.body.load_state_dict(self._body(pretrained=True)[0].state_dict())
             return
         path = Path(self.weights).expanduser()
         if not path.is_file():
@@ -126,7 +144,7 @@ class Encoder(nn.Module):
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""
-        stages = [stage["module"] for stage in self.body.feature_info.info]
+        stages = [stage["module"] for stage in getattr(self.body.feature_info, "info", self.body.feature_info)]
         if train_from is not None and not 0 <= train_from < len(stages):
             raise InputError(f"the backbone '{self.backbone}' has stages 0 to {len(stages) - 1}, not {train_from}")
         names = [_flat(name) for name, _ in self.body.named_modules()]
@@ -145,9 +163,9 @@ class Encoder(nn.Module):
                 parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Training mode for what is trained; frozen normalisation layers keep their statistics."""
+        """Training mode for what is trained, but for layers that keep their statistics."""
         super().train(mode)
-        for module in self._frozen_modules:
+        for module in self._evaluated:
             module.training = False  # not `eval()`, which would reach into trained children
         return self
 
@@ -155,10 +173,24 @@ class Encoder(nn.Module):
         """Images (B, 3, h, w) uint8 to annotation vectors (B, L, D) and their grid."""
         pixels = self.normalise(images).contiguous(memory_format=torch.channels_last)
         (features,) = self.body(pixels)
+        if features.ndim != 4:
+            raise InputError(f"the backbone '{self.backbone}' has no grid before its head; take stage -1")
         if features.shape[1] != self.size:  # timm's windowed transformers put the channels last
             features = features.permute(0, 3, 1, 2)
         height, width = features.shape[-2:]
         return Annotations(features.flatten(2).transpose(1, 2), (height, width))
+
+
+class _BeforePooling(nn.Module):
+    """A classifier of timm's up to where it would take the mean over the places."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.feature_info, self.pretrained_cfg = model, model.feature_info, model.pretrained_cfg
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, h, w) to one map (B, D, H, W)."""
+        return [self.model.forward_features(pixels)]
 
 
 def _flat(name: str) -> str:
