@@ -1,4 +1,4 @@
-"""Classify images with a Vision Transformer and lay where it looked over their original pixels.
+r"""Classify images with a Vision Transformer and lay where it looked over their original pixels.
 
     uv run scripts/overlay.py --checkpoint runs/demo/vit/best.ckpt --output runs/overlays photo.jpg folder/
     uv run scripts/overlay.py --checkpoint vit-cifar10 --output runs/overlays photo.jpg
