@@ -39,7 +39,8 @@ from visattn.runs import LAST, LastCheckpoint, claimed, latest, require_writable
 
 OF_DATA = ("output_names", "image_size", "fit")  # options of a model that are the data's to say
 OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint
-OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix")  # … that nothing but a training looks at
+# … that nothing but a training looks at
+OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix", "mix_probability")
 
 
 class Parser(LightningArgumentParser):

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from visattn import processes
 from visattn.data.batch import ImageBatch
 from visattn.data.loading import Split
+from visattn.errors import InputError
 from visattn.evaluation import collect
 from visattn.explain import Subject, ViT
 from visattn.geometry import Fit, fit_image
@@ -35,6 +36,10 @@ class Classifier(LightningModule):
         label_smoothing: share of the probability that is spread over all classes.
         mixup: α of MixUp (Zhang 2017); 0 is without.
         cutmix: α of CutMix (Yun 2019); 0 is without. With both, each batch gets one of them, by chance.
+        mix_probability: share of the batches that get it; the others are trained on as they are.
+
+    Raises:
+        InputError: where `mix_probability` is no probability.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        mix_probability: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -61,7 +67,9 @@ class Classifier(LightningModule):
         self.label_smoothing = label_smoothing
         mixes = [v2.MixUp(alpha=mixup, num_classes=classes)] if mixup else []
         mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
-        self.mix = v2.RandomChoice(mixes) if mixes else None
+        if not 0 <= mix_probability <= 1:
+            raise InputError(f"mix_probability is {mix_probability}; it must be at least 0 and at most 1")
+        self.mix = v2.RandomApply([v2.RandomChoice(mixes)], p=mix_probability) if mixes else None
         self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: its loss, and whether its class was found
 
     def setup(self, stage: str) -> None:

@@ -1,0 +1,61 @@
+"""The classifier: what of its training is mixed."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from visattn.classifier import Classifier
+from visattn.errors import InputError
+from visattn.models import VisionTransformer
+
+NAMES = ["bear", "deer", "dog", "frog", "horse"]
+
+
+def classifier(**options) -> Classifier:
+    small = partial(VisionTransformer, patch=4, size=6, depth=1, heads=2)
+    return Classifier(NAMES, (12, 20), "squash", model=small, **options)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(7, 3, 12, 20), torch.arange(7) % len(NAMES)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_batches_is_mixed_and_the_others_are_left_as_they_are(share):
+    torch.manual_seed(0)
+    mix = classifier(mixup=1.0, cutmix=1.0, mix_probability=share).mix
+    images, labels = batch()
+    mixed, count = 0, 400
+    for _ in range(count):
+        seen, wanted = mix(images, labels)
+        if wanted is labels:
+            assert seen is images
+        else:
+            assert wanted.shape == (7, len(NAMES))
+            assert torch.allclose(wanted.sum(dim=1), torch.ones(7))
+            mixed += 1
+    deviation = (share * (1 - share) / count) ** 0.5
+    assert abs(mixed / count - share) <= 3 * deviation
+
+
+def test_a_pixel_of_cutmix_has_the_share_in_the_label_that_it_has_in_the_image():
+    torch.manual_seed(0)
+    mix = classifier(cutmix=1.0).mix
+    images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 3, 12, 20)  # each image is its number
+    labels = torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    seen, wanted = mix(images, labels)
+    for image, row in zip(seen, wanted, strict=True):
+        classes = labels[image[0].long()]
+        shares = torch.bincount(classes.flatten(), minlength=len(NAMES)) / classes.numel()
+        assert torch.allclose(row, shares, atol=1e-6)
+
+
+def test_nothing_is_mixed_unless_it_is_asked_for():
+    assert classifier().mix is None
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_what_is_no_probability_is_refused(share):
+    with pytest.raises(InputError, match=r"mix_probability is .* at least 0 and at most 1"):
+        classifier(cutmix=1.0, mix_probability=share)
