@@ -15,6 +15,7 @@ from visattn.checkpoints import load_model
 from visattn.data import ShapesCaptions
 from visattn.geometry import Geometry
 from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure
+from visattn.studies.comparison import step_times, table
 
 
 def test_compare_writes_all_that_it_promises(tmp_path, capsys):
@@ -29,10 +30,10 @@ def test_compare_writes_all_that_it_promises(tmp_path, capsys):
     assert transformer["step_ms"] > 0
     assert transformer["parameters"] != hard["parameters"]
     assert {"CIDEr-D", "grounding_pointing", "ground_truth_grounding_pointing", "entropy"} <= set(hard["metrics"])
-    table = (output / "compare.md").read_text()
-    assert f"| {hard['metrics']['CIDEr-D']:.2f} | {hard['metrics']['BLEU-4']:.3f} |" in table
-    assert "| a place at random |" in table
-    assert table in capsys.readouterr().out
+    written = (output / "compare.md").read_text()
+    assert f"| {hard['metrics']['CIDEr-D']:.2f} | {hard['metrics']['BLEU-4']:.3f} |" in written
+    assert "| a place at random |" in written
+    assert written in capsys.readouterr().out
     with Image.open(output / "compare.png") as figure:
         assert figure.width > 1000
 
@@ -62,7 +63,7 @@ def test_timing_leaves_a_model_as_it_was(captioner_checkpoint):
     model = load_model(captioner_checkpoint, Captioner)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     batch = next(iter(ShapesCaptions(train_size=23).train_dataloader()))
-    times = compare.step_times({"soft": model}, batch, rounds=2)
+    times = step_times({"soft": model}, batch, rounds=2)
     assert times["soft"] > 0
     assert not model.training
     for name, tensor in model.state_dict().items():
@@ -80,12 +81,12 @@ def result(**metrics):
 
 
 def test_the_table_leaves_out_what_the_data_cannot_tell():
-    plain = compare.table({"soft": result(entropy=1.5)})
+    plain = table({"soft": result(entropy=1.5)})
     assert plain.splitlines()[0] == "| mechanism | CIDEr-D | BLEU-4 | entropy | decoder's parameters | time per step |"
     assert len(plain.splitlines()) == 3
     names = [f"{kind}_{what}" for kind in ("grounding", "ground_truth_grounding") for what in ("pointing", "mass")]
     full = {f"{n}{c}": 0.25 for n in names for c in ("", "_uniform", "_centre")}
-    lines = compare.table({"soft": result(**full), "hard": result()}).splitlines()
+    lines = table({"soft": result(**full), "hard": result()}).splitlines()
     assert lines[2].count("25.0%") == 4
     assert lines[3].count("–") == 5
     assert lines[4].startswith("| a place at random |  |  | 25.0% |")

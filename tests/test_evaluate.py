@@ -295,7 +295,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(fails, tmp_path):
 def test_java_is_asked_for_before_the_work(fails, monkeypatch):
     monkeypatch.setattr("visattn.metrics.official.shutil.which", lambda name: None)
     monkeypatch.setattr("visattn.metrics.official.version", lambda name: "1.2")
-    monkeypatch.setattr(evaluate, "caption_scores", None)
+    monkeypatch.setattr("visattn.studies.scores.scoring.caption_scores", None)
     assert "METEOR needs Java" in fails(coco(), results(), "--meteor")
     assert "--tokenizer java needs Java" in fails(coco(), results(), "--tokenizer", "java")
 
@@ -306,8 +306,8 @@ def test_meteor_stands_beside_the_others(run, monkeypatch):
         assert candidates == {str(IDS[image]): words for image, words in CANDIDATES.items()}
         return CaptionScores({"METEOR": 0.25}, {image: {"METEOR": 0.5} for image in references})
 
-    monkeypatch.setattr(evaluate, "meteor", meteor)
-    monkeypatch.setattr(evaluate, "require", lambda what: "1.2")
+    monkeypatch.setattr("visattn.studies.scores.scoring.meteor", meteor)
+    monkeypatch.setattr("visattn.studies.scores.scoring.require", lambda what: "1.2")
     status, said, content = run(coco(), results(), "--meteor")
     assert status == 0
     assert list(content["scores"]) == [*NAMES, "METEOR"]

@@ -15,7 +15,7 @@ FLOORS = [
     {"regimes", "export"},
     {"captioner", "classifier", "benchmarks"},
     {"checkpoints", "callbacks"},
-    {"runs"},
+    {"runs", "studies"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -27,7 +27,7 @@ def imports(path):
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module == "visattn":  # from visattn import a_room
-            names += [f"visattn.{alias.name}" for alias in node.names]
+            names += [f"visattn.{alias.name}" for alias in node.names if alias.name != "__version__"]
         for name in names:
             if name.startswith("visattn."):
                 yield name.split(".")[1]

@@ -6,8 +6,8 @@ import pytest
 import sequences
 import torch
 from PIL import Image
-from sequences import MECHANISMS, SequenceModel, Task, alignment, evaluate, make_batch, train
 
+from visattn.studies.sequences import MECHANISMS, SequenceModel, Task, alignment, evaluate, make_batch, train
 from visattn.vocabulary import END, PAD, START
 
 LENGTHS = (5, 7)
@@ -18,8 +18,8 @@ COPYING = Task("other letters", "abcdef", "αβγδεζ", False)
 @pytest.fixture(autouse=True)
 def faster(monkeypatch):
     """Shorter sequences of fewer symbols are learnt in fewer and smaller steps."""
-    monkeypatch.setattr(sequences, "BATCH", 16)
-    monkeypatch.setattr(sequences, "LEARNING_RATE", 5e-3)
+    monkeypatch.setattr("visattn.studies.sequences.BATCH", 16)
+    monkeypatch.setattr("visattn.studies.sequences.LEARNING_RATE", 5e-3)
 
 
 def batch_of(task, count=101):

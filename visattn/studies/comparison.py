@@ -1,0 +1,123 @@
+"""Captioners that differ in their attention alone, side by side: steps, maps, a table; `scripts/compare.py` trains."""
+
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from visattn.captioner import Captioner
+from visattn.data import ShapesCaptions
+from visattn.data.batch import CaptionBatch
+from visattn.data.captions import CaptionData, CaptionedImage
+from visattn.data.images import load_image
+from visattn.geometry import Geometry, fit_image
+from visattn.overlay import Comparison, Row
+from visattn.regimes import TeacherForcing
+
+SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
+
+
+def step_times(
+    models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15, seconds: float = 60
+) -> dict[str, float]:
+    """Median milliseconds of a decoder's training step, forward and backward, each on the same annotation vectors.
+
+    The mechanisms take turns, so that whatever else the machine does disturbs all alike. After so many seconds no new
+    round begins, but for the first three.
+    """
+    begun = time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    times: dict[str, list[float]] = {name: [] for name in models}
+    batch = CaptionBatch(*(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch))
+    for turn in range(rounds + 1):
+        if turn > 3 and time.perf_counter() - begun > seconds:
+            break
+        for name, model in models.items():
+            with torch.no_grad():  # an encoder that trains would move its batch normalisation's statistics
+                values, grid = model.to(device).eval().encode(batch)
+            values.requires_grad_()
+            model.decoder.train()
+            model.loss.train()
+            _wait(device)
+            start = time.perf_counter()
+            memory = model.decoder.prepare(values, grid)
+            TeacherForcing().teach(model.decoder, memory, batch, model.loss, 0).loss.backward()
+            _wait(device)
+            if turn >= 1:  # the first round warms up
+                times[name].append(1000 * (time.perf_counter() - start))
+    for model in models.values():
+        model.cpu().eval()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def original(data: CaptionData, example: CaptionedImage, model: Captioner) -> tuple[np.ndarray, Geometry]:
+    """The picture that a person sees, and how it became the model's input."""
+    if isinstance(data, ShapesCaptions):
+        picture, size = data.scene(example.id).picture(SIDE), data.image_size
+        geometry = Geometry((SIDE, SIDE), size, (size[0] / SIDE, size[1] / SIDE), (0.0, 0.0))
+    else:
+        picture = load_image(example.path)
+        geometry = fit_image(picture, data.image_size, data.fit)[1]
+    return np.asarray(picture), geometry._replace(cell_shift=model.cell_shift)
+
+
+def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, count: int) -> list[Comparison]:
+    """What each model, by its title, sees of a reference caption's words, on pictures of which there is much to say."""
+    examples = sorted(data.examples(split)[:24], key=lambda e: (-min(len(e.captions[0]), 12), e.id))[:count]
+    images = torch.stack([data.load(example)[0] for example in examples])
+    words = [example.captions[0][:12] for example in examples]
+    rows: list[list[Row]] = [[] for _ in examples]
+    for title, model in models.items():
+        for into, (own, *_), read in zip(rows, model.caption(images), model.read(images, words), strict=True):
+            said = f"says: “{' '.join(own.words)}”"
+            into.append(Row(title, said, read.weights, read.places))
+    pictures = [original(data, example, next(iter(models.values()))) for example in examples]
+    return [
+        Comparison(picture, line, geometry, row)
+        for (picture, geometry), line, row in zip(pictures, words, rows, strict=True)
+    ]
+
+
+def table(results: dict[str, dict]) -> str:
+    """The results as Markdown; columns that no mechanism has are left out."""
+
+    def score(metric: str, form: str) -> list[str]:
+        return [form.format(r["metrics"][metric]) if metric in r["metrics"] else "–" for r in results.values()]
+
+    columns = {
+        "mechanism": [r["title"] for r in results.values()],
+        "CIDEr-D": score("CIDEr-D", "{:.2f}"),
+        "BLEU-4": score("BLEU-4", "{:.3f}"),
+        "pointing, own words": score("grounding_pointing", "{:.1%}"),
+        "mass, own words": score("grounding_mass", "{:.1%}"),
+        "pointing, references": score("ground_truth_grounding_pointing", "{:.1%}"),
+        "mass, references": score("ground_truth_grounding_mass", "{:.1%}"),
+        "entropy": score("entropy", "{:.2f}"),
+        "decoder's parameters": [f"{r['parameters']:,}" for r in results.values()],
+        "time per step": [f"{r['step']:.2f}" for r in results.values()],
+    }
+    first = next(iter(results.values()))["metrics"]
+    for control, title in (("uniform", "a place at random"), ("centre", "the centre")):
+        for name in columns:
+            kind, _, of = name.partition(", ")
+            key = f"{'grounding' if of == 'own words' else 'ground_truth_grounding'}_{kind}_{control}"
+            columns[name].append(title if name == "mechanism" else f"{first[key]:.1%}" if key in first else "")
+    if not any(key.endswith("_centre") for key in first):  # no word's place is known
+        columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
+    lines = [list(columns), ["---"] + ["---:"] * (len(columns) - 1), *zip(*columns.values(), strict=True)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+LEGEND = """\
+Scores are of freely generated (greedy) captions. *Pointing*: the share of words that name a thing and have their
+largest weight on it; *mass*: the share of the weight that is on it; for the words of the model's own captions, and for
+those of the references, each read after the true words before it. (Before a phrase begins no model can know which of
+several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in nats. *Time per
+step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians of interleaved
+rounds."""

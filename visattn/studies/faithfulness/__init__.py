@@ -1,0 +1,21 @@
+"""Does the attention map matter? What `visattn.explain.faithfulness` measures, of a whole model.
+
+Curves by a model's maps beside maps that know nothing, and a captioner without its α; `scripts/faithfulness.py` is the
+door.
+"""
+
+from visattn.studies.faithfulness.captions import WORD_METHODS
+from visattn.studies.faithfulness.curves import CLASS_METHODS
+from visattn.studies.faithfulness.report import figure, report, tables
+from visattn.studies.faithfulness.setting import SUBSTRATES, Example, Settings
+
+__all__ = [
+    "CLASS_METHODS",
+    "SUBSTRATES",
+    "WORD_METHODS",
+    "Example",
+    "Settings",
+    "figure",
+    "report",
+    "tables",
+]

@@ -1,0 +1,5 @@
+"""Caption scores of files, as the official COCO tool gives them; `scripts/evaluate.py` is the door."""
+
+from visattn.studies.scores.scoring import TOKENIZERS, evaluate
+
+__all__ = ["TOKENIZERS", "evaluate"]

@@ -1,0 +1,204 @@
+"""Files of references and candidates, read into captions by image."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from visattn.errors import InputError
+
+Captions = dict[str, list[str]]  # image id -> what was said about it
+
+
+class References(NamedTuple):
+    """What a file of references says.
+
+    Attributes:
+        captions: image id -> its captions, at least one.
+        name: of the file, with the splits that were taken.
+        bare: how many images have no caption and are left out.
+        stray: how many captions belong to no image of the file and are left out.
+    """
+
+    captions: Captions
+    name: str
+    bare: int
+    stray: int = 0
+
+
+def read_references(path: Path, split: str, split_asked: bool, tokens_given: bool) -> References:
+    """The captions of a file of references.
+
+    Args:
+        path: COCO's caption file or a Karpathy file.
+        split: of a Karpathy file, several with commas between.
+        split_asked: whether somebody asked for that split, which a file of COCO does not have.
+        tokens_given: whether to take a Karpathy file's tokens where it has raw sentences, too.
+
+    Raises:
+        InputError: where the file is missing, of another layout, or names an image twice, or has no such split or no
+            caption.
+    """
+    content = read_json(path)
+    entries = content.get("images") if isinstance(content, dict) else None
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        if split_asked:
+            raise InputError(f"{path} is in COCO's layout and knows no splits; leave out the option for them")
+        found, stray = coco(content, path)
+        name = path.name
+    elif isinstance(entries, list) and any(isinstance(entry, dict) and "sentences" in entry for entry in entries):
+        found, stray = karpathy(entries, path, split, tokens_given), 0
+        name = f"{path.name}[{split}]"
+    else:
+        raise InputError(
+            f"{path} is neither COCO's caption file (images and annotations) nor in the Karpathy layout (images with "
+            "sentences); give one of the two"
+        )
+    captions = {image: several for image, several in found.items() if several}
+    if not captions:
+        raise InputError(f"{path} has no caption; give a file of references")
+    return References(captions, name, len(found) - len(captions), stray)
+
+
+def coco(content: dict[str, Any], path: Path) -> tuple[Captions, int]:
+    """The captions of each image, and how many belong to no image that the file lists."""
+    found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in content["annotations"]]
+    images = content.get("images", [{"id": image} for image in dict.fromkeys(image for image, _ in found)])
+    if not isinstance(images, list):
+        raise InputError(f"{path} is not COCO's caption file: its images are no list")
+    listed = [image_id(entry, "id", path) for entry in images]
+    refuse_twice(listed, path, "entries")
+    captions: Captions = {image: [] for image in listed}
+    stray = 0
+    for image, text in found:
+        if image in captions:
+            captions[image].append(text)
+        else:
+            stray += 1
+    return captions, stray
+
+
+def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> Captions:
+    """The captions of each image of the splits."""
+    wanted = split.split(",")
+    there = Counter(str(entry.get("split")) for entry in entries if isinstance(entry, dict))
+    if absent := [name for name in wanted if name not in there]:
+        splits = ", ".join(f"{name} ({count})" for name, count in there.items())
+        raise InputError(
+            f"{path} has no {absent[0]} split; it has {splits}: choose with --split or --frequencies-split"
+        )
+    found: list[tuple[str, list[str]]] = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("sentences"), list):
+            raise InputError(f"{path} is not in the Karpathy layout: {short(entry)} has no list of sentences")
+        if entry.get("split") in wanted:
+            key = "cocoid" if "cocoid" in entry else "filename"
+            name = image_id(entry, key, path)
+            several = [sentence(s, path, tokens_given) for s in entry["sentences"]]
+            found.append((name if key == "cocoid" else Path(name).stem, several))
+    refuse_twice((image for image, _ in found), path, "entries")
+    return dict(found)
+
+
+def sentence(entry: Any, path: Path, tokens_given: bool) -> str:
+    """A caption of a Karpathy file: the raw sentence, else its tokens, or the other way round."""
+    raw, tokens = (entry.get("raw"), entry.get("tokens")) if isinstance(entry, dict) else (None, None)
+    joined = " ".join(tokens) if isinstance(tokens, list) and all(isinstance(t, str) for t in tokens) else None
+    for text in (joined, raw) if tokens_given else (raw, joined):
+        if isinstance(text, str) and text:
+            return text
+    if raw is None and joined is None:
+        raise InputError(f"{path} is not in the Karpathy layout: the sentence {short(entry)} has no raw or tokens")
+    return ""
+
+
+def caption(entry: Any, path: Path) -> str:
+    """The text of an entry."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
+        raise InputError(
+            f"{path}: the caption of {short(entry)} is no text; each entry needs an image_id and a caption"
+        )
+    return entry["caption"]
+
+
+def image_id(entry: Any, key: str, path: Path) -> str:
+    """The id of an entry's image as text."""
+    name = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(name, bool) or not isinstance(name, int | str):
+        raise InputError(f"{path}: the {key} of {short(entry)} is neither a whole number nor text; mend the entry")
+    return str(name)
+
+
+def refuse_twice(images: Iterable[str], path: Path, what: str) -> None:
+    """Raise an `InputError` where an image stands twice."""
+    twice = [image for image, count in Counter(images).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path} has several {what} for {len(twice)} images, such as {some(twice)}; leave one for each"
+        )
+
+
+def short(value: Any) -> str:
+    """A value of a file as a message shows it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:80]} …"
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: where the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); is it the right file?") from error
+
+
+def read_candidates(path: Path) -> Captions:
+    """Image id -> its one caption, from COCO's results.
+
+    Raises:
+        InputError: where the file is missing, of another layout, or names an image twice.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f'{path} is not a list of {{"image_id", "caption"}}; give COCO\'s results or predictions.json')
+    if not entries:
+        raise InputError(f"{path} has no candidate; give at least one")
+    found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in entries]
+    refuse_twice((image for image, _ in found), path, "candidates")
+    return {image: [text] for image, text in found}
+
+
+def pair(known: References, said: Captions, references: Path, candidates: Path, partial: bool) -> list[str]:
+    """The images to score, in the order of the references.
+
+    Raises:
+        InputError: where the two files do not go together.
+    """
+    strange = [image for image in said if image not in known.captions]
+    if strange:
+        raise InputError(
+            f"{candidates} has candidates for {len(strange)} images without references in {known.name}, such as "
+            f"{some(strange)}; leave them out, or give the right file of references or --split"
+        )
+    missing = [image for image in known.captions if image not in said]
+    if missing and not partial:
+        raise InputError(
+            f"{candidates} has no candidate for {len(missing)} of the {len(known.captions)} images of {known.name}, "
+            f"such as {some(missing)}; add them, or score the others alone with --partial"
+        )
+    scored = [image for image in known.captions if image in said]
+    if not scored:
+        raise InputError(f"{references} and {candidates} have no image in common; nothing can be scored")
+    return scored
+
+
+def some(images: Sequence[str]) -> str:
+    """The first few ids."""
+    return ", ".join(images[:3])

@@ -1,0 +1,126 @@
+"""Scores with the signature that says how they came about."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from visattn import __version__
+from visattn.errors import InputError
+from visattn.metrics import DocumentFrequencies, caption_scores, ptb_tokenize
+from visattn.metrics.official import java_tokenize, meteor, require
+from visattn.studies.scores.files import Captions, pair, read_candidates, read_references
+
+Tokens = dict[str, list[list[str]]]
+Tokenize = Callable[[Sequence[str]], list[list[str]]]
+
+TOKENIZERS: dict[str, tuple[str, Tokenize]] = {  # option -> name in the signature, function
+    "ptb": ("ptb-py", lambda captions: [ptb_tokenize(caption) for caption in captions]),
+    "java": ("ptb-java", java_tokenize),
+    "spaces": ("spaces", lambda captions: [caption.split() for caption in captions]),
+}
+
+
+def evaluate(
+    references: Path,
+    candidates: Path,
+    split: str | None = None,
+    tokenizer: str = "ptb",
+    partial: bool = False,
+    with_meteor: bool = False,
+    frequencies: Path | None = None,
+    frequencies_split: str | None = None,
+) -> dict[str, Any]:
+    """Score a file of candidates; what may be missing or odd in it is told by `scripts/evaluate.py --help`.
+
+    Args:
+        references: COCO's caption file or a Karpathy file.
+        candidates: a list of {"image_id", "caption"}.
+        split: of a Karpathy file, several with commas between; None takes "test".
+        tokenizer: "ptb", "java", or "spaces" where the captions are tokens with spaces between; it then takes a
+            Karpathy file's tokens, too.
+        partial: whether images may lack a candidate.
+        with_meteor: whether to run METEOR, which needs Java.
+        frequencies: references to count CIDEr-D's document frequencies in; None counts those of the scored images.
+        frequencies_split: of a Karpathy file of those; None takes "train".
+
+    Returns:
+        What the output file holds.
+
+    Raises:
+        InputError: where a file or an option cannot be used, or the two files do not go together.
+    """
+    if with_meteor:
+        require("METEOR")  # before the long work
+    if tokenizer == "java":
+        require("--tokenizer java")
+    if frequencies is None and frequencies_split is not None:
+        raise InputError("--frequencies-split goes with --frequencies; leave it out, or name the file")
+    tok, tokenize = TOKENIZERS[tokenizer]
+    tokens_given = tokenizer == "spaces"
+    known = read_references(references, split or "test", split is not None, tokens_given)
+    said = read_candidates(candidates)
+    scored = pair(known, said, references, candidates, partial)
+
+    reference_tokens = tokenized({image: known.captions[image] for image in scored}, tokenize)
+    candidate_tokens = {image: caption for image, (caption,) in tokenized(said, tokenize).items()}
+    df, document_frequencies = f"references({len(scored)})", None
+    if frequencies is not None:
+        other = read_references(frequencies, frequencies_split or "train", frequencies_split is not None, tokens_given)
+        document_frequencies = DocumentFrequencies.of(tokenized(other.captions, tokenize))
+        df = f"{other.name}({document_frequencies.images})"
+
+    results = [caption_scores(reference_tokens, candidate_tokens, document_frequencies)]
+    if with_meteor:
+        results.append(meteor(reference_tokens, candidate_tokens))
+    per_image = {image: {k: v for r in results for k, v in r.per_image[image].items()} for image in scored}
+    counts = {
+        "images": len(scored),
+        "references": sum(map(len, reference_tokens.values())),
+        "images_without_candidate": len(known.captions) - len(scored),
+        "images_without_references": known.bare,
+        "references_of_unknown_images": known.stray,
+        "empty_candidates": sum(not caption for caption in candidate_tokens.values()),
+        "empty_references": sum(not caption for captions in reference_tokens.values() for caption in captions),
+    }
+    numbers = sorted({len(captions) for captions in reference_tokens.values()})
+    share = f"/{len(known.captions)}" if counts["images_without_candidate"] else ""
+    java = [f"pycocoevalcap:{require('Java')}"] if with_meteor or tokenizer == "java" else []
+    return {
+        "scores": {name: score for result in results for name, score in result.corpus.items()},
+        "per_image": per_image,
+        "signature": "|".join(
+            [
+                "BLEU+ROUGE-L+CIDEr-D" + "+METEOR" * with_meteor,
+                f"tok:{tok}",
+                f"refs:{'-'.join(map(str, numbers[:: max(len(numbers) - 1, 1)]))}",
+                f"df:{df}",
+                f"images:{len(scored)}{share}",
+                f"empty:{counts['empty_candidates']}",
+                *java,
+                f"visattn:{__version__}",
+            ]
+        ),
+        "counts": counts,
+        "notes": list(notes(counts, document_frequencies is None)),
+    }
+
+
+def notes(counts: dict[str, int], own_frequencies: bool) -> Iterable[str]:
+    """A sentence for everything about the numbers that is not as usual."""
+    if counts["images"] == 1 and own_frequencies:
+        yield "one image alone: CIDEr-D is 0 by definition; --frequencies counts words in other images"
+    for name, what in (
+        ("images_without_candidate", "images without a candidate, left out"),
+        ("images_without_references", "images without references, left out"),
+        ("references_of_unknown_images", "references of images that the file does not list, left out"),
+        ("empty_candidates", "candidates without a word, scored 0"),
+        ("empty_references", "references without a word, kept as in the official tool"),
+    ):
+        if counts[name]:
+            yield f"{what}: {counts[name]}"
+
+
+def tokenized(captions: Captions, tokenize: Tokenize) -> Tokens:
+    """The words of every caption, tokenised in one go."""
+    tokens = iter(tokenize([caption for several in captions.values() for caption in several]))
+    return {image: [next(tokens) for _ in several] for image, several in captions.items()}
