@@ -1,10 +1,11 @@
 """Draw what a training has logged, along its epochs: one run, or several on one scale.
 
-    uv run scripts/curves.py runs/cifar10_vit --number val/accuracy --number train/loss --output docs/cifar10.png
-    uv run scripts/curves.py runs/a runs/b --number val/CIDEr-D --output compared.png
+    uv run scripts/curves.py runs/cifar10_vit --number val/accuracy --number val/loss --output docs/cifar10.png
+    uv run scripts/curves.py runs/a runs/b --number train/loss --means --number val/CIDEr-D --output compared.png
 
 Reads `logs/*/metrics.csv` in the folder of each run; a run that was resumed has several, which are joined. The names of
-numbers are the columns of that file. The figure is PNG, SVG or PDF, by its name.
+numbers are the columns of that file. A number that is logged within epochs, such as a training loss of single batches,
+is drawn as it was logged, or with --means as its mean over each epoch. The figure is PNG, SVG or PDF, by its name.
 """
 
 import argparse
@@ -52,6 +53,14 @@ def line(rows: Sequence[dict[str, str]], number: str, run: Path) -> tuple[np.nda
     return (steps + 1) / steps_of_epoch, values
 
 
+def means(epochs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each epoch that has any value, at its end; one that ends with the run unfinished, at its last."""
+    ends = np.ceil(epochs - 1e-9)
+    whole, number, counts = np.unique(ends, return_inverse=True, return_counts=True)
+    whole[-1] = min(whole[-1], epochs[-1])
+    return whole, np.bincount(number, values) / counts
+
+
 def heights(values: np.ndarray) -> list[float]:
     """Round heights to name, the first at most the least value and the last at least the largest."""
     low, high = float(values.min()), float(values.max())
@@ -69,6 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--number", action="append", required=True, metavar="NAME", help="such as val/accuracy; may be given repeatedly"
     )
+    parser.add_argument("--means", action="store_true", help="draw the mean of each epoch, not every number logged")
     parser.add_argument("--title", default="", help="a line above the figure")
     parser.add_argument("--note", default="", help="a small line under the title")
     parser.add_argument("--output", type=Path, required=True, help="the figure: .png, .svg or .pdf")
@@ -79,6 +89,8 @@ def main(args: Sequence[str] | None = None) -> None:
     panels = []
     for number in options.number:
         lines = {name: line(rows, number, run) for name, (run, rows) in logs.items()}
+        if options.means:
+            lines = {name: means(*logged) for name, logged in lines.items()}
         values = np.concatenate([values for _, values in lines.values()])
         if not np.isfinite(values).all():
             raise InputError(f"{number} is not finite everywhere, and cannot be drawn")

@@ -3,6 +3,7 @@
 import curves
 import numpy as np
 import pytest
+from conftest import assert_nothing_overlaps
 
 from visattn.errors import InputError
 from visattn.overlay import Curves, curves_sheet
@@ -30,6 +31,15 @@ def test_a_number_stands_at_its_epoch(run):
     assert values.tolist() == [0.5, 2.0, 1.5]
 
 
+def test_the_mean_of_an_epoch_stands_at_its_end(run):
+    rows = curves.read_metrics(run)
+    epochs, values = curves.means(*curves.line(rows, "train/loss", run))
+    np.testing.assert_allclose(epochs, [1, 11 / 7])  # the second epoch's last loss was logged before its end
+    assert values.tolist() == [1.25, 1.5]
+    epochs, values = curves.means(*curves.line(rows, "val/accuracy", run))
+    assert (epochs.tolist(), values.tolist()) == ([1.0, 2.0], [0.25, 0.75])
+
+
 @pytest.mark.parametrize(
     ("values", "heights"),
     [([64.7, 93.2], list(range(60, 100, 5))), ([0.02, 0.98], [0, 0.2, 0.4, 0.6, 0.8, 1.0]), ([3.0, 3.0], None)],
@@ -46,6 +56,7 @@ def test_a_figure_is_drawn(run, tmp_path):
     words = [run, "--number", "val/accuracy", "--number", "train/loss", "--title", "Two epochs", "--output", output]
     assert not curves.main([str(word) for word in words])
     assert output.read_bytes().startswith(b"\x89PNG")
+    assert not curves.main([str(word) for word in [*words, "--means"]])
 
 
 def test_a_line_goes_through_its_values_and_says_its_last_one():
@@ -56,6 +67,16 @@ def test_a_line_goes_through_its_values_and_says_its_last_one():
     drawn = [item for item in axes.lines if len(item.get_xdata()) == 3]
     assert [item.get_ydata().tolist() for item in drawn] == [[0, 5, 7], [1, 2, 3]]
     assert {"A title", "a note", "a number", "one", "another", "7", "3"} <= {text.get_text() for text in figure.texts}
+
+
+def test_last_values_that_are_close_are_written_apart():
+    epochs = np.array([1.0, 2.0])
+    last = {"a": 5.0, "b": 5.1, "c": 9.0, "d": 4.95, "e": 5.0}
+    lines = {name: (epochs, np.array([0.0, value])) for name, value in last.items()}
+    figure = curves_sheet([Curves("a number", lines, (0, 10), "{:.2f}")])
+    assert_nothing_overlaps(figure)
+    heights = {text.get_text(): text.get_position()[1] for text in figure.texts}
+    assert heights["9.00"] > heights["5.10"] > heights["5.00"] > heights["4.95"]
 
 
 def test_what_is_not_there_is_named(run, tmp_path):

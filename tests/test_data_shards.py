@@ -18,7 +18,7 @@ from PIL import Image
 from visattn.__main__ import main
 from visattn.data import CaptionBatch, Shards
 from visattn.data.loading import BatchName
-from visattn.data.shards import Segment, segments
+from visattn.data.streams import Segment, segments
 from visattn.errors import InputError
 from visattn.vocabulary import SPECIALS, Vocabulary
 
@@ -127,7 +127,7 @@ def test_a_batch_is_what_its_shard_says(root: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_processes_and_their_workers_share_an_epoch(root: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch asked for by its name, as the loader of that process and worker would."""
-    monkeypatch.setattr("visattn.data.shards._workers", lambda: workers)
+    monkeypatch.setattr("visattn.data.streams._workers", lambda: workers)
     for world in (1, 2, 3):
         seen = []
         for rank in range(world):

@@ -1,74 +1,30 @@
-"""Captioned images in shards: tar files as img2dataset writes them, read from beginning to end.
+"""Captioned images in shards: tar files as img2dataset writes them, read from beginning to end."""
 
-A shard holds, one sample after the other, the files `000012.jpg`, `000012.txt` and `000012.json`. What belongs to one
-sample is decided by the `webdataset` library, which also opens the shards and shuffles.
-"""
-
-import contextlib
-import io
 import itertools
-import json
 import logging
-import lzma
-import math
-import random
 import re
-import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from visattn.data.batch import CaptionBatch
 from visattn.data.images import decode_image, fitting, to_input
 from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
-from visattn.data.loading import BatchedData, BatchLoader, BatchName, EpochSampler, Split
+from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
+from visattn.data.streams import StreamedBatches
+from visattn.data.tars import RawSample, captions_of, picture_of, texts, webdataset
 from visattn.errors import InputError
 from visattn.geometry import Fit
-from visattn.vocabulary import PAD, Vocabulary, tokenize
-
-PICTURES = ("jpg", "jpeg", "png", "webp")  # suffixes in a shard, the first that a sample has
-_TEXTS = ("txt", "json")
-_META = re.compile(r"__[^/]*__($|/)")  # names that webdataset passes over
+from visattn.vocabulary import PAD, Vocabulary
 
 log = logging.getLogger(__name__)
-
-
-class Segment(NamedTuple):
-    """Samples `start` to `stop` of a shard, both by number."""
-
-    shard: int
-    start: int
-    stop: int
-
-
-def segments(counts: list[int], start: int, stop: int, seed: int | None) -> list[Segment]:
-    """What stands at the positions from `start` to `stop` when all shards are read, one pass after the other.
-
-    Args:
-        counts: how many samples each shard has.
-        start: the first position; passes have sum(counts) each.
-        stop: behind the last.
-        seed: of the order of the shards, which differs from pass to pass; None keeps them as they are.
-    """
-    total, found = sum(counts), []
-    for number in range(start // total, -(-stop // total)):
-        order = range(len(counts)) if seed is None else np.random.default_rng([seed, number]).permutation(len(counts))
-        at = number * total
-        for shard in order:
-            part = Segment(int(shard), max(start - at, 0), min(stop - at, counts[shard]))
-            if part.start < part.stop:
-                found.append(part)
-            at += counts[shard]
-    return found
 
 
 class Sample(NamedTuple):
@@ -140,7 +96,7 @@ class Shards(BatchedData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, workers, seed)
-        _webdataset()
+        webdataset()
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         for name, value in (
             ("image_size", min(self.image_size)),
@@ -199,7 +155,7 @@ class Shards(BatchedData):
         """The training split, shuffled."""
         counts = self._training[0]
         size = self.epoch_size or sum(counts)
-        return self._loader(_Batches(self, "train", counts, size, self.batch_size, self.seed))
+        return self._loader("train", counts, size, self.batch_size, self.seed)
 
     def val_dataloader(self) -> DataLoader:
         """The validation split."""
@@ -223,7 +179,7 @@ class Shards(BatchedData):
         if pattern is None:
             raise InputError(f"{self.root}: no shards are named for the {split} split; set the option {split}")
         found: list[Path] = []
-        for name in _webdataset().shardlists.expand_urls(pattern):
+        for name in webdataset().shardlists.expand_urls(pattern):
             here = sorted(self.root.glob(name)) if re.search(r"[*?\[]", name) else [self.root / name]
             if not here or not here[0].is_file():
                 raise InputError(f"{self.root / name}: no such shard (option {split})")
@@ -236,9 +192,8 @@ class Shards(BatchedData):
         Raises:
             InputError: where it is no tar file, is cut off, or has a file twice.
         """
-        with _shard_errors(path):
-            for sample in _webdataset().tariterators.group_by_keys(_texts(path)):
-                yield Sample(sample["__key__"], captions_of(sample, self.captions))
+        for sample in texts(path):
+            yield Sample(sample["__key__"], captions_of(sample, self.captions))
 
     @cached_property
     def _training(self) -> tuple[list[int], Counter[str]]:
@@ -274,49 +229,22 @@ class Shards(BatchedData):
 
     def _evaluation(self, split: Split) -> DataLoader:
         counts, _ = self._evaluated(split)
-        return self._loader(_Batches(self, split, counts, sum(counts), self.eval_batch_size, None))
+        return self._loader(split, counts, sum(counts), self.eval_batch_size, None)
 
-    def _loader(self, batches: "_Batches") -> DataLoader:
+    def _loader(self, split: Split, counts: list[int], size: int, batch_size: int, seed: int | None) -> DataLoader:
+        make = _Batching(
+            self.describe(),
+            self.max_bad,
+            self.image_size,
+            self.fit,
+            self.captions,
+            Vocabulary(self.vocabulary),
+            self.max_length,
+        )
+        batches = StreamedBatches(self.paths(split), counts, size, batch_size, make, seed, self.shuffle)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(batches, rank, world)
         return _ShardLoader(batches, sampler=sampler, batch_size=None, **self._loader_options())
-
-
-def captions_of(sample: dict[str, bytes], where: str) -> list[list[str]]:
-    """The tokenised captions of a sample, those with a word: of its .txt, or under a key of its .json."""
-    try:
-        if where == "txt":
-            texts: Any = sample["txt"].decode("utf-8")
-        else:
-            texts = json.loads(sample["json"])[where]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return []
-    texts = texts if isinstance(texts, list) else [texts]
-    return [words for text in texts if isinstance(text, str) and (words := tokenize(text))]
-
-
-def _texts(path: Path) -> Iterator[dict[str, Any]]:
-    """The files of a shard as webdataset has them, but the pictures' bytes are skipped over, not read."""
-    with tarfile.open(path, "r:*") as tar:
-        for member in tar:
-            if member.isreg() and not _META.match(member.name):
-                text = member.name.lower().endswith(_TEXTS)
-                yield {"fname": member.name, "data": tar.extractfile(member).read() if text else b"", "__url__": path}
-            tar.members = []  # else it would remember every header
-        # To `tarfile`, one that was cut off between two files has just ended; a whole one ends in empty blocks.
-        if isinstance(tar.fileobj, io.BufferedReader) and path.stat().st_size < tar.offset + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it ends without an end")
-        yield {}  # the end of a shard
-
-
-@contextlib.contextmanager
-def _shard_errors(path: Path) -> Iterator[None]:
-    """Whatever a damaged tar file makes its readers trip over, as a sentence that names it."""
-    try:
-        yield
-    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        why = error.args[0] if error.args else type(error).__name__
-        raise InputError(f"{path} cannot be read as a shard ({why}); is it damaged or cut off?") from error
 
 
 class _Count:
@@ -361,77 +289,18 @@ class _Loaded(NamedTuple):
     bad: dict[str, str]
 
 
-class _Batches(Dataset):
-    """Batches by their names, as `TrainingBatches` has them, but made of a stream that stays open from one to the next.
+class _Batching(NamedTuple):
+    """What becomes of samples; see `Shards` for the options. `name` is the data set's in messages."""
 
-    Batch number i is made by worker i % workers, as PyTorch's loader deals them out, and is the next of that worker's
-    stretch. Asked for another than the next, a worker begins its stretch anew and skips.
-    """
+    name: str
+    max_bad: float
+    image_size: tuple[int, int]
+    fit: Fit
+    captions: str
+    vocabulary: Vocabulary
+    max_length: int
 
-    def __init__(
-        self, data: Shards, split: Split, counts: list[int], size: int, batch_size: int, seed: int | None
-    ) -> None:
-        self.data, self.counts, self.size, self.batch_size, self.seed = data, counts, size, batch_size, seed
-        self.shards = data.paths(split)
-        self.vocabulary = Vocabulary(data.vocabulary)
-        self._open: tuple[BatchName | None, Iterator[list[dict[str, Any]]]] = (None, iter(()))
-
-    def batches(self, world: int = 1) -> int:
-        """How many batches an epoch has for each process."""
-        return math.ceil(math.ceil(self.size / world) / self.batch_size)
-
-    def __len__(self) -> int:
-        return self.batches()
-
-    def __getitem__(self, name: BatchName | int) -> _Loaded:
-        name = BatchName(0, name) if isinstance(name, int) else name
-        expected, stream = self._open
-        if name != expected:
-            stream = self._stream(name)
-        samples = next(stream)
-        self._open = name._replace(batch=name.batch + _workers()), stream
-        return self._load(samples)
-
-    def stretch(self, name: BatchName, workers: int) -> tuple[int, list[int]]:
-        """The position at which the worker of a batch begins in this epoch, and the sizes of its batches."""
-        first = (0 if self.seed is None else name.epoch) * self.size
-        start, stop = (first + self.size * rank // name.world for rank in (name.rank, name.rank + 1))
-        count = self.batches(name.world)
-        stop = max(stop, start + count)  # every process needs something for each of its batches
-        edges = [start + (stop - start) * i // count for i in range(count + 1)]
-        mine = name.batch % workers
-        before = sum(len(range(worker, count, workers)) for worker in range(mine))
-        own = edges[before : before + len(range(mine, count, workers)) + 1]
-        return own[0], [b - a for a, b in itertools.pairwise(own)]
-
-    def _stream(self, name: BatchName) -> Iterator[list[dict[str, Any]]]:
-        """The samples, undecoded, of this batch and of those that the worker makes after it."""
-        workers = _workers()
-        start, sizes = self.stretch(name, workers)
-        samples = self._read(segments(self.counts, start, start + sum(sizes), self.seed))
-        if self.seed is not None:
-            order = random.Random(f"{self.seed} {name.epoch} {name.rank} {name.batch % workers}")
-            samples = _webdataset().filters.shuffle(self.data.shuffle, rng=order)(samples)
-        samples = iter(samples)
-        for number, size in enumerate(sizes):
-            batch = list(itertools.islice(samples, size))
-            if number >= name.batch // workers:
-                yield batch
-
-    def _read(self, parts: Iterable[Segment]) -> Iterator[dict[str, Any]]:
-        for part in parts:
-            path, number = self.shards[part.shard], part.start
-            with path.open("rb") as file, _shard_errors(path):
-                # Not webdataset's own opener: it starts a program for a file whose name begins with "pipe:".
-                files = _webdataset().tariterators.tar_file_expander([{"url": str(path), "stream": file}])
-                samples = _webdataset().tariterators.group_by_keys(files)
-                for sample in itertools.islice(samples, part.start, part.stop):
-                    yield sample
-                    number += 1
-            if number < part.stop:
-                raise InputError(f"{path} has {number} samples, and had {self.counts[part.shard]} when the run began")
-
-    def _load(self, samples: list[dict[str, Any]]) -> _Loaded:
+    def __call__(self, samples: list[RawSample]) -> _Loaded:
         good: list[tuple[str, Tensor, list[list[str]]]] = []
         bad: dict[str, str] = {}
         for sample in samples:
@@ -442,23 +311,18 @@ class _Batches(Dataset):
                 bad[key] = str(error)
         return _Loaded(self._batch(good) if good else None, bad)
 
-    def _picture(self, sample: dict[str, Any], name: str) -> Tensor:
-        content = next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
-        if content is None:
-            raise InputError(f"{name} has no picture ({', '.join(PICTURES)})")
-        return to_input(decode_image(content, name), fitting(self.data.image_size, self.data.fit), name)[0]
+    def _picture(self, sample: RawSample, name: str) -> Tensor:
+        return to_input(decode_image(picture_of(sample, name), name), fitting(self.image_size, self.fit), name)[0]
 
-    def _captions(self, sample: dict[str, Any], name: str) -> list[list[str]]:
-        captions = captions_of(sample, self.data.captions)
+    def _captions(self, sample: RawSample, name: str) -> list[list[str]]:
+        captions = captions_of(sample, self.captions)
         if not captions:
-            raise InputError(f"{name} has no caption with a word in '{self.data.captions}'")
+            raise InputError(f"{name} has no caption with a word in '{self.captions}'")
         return captions
 
     def _batch(self, good: list[tuple[str, Tensor, list[list[str]]]]) -> CaptionBatch:
         ids, images, captions = zip(*good, strict=True)
-        tokens = [
-            torch.tensor(self.vocabulary.encode(words, self.data.max_length)) for own in captions for words in own
-        ]
+        tokens = [torch.tensor(self.vocabulary.encode(words, self.max_length)) for own in captions for words in own]
         owner = torch.tensor([row for row, own in enumerate(captions) for _ in own])
         padded = pad_sequence(tokens, batch_first=True, padding_value=PAD)
         return CaptionBatch(torch.stack(images), None, owner, padded, list(ids))
@@ -471,34 +335,16 @@ class _ShardLoader(BatchLoader):
         return {**super().choices(), "workers": self.num_workers, "processes": self.sampler.num_replicas}
 
     def __iter__(self) -> Iterator[CaptionBatch]:
-        data, share = self.dataset.data, self.dataset.size // self.sampler.num_replicas
+        make, share = self.dataset.make, self.dataset.size // self.sampler.num_replicas
         bad: dict[str, str] = {}
         for batch, new in super().__iter__():
             if new:
                 bad |= new
-                name_bad(new, data.describe())
-                check_share(bad, share, data.describe(), data.max_bad)
+                name_bad(new, make.name)
+                check_share(bad, share, make.name, make.max_bad)
             if batch is not None:
                 yield batch
             elif self.sampler.num_replicas > 1:  # the others would wait for it
-                raise InputError(f"{data.describe()}: no image of a batch can be used; make batch_size larger")
+                raise InputError(f"{make.name}: no image of a batch can be used; make batch_size larger")
         if bad:
-            log.warning("%s: %d of %d images were left out", data.describe(), len(bad), share)
-
-
-def _workers() -> int:
-    """Among how many loading processes this one is."""
-    info = get_worker_info()
-    return 1 if info is None else info.num_workers
-
-
-def _webdataset() -> Any:
-    try:
-        import webdataset
-        import webdataset.shardlists
-        import webdataset.tariterators
-    except ImportError as error:
-        raise InputError(
-            "shards are read by the package webdataset, which is not installed: pip install 'visattn[webdataset]'"
-        ) from error
-    return webdataset
+            log.warning("%s: %d of %d images were left out", make.name, len(bad), share)

@@ -100,11 +100,28 @@ def _draw(sheet: Sheet, panel: Curves, runs: list[str], end: float, place: tuple
     for epoch in np.arange(0, end + 0.01, step):
         sheet.text(x + width * epoch / end, y + _HEIGHT + 20, f"{epoch:g}", SMALL, MUTED, align="center")
     sheet.text(x + width / 2, y + _HEIGHT + 50, "epoch", SMALL, MUTED, align="center")
-    for run, (epochs, values) in panel.lines.items():
+    ends = {run: float(values[-1]) for run, (_, values) in panel.lines.items()}
+    heights = _apart([down(min(max(value, low), high)) for value in ends.values()], line_height(WORD_SIZE))
+    for (run, (epochs, values)), height in zip(panel.lines.items(), heights, strict=True):
         colour = _colour(runs, run)
         axes.plot(epochs, values, color=colour, linewidth=2.0, solid_capstyle="round", clip_on=True, zorder=3)
-        last = float(np.clip(values[-1], low, high))
-        sheet.text(x + width + _ASIDE, down(last), panel.form.format(float(values[-1])), WORD_SIZE, colour)
+        sheet.text(x + width + _ASIDE, height, panel.form.format(ends[run]), WORD_SIZE, colour)
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
+    """Heights at least so far apart, in the same order, moved as little as their groups allow."""
+    groups: list[tuple[float, list[int]]] = []  # middles, and whose they are, from the top
+    for number in sorted(range(len(heights)), key=lambda n: heights[n]):
+        middle, members = heights[number], [number]
+        while groups and middle - groups[-1][0] < least * (len(members) + len(groups[-1][1])) / 2:
+            members = [*groups.pop()[1], *members]
+            middle = sum(heights[n] for n in members) / len(members)
+        groups.append((middle, members))
+    found = [0.0] * len(heights)
+    for middle, members in groups:
+        for place, number in enumerate(members):
+            found[number] = middle + least * (place - (len(members) - 1) / 2)
+    return found
 
 
 def _colour(runs: list[str], run: str) -> str:

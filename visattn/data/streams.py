@@ -1,0 +1,132 @@
+"""Which samples of a row of shards, in which order, for whom: every one once in a pass, however they are dealt out."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset, get_worker_info
+
+from visattn.data.loading import BatchName
+from visattn.data.tars import RawSample, samples, webdataset
+from visattn.errors import InputError
+
+
+class Segment(NamedTuple):
+    """Samples `start` to `stop` of a shard, both by number."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+def segments(counts: list[int], start: int, stop: int, seed: int | None) -> list[Segment]:
+    """What stands at the positions from `start` to `stop` when all shards are read, one pass after the other.
+
+    Args:
+        counts: how many samples each shard has.
+        start: the first position; passes have sum(counts) each.
+        stop: behind the last.
+        seed: of the order of the shards, which differs from pass to pass; None keeps them as they are.
+    """
+    total, found = sum(counts), []
+    for number in range(start // total, -(-stop // total)):
+        order = range(len(counts)) if seed is None else np.random.default_rng([seed, number]).permutation(len(counts))
+        at = number * total
+        for shard in order:
+            part = Segment(int(shard), max(start - at, 0), min(stop - at, counts[shard]))
+            if part.start < part.stop:
+                found.append(part)
+            at += counts[shard]
+    return found
+
+
+class StreamedBatches(Dataset):
+    """Batches by their names, as `TrainingBatches` has them, but made of a stream that stays open from one to the next.
+
+    Batch number i is made by worker i % workers, as PyTorch's loader deals them out, and is the next of that worker's
+    stretch. Asked for another than the next, a worker begins its stretch anew and skips.
+
+    Args:
+        shards: the tar files.
+        counts: how many samples each has.
+        size: samples of an epoch, over all processes.
+        batch_size: of them in a batch of one process.
+        make: what becomes of a batch's samples.
+        seed: of the order; None keeps the shards' own, the same in every epoch.
+        window: samples within which a worker shuffles, where there is a seed.
+    """
+
+    def __init__(
+        self,
+        shards: list[Path],
+        counts: list[int],
+        size: int,
+        batch_size: int,
+        make: Callable[[list[RawSample]], Any],
+        seed: int | None,
+        window: int,
+    ) -> None:
+        self.shards, self.counts, self.size, self.batch_size = shards, counts, size, batch_size
+        self.make, self.seed, self.window = make, seed, window
+        self._open: tuple[BatchName | None, Iterator[list[RawSample]]] = (None, iter(()))
+
+    def batches(self, world: int = 1) -> int:
+        """How many batches an epoch has for each process."""
+        return math.ceil(math.ceil(self.size / world) / self.batch_size)
+
+    def __len__(self) -> int:
+        return self.batches()
+
+    def __getitem__(self, name: BatchName | int) -> Any:
+        name = BatchName(0, name) if isinstance(name, int) else name
+        expected, stream = self._open
+        if name != expected:
+            stream = self._stream(name)
+        batch = next(stream)
+        self._open = name._replace(batch=name.batch + _workers()), stream
+        return self.make(batch)
+
+    def stretch(self, name: BatchName, workers: int) -> tuple[int, list[int]]:
+        """The position at which the worker of a batch begins in this epoch, and the sizes of its batches."""
+        first = (0 if self.seed is None else name.epoch) * self.size
+        start, stop = (first + self.size * rank // name.world for rank in (name.rank, name.rank + 1))
+        count = self.batches(name.world)
+        stop = max(stop, start + count)  # every process needs something for each of its batches
+        edges = [start + (stop - start) * i // count for i in range(count + 1)]
+        mine = name.batch % workers
+        before = sum(len(range(worker, count, workers)) for worker in range(mine))
+        own = edges[before : before + len(range(mine, count, workers)) + 1]
+        return own[0], [b - a for a, b in itertools.pairwise(own)]
+
+    def _stream(self, name: BatchName) -> Iterator[list[RawSample]]:
+        """The samples, undecoded, of this batch and of those that the worker makes after it."""
+        workers = _workers()
+        start, sizes = self.stretch(name, workers)
+        stream = self._read(segments(self.counts, start, start + sum(sizes), self.seed))
+        if self.seed is not None:
+            order = random.Random(f"{self.seed} {name.epoch} {name.rank} {name.batch % workers}")
+            stream = webdataset().filters.shuffle(self.window, rng=order)(stream)
+        stream = iter(stream)
+        for number, size in enumerate(sizes):
+            batch = list(itertools.islice(stream, size))
+            if number >= name.batch // workers:
+                yield batch
+
+    def _read(self, parts: Iterable[Segment]) -> Iterator[RawSample]:
+        for part in parts:
+            path, number = self.shards[part.shard], part.start
+            for sample in samples(path, part.start, part.stop):
+                yield sample
+                number += 1
+            if number < part.stop:
+                raise InputError(f"{path} has {number} samples, and had {self.counts[part.shard]} when the run began")
+
+
+def _workers() -> int:
+    """Among how many loading processes this one is."""
+    info = get_worker_info()
+    return 1 if info is None else info.num_workers
