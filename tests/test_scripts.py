@@ -229,11 +229,12 @@ def test_mistakes_are_named_and_nothing_looks_whole(
 
 
 @pytest.mark.parametrize("script", [caption, overlay, demo, compare])
-def test_help(script, capsys):
+def test_help(script, capsys, caplog):
     with pytest.raises(SystemExit) as exit_:
         script.main(["--help"])
     assert exit_.value.code == 0
     assert "--output" in capsys.readouterr().out
+    assert not caplog.records
 
 
 def test_a_script_runs_by_its_path(tmp_path):

@@ -29,7 +29,9 @@ def program(main: Main) -> Callable[..., int]:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        logging.getLogger("visattn").setLevel(logging.INFO)
+        words = sys.argv[1:] if args is None else args
+        helps = any(word in ("-h", "--help") or word.endswith(".help") for word in words)  # then that is all to be said
+        logging.getLogger("visattn").setLevel(logging.WARNING if helps else logging.INFO)
         keep_freed_memory()
         try:
             main(args)
