@@ -15,6 +15,7 @@ import pytest
 from conftest import FAST
 from PIL import Image
 
+from visattn.__main__ import main
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.geometry import Geometry
@@ -234,6 +235,14 @@ def test_help(script, capsys, caplog):
         script.main(["--help"])
     assert exit_.value.code == 0
     assert "--output" in capsys.readouterr().out
+    assert not caplog.records
+
+
+def test_the_main_program_says_what_it_is_for(capsys, caplog):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    assert "captioners and Vision Transformers" in capsys.readouterr().out
     assert not caplog.records
 
 

@@ -287,7 +287,10 @@ def run_cli(args: ArgsType = None) -> CLI:
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=args,
-            parser_kwargs={"prog": "visattn"},
+            parser_kwargs={
+                "prog": "visattn",
+                "description": "Train and test captioners and Vision Transformers whose attention can be looked at.",
+            },
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
