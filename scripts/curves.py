@@ -1,6 +1,6 @@
 """Draw what a training has logged, along its epochs: one run, or several on one scale.
 
-    uv run scripts/curves.py runs/cifar10_vit --number val/accuracy --number val/loss --output docs/cifar10.png
+    uv run scripts/curves.py runs/cifar10_vit --number val/accuracy --number val/loss --output cifar10.png
     uv run scripts/curves.py runs/a runs/b --number train/loss --means --number val/CIDEr-D --output compared.png
 
 Reads `logs/*/metrics.csv` in the folder of each run; a run that was resumed has several, which are joined. The names of
@@ -54,7 +54,7 @@ def line(rows: Sequence[dict[str, str]], number: str, run: Path) -> tuple[np.nda
 
 
 def means(epochs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each epoch that has any value, at its end; one that ends with the run unfinished, at its last."""
+    """The mean of each epoch that has any value, at its end; of the last, where its last value was logged."""
     ends = np.ceil(epochs - 1e-9)
     whole, number, counts = np.unique(ends, return_inverse=True, return_counts=True)
     whole[-1] = min(whole[-1], epochs[-1])

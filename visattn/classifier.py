@@ -35,8 +35,8 @@ class Classifier(LightningModule):
         std: likewise.
         label_smoothing: share of the probability that is spread over all classes.
         mixup: α of MixUp (Zhang 2017); 0 is without.
-        cutmix: α of CutMix (Yun 2019); 0 is without. With both, each batch gets one of them, by chance.
-        mix_probability: share of the batches that get it; the others are trained on as they are.
+        cutmix: α of CutMix (Yun 2019); 0 is without. With both, a batch that is mixed gets one of them, by chance.
+        mix_probability: how likely a batch of a process is mixed; the others are trained on as they are.
 
     Raises:
         InputError: where `mix_probability` is no probability.
@@ -69,7 +69,9 @@ class Classifier(LightningModule):
         mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
         if not 0 <= mix_probability <= 1:
             raise InputError(f"mix_probability is {mix_probability}; it must be at least 0 and at most 1")
-        self.mix = v2.RandomApply([v2.RandomChoice(mixes)], p=mix_probability) if mixes else None
+        self.mix = v2.RandomChoice(mixes) if mixes else None
+        if mixes and mix_probability < 1:
+            self.mix = v2.RandomApply([self.mix], p=mix_probability)
         self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: its loss, and whether its class was found
 
     def setup(self, stage: str) -> None:

@@ -3,6 +3,7 @@
 import functools
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -30,7 +31,8 @@ def program(main: Main) -> Callable[..., int]:
                 stream.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         words = sys.argv[1:] if args is None else args
-        helps = any(word in ("-h", "--help") or word.endswith(".help") for word in words)  # then that is all to be said
+        # Where help is asked for, that is all to be said: -h, --help, or jsonargparse's --data.help CLASS.
+        helps = any(re.match(r"-h$|--h(e(lp?)?)?$|--[\w.]+\.help(=|$)", word) for word in words)
         logging.getLogger("visattn").setLevel(logging.WARNING if helps else logging.INFO)
         keep_freed_memory()
         try:

@@ -4,8 +4,8 @@ The annotation vectors are given, as ResNet-50's would be; the encoder is left o
 words, and a run is several batches, since how captions come together is part of either way: our data puts captions of
 one length into a batch, but for few of an epoch's hundreds (`visattn.data.captions`); the tutorials take them as they
 come, sort those of a batch by length, and let it shrink as they end. So there are as many captions as fill a batch of
-each of a few lengths. Ours on their batches is a row of its own. In decoding no caption ends before the
-greatest length, so that both searches go as many steps; all images are searched at once by ours, one by one by theirs.
+each of a few lengths. Ours on their batches is a row of its own. In decoding no caption ends before the greatest
+length, so that both searches go as many steps; all images are searched at once by ours, one by one by theirs.
 """
 
 from collections.abc import Callable

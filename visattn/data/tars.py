@@ -28,7 +28,7 @@ RawSample = dict[str, Any]
 
 
 def texts(path: Path) -> Iterator[RawSample]:
-    """The samples of a shard, without their pictures, in its order.
+    """The samples of a shard, the pictures empty, in its order.
 
     Raises:
         InputError: where it is no tar file, is cut off, or has a file twice.
@@ -41,7 +41,7 @@ def samples(path: Path, start: int, stop: int) -> Iterator[RawSample]:
     """The whole samples from number `start` on, as many as there are before `stop`.
 
     Raises:
-        InputError: likewise.
+        InputError: where it is no tar file, or is cut off or has a file twice before `stop`.
     """
     with path.open("rb") as file, _shard_errors(path):
         # Not webdataset's own opener: it starts a program for a file whose name begins with "pipe:".
@@ -65,13 +65,13 @@ def captions_of(sample: RawSample, where: str) -> list[list[str]]:
     """The tokenised captions of a sample, those with a word: of its .txt, or under a key of its .json."""
     try:
         if where == "txt":
-            texts: Any = sample["txt"].decode("utf-8")
+            said: Any = sample["txt"].decode("utf-8")
         else:
-            texts = json.loads(sample["json"])[where]
+            said = json.loads(sample["json"])[where]
     except (KeyError, ValueError, TypeError, RecursionError):
         return []
-    texts = texts if isinstance(texts, list) else [texts]
-    return [words for text in texts if isinstance(text, str) and (words := tokenize(text))]
+    said = said if isinstance(said, list) else [said]
+    return [words for text in said if isinstance(text, str) and (words := tokenize(text))]
 
 
 def _text_files(path: Path) -> Iterator[dict[str, Any]]:

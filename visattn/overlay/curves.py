@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.overlay.canvas import INK, MARGIN, MUTED, SMALL, TITLE_SIZE, WORD_SIZE, Sheet
-from visattn.overlay.text import line_height, text_width, wrap
+from visattn.overlay.canvas import INK, MARGIN, MUTED, SMALL, TITLE_SIZE, WORD_SIZE, Sheet, flow, item_width
+from visattn.overlay.text import line_height, shorten, text_width, wrap
 
 _COLOURS = ("#2a5a8c", "#d2600a", "#3c8d5a", "#8a4f9e", "#b03a48")  # of runs, in their order, then again
 _GRID, _BASE = "#dde1e5", "#9aa3ab"
@@ -59,8 +59,9 @@ def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -
     header = [(line, TITLE_SIZE, INK) for line in (wrap(title, inner, TITLE_SIZE, lines=2) if title else [])]
     header += [(line, SMALL, MUTED) for line in (wrap(note, inner, SMALL, lines=3) if note else [])]
     above = sum(line_height(size) for _, size, _ in header) + (14 if header else 0)
-    named = len(runs) > 1
-    sheet = Sheet(_WIDTH, 2 * MARGIN + above + _HEAD + _HEIGHT + _FOOT + named * line_height(WORD_SIZE))
+    legend = flow([[shorten(run, inner, SMALL)] for run in runs], inner) if len(runs) > 1 else []
+    below = line_height(SMALL) + 8
+    sheet = Sheet(_WIDTH, 2 * MARGIN + above + _HEAD + _HEIGHT + _FOOT + (14 + len(legend) * below if legend else 0))
     y = MARGIN
     for line, size, colour in header:
         sheet.text(MARGIN, y + line_height(size) / 2, line, size, colour)
@@ -75,11 +76,12 @@ def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -
         x = MARGIN + left + number * (left + width + right + _GAP)
         sheet.text(x, y + _HEAD / 2 - 8, panel.name, WORD_SIZE, INK)
         _draw(sheet, panel, runs, end, (x, y + _HEAD, width))
-    x = MARGIN + left
-    for run in runs * named:
-        middle = y + _HEAD + _HEIGHT + _FOOT + line_height(WORD_SIZE) / 2
-        sheet.text(x, middle, run, WORD_SIZE, _colour(runs, run))
-        x += text_width(run, WORD_SIZE) + 40
+    colours = iter([_colour(runs, run) for run in runs])
+    for row, items in enumerate(legend):
+        x = MARGIN
+        for item in items:
+            sheet.text(x, y + _HEAD + _HEIGHT + _FOOT + 14 + (row + 0.5) * below, item[0], SMALL, next(colours))
+            x += item_width(item) + 40
     return sheet.figure
 
 
@@ -101,26 +103,36 @@ def _draw(sheet: Sheet, panel: Curves, runs: list[str], end: float, place: tuple
         sheet.text(x + width * epoch / end, y + _HEIGHT + 20, f"{epoch:g}", SMALL, MUTED, align="center")
     sheet.text(x + width / 2, y + _HEIGHT + 50, "epoch", SMALL, MUTED, align="center")
     ends = {run: float(values[-1]) for run, (_, values) in panel.lines.items()}
-    heights = _apart([down(min(max(value, low), high)) for value in ends.values()], line_height(WORD_SIZE))
+    heights = [down(min(max(value, low), high)) for value in ends.values()]
+    heights = _apart(heights, line_height(WORD_SIZE), (y, y + _HEIGHT))
     for (run, (epochs, values)), height in zip(panel.lines.items(), heights, strict=True):
         colour = _colour(runs, run)
         axes.plot(epochs, values, color=colour, linewidth=2.0, solid_capstyle="round", clip_on=True, zorder=3)
         sheet.text(x + width + _ASIDE, height, panel.form.format(ends[run]), WORD_SIZE, colour)
 
 
-def _apart(heights: Sequence[float], least: float) -> list[float]:
-    """Heights at least so far apart, in the same order, moved as little as their groups allow."""
-    groups: list[tuple[float, list[int]]] = []  # middles, and whose they are, from the top
+def _apart(heights: Sequence[float], gap: float, span: tuple[float, float]) -> list[float]:
+    """Heights at least `gap` from each other, in the same order and within the span where there is room.
+
+    Those that are too close are spread evenly around their mean.
+    """
+    groups: list[list[int]] = []  # whose heights belong together, from the top
+
+    def middle(members: list[int]) -> float:
+        half = gap * (len(members) - 1) / 2
+        return min(
+            max(sum(heights[n] for n in members) / len(members), span[0] + half), max(span[1] - half, span[0] + half)
+        )
+
     for number in sorted(range(len(heights)), key=lambda n: heights[n]):
-        middle, members = heights[number], [number]
-        while groups and middle - groups[-1][0] < least * (len(members) + len(groups[-1][1])) / 2:
-            members = [*groups.pop()[1], *members]
-            middle = sum(heights[n] for n in members) / len(members)
-        groups.append((middle, members))
+        members = [number]
+        while groups and middle(members) - middle(groups[-1]) < gap * (len(members) + len(groups[-1])) / 2:
+            members = [*groups.pop(), *members]
+        groups.append(members)
     found = [0.0] * len(heights)
-    for middle, members in groups:
+    for members in groups:
         for place, number in enumerate(members):
-            found[number] = middle + least * (place - (len(members) - 1) / 2)
+            found[number] = middle(members) + gap * (place - (len(members) - 1) / 2)
     return found
 
 

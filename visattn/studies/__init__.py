@@ -1,1 +1,1 @@
-"""What is found out of trained models, beyond the scores of a run. A file a study; a script of its name is the door."""
+"""What is found out about attention beyond the scores of a run: a study a module or package, which names its script."""
