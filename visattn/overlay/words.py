@@ -12,7 +12,7 @@ from PIL import Image
 from visattn.geometry import Geometry, Interpolation
 from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, WORD_SIZE, Sheet, rasterise
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, as_shown, colour_strip, shared_limits
-from visattn.overlay.sheet import Drawn, Look, Scale, check_words, draw_words
+from visattn.overlay.look import Drawn, Look, Scale, check_words, draw_words
 from visattn.overlay.text import line_height, reads_leftward, shorten, text_width
 
 _LINE_SHARE = 1 / 330  # of a picture's side: a line of one point on a panel, and as thick in proportion here

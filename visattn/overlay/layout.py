@@ -1,0 +1,201 @@
+"""Where everything stands on a sheet: panels in rows under a header, a list of classes after them, then the legend."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from visattn.errors import InputError
+from visattn.geometry import Geometry
+from visattn.overlay.canvas import HEADING, INK, LEGEND, MARGIN, MUTED, NOTE, SMALL, WORD_SIZE, Sheet, flow, item_width
+from visattn.overlay.heatmap import as_shown
+from visattn.overlay.look import Drawn
+from visattn.overlay.text import DPI, line_height, shorten, text_width, wrap
+
+_TRACK = "#e9ecef"
+RIGHT, WRONG = "#1a7f37", "#b3261e"
+_BAR, _BAR_TRUTH = "#5a6b8c", RIGHT
+
+# In pixels at DPI; text in points.
+_SIDE = 330  # of the square with the area of a panel
+_NARROWEST = 190  # place for a word, above however narrow a panel
+_WIDEST, _WIDE_ROW = 2400, 1900  # a sheet, and a classifier's single row, where the columns are left to us
+_GAP, _ROW_GAP = 26, 26
+_BAR_PITCH = 52  # from one class to the next in the list of classes
+
+_PAPER_SIDE = 220  # as _SIDE, where the width is stated
+_PAPER_MARGIN = 2  # a figure of a stated width stands in a column of text, which has margins of its own
+_NARROWEST_SHEET = 440  # before it is scaled: place for the legend
+_PRINTED = 300  # pixels to the inch of its pictures, at least
+_CENTIMETRE = DPI / 2.54
+
+
+class Panel(NamedTuple):
+    """One picture of a sheet, with a line above and a line under it."""
+
+    drawn: Drawn
+    heading: str
+    aside: str = ""  # small, at the right end of the heading's line
+    note: str = ""
+    colour: str = INK
+
+
+class Paper(NamedTuple):
+    """The size of a sheet: as large as it comes, or of a stated width, and of what size its text is.
+
+    Attributes:
+        inner: the width within the margins, in pixels at DPI before all is scaled; None where it is free.
+        margin: likewise.
+        scale: of all that is drawn.
+        detail: pixels of a picture to one of these.
+    """
+
+    inner: int | None
+    margin: int
+    scale: float
+    detail: int
+
+    @classmethod
+    def of(cls, width: float | None, points: float) -> "Paper":
+        """A sheet `width` centimetres wide, if that is stated, whose words are of so many points."""
+        if not 1 <= points <= 100:
+            raise InputError(f"text of {points:g} points cannot be read; 8 to 11 is usual")
+        scale = points / WORD_SIZE
+        if width is None:
+            return cls(None, MARGIN, scale, 1)
+        inner = round(width * _CENTIMETRE / scale) - 2 * _PAPER_MARGIN
+        if not _NARROWEST_SHEET <= inner <= 100 * _NARROWEST_SHEET:
+            least, most = ((n * _NARROWEST_SHEET + 2 * _PAPER_MARGIN) * scale / _CENTIMETRE for n in (1, 100))
+            raise InputError(
+                f"a sheet with words of {points:g} points is from {least:.1f} to {most:.0f} cm wide, not {width:g}"
+            )
+        return cls(inner, _PAPER_MARGIN, scale, max(1, math.ceil(_PRINTED * scale / DPI)))
+
+    def fit(self, image: np.ndarray, geometry: Geometry, places: int, columns: int | None) -> "Fitted":
+        """The picture as its panels show it, and how many of them stand side by side where that is settled by now."""
+        if columns is not None and columns < 1:
+            raise InputError(f"a sheet has at least one column, not {columns}")
+        if self.inner is None:
+            return Fitted(*as_shown(image, geometry, _SIDE), columns)
+        height, width = geometry.original
+        usual = min(_PAPER_SIDE / math.sqrt(height * width), 2 * _PAPER_SIDE / max(height, width)) * width
+        columns = columns or max(1, round((self.inner + _GAP) / (max(usual, _NARROWEST) + _GAP)))
+        columns = min(columns, places)
+        slot = (self.inner + _GAP) // columns - _GAP
+        if slot < _NARROWEST / 3:
+            raise InputError(f"{columns} columns do not fit this width; take fewer, a wider sheet or smaller text")
+        return Fitted(*as_shown(image, geometry, math.inf, slot * self.detail), columns)
+
+
+class Fitted(NamedTuple):
+    picture: np.ndarray
+    shown: Geometry
+    columns: int | None
+
+
+def draw(
+    paper: Paper,
+    header: list[tuple[str, float, str]],
+    panels: list[Panel],
+    legend: list[list[str | np.ndarray]],
+    columns: int | None,
+    top: Sequence[tuple[str, float]] = (),
+    truth: str | None = None,
+) -> Figure:
+    """Set header lines (text, points, colour), panels, the list of classes and the legend on one figure."""
+    height, width = (math.ceil(side / paper.detail) for side in panels[0].drawn.pixels.shape[:2])
+    places = len(panels) + bool(top)
+    slot = max(width, _NARROWEST) if paper.inner is None else (paper.inner + _GAP) // columns - _GAP
+    panels = _uncrowded(panels, slot)
+    pitch = HEADING + height + (NOTE if any(panel.note for panel in panels) else 0) + _ROW_GAP
+    if columns is None:
+        columns = _columns(places, slot + _GAP, pitch)
+    columns = min(columns, places)
+    inner = paper.inner or max(columns * (slot + _GAP) - _GAP, 2 * _NARROWEST, *map(item_width, legend))
+    header = [(line, size, colour) for text, size, colour in header for line in wrap(text, inner, size, lines=4)]
+    head = sum(line_height(size) for _, size, _ in header) + (18 if header else 0)
+    flowed = flow(legend, inner)
+    rows = math.ceil(places / columns)
+    foot = 22 + LEGEND * len(flowed) - min(16, paper.margin) if flowed else 0
+    sheet = Sheet(
+        2 * paper.margin + inner, 2 * paper.margin + head + rows * pitch - _ROW_GAP + foot, paper.scale, paper.detail
+    )
+
+    y = paper.margin
+    for text, size, colour in header:
+        sheet.text(paper.margin, y + line_height(size) // 2, text, size, colour)
+        y += line_height(size)
+    y += 18 if header else 0
+    for place in range(places):
+        x, above = paper.margin + place % columns * (slot + _GAP), y + place // columns * pitch
+        if place < len(panels):
+            _draw_panel(sheet, panels[place], x, above, slot)
+        else:
+            _draw_classes(sheet, top, truth, x, above + HEADING, slot, height)
+    y += rows * pitch - _ROW_GAP + 22
+    sheet.legend(paper.margin, y, flowed)
+    return sheet.figure
+
+
+def stand_in_a_row(places: int, width: int) -> bool:
+    """Whether so many panels of pictures of that width stand side by side without a sheet that is too wide."""
+    return places * (max(width, _NARROWEST) + _GAP) < _WIDE_ROW
+
+
+def _columns(places: int, slot: int, pitch: int) -> int:
+    """How many columns give a sheet of a pleasant shape, with few empty places in its last row."""
+
+    def cost(columns: int) -> float:
+        rows = math.ceil(places / columns)
+        shape = columns * slot / (rows * pitch)
+        too_wide = columns > 1 and columns * slot > _WIDEST
+        return abs(math.log(shape / 1.7)) + 1.0 * (rows * columns - places) / places + 100 * too_wide
+
+    return min(range(1, places + 1), key=cost)
+
+
+def _uncrowded(panels: list[Panel], slot: int) -> list[Panel]:
+    """Where a word and what stands beside it do not fit into one line, what stands beside all goes under the panels."""
+    widths = [text_width(p.heading[:99], WORD_SIZE) + 14 + text_width(p.aside, SMALL) for p in panels if p.aside]
+    if max(widths, default=0) <= slot:
+        return panels
+    return [p._replace(aside="", note=" · ".join(filter(None, (p.note, p.aside)))) for p in panels]
+
+
+def _draw_panel(sheet: Sheet, panel: Panel, x: int, y: int, slot: int) -> None:
+    aside = shorten(panel.aside, slot, SMALL)
+    room = slot - (text_width(aside, SMALL) + 14 if aside else 0)
+    middle = y + HEADING // 2 - 3
+    if panel.heading.strip():
+        sheet.text(x, middle, shorten(panel.heading, max(room, slot // 3), WORD_SIZE), WORD_SIZE, panel.colour)
+    else:
+        sheet.text(x, middle, "(empty)", SMALL, MUTED)
+    height, width = panel.drawn.put(sheet, x, y + HEADING)
+    if aside:
+        sheet.text(x + min(slot, max(width, _NARROWEST)), middle, aside, SMALL, MUTED, align="right")
+    if panel.note:
+        sheet.text(x, y + HEADING + height + NOTE // 2 + 3, shorten(panel.note, slot, SMALL), SMALL, MUTED)
+
+
+def _draw_classes(
+    sheet: Sheet, top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
+) -> None:
+    """The likeliest classes: name and probability above a bar each, the true class in its own colour."""
+    for row, (name, probability) in enumerate(top[: max(1, height // _BAR_PITCH)]):
+        middle = y + row * _BAR_PITCH + 14
+        number = percent(probability)
+        sheet.text(x, middle, shorten(name, slot - text_width(number, SMALL) - 16, SMALL + 0.5), SMALL + 0.5, INK)
+        sheet.text(x + slot, middle, number, SMALL, MUTED, align="right")
+        full = np.clip(round(slot * probability), 0, slot)
+        sheet.rectangle(x, middle + 16, slot, 7, _TRACK)
+        sheet.rectangle(x, middle + 16, int(full), 7, _BAR_TRUTH if name == truth else _BAR)
+
+
+def percent(probability: float) -> str:
+    """A probability for people: certainty and impossibility are written only where they are exact."""
+    percent = 100 * probability
+    if 99.5 <= percent < 100:
+        return "> 99 %"
+    return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
