@@ -188,6 +188,22 @@ def test_what_is_overridden_on_purpose_is_used(captioner_checkpoint, tmp_path):
     assert torch.equal(cli.model.decoder.out.bias, load_model(captioner_checkpoint, Captioner).decoder.out.bias)
 
 
+def test_an_option_that_is_newer_than_the_checkpoint_had_its_default(captioner_checkpoint, tmp_path):
+    """Stated as that it contradicts nothing; where nothing is said, and where another is said, it is that too."""
+    checkpoint = read(captioner_checkpoint)
+    assert checkpoint["hyper_parameters"].pop("no_repeat") == 0
+    del checkpoint["hyper_parameters"]["loss"]["init_args"]["label_smoothing"]
+    torch.save(checkpoint, old := tmp_path / "old.ckpt")
+    words = ["validate", *WORDS, f"--output={tmp_path}", f"--ckpt_path={old}"]
+    for stated in ([], ["--model.init_args.loss.init_args.label_smoothing=0", "--model.init_args.no_repeat=0"]):
+        cli = run_cli([*words, *stated])
+        assert (cli.model.loss.label_smoothing, cli.model.no_repeat) == (0, 0)
+    smoothed = "--model.init_args.loss.init_args.label_smoothing=0.25"
+    with pytest.raises(InputError, match=r"label_smoothing is 0.25 here and 0.0 in .*old\.ckpt"):
+        run_cli([*words, smoothed])
+    assert run_cli([*words, smoothed, "--override_checkpoint"]).model.loss.label_smoothing == 0.25
+
+
 def test_differences():
     saved = {"a": {"class_path": "x.A", "init_args": {"n": 3, "m": [1, 2], "inner": None}}, "b": 0.5}
     assert not list(differences({}, saved))

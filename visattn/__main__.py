@@ -142,10 +142,12 @@ class CLI(LightningCLI):
         own = config.model and config.model.clone()
         saved = {name: value for name, value in options.items() if name not in OF_DATA}
         model = {"class_path": found, "init_args": saved}
+        config.model = None  # an option newer than the checkpoint had its default there, whatever is stated here
         try:
             self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
         except InputError as error:
             raise InputError(f"{config.ckpt_path} does not fit this version of visattn: {error}") from error
+        saved = self.config[subcommand].model.init_args.as_dict()
         for option, here, there in differences(stated.init_args.as_dict() if stated else {}, saved):
             if subcommand != "fit" and option.partition(".")[0] in OF_TRAINING:
                 continue
