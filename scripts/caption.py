@@ -19,14 +19,15 @@ Writes to the output folder, for each image, what `--export` names:
             `visattn.geometry.Geometry`; with `--map relevance` also `relevance` (T, H, W), which the pictures then
             show in place of α: how much each place speaks for the word (`visattn.explain.word_relevance`)
 
-and at the end `captions.json`, a list with an entry for each image: with `--n-best` all its captions, of a beam search
-the best first, drawn ones as they were drawn; pictures and maps are of the first.
+With `--n-best` there are several captions of an image, of a beam search the best first, drawn ones as they were drawn:
+what belongs to the second and further ones is in <stem>_captions/2.png, <stem>_captions/2.npz ….
+
+At the end `captions.json`, a list with an entry for each image and what was written of it.
 """
 
 import argparse
 import gc
 import itertools
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,16 +41,13 @@ from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
-from visattn.data.images import Input, list_images, read_inputs
+from visattn.data.images import list_images, read_inputs
 from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.errors import InputError
-from visattn.files import write_bytes, write_folder, write_npz, write_text
-from visattn.geometry import Geometry
-from visattn.overlay import caption_gif, caption_sheet, encode_png, save_figure, word_pictures
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
 from visattn.program import program
+from visattn.results import CaptionExport, CaptionWriter
 
-Export = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 Map = Literal["alpha", "relevance"]
 
 MEANING: dict[Map, str] = {"alpha": "attention weight α", "relevance": "relevance for the word"}
@@ -106,7 +104,7 @@ def caption_images(
     search: Search | None = None,
     max_length: int | None = None,
     no_repeat: int = 0,
-    exports: Sequence[Export] = ("sheet", "npz"),
+    exports: Sequence[CaptionExport] = ("sheet", "npz"),
     look: Mapping[str, Any] | None = None,
     paper: Mapping[str, Any] | None = None,
     shown: Map = "alpha",
@@ -128,13 +126,10 @@ def caption_images(
         shown: which map of each word the pictures show.
 
     Returns:
-        The entries of `captions.json`: image, caption, words, log_prob (of the whole caption), word_log_probs, overlay
-        (file name of the sheet, None where `exports` has none), files (all that was written of it), and with more
-        captions than one `captions`: caption and log_prob of each.
+        The entries of `captions.json`, as `CaptionWriter.write` has them.
     """
-    look, paper = dict(look or {}), {"meaning": MEANING[shown], **(paper or {})}
-    # Something is drawn first, so that an option that cannot be is told before a model is loaded.
-    caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **look, **paper)
+    # First, since an option that cannot be drawn with is told before a model is loaded.
+    writer = CaptionWriter(output, exports, look or {}, {"meaning": MEANING[shown], **(paper or {})})
     paths = list_images(images)
     model = load_model(checkpoint, Captioner)
     if places is not None:
@@ -148,79 +143,22 @@ def caption_images(
         while batch := list(itertools.islice(inputs, batch_size)):
             images = torch.stack([item.tensor for item in batch])
             captions = model.caption(images)
-            relevance: Sequence[np.ndarray | None] = [None] * len(batch)
-            if shown == "relevance":
-                relevance = model.relevance(images, [found[0].words for found in captions])
-            for item, found, relevant in zip(batch, captions, relevance, strict=True):
-                caption = found[0]
+            relevance = relevance_of(model, images, captions) if shown == "relevance" else [None] * len(batch)
+            for item, found, maps in zip(batch, captions, relevance, strict=True):
                 item = item._replace(geometry=item.geometry._replace(cell_shift=model.cell_shift))
-                files = export(item, caption, relevant, output, exports, look, paper)
-                entry = {
-                    "image": str(item.path),
-                    "caption": " ".join(caption.words),
-                    "words": caption.words,
-                    "log_prob": caption.log_prob,
-                    "word_log_probs": caption.log_probs.tolist(),
-                    "overlay": f"{item.name}.png" if "sheet" in exports else None,
-                    "files": files,
-                }
-                if len(found) > 1:
-                    entry["captions"] = [{"caption": " ".join(c.words), "log_prob": c.log_prob} for c in found]
-                entries.append(entry)
+                entries.append(writer.write(item, found, maps))
                 bar.update()
             gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
-    write_text(output / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
+    writer.finish(entries)
     return entries
 
 
-def export(
-    item: Input,
-    caption: Caption,
-    relevance: np.ndarray | None,
-    output: Path,
-    exports: Sequence[Export],
-    look: Mapping[str, Any],
-    paper: Mapping[str, Any],
-) -> list[str]:
-    """Write what is asked for of one image and its caption; the names of the files and folders.
-
-    Where relevance (T, H, W) is given it is shown, and kept beside α.
-    """
-    maps = caption.weights if relevance is None else relevance
-    seen = (item.original, caption.words, maps, item.geometry)
-    names = []
-    if forms := [form for form in ("sheet", "svg", "pdf") if form in exports]:
-        figure = caption_sheet(*seen, drawn=caption.places, title=item.path.name, **look, **paper)
-        for form in forms:
-            names.append(f"{item.name}.{'png' if form == 'sheet' else form}")
-            save_figure(figure, output / names[-1])
-    if "words" in exports:
-        pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, **look)
-        titles = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.words, start=1))
-        names.append(f"{item.name}_words")
-        write_folder(output / names[-1], zip(titles, map(encode_png, pictures), strict=True))
-    if "gif" in exports:
-        names.append(f"{item.name}.gif")
-        write_bytes(output / names[-1], caption_gif(*seen, drawn=caption.places, **look))
-    if "npz" in exports:
-        names.append(f"{item.name}.npz")
-        write_npz(
-            output / names[-1],
-            words=np.array(caption.words),
-            alpha=caption.weights,
-            focus=caption.focus,
-            beta=caption.gates,
-            log_probs=caption.log_probs,
-            geometry=item.geometry.to_array(),
-            **({} if relevance is None else {"relevance": relevance}),
-        )
-    return names
-
-
-def plain(word: str) -> str:
-    """A word as a part of a file's name: its letters and digits after a dash, the first few; or nothing."""
-    letters = "".join(character for character in word if character.isalnum())[:24]
-    return f"_{letters}" if letters else ""
+def relevance_of(
+    model: Captioner, images: torch.Tensor, captions: Sequence[Sequence[Caption]]
+) -> list[tuple[np.ndarray, ...]]:
+    """How much each place speaks for each word, (T, H, W) for each caption of each image."""
+    ranks = zip(*captions, strict=True)
+    return list(zip(*(model.relevance(images, [c.words for c in rank]) for rank in ranks), strict=True))
 
 
 @program
@@ -237,7 +175,7 @@ def main(args: Sequence[str] | None = None) -> None:
         help="what pictures show of each word: what was attended to, or what speaks for it (default: alpha)",
     )
     add_picture_options(
-        parser, get_args(Export), "shared; own for relevance, of which words that are nearly certain have little"
+        parser, get_args(CaptionExport), "shared; own for relevance, of which words that are nearly certain have little"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images captioned at a time (default: 16)")
     parser.add_argument(

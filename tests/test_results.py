@@ -102,6 +102,47 @@ def test_a_caption_comes_back_whole(tmp_path, pictures):
     assert reading.others == [("a cat", -4.5)]
 
 
+def with_further(folder, pictures, name="b_captions/2.npz", **arrays):
+    """Results in which the first picture's second caption has maps of its own."""
+    captions(folder, pictures)
+    alpha = np.random.default_rng(5).dirichlet(np.ones(15), 3).reshape(3, 3, 5)
+    (folder / "b_captions").mkdir()
+    geometry = fit_geometry(SIZES["a.png"], (64, 64)).to_array()
+    values = {"words": np.array(["one", "fat", "cat"]), "alpha": alpha, "geometry": geometry, **arrays}
+    write_npz(folder / "b_captions" / "2.npz", **values)
+    entries = json.loads((folder / "captions.json").read_text())
+    further = {"caption": "one fat cat", "log_prob": -4.75, "files": ["b_captions/2.png", name]}
+    entries[0]["captions"].insert(1, further)
+    (folder / "captions.json").write_text(json.dumps(entries))
+    return values
+
+
+def test_further_captions_come_back_with_their_maps(tmp_path, pictures):
+    values = with_further(tmp_path / "r", pictures)
+    reading, other = (item.read() for item in list_results(tmp_path / "r"))
+    (further,) = reading.further
+    assert further.answer == ("one fat cat", -4.75)
+    assert further.words == values["words"].tolist()
+    np.testing.assert_array_equal(further.maps["alpha"][:, 0, 0], values["alpha"])
+    assert reading.others == [("a cat", -4.5)]  # which has none
+    assert not further.others
+    assert not other.further
+    assert view.main(["--output", str(tmp_path / "view.html"), str(tmp_path / "r")]) == 0
+
+
+@pytest.mark.parametrize("name", ["../r/b_captions/2.npz", "{}/b_captions/2.npz", "gone/2.npz"])
+def test_further_maps_are_looked_for_in_the_folder_alone(name, tmp_path, pictures):
+    with_further(tmp_path / "r", pictures, name.format(tmp_path / "r"))
+    with pytest.raises(InputError, match=r"2\.npz is missing, the maps of a\.png"):
+        list_results(tmp_path / "r")[0].read()
+
+
+def test_further_maps_of_another_picture_are_refused(tmp_path, pictures):
+    with_further(tmp_path / "r", pictures, geometry=fit_geometry(SIZES["b.png"], (64, 64)).to_array())
+    with pytest.raises(InputError, match=r"2\.npz and .*a\.npz are not of the same picture"):
+        list_results(tmp_path / "r")[0].read()
+
+
 def test_what_a_captioner_has_not_is_left_out(tmp_path, pictures):
     first, _ = list_results(captions(tmp_path / "r", pictures, beta=np.ones(2)))
     assert first.read().gates is None

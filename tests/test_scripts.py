@@ -16,10 +16,13 @@ from conftest import FAST
 from PIL import Image
 
 from visattn.__main__ import main
+from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
+from visattn.data.images import read_inputs
 from visattn.geometry import Geometry
 from visattn.overlay.arguments import centimetres
+from visattn.results.captions import plain
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -95,10 +98,10 @@ def test_caption_exports_what_it_is_told(hard_checkpoint, photographs, tmp_path)
 
 
 def test_words_of_any_kind_are_file_names():
-    assert caption.plain("dog") == "_dog"
-    assert caption.plain("../.. \x00/a:b") == "_ab"
-    assert caption.plain("狗" * 99) == "_" + "狗" * 24
-    assert caption.plain("\ud800?") == ""
+    assert plain("dog") == "_dog"
+    assert plain("../.. \x00/a:b") == "_ab"
+    assert plain("狗" * 99) == "_" + "狗" * 24
+    assert plain("\ud800?") == ""
 
 
 def test_lengths_have_units():
@@ -278,7 +281,7 @@ def captioned(checkpoint, photographs, output, *options):
 
 
 def test_caption_searches_as_it_is_told(captioner_checkpoint, photographs, tmp_path):
-    """All of an image's captions, the best first; its sheet and maps are of the best."""
+    """All of an image's captions, the best first, each with its own sheet and maps."""
     for n, options in enumerate(
         (["--beam", "4", "--n-best", "3"], ["--decode", "sample", "--n-best", "3", "--top-k", "5"])
     ):
@@ -286,15 +289,40 @@ def test_caption_searches_as_it_is_told(captioner_checkpoint, photographs, tmp_p
         for entry in entries:
             assert len(entry["captions"]) == 3
             assert entry["captions"][0]["caption"] == entry["caption"]
+            assert entry["captions"][0]["files"] == entry["files"]
+            stem = entry["files"][0].removesuffix(".png")
+            for rank, other in enumerate(entry["captions"][1:], start=2):
+                assert other["files"] == [f"{stem}_captions/{rank}.png", f"{stem}_captions/{rank}.npz"]
+                with np.load(tmp_path / str(n) / other["files"][1]) as arrays:
+                    assert " ".join(arrays["words"]) == other["caption"]
+                    assert len(arrays["alpha"]) == len(other["caption"].split())
+                    assert arrays["log_probs"].sum() >= other["log_prob"] - 1e-4  # which has the end's too
             assert len(entry["word_log_probs"]) == len(entry["words"])
             if "--beam" in options:
                 scores = [c["log_prob"] / (len(c["caption"].split()) + 1) ** 0.7 for c in entry["captions"]]
                 assert len({c["caption"] for c in entry["captions"]}) == 3
                 assert scores[0] == max(scores) or len(entry["words"]) == 20
+    fewer = captioned(
+        captioner_checkpoint, photographs, tmp_path / "0", "--beam", "2", "--n-best", "2", "--export", "npz"
+    )
+    for entry in fewer:  # nothing of the three is left
+        assert [path.name for path in (tmp_path / "0" / entry["captions"][1]["files"][0]).parent.iterdir()] == ["2.npz"]
     short = captioned(captioner_checkpoint, photographs, tmp_path / "short", "--max-length", "3", "--no-repeat", "1")
     for entry in short:
         assert len(entry["words"]) <= 3
         assert len(set(entry["words"])) == len(entry["words"])
+
+
+def test_relevance_is_of_the_caption_it_stands_with(captioner_checkpoint, photographs, tmp_path):
+    options = ["--beam", "3", "--n-best", "2", "--map", "relevance", "--export", "npz"]
+    entries = captioned(captioner_checkpoint, photographs, tmp_path, *options)
+    model = load_model(captioner_checkpoint, Captioner)
+    items = read_inputs([Path(entry["image"]) for entry in entries], model.image_size, model.fit)
+    for item, entry in zip(items, entries, strict=True):
+        for said in entry["captions"]:
+            with np.load(tmp_path / said["files"][0]) as arrays:
+                (expected,) = model.relevance(item.tensor[None], [said["caption"].split()])
+                np.testing.assert_allclose(arrays["relevance"], expected, atol=1e-5)
 
 
 def test_sampled_captions_are_repeatable(captioner_checkpoint, photographs, tmp_path):

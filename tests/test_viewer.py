@@ -49,9 +49,8 @@ def caption_reading(geometry, words=("a", "red", "square"), grid=(3, 5), seed=1,
         "gates": rng.random(len(words)),
         "entropies": rng.random(len(words)) * np.log(grid[0] * grid[1]),
     }
-    return Reading(
-        "caption", geometry, Answer(" ".join(words), -7.25), {"alpha": alpha}, list(words), **{**values, **more}
-    )
+    answer = more.pop("answer", Answer(" ".join(words), -7.25))
+    return Reading("caption", geometry, answer, {"alpha": alpha}, list(words), **{**values, **more})
 
 
 def class_reading(geometry, seed=2):
@@ -506,9 +505,43 @@ def test_what_stands_beside_the_words(look):
     assert "gate" not in look(viewer("t", ["m"], without)).page.locator("main").inner_text()
 
 
+def test_each_of_several_captions_has_its_maps(look):
+    """By a tap or a key; one scale for all, and the other model's words stay as they were."""
+    geometry = fit_geometry((311, 443), (64, 64), "crop")
+    further = [
+        caption_reading(geometry, ("two", "words"), seed=5, gates=None, answer=Answer("two words", -8.5)),
+        caption_reading(geometry, ("three", "more", "words", "here"), seed=7),
+    ]
+    reading = caption_reading(geometry, further=further, others=[Answer("another one", -9.5)])
+    html = viewer("t", ["m", "n"], [Scene("p", picture(311, 443), [reading, caption_reading(geometry)])])
+    scene = data_of(html)["scenes"][0]
+    seen = look(html)
+    pane = seen.page.locator(".pane").first
+    assert pane.locator(".ranks button").count() == 3
+    assert seen.page.locator(".pane").nth(1).locator(".ranks").count() == 0
+    assert "3 captions" in pane.inner_text()
+    assert "1 other caption, without maps" in pane.inner_text()
+    stacks = [stack for one in (reading, *further, caption_reading(geometry)) for stack in one.maps.values()]
+    high = max(stack.max() for stack in stacks)
+    pane.locator(".ranks button").nth(1).click()
+    assert pane.locator(".words .word").all_inner_texts() == ["two", "words"]
+    assert pane.locator(".ranks [aria-current]").inner_text().split("\n")[0] == "two words"
+    assert seen.page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"
+    seen.press("ArrowRight", "ArrowRight")
+    weights = weights_of(scene["readings"][0]["further"][0]["maps"][0])[1, 0, 0]
+    expected = heatmap(jpeg(scene["picture"]), weights, geometry, limits=(0.0, high))
+    assert np.abs(seen.pixels().astype(int) - expected).mean() < 0.7
+    seen.press("c")
+    assert pane.locator(".words .word").all_inner_texts() == ["three", "more", "words", "here"]
+    seen.press("2", "c", "1", "c")
+    assert pane.locator(".words .word").all_inner_texts() == ["a", "red", "square"]
+    assert seen.page.locator(".pane").nth(1).locator(".words .word").all_inner_texts() == ["a", "red", "square"]
+
+
 def test_hostile_texts_stay_text(look):
     geometry = fit_geometry((311, 443), (64, 64), "crop")
-    reading = caption_reading(geometry, ATTACKS, others=[Answer(ATTACKS[0], -1.0)])
+    further = [caption_reading(geometry, ATTACKS[::-1])]
+    reading = caption_reading(geometry, ATTACKS, others=[Answer(ATTACKS[0], -1.0)], further=further)
     html = viewer(ATTACKS[0], [ATTACKS[1], ATTACKS[0]], [Scene(ATTACKS[1], picture(311, 443), [reading] * 2)])
     for width in (390, 1280):
         seen = look(html, viewport={"width": width, "height": 800})

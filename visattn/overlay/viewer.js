@@ -125,10 +125,11 @@ const own = (text, name = null) => make("bdi", { class: name }, text);
 const NAMES = { alpha: "attention α", layers: "attention", rollout: "attention rollout" };
 const nameOf = (stack) => NAMES[stack.name] ?? stack.name.replaceAll("_", " ");
 
-/** One model's reading of the picture: canvas, scale, words. */
+/** One model's reading of the picture: canvas, scale, words; of several captions the one of this rank. */
 class Pane {
-  constructor(reading, model, place, scene) {
-    Object.assign(this, { reading, place, scene, pinned: null, hovered: null, picture: null });
+  constructor(first, model, place, scene, rank = 0) {
+    const readings = [first, ...first.further], reading = readings[rank];
+    Object.assign(this, { readings, reading, rank, model, place, scene, pinned: null, hovered: null, picture: null });
     this.canvas = make("canvas", { role: "img" });
     this.box = make("i", { class: "box", hidden: "" });
     this.strip = make("canvas", { class: "strip", width: 256, height: 1, "aria-hidden": "true" });
@@ -191,12 +192,43 @@ class Pane {
 
   /** The caption as a whole, and the others that a search found. */
   whole() {
-    const { answer: [, score], others } = this.reading;
-    const line = ([text, score]) => make("li", {}, own(text), make("span", { class: "number" }, score === null ? "" : minus(score)));
+    const { answer: [, score] } = this.reading, { others } = this.readings[0], several = this.readings.length > 1;
+    const parts = ([text, score]) => [own(text || "(no words)"), make("span", { class: "number" }, score === null ? "" : minus(score))];
+    const line = (answer) => make("li", {}, ...parts(answer));
     return [
-      score === null ? null : make("p", { class: "whole" }, `Log-probability of the caption ${minus(score)}`),
+      several || score === null ? null : make("p", { class: "whole" }, `Log-probability of the caption ${minus(score)}`),
+      several ? this.ranks(parts) : null,
       others.length ? make("details", {}, make("summary", {}, `${plural(others.length, "other caption")}, without maps`), make("ol", {}, ...others.map(line))) : null,
     ].filter(Boolean);
+  }
+
+  /** All captions that have maps: a button each. */
+  ranks(parts) {
+    const buttons = this.readings.map(({ answer }, rank) => {
+      const button = make("button", { type: "button", "aria-current": rank === this.rank ? "true" : null }, ...parts(answer));
+      button.addEventListener("click", () => this.choose(rank));
+      return button;
+    });
+    return make("section", { class: "ranks", "aria-label": `Captions of ${this.model}` },
+      make("p", { class: "whole" }, make("span", {}, plural(buttons.length, "caption")), make("span", {}, "log-probability")),
+      make("ol", {}, ...buttons.map((button) => make("li", {}, button))));
+  }
+
+  /** Put another of the captions in this one's place. */
+  choose(rank) {
+    if (rank === this.rank) return;
+    stop();
+    const inside = (selector) => this.element.querySelector(selector)?.contains(document.activeElement);
+    const focused = [".ranks", ".words"].find(inside), next = new Pane(this.readings[0], this.model, this.place, this.scene, rank);
+    next.picture = this.picture;
+    panes[this.place] = next;
+    this.element.replaceWith(next.element);
+    activate(this.place);
+    controls();
+    legend();
+    next.paint();
+    if (focused === ".words") next.options[0]?.focus();
+    if (focused === ".ranks") next.element.querySelector(".ranks [aria-current]").focus();
   }
 
   get stack() {
@@ -277,9 +309,9 @@ class Pane {
   }
 }
 
-/** The largest weight of one name in all maps of the picture that is shown: the high end of the shared scale. */
+/** The largest weight of one name in all maps of the picture, of all its captions: the high end of the shared scale. */
 function sharedHigh(name) {
-  const stacks = panes.flatMap((pane) => pane.reading.maps.filter((stack) => stack.name === name));
+  const stacks = panes.flatMap((pane) => pane.readings.flatMap(({ maps }) => maps.filter((stack) => stack.name === name)));
   return Math.max(0, ...stacks.map((stack) => stack.high.reduce((a, b) => Math.max(a, b), 0)));
 }
 
@@ -440,6 +472,7 @@ function listen() {
       Escape: () => { stop(); panes.forEach((each) => { each.hovered = null; if (each.options.length) each.pin(null); }); },
       "1": () => activate(0),
       "2": () => activate(panes.length - 1),
+      c: () => pane.choose((pane.rank + 1) % pane.readings.length),
       "?": () => byId("help").showModal(),
     };
     // Arrows and letters are a field's own; a focused button takes the space bar.

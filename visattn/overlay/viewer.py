@@ -55,6 +55,7 @@ class Reading(NamedTuple):
         gates: (T,) β, or None where the decoder has no gate.
         entropies: (T,) of the weights, in nats, or None.
         places: T indices of the one cell, row by row, that a word was made from (None: of more than one), or None.
+        further: further captions of the same picture by the same model, with maps of their own, in their order.
     """
 
     kind: Kind
@@ -67,6 +68,7 @@ class Reading(NamedTuple):
     gates: np.ndarray | None = None
     entropies: np.ndarray | None = None
     places: Sequence[int | None] | None = None
+    further: Sequence["Reading"] = ()
 
 
 class Scene(NamedTuple):
@@ -160,6 +162,7 @@ def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> di
         "boxes": [None if place is None else _box(shown, grid, place) for place in reading.places or ()],
         "geometry": [list(pair) for pair in shown],
         "maps": [{"name": name, **_quantised(maps)} for name, maps in reading.maps.items()],
+        "further": [_reading(other, picture, size) for other in reading.further],
     }
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,19 +36,34 @@ class Listed(NamedTuple):
         image: its path, as it was when the results were written.
         maps: the file of its maps.
         entry: what the list says of it.
+        further: the same of its further captions, as far as these have maps of their own.
     """
 
     kind: Kind
     image: Path
     maps: Path
     entry: dict[str, Any]
+    further: Sequence["Listed"] = ()
 
     def read(self) -> Reading:
         """The maps and all that belongs to them.
 
         Raises:
-            InputError: where the file of maps is missing, damaged, or not of this entry.
+            InputError: where a file of maps is missing, damaged, or not of this entry.
         """
+        reading = self._read()
+        if not self.further:
+            return reading
+        further = [item.read() for item in self.further]
+        for item, other in zip(self.further, further, strict=True):
+            if other.geometry != reading.geometry:
+                raise InputError(
+                    f"{item.maps} and {self.maps} are not of the same picture, and {self.image.name} has both in its "
+                    "list; write the results anew"
+                )
+        return reading._replace(further=further)
+
+    def _read(self) -> Reading:
         try:
             with self.maps.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -82,7 +98,7 @@ def list_results(folder: Path) -> list[Listed]:
     path = max(found, key=lambda p: p.stat().st_mtime)  # where both programs wrote here, the later has the maps
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        listed = [Listed(LISTS[path.name], Path(entry["image"]), folder / _maps(entry), entry) for entry in entries]
+        listed = [_listed(LISTS[path.name], folder, entry) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no list of results ({_reason(error)}); write the results anew") from error
     if not listed:
@@ -90,21 +106,28 @@ def list_results(folder: Path) -> list[Listed]:
     return listed
 
 
-def _maps(entry: dict[str, Any]) -> str:
-    """The name of an entry's file of maps; never a path that leads out of the folder."""
-    names = entry.get("files") or [str(Path(entry["overlay"]).with_suffix(".npz"))]
-    found = [Path(name).name for name in names if Path(name).suffix == ".npz"]
-    if not found:
-        raise ValueError(f"it has no maps of {entry['image']}")
-    return found[0]
+def _listed(kind: Kind, folder: Path, entry: dict[str, Any]) -> Listed:
+    image = Path(entry["image"])
+    maps = _maps(entry.get("files") or [str(Path(entry["overlay"]).with_suffix(".npz"))])
+    if maps is None:
+        raise ValueError(f"it has no maps of {image}")
+    others = [(other, _maps(other.get("files") or [])) for other in entry.get("captions", [])[1:]]
+    further = [Listed(kind, image, folder / found, other) for other, found in others if found]
+    return Listed(kind, image, folder / maps, entry, further)
+
+
+def _maps(names: Sequence[str]) -> Path | None:
+    """The file of maps among an entry's files, as a path below the folder; never one that leads out of it."""
+    path = next((Path(name) for name in names if Path(name).suffix == ".npz"), None)
+    return Path(path.name) if path and (path.anchor or ".." in path.parts) else path
 
 
 def _caption(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading:
     words = _strings("words", arrays.pop("words"))
     log_probs, gates = (_row(name, arrays.pop(name, None), len(words)) for name in ("log_probs", "beta"))
-    focus = arrays.pop("focus", None)
+    focus, others = arrays.pop("focus", None), entry.get("captions", [])[1:]
     alpha = _stack("alpha", arrays.pop("alpha"), len(words))
-    others = {n: _stack(n, a, len(words)) for n, a in arrays.items() if 3 <= a.ndim <= 5 and len(a) == len(words)}
+    more = {n: _stack(n, a, len(words)) for n, a in arrays.items() if 3 <= a.ndim <= 5 and len(a) == len(words)}
     places: list[int | None] | None = None
     if focus is not None and len(words):
         cells = _stack("focus", focus, len(words)).reshape(len(words), -1)
@@ -113,9 +136,9 @@ def _caption(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Readi
         "caption",
         geometry,
         Answer(str(entry["caption"]), _score(entry.get("log_prob"))),
-        {"alpha": alpha, **others},
+        {"alpha": alpha, **more},
         words,
-        [Answer(str(c["caption"]), _score(c.get("log_prob"))) for c in entry.get("captions", [])[1:]],
+        [Answer(str(c["caption"]), _score(c.get("log_prob"))) for c in others if not _maps(c.get("files") or [])],
         log_probs,
         None if gates is None or (gates == 1).all() else gates,  # a decoder without a gate
         entropy(alpha.mean((1, 2)).reshape(len(words), math.prod(alpha.shape[-2:]))),

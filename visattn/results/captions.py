@@ -1,0 +1,126 @@
+"""What is written of pictures and their captions: sheets, moving pictures, the maps, and a list of it all."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from visattn.data.images import Input
+from visattn.decoding import Caption
+from visattn.files import write_bytes, write_folder, write_npz, write_text
+from visattn.geometry import Geometry
+from visattn.overlay import caption_gif, caption_sheet, encode_png, save_figure, word_pictures
+
+CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
+
+
+@dataclass(frozen=True)
+class CaptionWriter:
+    """Writes pictures' captions into a folder; `scripts/caption.py` says what each export is.
+
+    Attributes:
+        folder: where to write; it must exist.
+        exports: what to write of each caption.
+        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
+        paper: the size of sheets, and what their maps mean: width, points, columns, meaning of `caption_sheet`.
+    """
+
+    folder: Path
+    exports: Sequence[CaptionExport] = ("sheet", "npz")
+    look: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Draw something small, so that what cannot be drawn is told before anything is computed."""
+        picture, geometry = np.zeros((8, 8, 3), np.uint8), Geometry.identity((8, 8))
+        caption_sheet(picture, ["a"], np.ones((1, 2, 2)), geometry, **self.look, **self.paper)
+
+    def write(
+        self, item: Input, captions: Sequence[Caption], relevance: Sequence[np.ndarray] | None = None
+    ) -> dict[str, Any]:
+        """Write a picture's captions: the first under the picture's name, the others in a folder of their own.
+
+        Args:
+            item: the picture; its geometry has the encoder's shift of cells.
+            captions: at least one; the first is the one to show.
+            relevance: (T, H, W) for each caption, which is then shown, and kept beside α.
+
+        Returns:
+            The picture's entry in the list: image, caption, words, log_prob (of the whole caption), word_log_probs,
+            overlay (file name of the sheet, None where `exports` has none), files (all that was written of the first
+            caption), and with more captions than one `captions`: caption, log_prob and files of each.
+
+        Raises:
+            OSError: where the folder cannot be written to.
+        """
+        first, further = captions[0], f"{item.name}_captions"
+        if len(captions) > 1:
+            write_folder(self.folder / further, [])  # without what an earlier run left there
+        names = [item.name, *(f"{further}/{rank}" for rank in range(2, len(captions) + 1))]
+        titles = [item.path.name, *(f"{item.path.name}, caption {rank}" for rank in range(2, len(captions) + 1))]
+        files = [
+            self._write(item, caption, maps, name, title)
+            for caption, maps, name, title in zip(
+                captions, relevance or [None] * len(captions), names, titles, strict=True
+            )
+        ]
+        entry = {
+            "image": str(item.path),
+            "caption": " ".join(first.words),
+            "words": first.words,
+            "log_prob": first.log_prob,
+            "word_log_probs": first.log_probs.tolist(),
+            "overlay": f"{item.name}.png" if "sheet" in self.exports else None,
+            "files": files[0],
+        }
+        if len(captions) > 1:
+            entry["captions"] = [
+                {"caption": " ".join(caption.words), "log_prob": caption.log_prob, "files": written}
+                for caption, written in zip(captions, files, strict=True)
+            ]
+        return entry
+
+    def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Write the list of all pictures, `captions.json`, in which other programs find the rest."""
+        write_text(self.folder / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
+
+    def _write(self, item: Input, caption: Caption, relevance: np.ndarray | None, name: str, title: str) -> list[str]:
+        """Write one caption's files, named after `name`, a path in the folder; the names of the files and folders."""
+        maps = caption.weights if relevance is None else relevance
+        seen = (item.original, caption.words, maps, item.geometry)
+        names = []
+        if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
+            figure = caption_sheet(*seen, drawn=caption.places, title=title, **self.look, **self.paper)
+            for form in forms:
+                names.append(f"{name}.{'png' if form == 'sheet' else form}")
+                save_figure(figure, self.folder / names[-1])
+        if "words" in self.exports:
+            pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, **self.look)
+            words = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.words, start=1))
+            names.append(f"{name}_words")
+            write_folder(self.folder / names[-1], zip(words, map(encode_png, pictures), strict=True))
+        if "gif" in self.exports:
+            names.append(f"{name}.gif")
+            write_bytes(self.folder / names[-1], caption_gif(*seen, drawn=caption.places, **self.look))
+        if "npz" in self.exports:
+            names.append(f"{name}.npz")
+            write_npz(
+                self.folder / names[-1],
+                words=np.array(caption.words),
+                alpha=caption.weights,
+                focus=caption.focus,
+                beta=caption.gates,
+                log_probs=caption.log_probs,
+                geometry=item.geometry.to_array(),
+                **({} if relevance is None else {"relevance": relevance}),
+            )
+        return names
+
+
+def plain(word: str) -> str:
+    """A word as a part of a file's name: its letters and digits after a dash, the first few; or nothing."""
+    letters = "".join(character for character in word if character.isalnum())[:24]
+    return f"_{letters}" if letters else ""
