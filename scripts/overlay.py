@@ -25,15 +25,13 @@ and at the end `classes.json`, a list with an entry for each image.
 import argparse
 import gc
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
@@ -43,13 +41,10 @@ from visattn.data.images import Input, list_images, read_fitted
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
 from visattn.explain.rollout import Fusion
-from visattn.files import write_npz, write_text
-from visattn.geometry import Geometry
-from visattn.overlay import caption_sheet, classification_sheet, save_figure
+from visattn.overlay import check_style
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
 from visattn.program import program
-
-Export = Literal["sheet", "svg", "pdf", "npz"]
+from visattn.results import ClassExport, ClassWriter
 
 METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
 OF_CLASS = ("gradient-rollout", "relevance")
@@ -64,7 +59,7 @@ def overlay_images(
     target: str | None = None,
     batch_size: int = 8,
     truths: Mapping[str, str] | None = None,
-    exports: Sequence[Export] = ("sheet", "npz"),
+    exports: Sequence[ClassExport] = ("sheet", "npz"),
     look: Mapping[str, Any] | None = None,
     paper: Mapping[str, Any] | None = None,
 ) -> list[dict]:
@@ -84,42 +79,27 @@ def overlay_images(
         paper: the size of its sheets: width, points, columns of `classification_sheet`.
 
     Returns:
-        The entries of `classes.json`: image, class and probability (where the model has classes), overlay (file name of
-        the sheet, None where `exports` has none), files (all that was written of it).
+        The entries of `classes.json`, as `ClassWriter.write` has them.
     """
     paths = list_images(images)
     methods = {"rollout": Rollout(), "raw": Raw()} if methods is None else methods
     number = None if target is None else subject.target(target)
-    style = {"scale": usual_scale(methods), **(look or {}), **(paper or {})}
-    check_style(style)
+    titles = {
+        name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
+        for name, method in methods.items()
+    }
+    look = {"scale": usual_scale(methods), **(look or {})}
+    writer = ClassWriter(output, subject.class_names, exports, look, {"meaning": meaning_of(methods), **(paper or {})})
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     inputs = read_fitted(paths, subject.see)
     with tqdm(total=len(paths), desc="Looking", unit="image") as bar:
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, found in zip(batch, see(subject, batch, methods, number), strict=True):
-                top = likeliest(subject, found)
-                files = []
-                if forms := [form for form in ("sheet", "svg", "pdf") if form in exports]:
-                    figure = sheet(subject, item, found, methods, number, top, (truths or {}).get(item.name), style)
-                    for form in forms:
-                        files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
-                        save_figure(figure, output / files[-1])
-                if "npz" in exports:
-                    files.append(f"{item.name}.npz")
-                    write_npz(
-                        output / files[-1],
-                        **{name.replace("-", "_"): value for name, value in found.items()},
-                        classes=np.array(subject.class_names),
-                        geometry=item.geometry.to_array(),
-                    )
-                entry = {"image": str(item.path)}
-                if top:
-                    entry |= {"class": top[0][0], "probability": top[0][1]}
-                entries.append(entry | {"overlay": f"{item.name}.png" if "sheet" in exports else None, "files": files})
+                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name)))
                 bar.update()
             gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
-    write_text(output / "classes.json", json.dumps(entries, ensure_ascii=False, indent=1))
+    writer.finish(entries)
     return entries
 
 
@@ -140,55 +120,14 @@ def see(
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
 
 
-def check_style(style: Mapping[str, Any]) -> None:
-    """Draw something small, so that what cannot be drawn is told before anything is written."""
-    caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **style)
-
-
 def usual_scale(methods: Iterable[str]) -> str:
     """Maps share a colour scale where all are weights of attention; else their units differ."""
     return "own" if set(methods) & set(OF_CLASS) else "shared"
 
 
-def likeliest(subject: Subject, found: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
-    """The five likeliest classes with their probabilities, the likeliest first; none of a model without classes."""
-    if not subject.class_names:
-        return []
-    order = np.argsort(-found["probabilities"])[:5]
-    return [(subject.class_names[i], float(found["probabilities"][i])) for i in order]
-
-
-def sheet(
-    subject: Subject,
-    item: Input,
-    found: Mapping[str, np.ndarray],
-    methods: Mapping[str, Method],
-    number: int | None,
-    top: Sequence[tuple[str, float]],
-    truth: str | None,
-    style: Mapping[str, Any],
-) -> Figure:
-    """The figure of an image; the style is what both kinds of sheets take."""
-    titles = [
-        f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
-        for name, method in methods.items()
-    ]
-    maps = [found[name] for name in methods]
-    kinds = {"relevance" if name in OF_CLASS else "attention" for name in methods}
-    if not top:
-        return caption_sheet(item.original, titles, maps, item.geometry, title=item.path.name, **style)
-    return classification_sheet(
-        item.original,
-        list(zip(titles, maps, strict=True)),
-        item.geometry,
-        label=top[0][0],
-        probability=top[0][1],
-        top=top,
-        truth=truth,
-        title=item.path.name,
-        meaning=" and ".join(sorted(kinds)),
-        **style,
-    )
+def meaning_of(methods: Iterable[str]) -> str:
+    """What the colours of these methods' maps stand for."""
+    return " and ".join(sorted({"relevance" if name in OF_CLASS else "attention" for name in methods}))
 
 
 def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
@@ -270,7 +209,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--target", metavar="CLASS", help="to explain: a name or number (default: the likeliest)")
     add_picture_options(
-        parser, get_args(Export), "shared, or own where a method explains a class, since units then differ"
+        parser, get_args(ClassExport), "shared, or own where a method explains a class, since units then differ"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     options = parser.parse_args(args)
@@ -279,7 +218,7 @@ def main(args: Sequence[str] | None = None) -> None:
     methods = choose_methods(options)
     look, paper = look_of(options, usual_scale(methods)), paper_of(options)
     list_images(options.images)  # before a model is fetched
-    check_style({**look, **paper})
+    check_style(**look, **paper)
     entries = overlay_images(
         choose_subject(options),
         options.images,

@@ -22,7 +22,7 @@ from visattn.classifier import Classifier
 from visattn.data.images import read_inputs
 from visattn.geometry import Geometry
 from visattn.overlay.arguments import centimetres
-from visattn.results.captions import plain
+from visattn.results import captions as writing
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -54,8 +54,8 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
 
 def test_caption_shows_the_place_that_hard_attention_used(hard_checkpoint, photographs, tmp_path, monkeypatch):
     framed = []
-    sheet = caption.caption_sheet
-    monkeypatch.setattr(caption, "caption_sheet", lambda *a, **k: framed.append(k.get("drawn")) or sheet(*a, **k))
+    sheet = writing.caption_sheet
+    monkeypatch.setattr(writing, "caption_sheet", lambda *a, **k: framed.append(k.get("drawn")) or sheet(*a, **k))
     focus = {}
     for places in ("argmax", "sample", "expected"):
         output = tmp_path / places
@@ -98,10 +98,10 @@ def test_caption_exports_what_it_is_told(hard_checkpoint, photographs, tmp_path)
 
 
 def test_words_of_any_kind_are_file_names():
-    assert plain("dog") == "_dog"
-    assert plain("../.. \x00/a:b") == "_ab"
-    assert plain("狗" * 99) == "_" + "狗" * 24
-    assert plain("\ud800?") == ""
+    assert writing.plain("dog") == "_dog"
+    assert writing.plain("../.. \x00/a:b") == "_ab"
+    assert writing.plain("狗" * 99) == "_" + "狗" * 24
+    assert writing.plain("\ud800?") == ""
 
 
 def test_lengths_have_units():
@@ -155,8 +155,8 @@ def test_pictures_that_cannot_be_are_refused(
 
 def test_caption_shows_what_speaks_for_a_word(captioner_checkpoint, photographs, tmp_path, monkeypatch):
     shown = []
-    sheet = caption.caption_sheet
-    monkeypatch.setattr(caption, "caption_sheet", lambda *a, **k: shown.append((a[2], k)) or sheet(*a, **k))
+    sheet = writing.caption_sheet
+    monkeypatch.setattr(writing, "caption_sheet", lambda *a, **k: shown.append((a[2], k)) or sheet(*a, **k))
     words = ["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "out"), str(photographs)]
     assert caption.main([*words, "--map", "relevance"]) == 0
     with np.load(tmp_path / "out" / "wide.npz") as maps:

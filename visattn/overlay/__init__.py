@@ -9,7 +9,7 @@ from visattn.overlay.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.overlay.growth import Curve, Growth, growth_sheet
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
-from visattn.overlay.sheet import caption_sheet, classification_sheet
+from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 from visattn.overlay.words import caption_gif, word_pictures
 
@@ -34,6 +34,7 @@ __all__ = [
     "alignment_sheets",
     "caption_gif",
     "caption_sheet",
+    "check_style",
     "classification_sheet",
     "comparison_sheet",
     "curves_sheet",

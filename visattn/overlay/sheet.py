@@ -5,6 +5,7 @@ it shows. A photograph of twenty million pixels therefore costs no more than a s
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -80,6 +81,19 @@ def caption_sheet(
     legend = _legend(meaning, shared[1], shown, look, boxes=any(panel.drawn.box for panel in panels))
     header = [(title, TITLE_SIZE, INK)] if title else []
     return draw(paper, header, panels, legend if len(words) else [], columns)
+
+
+def check_style(**style: Any) -> None:
+    """Draw a sheet of next to nothing, so that a style that cannot be drawn is told before anything is computed.
+
+    Args:
+        style: what both kinds of sheets take: scale, colour_map, opacity, interpolation, contour, columns, meaning,
+            width, points.
+
+    Raises:
+        InputError: as `caption_sheet` does.
+    """
+    caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **style)
 
 
 def classification_sheet(

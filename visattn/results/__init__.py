@@ -1,6 +1,7 @@
-"""Folders of results: a captioner's written, and any of them back in memory, checked, to be looked at."""
+"""Folders of results: what a captioner or a classifier made of pictures, written, and back in memory."""
 
 from visattn.results.captions import CaptionExport, CaptionWriter
+from visattn.results.classes import ClassExport, ClassWriter
 from visattn.results.reading import Listed, list_results
 
-__all__ = ["CaptionExport", "CaptionWriter", "Listed", "list_results"]
+__all__ = ["CaptionExport", "CaptionWriter", "ClassExport", "ClassWriter", "Listed", "list_results"]

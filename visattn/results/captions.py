@@ -11,8 +11,7 @@ import numpy as np
 from visattn.data.images import Input
 from visattn.decoding import Caption
 from visattn.files import write_bytes, write_folder, write_npz, write_text
-from visattn.geometry import Geometry
-from visattn.overlay import caption_gif, caption_sheet, encode_png, save_figure, word_pictures
+from visattn.overlay import caption_gif, caption_sheet, check_style, encode_png, save_figure, word_pictures
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 
@@ -34,9 +33,8 @@ class CaptionWriter:
     paper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Draw something small, so that what cannot be drawn is told before anything is computed."""
-        picture, geometry = np.zeros((8, 8, 3), np.uint8), Geometry.identity((8, 8))
-        caption_sheet(picture, ["a"], np.ones((1, 2, 2)), geometry, **self.look, **self.paper)
+        """A style that cannot be drawn is told before anything is computed."""
+        check_style(**self.look, **self.paper)
 
     def write(
         self, item: Input, captions: Sequence[Caption], relevance: Sequence[np.ndarray] | None = None

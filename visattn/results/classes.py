@@ -1,0 +1,110 @@
+"""What is written of pictures and what a classifier looked at in them: sheets, the maps, and a list of it all."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from visattn.data.images import Input
+from visattn.files import write_npz, write_text
+from visattn.overlay import caption_sheet, check_style, classification_sheet, save_figure
+
+ClassExport = Literal["sheet", "svg", "pdf", "npz"]
+
+
+@dataclass(frozen=True)
+class ClassWriter:
+    """Writes a classifier's findings into a folder; `scripts/overlay.py` says what each export is.
+
+    Attributes:
+        folder: where to write; it must exist.
+        class_names: of the model's classes, in their order; none where it has none.
+        exports: what to write of each picture.
+        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `classification_sheet`.
+        paper: the size of sheets, and what their maps mean: width, points, columns, meaning of `classification_sheet`.
+    """
+
+    folder: Path
+    class_names: Sequence[str]
+    exports: Sequence[ClassExport] = ("sheet", "npz")
+    look: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """A style that cannot be drawn is told before anything is computed."""
+        check_style(**self.look, **self.paper)
+
+    def write(
+        self, item: Input, found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None
+    ) -> dict[str, Any]:
+        """Write a picture's sheet and maps.
+
+        Args:
+            item: the picture.
+            found: all that is kept of it: maps (H, W) by their method's name, and where the model has classes
+                `probabilities` (classes,).
+            titles: of the maps that the sheet shows, by their names in `found`, in the order of its panels.
+            truth: the picture's true class, where known; the sheet then says whether the prediction is right.
+
+        Returns:
+            The picture's entry in the list: image, class and probability (where the model has classes), overlay (file
+            name of the sheet, None where `exports` has none), files (all that was written of it).
+
+        Raises:
+            OSError: where the folder cannot be written to.
+        """
+        top = self._likeliest(found)
+        files = []
+        if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
+            figure = self._sheet(item, [(title, found[name]) for name, title in titles.items()], top, truth)
+            for form in forms:
+                files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
+                save_figure(figure, self.folder / files[-1])
+        if "npz" in self.exports:
+            files.append(f"{item.name}.npz")
+            write_npz(
+                self.folder / files[-1],
+                **{name.replace("-", "_"): value for name, value in found.items()},
+                classes=np.array(self.class_names),
+                geometry=item.geometry.to_array(),
+            )
+        said = {"class": top[0][0], "probability": top[0][1]} if top else {}
+        overlay = f"{item.name}.png" if "sheet" in self.exports else None
+        return {"image": str(item.path), **said, "overlay": overlay, "files": files}
+
+    def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Write the list of all pictures, `classes.json`, in which other programs find the rest."""
+        write_text(self.folder / "classes.json", json.dumps(entries, ensure_ascii=False, indent=1))
+
+    def _likeliest(self, found: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
+        """The five likeliest classes with their probabilities, the likeliest first; none of a model without classes."""
+        if not self.class_names:
+            return []
+        order = np.argsort(-found["probabilities"])[:5]
+        return [(self.class_names[i], float(found["probabilities"][i])) for i in order]
+
+    def _sheet(
+        self,
+        item: Input,
+        panels: Sequence[tuple[str, np.ndarray]],
+        top: Sequence[tuple[str, float]],
+        truth: str | None,
+    ) -> Figure:
+        style = {"title": item.path.name, **self.look, **self.paper}
+        if not top:
+            titles, maps = zip(*panels, strict=True)
+            return caption_sheet(item.original, titles, maps, item.geometry, **style)
+        return classification_sheet(
+            item.original,
+            panels,
+            item.geometry,
+            label=top[0][0],
+            probability=top[0][1],
+            top=top,
+            truth=truth,
+            **style,
+        )
