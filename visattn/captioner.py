@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +15,14 @@ from visattn import processes
 from visattn.attention import HardAttention, Memory
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import Split
-from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode
+from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode, likeliest
 from visattn.errors import InputError
-from visattn.evaluation import collect
+from visattn.evaluation import CaptionEvaluation, EvaluatedImage, collect
 from visattn.explain import word_relevance
 from visattn.geometry import Fit
-from visattn.metrics import (
-    ExposureSums,
-    Grounding,
-    Health,
-    attention_health,
-    caption_scores,
-    grounding,
-    teacher_forced_captions,
-)
+from visattn.metrics import ExposureSums, Grounding, attention_health, grounding, teacher_forced_captions
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
-from visattn.objectives import CaptionLoss
+from visattn.objectives import CaptionLoss, gradient_share
 from visattn.optimization import Optimization
 from visattn.regimes import Regime, TeacherForcing, rows
 from visattn.vocabulary import END, PAD, Vocabulary
@@ -111,7 +103,7 @@ class Captioner(LightningModule):
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
         self.started = False  # with the weights of another training, the encoder's among them
-        self._evaluated: dict[str, _Evaluated] = {}  # by image id
+        self.evaluated = CaptionEvaluation({})  # by the validation or test that came last
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
@@ -170,10 +162,10 @@ class Captioner(LightningModule):
         ]
 
     def on_validation_epoch_start(self) -> None:
-        self._evaluated = {}
+        self.evaluated = CaptionEvaluation({})
 
     def on_test_epoch_start(self) -> None:
-        self._evaluated = {}
+        self.evaluated = CaptionEvaluation({})
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -246,7 +238,7 @@ class Captioner(LightningModule):
             words, weights = generated[image].words, generated[image].weights
             lengths = (targets[own] > END).sum(axis=1)
             true = [(line[:n], seen[:n]) for line, seen, n in zip(references[name], maps[own], lengths, strict=True)]
-            self._evaluated[name] = _Evaluated(
+            self.evaluated.images[name] = EvaluatedImage(
                 words=words,
                 forced=teacher_forced_captions(targets[own], choices[own], one, self.vocabulary)[0],
                 loss=float(losses[own].sum(dtype=float)),
@@ -257,58 +249,11 @@ class Captioner(LightningModule):
                 true_grounding=self._ground(name, true),
             )
 
-    @property
-    def health(self) -> Health | None:
-        """Of the validation or test that came last: how attention behaved over its captions; None without a word."""
-        known = [image.health for image in self._evaluated.values() if image.health is not None]
-        return Health.together(known) if known else None
-
-    @property
-    def gate(self) -> float:
-        """Of the validation or test that came last: the mean of β over the words; 1 where the decoder has no gate."""
-        words = sum(len(image.words) for image in self._evaluated.values())
-        return sum(image.gate for image in self._evaluated.values()) / max(1, words)
-
-    @property
-    def exposure(self) -> ExposureSums:
-        """Of the validation or test that came last: what was right after true words and after own words."""
-        return ExposureSums.together(image.exposure for image in self._evaluated.values())
-
     def _score(self, split: Split) -> None:
         known = self.trainer.datamodule.references(split)
-        self._evaluated = collect(self._evaluated, known, split, self.trainer)
-        for name, value in processes.once(lambda: self._scores(known)).items():
+        self.evaluated = CaptionEvaluation(collect(self.evaluated.images, known, split, self.trainer))
+        for name, value in processes.once(lambda: self.evaluated.scores(known)).items():
             self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D", sync_dist=True)  # they agree already
-
-    def _scores(self, known: dict[str, list[list[str]]]) -> dict[str, float]:
-        """All that is logged of the images that were evaluated, given the references."""
-        evaluated = self._evaluated
-        references = {name: known[name] for name in evaluated}
-        own = caption_scores(references, {name: image.words for name, image in evaluated.items()}).corpus
-        forced = caption_scores(references, {name: image.forced for name, image in evaluated.items()}).corpus
-        images, numbers = list(evaluated.values()), self.exposure.overall()
-        words, health = sum(len(image.words) for image in images), self.health
-        scores = {
-            "loss": sum(image.loss for image in images) / int(self.exposure.tokens.sum()),
-            "cross_entropy": numbers["loss"],
-            **own,
-            **{f"teacher_forced_{name}": value for name, value in forced.items()},
-            **{f"{name}_accuracy": numbers[name] for name in ("teacher_forced", "free_running", "another_reference")},
-            "gap": numbers["gap"],
-            "words": words / len(images),
-            "attention_gate": self.gate,
-        }
-        if health is not None:
-            scores |= {"entropy": health.entropy}
-            scores |= {f"attention_{name}": value for name, value in health.known().items()}
-        found = {
-            "grounding": Grounding.together(image.grounding for image in images),
-            "ground_truth_grounding": Grounding.together(image.true_grounding for image in images),
-        }
-        if any(scored.words for scored in found.values()):
-            for title, scored in found.items():
-                scores |= {f"{title}_{name}": float(value) for name, value in scored._asdict().items()}
-        return scores
 
     def _ground(self, image: str, entries: list[tuple[list[str], np.ndarray]]) -> Grounding:
         """Score maps of words of captions against where the data says that they are; words that the model knows."""
@@ -320,58 +265,3 @@ class Captioner(LightningModule):
             for word, mask in zip(words, regions(image, words), strict=True)
         )
         return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
-
-
-class _Evaluated(NamedTuple):
-    """What is kept of an image that was validated or tested: little, since processes exchange it.
-
-    Attributes:
-        words: of the generated caption.
-        forced: of the teacher-forced "caption".
-        loss: summed over the references' tokens.
-        exposure: what was right, likewise.
-        health: of the attention to the generated words, or None where there are none.
-        gate: β, summed over them.
-        grounding: of the generated words.
-        true_grounding: of the references' words.
-    """
-
-    words: list[str]
-    forced: list[str]
-    loss: float
-    exposure: ExposureSums
-    health: Health | None
-    gate: float
-    grounding: Grounding
-    true_grounding: Grounding
-
-
-def likeliest(logits: Tensor) -> Tensor:
-    """The first choices (B, T) given the true words, of the tokens that a caption may say there."""
-    first, later = (torch.tensor(Greedy().forbidden(t), device=logits.device) for t in (0, 1))
-    allowed = logits.index_fill(2, later, float("-inf"))
-    allowed[:, 0, first] = float("-inf")
-    return allowed.argmax(dim=-1)
-
-
-def gradient_share(part: Tensor, loss: Tensor, parameters: list[Tensor]) -> Tensor:
-    """‖g‖ / (‖g‖ + ‖rest‖), where g is the gradient of a part of the loss and rest that of everything else.
-
-    Given this process's share of both, it is that of all processes, the same in each.
-    """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    gradients = torch.stack(
-        [
-            torch.cat(
-                [
-                    gradient.flatten()
-                    for gradient in torch.autograd.grad(
-                        value, trained, retain_graph=True, allow_unused=True, materialize_grads=True
-                    )
-                ]
-            )
-            for value in (part, loss - part)
-        ]
-    )
-    norm, other = processes.mean(gradients).norm(dim=1)
-    return norm / (norm + other)

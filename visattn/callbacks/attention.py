@@ -66,7 +66,7 @@ class AttentionHealth(Callback):
         if not _in_training(trainer):
             return
         captions = isinstance(pl_module, Captioner)
-        health = pl_module.health if captions else self._of_classifier
+        health = pl_module.evaluated.health if captions else self._of_classifier
         if health is None:  # nothing but empty captions: there is no attention yet
             return
         if health.stuck and not self._warned:
@@ -77,7 +77,7 @@ class AttentionHealth(Callback):
         self._warned = health.stuck  # once, and again if it has moved meanwhile
         numbers = health._asdict()
         if captions:
-            numbers["gate"] = pl_module.gate
+            numbers["gate"] = pl_module.evaluated.gate
         else:
             del numbers["doubly_stochastic"]
         if trainer.is_global_zero:

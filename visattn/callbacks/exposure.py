@@ -41,14 +41,14 @@ class ExposureReport(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{split}/")
         }
-        positions = module.exposure.by_position()
+        positions = module.evaluated.exposure.by_position()
         report = {
             "name": self.directory.resolve().name,
             "split": split,
             "regime": module.regime.signature or type(module.regime).__name__,
             "search": type(module.search).__name__,
             "scores": scores,
-            "overall": module.exposure.overall(),
+            "overall": module.evaluated.exposure.overall(),
             "positions": {name: part.tolist() for name, part in positions._asdict().items()},
         }
         stem = self.directory / f"exposure_{split}"

@@ -2,7 +2,7 @@
 
 from visattn.decoding.captions import Caption, captions
 from visattn.decoding.loop import Decoded, decode
-from visattn.decoding.search import BeamSearch, Choice, Greedy, Sampling, Search
+from visattn.decoding.search import BeamSearch, Choice, Greedy, Sampling, Search, likeliest
 
 __all__ = [
     "BeamSearch",
@@ -14,4 +14,5 @@ __all__ = [
     "Search",
     "captions",
     "decode",
+    "likeliest",
 ]

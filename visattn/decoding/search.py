@@ -171,3 +171,11 @@ class BeamSearch(Search):
 
     def order(self, scores: Tensor) -> Tensor:
         return scores.flatten(1).topk(self.best, dim=-1).indices
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The first choices (B, T) given the true words, of the tokens that a caption may say there."""
+    first, later = (torch.tensor(Greedy().forbidden(t), device=logits.device) for t in (0, 1))
+    allowed = logits.index_fill(2, later, float("-inf"))
+    allowed[:, 0, first] = float("-inf")
+    return allowed.argmax(dim=-1)

@@ -8,6 +8,7 @@ from visattn.objectives.reinforce import (
     MovingAverage,
     NoBaseline,
     Reinforce,
+    gradient_share,
 )
 from visattn.objectives.schedules import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
 from visattn.objectives.self_critical import SelfCriticalLoss
@@ -28,4 +29,5 @@ __all__ = [
     "Schedule",
     "SelfCriticalLoss",
     "doubly_stochastic_penalty",
+    "gradient_share",
 ]

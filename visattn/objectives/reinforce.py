@@ -199,3 +199,26 @@ class ArcticReinforce(Reinforce):
     def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
         surrogate, diagnostics = super().forward(nll, glimpses, mask)
         return Estimate(surrogate * processes.total(mask.new_tensor(len(mask), dtype=torch.long)), diagnostics)
+
+
+def gradient_share(part: Tensor, loss: Tensor, parameters: list[Tensor]) -> Tensor:
+    """‖g‖ / (‖g‖ + ‖rest‖), where g is the gradient of a part of the loss and rest that of everything else.
+
+    Given this process's share of both, it is that of all processes, the same in each.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    gradients = torch.stack(
+        [
+            torch.cat(
+                [
+                    gradient.flatten()
+                    for gradient in torch.autograd.grad(
+                        value, trained, retain_graph=True, allow_unused=True, materialize_grads=True
+                    )
+                ]
+            )
+            for value in (part, loss - part)
+        ]
+    )
+    norm, other = processes.mean(gradients).norm(dim=1)
+    return norm / (norm + other)

@@ -1,0 +1,94 @@
+"""What validation and test find out about a captioner, image by image, and the numbers that they log of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from visattn.metrics import ExposureSums, Grounding, Health, caption_scores
+
+
+class EvaluatedImage(NamedTuple):
+    """What is kept of an image that was validated or tested: little, since processes exchange it.
+
+    Attributes:
+        words: of the generated caption.
+        forced: of the teacher-forced "caption".
+        loss: summed over the references' tokens.
+        exposure: what was right, likewise.
+        health: of the attention to the generated words, or None where there are none.
+        gate: β, summed over them.
+        grounding: of the generated words.
+        true_grounding: of the references' words.
+    """
+
+    words: list[str]
+    forced: list[str]
+    loss: float
+    exposure: ExposureSums
+    health: Health | None
+    gate: float
+    grounding: Grounding
+    true_grounding: Grounding
+
+
+class CaptionEvaluation(NamedTuple):
+    """A validation or test of a captioner.
+
+    Attributes:
+        images: by their ids, those that were seen.
+    """
+
+    images: dict[str, EvaluatedImage]
+
+    @property
+    def health(self) -> Health | None:
+        """How attention behaved over all captions; None without a word."""
+        known = [image.health for image in self.images.values() if image.health is not None]
+        return Health.together(known) if known else None
+
+    @property
+    def gate(self) -> float:
+        """The mean of β over the words; 1 where the decoder has no gate."""
+        words = sum(len(image.words) for image in self.images.values())
+        return sum(image.gate for image in self.images.values()) / max(1, words)
+
+    @property
+    def exposure(self) -> ExposureSums:
+        """What was right after true words and after own words."""
+        return ExposureSums.together(image.exposure for image in self.images.values())
+
+    def scores(self, references: Mapping[str, Sequence[list[str]]]) -> dict[str, float]:
+        """All numbers by their names.
+
+        Args:
+            references: by image id, at least of those that were seen.
+
+        Returns:
+            `loss`, the scores of generated captions, `teacher_forced_…` ones, `gap` and the accuracies behind it, what
+            is known of attention, and `grounding_…` where a word was scored against regions.
+        """
+        references = {name: references[name] for name in self.images}
+        own = caption_scores(references, {name: image.words for name, image in self.images.items()}).corpus
+        forced = caption_scores(references, {name: image.forced for name, image in self.images.items()}).corpus
+        images, exposure, health = list(self.images.values()), self.exposure, self.health
+        numbers = exposure.overall()
+        scores = {
+            "loss": sum(image.loss for image in images) / int(exposure.tokens.sum()),
+            "cross_entropy": numbers["loss"],
+            **own,
+            **{f"teacher_forced_{name}": value for name, value in forced.items()},
+            **{f"{name}_accuracy": numbers[name] for name in ("teacher_forced", "free_running", "another_reference")},
+            "gap": numbers["gap"],
+            "words": sum(len(image.words) for image in images) / len(images),
+            "attention_gate": self.gate,
+        }
+        if health is not None:
+            scores |= {"entropy": health.entropy}
+            scores |= {f"attention_{name}": value for name, value in health.known().items()}
+        found = {
+            "grounding": Grounding.together(image.grounding for image in images),
+            "ground_truth_grounding": Grounding.together(image.true_grounding for image in images),
+        }
+        if any(scored.words for scored in found.values()):
+            for title, scored in found.items():
+                scores |= {f"{title}_{name}": float(value) for name, value in scored._asdict().items()}
+        return scores
