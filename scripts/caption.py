@@ -120,7 +120,7 @@ def caption_images(
         search: how to choose the words; greedily by default.
         max_length: of a caption, in words; None takes that of the training.
         no_repeat: no run of so many words occurs twice in a caption; 0 allows all.
-        exports: what to write of each image.
+        exports: what to write of each caption.
         look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
         paper: the size of its sheets: width, points, columns of `caption_sheet`.
         shown: which map of each word the pictures show.
@@ -148,7 +148,8 @@ def caption_images(
                 item = item._replace(geometry=item.geometry._replace(cell_shift=model.cell_shift))
                 entries.append(writer.write(item, found, maps))
                 bar.update()
-            gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
+                if len(entries) % max(1, batch_size // len(found)) == 0:
+                    gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
     return entries
 

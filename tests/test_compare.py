@@ -137,11 +137,3 @@ def test_what_does_not_fit_is_refused(changes, sentence):
         comparison_sheet([comparison(**changes)])
     with pytest.raises(ValueError, match="at least one picture"):
         comparison_sheet([])
-
-
-def test_a_loss_says_how_much_of_its_gradient_a_part_has():
-    from visattn.captioner import gradient_share
-
-    x, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.zeros(3, requires_grad=True)
-    part = 3 * x[0]  # gradient (3, 0), the rest (0, 1)
-    assert gradient_share(part, part + x[1], [x, unused]).item() == pytest.approx(0.75)

@@ -9,7 +9,15 @@ import torch
 from visattn.attention import Glimpse, HardAttention
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder
-from visattn.objectives import ArcticReinforce, CaptionLoss, LeaveOneOut, MovingAverage, NoBaseline, Reinforce
+from visattn.objectives import (
+    ArcticReinforce,
+    CaptionLoss,
+    LeaveOneOut,
+    MovingAverage,
+    NoBaseline,
+    Reinforce,
+    gradient_share,
+)
 from visattn.vocabulary import PAD
 
 GRID, D, Q, V = (1, 3), 5, 7, 11
@@ -230,3 +238,9 @@ def test_in_evaluation_there_is_no_reinforce():
 def test_options_out_of_range_are_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+def test_a_loss_says_how_much_of_its_gradient_a_part_has():
+    x, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.zeros(3, requires_grad=True)
+    part = 3 * x[0]  # gradient (3, 0), the rest (0, 1)
+    assert gradient_share(part, part + x[1], [x, unused]).item() == pytest.approx(0.75)

@@ -305,8 +305,12 @@ def test_caption_searches_as_it_is_told(captioner_checkpoint, photographs, tmp_p
     fewer = captioned(
         captioner_checkpoint, photographs, tmp_path / "0", "--beam", "2", "--n-best", "2", "--export", "npz"
     )
-    for entry in fewer:  # nothing of the three is left
-        assert [path.name for path in (tmp_path / "0" / entry["captions"][1]["files"][0]).parent.iterdir()] == ["2.npz"]
+    (own := tmp_path / "0" / "wide_captions" / "mine.txt").write_text("no one else's")
+    for entry in fewer:  # nothing of the three is left, and nothing else is lost
+        found = {path.name for path in (tmp_path / "0" / entry["captions"][1]["files"][0]).parent.iterdir()}
+        assert found - {own.name} == {"2.npz"}
+    captioned(captioner_checkpoint, photographs, tmp_path / "0", "--export", "npz")
+    assert list(tmp_path.glob("0/*_captions/*")) == [own]
     short = captioned(captioner_checkpoint, photographs, tmp_path / "short", "--max-length", "3", "--no-repeat", "1")
     for entry in short:
         assert len(entry["words"]) <= 3

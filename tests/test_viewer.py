@@ -513,7 +513,8 @@ def test_each_of_several_captions_has_its_maps(look):
         caption_reading(geometry, ("three", "more", "words", "here"), seed=7),
     ]
     reading = caption_reading(geometry, further=further, others=[Answer("another one", -9.5)])
-    html = viewer("t", ["m", "n"], [Scene("p", picture(311, 443), [reading, caption_reading(geometry)])])
+    other = caption_reading(geometry, ("x", "y"), seed=5)
+    html = viewer("t", ["m", "n"], [Scene("p", picture(311, 443), [reading, other])])
     scene = data_of(html)["scenes"][0]
     seen = look(html)
     pane = seen.page.locator(".pane").first
@@ -521,8 +522,8 @@ def test_each_of_several_captions_has_its_maps(look):
     assert seen.page.locator(".pane").nth(1).locator(".ranks").count() == 0
     assert "3 captions" in pane.inner_text()
     assert "1 other caption, without maps" in pane.inner_text()
-    stacks = [stack for one in (reading, *further, caption_reading(geometry)) for stack in one.maps.values()]
-    high = max(stack.max() for stack in stacks)
+    high = reading.maps["alpha"].max()  # of the caption that is about to be hidden
+    assert high > max(one.maps["alpha"].max() for one in (*further, other))
     pane.locator(".ranks button").nth(1).click()
     assert pane.locator(".words .word").all_inner_texts() == ["two", "words"]
     assert pane.locator(".ranks [aria-current]").inner_text().split("\n")[0] == "two words"
@@ -531,11 +532,33 @@ def test_each_of_several_captions_has_its_maps(look):
     weights = weights_of(scene["readings"][0]["further"][0]["maps"][0])[1, 0, 0]
     expected = heatmap(jpeg(scene["picture"]), weights, geometry, limits=(0.0, high))
     assert np.abs(seen.pixels().astype(int) - expected).mean() < 0.7
-    seen.press("c")
+    seen.press("C")
     assert pane.locator(".words .word").all_inner_texts() == ["three", "more", "words", "here"]
     seen.press("2", "c", "1", "c")
     assert pane.locator(".words .word").all_inner_texts() == ["a", "red", "square"]
-    assert seen.page.locator(".pane").nth(1).locator(".words .word").all_inner_texts() == ["a", "red", "square"]
+    assert seen.page.locator(".pane").nth(1).locator(".words .word").all_inner_texts() == ["x", "y"]
+
+
+def test_the_keyboard_keeps_its_place_where_words_are_replaced(look):
+    geometry = fit_geometry((311, 443), (64, 64), "crop")
+    empty = caption_reading(geometry, ())
+    several = caption_reading(geometry, further=[empty, caption_reading(geometry)], others=[Answer("another", -9.5)])
+    readings = [[several], [several], [empty]]
+    seen = look(viewer("t", ["m"], [Scene("p", picture(311, 443), one) for one in readings]))
+    focused = lambda: seen.page.evaluate("document.activeElement.closest('.words, .ranks, summary')?.className")  # noqa: E731
+    seen.page.locator(".ranks button").nth(2).click()
+    seen.press("ArrowDown")
+    assert focused() == "ranks"
+    seen.page.locator("summary").click()
+    seen.press("c")
+    assert seen.page.locator("details").get_attribute("open") is not None
+    assert seen.page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    seen.press("c", "ArrowRight")
+    seen.words().first.focus()
+    seen.press("ArrowUp")
+    assert focused() == "words"
+    seen.press("c")  # a caption without words: what stands for them
+    assert focused() == "ranks"
 
 
 def test_hostile_texts_stay_text(look):

@@ -205,12 +205,12 @@ class Pane {
   /** All captions that have maps: a button each. */
   ranks(parts) {
     const buttons = this.readings.map(({ answer }, rank) => {
-      const button = make("button", { type: "button", "aria-current": rank === this.rank ? "true" : null }, ...parts(answer));
+      const button = make("button", { type: "button", "aria-current": rank === this.rank ? "true" : null, "aria-keyshortcuts": "c" }, ...parts(answer));
       button.addEventListener("click", () => this.choose(rank));
       return button;
     });
     return make("section", { class: "ranks", "aria-label": `Captions of ${this.model}` },
-      make("p", { class: "whole" }, make("span", {}, plural(buttons.length, "caption")), make("span", {}, "log-probability")),
+      make("p", { class: "whole", "aria-hidden": "true" }, make("span", {}, plural(buttons.length, "caption")), make("span", {}, "log-probability")),
       make("ol", {}, ...buttons.map((button) => make("li", {}, button))));
   }
 
@@ -218,17 +218,28 @@ class Pane {
   choose(rank) {
     if (rank === this.rank) return;
     stop();
-    const inside = (selector) => this.element.querySelector(selector)?.contains(document.activeElement);
-    const focused = [".ranks", ".words"].find(inside), next = new Pane(this.readings[0], this.model, this.place, this.scene, rank);
+    const focused = this.focused, open = this.element.querySelector("details")?.open;
+    const next = new Pane(this.readings[0], this.model, this.place, this.scene, rank);
     next.picture = this.picture;
+    next.element.querySelector("details")?.toggleAttribute("open", open);
     panes[this.place] = next;
     this.element.replaceWith(next.element);
     activate(this.place);
     controls();
     legend();
     next.paint();
-    if (focused === ".words") next.options[0]?.focus();
-    if (focused === ".ranks") next.element.querySelector(".ranks [aria-current]").focus();
+    next.focus(focused);
+  }
+
+  /** Which of its parts has the keyboard's focus, or null. */
+  get focused() {
+    return [".words", ".ranks", "summary"].find((part) => this.element.querySelector(part)?.contains(document.activeElement)) ?? null;
+  }
+
+  /** Give the focus to a part, or to one that stands for it where there is none. */
+  focus(part) {
+    const find = { ".words": "[role=option][tabindex='0']", ".ranks": ".ranks [aria-current]", summary: "summary" };
+    if (part) [part, ".ranks", ".words"].map((name) => this.element.querySelector(find[name])).find(Boolean)?.focus();
   }
 
   get stack() {
@@ -336,7 +347,7 @@ function activate(place) {
 
 async function show(number) {
   stop();
-  const scene = data.scenes[number], focused = panes.findIndex((pane) => pane.list?.contains(document.activeElement));
+  const scene = data.scenes[number], focused = panes.map((pane) => pane.focused);
   state.scene = number;
   panes = scene.readings.map((reading, n) => new Pane(reading, data.models[n], n, scene));
   document.documentElement.style.setProperty("--ratio", scene.size[1] / scene.size[0]);
@@ -351,7 +362,7 @@ async function show(number) {
   controls();
   legend();
   paintAll();
-  if (focused >= 0) panes[focused].options[0]?.focus();
+  panes.forEach((pane, n) => pane.focus(focused[n]));
   const picture = await load(scene);
   if (panes.some((pane) => pane.scene !== scene)) return; // another picture was asked for meanwhile
   panes.forEach((pane) => { pane.picture = picture; pane.paint(); });
@@ -477,7 +488,8 @@ function listen() {
     };
     // Arrows and letters are a field's own; a focused button takes the space bar.
     const taken = (field && !["Escape", "?"].includes(event.key)) || (event.key === " " && at.matches("button, summary"));
-    if (!taken && Object.hasOwn(keys, event.key)) { event.preventDefault(); keys[event.key](); }
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (!taken && Object.hasOwn(keys, key)) { event.preventDefault(); keys[key](); }
   });
 }
 

@@ -1,17 +1,22 @@
 """What is written of pictures and their captions: sheets, moving pictures, the maps, and a list of it all."""
 
 import json
+import re
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from visattn.data.images import Input
-from visattn.decoding import Caption
 from visattn.files import write_bytes, write_folder, write_npz, write_text
 from visattn.overlay import caption_gif, caption_sheet, check_style, encode_png, save_figure, word_pictures
+
+if TYPE_CHECKING:  # who looks at results needs no decoder, and no timm
+    from visattn.decoding import Caption
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 
@@ -37,7 +42,7 @@ class CaptionWriter:
         check_style(**self.look, **self.paper)
 
     def write(
-        self, item: Input, captions: Sequence[Caption], relevance: Sequence[np.ndarray] | None = None
+        self, item: Input, captions: Sequence["Caption"], relevance: Sequence[np.ndarray] | None = None
     ) -> dict[str, Any]:
         """Write a picture's captions: the first under the picture's name, the others in a folder of their own.
 
@@ -55,8 +60,9 @@ class CaptionWriter:
             OSError: where the folder cannot be written to.
         """
         first, further = captions[0], f"{item.name}_captions"
+        _clear(self.folder / further)
         if len(captions) > 1:
-            write_folder(self.folder / further, [])  # without what an earlier run left there
+            (self.folder / further).mkdir(exist_ok=True)
         names = [item.name, *(f"{further}/{rank}" for rank in range(2, len(captions) + 1))]
         titles = [item.path.name, *(f"{item.path.name}, caption {rank}" for rank in range(2, len(captions) + 1))]
         files = [
@@ -85,7 +91,7 @@ class CaptionWriter:
         """Write the list of all pictures, `captions.json`, in which other programs find the rest."""
         write_text(self.folder / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
 
-    def _write(self, item: Input, caption: Caption, relevance: np.ndarray | None, name: str, title: str) -> list[str]:
+    def _write(self, item: Input, caption: "Caption", relevance: np.ndarray | None, name: str, title: str) -> list[str]:
         """Write one caption's files, named after `name`, a path in the folder; the names of the files and folders."""
         maps = caption.weights if relevance is None else relevance
         seen = (item.original, caption.words, maps, item.geometry)
@@ -116,6 +122,19 @@ class CaptionWriter:
                 **({} if relevance is None else {"relevance": relevance}),
             )
         return names
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run left of further captions, and nothing else that may be there."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if re.fullmatch(r"\d+_words", path.name):
+            shutil.rmtree(path)
+        elif re.fullmatch(r"\d+\.(png|svg|pdf|gif|npz)", path.name):
+            path.unlink()
+    with suppress(OSError):  # there is more
+        folder.rmdir()
 
 
 def plain(word: str) -> str:

@@ -45,8 +45,8 @@ class ClassWriter:
 
         Args:
             item: the picture.
-            found: all that is kept of it: maps (H, W) by their method's name, and where the model has classes
-                `probabilities` (classes,).
+            found: all that is kept of it, by name: maps (H, W), where the model has classes `probabilities` (classes,),
+                and whatever else is to be written with them.
             titles: of the maps that the sheet shows, by their names in `found`, in the order of its panels.
             truth: the picture's true class, where known; the sheet then says whether the prediction is right.
 
