@@ -4,6 +4,7 @@ As a program, started by torchrun, it does its part of both: `shares.py STEPS.pt
 """
 
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -82,6 +83,17 @@ class Witness(Callback):
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(saw))
+
+
+class Signalled(Callback):
+    """Sends one process alone a signal, within the step after so many."""
+
+    def __init__(self, number: int, rank: int, step: int) -> None:
+        self.number, self.rank, self.step = number, rank, step
+
+    def on_train_batch_start(self, trainer: object, pl_module: object, batch: object, index: int) -> None:
+        if (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            os.kill(os.getpid(), self.number)
 
 
 # ---------------------------------------------------------------- steps of a decoder

@@ -1,7 +1,7 @@
 """One process and two do the same: gradients, baselines, losses, scores, predictions; and each draws for itself.
 
-Two processes are started twice: by Lightning, which trains a captioner with hard attention, and by torchrun, for all
-else. Draws are prescribed where runs are compared (`shares.py`).
+Two processes are started by Lightning, which trains a captioner with hard attention, once through and once with a signal
+on the way, and by torchrun, for all else. Draws are prescribed where runs are compared (`shares.py`).
 """
 
 import csv
@@ -60,8 +60,8 @@ def witness(folder):
     return ["--trainer.callbacks+=shares.Witness", f"--trainer.callbacks.init_args.folder={folder}"]
 
 
-def launch(command, folder):
-    """Run to its end, with everything that it started."""
+def launch(command, folder, status=0):
+    """Run to its end, with everything that it started; what it said."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]),
@@ -82,7 +82,7 @@ def launch(command, folder):
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert process.returncode == 0, said
+    assert process.returncode == status, said
     return said
 
 
@@ -97,6 +97,7 @@ def hard(folder):
     own = overlay(folder, "hard", FROZEN | {"decoder": {"init_args": SECOND_PLACE}})
     common = ["fit", *CAPTIONER, *HARD, *own]
     two = [*common, *batch(4), *TWO, *witness(folder / "hard_witness"), "--output", str(folder / "hard")]
+    (folder / "hard.json").write_text(json.dumps([*common, *batch(4), *TWO]))
     said = launch([sys.executable, "-m", "visattn", *two], folder)
     assert said.count("Starting with 2 processes") == 1
     assert "Using `DistributedSampler`" not in said
@@ -193,6 +194,22 @@ def test_the_best_checkpoint_is_the_same_for_all(hard, folder):
     assert first["best"] == second["best"]
     assert first["logged"] == second["logged"]
     assert first["weights"] == second["weights"]
+
+
+def test_a_signal_to_one_process_ends_all_after_the_step_and_they_go_on(hard, folder):
+    """To the one that writes no checkpoint, as where a machine is taken away; the run is then the uninterrupted one."""
+    words = [sys.executable, "-m", "visattn", *json.loads((folder / "hard.json").read_text())]
+    run = ["--output", str(folder / "signalled")]
+    callback = [f"--trainer.callbacks.init_args.{name}" for name in (f"number={signal.SIGUSR1:d}", "rank=1", "step=1")]
+    stop = ["--trainer.callbacks+=shares.Signalled", *callback]
+    said = launch([*words, *run, *stop], folder, status=128 + signal.SIGUSR1)
+    assert said.count("SIGUSR1: stopped after step 2; go on with --ckpt_path ") == 1
+    saved = torch.load(folder / "signalled" / "last.ckpt", weights_only=True)
+    assert (saved["global_step"], len(saved["random_states"])) == (2, 2)
+    launch([*words, *run, "--ckpt_path", "last"], folder)
+    ends = [torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (hard, folder / "signalled")]
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
 
 
 def test_a_validation_counts_every_image_once(torchrun, folder):
