@@ -1,7 +1,7 @@
 """One process and two do the same: gradients, baselines, losses, scores, predictions; and each draws for itself.
 
-Two processes are started by Lightning, which trains a captioner with hard attention, once through and once with a signal
-on the way, and by torchrun, for all else. Draws are prescribed where runs are compared (`shares.py`).
+Two processes are started by Lightning, which trains a captioner with hard attention, once through and once with a
+signal on the way, and by torchrun, for all else. Draws are prescribed where runs are compared (`shares.py`).
 """
 
 import csv
