@@ -95,7 +95,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if not np.isfinite(values).all():
             raise InputError(f"{number} is not finite everywhere, and cannot be drawn")
         share = number.endswith("accuracy")
-        panels.append(Curves(number, lines, heights(values), "{:.3g} %" if share else "{:.3g}"))
+        forms = ("{:.3g} %", "{:.1f} %") if share else ("{:.3g}",)
+        panels.append(Curves(number, lines, heights(values), *forms))
         if share:
             scaled = {name: (epochs, 100 * values) for name, (epochs, values) in lines.items()}
             panels[-1] = panels[-1]._replace(lines=scaled, ticks=heights(100 * values))

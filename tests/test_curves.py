@@ -78,6 +78,8 @@ def test_last_values_that_are_close_are_written_apart():
     heights = {text.get_text(): text.get_position()[1] for text in figure.texts}
     lines = {f"a run with a long name, {n}": (epochs, np.array([1.0, 0.0])) for n in range(7)}
     assert_nothing_overlaps(curves_sheet([Curves("a number", lines, (0, 10))]))  # nor do they run into the legend
+    plain = curves_sheet([Curves("a number", lines, (0, 1), "{:g} %", "{:.1f} %")])
+    assert {"1 %", "0.0 %"} <= {text.get_text() for text in plain.texts}  # digits alike beside each other
     assert heights["9.00"] > heights["5.10"] > heights["5.00"] > heights["4.95"]
 
 

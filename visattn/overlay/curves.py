@@ -25,12 +25,18 @@ class Curves(NamedTuple):
         lines: of each run, by its name: (K,) epochs and (K,) values.
         ticks: heights that are named, ascending; the first and the last are the panel's ends.
         form: how a height is written, such as "{:.0%}".
+        end_form: how the last value of a line is written; as a height where it is empty.
     """
 
     name: str
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ticks: Sequence[float]
     form: str = "{:g}"
+    end_form: str = ""
+
+    @property
+    def ends(self) -> str:
+        return self.end_form or self.form
 
 
 def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -> Figure:
@@ -68,7 +74,9 @@ def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -
         y += line_height(size)
     left = _ASIDE + max(text_width(p.form.format(tick), SMALL) for p in panels for tick in p.ticks)
     right = _ASIDE + max(
-        text_width(p.form.format(float(values[-1])), WORD_SIZE) for p in panels for _, values in p.lines.values()
+        text_width((p.end_form or p.form).format(float(values[-1])), WORD_SIZE)
+        for p in panels
+        for _, values in p.lines.values()
     )
     width = (inner - (len(panels) - 1) * _GAP) // len(panels) - left - right
     y = MARGIN + above
@@ -108,7 +116,7 @@ def _draw(sheet: Sheet, panel: Curves, runs: list[str], end: float, place: tuple
     for (run, (epochs, values)), height in zip(panel.lines.items(), heights, strict=True):
         colour = _colour(runs, run)
         axes.plot(epochs, values, color=colour, linewidth=2.0, solid_capstyle="round", clip_on=True, zorder=3)
-        sheet.text(x + width + _ASIDE, height, panel.form.format(ends[run]), WORD_SIZE, colour)
+        sheet.text(x + width + _ASIDE, height, panel.ends.format(ends[run]), WORD_SIZE, colour)
 
 
 def _apart(heights: Sequence[float], gap: float, span: tuple[float, float]) -> list[float]:
