@@ -74,9 +74,7 @@ def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -
         y += line_height(size)
     left = _ASIDE + max(text_width(p.form.format(tick), SMALL) for p in panels for tick in p.ticks)
     right = _ASIDE + max(
-        text_width((p.end_form or p.form).format(float(values[-1])), WORD_SIZE)
-        for p in panels
-        for _, values in p.lines.values()
+        text_width(p.ends.format(float(values[-1])), WORD_SIZE) for p in panels for _, values in p.lines.values()
     )
     width = (inner - (len(panels) - 1) * _GAP) // len(panels) - left - right
     y = MARGIN + above
