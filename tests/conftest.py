@@ -122,3 +122,11 @@ def cifar_root(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10.source, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     return folder.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--every-backbone",
+        action="store_true",
+        help="hold where cells look to gradients for every backbone of timm, not a sample; takes hours",
+    )

@@ -162,3 +162,47 @@ def test_pictures_smaller_than_a_patch_are_refused():
     with pytest.raises(InputError, match="15×40 pixels is smaller than a patch of vit_tiny_patch16_224, 16×16"):
         subject.see(Image.new("RGB", (15, 40)))
     assert subject.see(Image.new("RGB", (16, 16)))[0].size == (224, 224)
+
+
+def test_pixels_that_fill_no_patch_are_not_seen():
+    """What timm drops at the right and at the bottom changes nothing, and no map is laid over it."""
+    subject = timm_subject(NAME, "random", image_size=(43, 61), **SMALL)
+    assert subject.vit.grid((43, 61)) == (2, 3)
+    _, geometry = subject.see(noise(86, 122))
+    laid = geometry.to_original_map(np.arange(6, dtype=np.float32).reshape(2, 3), "nearest")
+    for y, x in ((11, 7), (61, 91), (31, 43)):
+        seen = geometry.to_input(np.array([y + 0.5, x + 0.5])) // 16
+        assert laid[y, x] == 3 * seen[0] + seen[1]
+    *_, bottom, right = geometry.visible()
+    assert np.isnan(laid[int(bottom) + 1 :]).all()
+    assert np.isnan(laid[:, int(right) + 1 :]).all()
+    pixels = torch.randn(1, 3, 43, 61)
+    cut = pixels.clone()
+    cut[:, :, 32:] = 0
+    cut[..., 48:] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(subject.vit.model(pixels), subject.vit.model(cut))
+
+
+def test_patches_that_are_padded_see_all():
+    subject = timm_subject(NAME, "random", image_size=(43, 61), dynamic_img_pad=True, **SMALL)
+    cells = subject.vit.cells((43, 61))
+    assert subject.vit.grid((43, 61)) == (3, 4)
+    assert (*cells, *cells.stride, cells.seen[1]) == (0, 0, 16, 16, (43, 61))
+
+
+def test_a_hybrids_cells_are_where_its_convolutions_look():
+    """Of a dot, its middle cell's tokens change most where the cell is said to look."""
+    vit = timm_subject("vit_tiny_r_s16_p8_224", "random", depth=1).vit
+    cells, size = vit.cells((224, 224)), 224
+    assert vit.grid((size, size)) == (7, 7)
+    torch.manual_seed(0)
+    middles = []
+    for _ in range(3):
+        pixels = torch.randn(1, 3, size, size, requires_grad=True)
+        tokens = vit.model.patch_embed(pixels)
+        (gradient,) = torch.autograd.grad((tokens[0, 24] * torch.randn(tokens.shape[-1])).sum(), pixels)
+        weight = gradient[0].square().sum((0, 1))
+        middles.append(float((weight * (torch.arange(size) + 0.5)).sum() / weight.sum()))
+    assert (3 + 0.5) * cells.stride[1] + cells[1] == pytest.approx(np.mean(middles), abs=3)
+    assert cells != (0, 0)

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from visattn.errors import InputError
-from visattn.geometry import PAD_COLOUR, Geometry, fit_geometry, fit_image
+from visattn.geometry import PAD_COLOUR, CellShift, Geometry, fit_geometry, fit_image
+from visattn.overlay.heatmap import cell_box
 
 FITS = ("crop", "pad", "squash")
 # (H, W) of the original, (h, w) of the input: landscape, portrait, tiny and enlarged, long, even on one side only.
@@ -192,5 +193,31 @@ def test_a_geometry_comes_back_from_its_numbers():
     geometry = fit_geometry((427, 640), (37, 53), "crop")._replace(cell_shift=(-1.5, 2.25))
     assert Geometry.from_array(geometry.to_array()) == geometry
     for broken in (geometry.to_array()[:4], geometry.to_array() * np.nan, -geometry.to_array()):
-        with pytest.raises(ValueError, match="five pairs"):
+        with pytest.raises(ValueError, match="5 or 8 pairs"):
             Geometry.from_array(broken)
+
+
+def test_cells_that_do_not_fill_the_input_are_laid_where_they_are():
+    """Ten cells of 32 pixels in an input of 300, of which patches would leave 20 out."""
+    whole = CellShift((-15.5, 0.0), (32.0, 28.0), ((0.0, 0.0), (300.0, 280.0)))
+    geometry = Geometry.identity((300, 300))._replace(cell_shift=whole)
+    numbers = np.arange(100, dtype=np.float32).reshape(10, 10)
+    laid = geometry.to_original_map(numbers)
+    assert laid[0, 14] == pytest.approx(0.5 / 28)
+    for i in range(9):
+        assert (laid[32 * i, 13] + laid[32 * i + 1, 13]) / 2 == pytest.approx(10 * i + 0.15625, abs=0.01)
+    blocks = geometry.to_original_map(numbers, "nearest")
+    assert np.isnan(laid[:, 280:]).all()
+    assert np.isnan(blocks[:, 280:]).all()
+    assert np.isfinite(blocks[:, :280]).all()
+    (rows, columns), centres = geometry.edges((10, 10)), geometry.centres((10, 10))
+    assert (rows[0], rows[1], rows[-1], columns[-1]) == (0, 16.5, 300, 280)
+    for i, j in ((0, 0), (3, 7), (9, 9)):
+        assert set(np.unique(blocks[int(rows[i]) + 1 : int(rows[i + 1]), int(columns[j]) : int(columns[j + 1])])) == {
+            10 * i + j
+        }
+        assert cell_box(geometry, (10, 10), 10 * i + j)[0] == pytest.approx(max(0, centres[0][i] - 16))
+    assert geometry.visible() == (0, 0, 300, 280)
+    assert Geometry.from_array(geometry.to_array()) == geometry
+    with pytest.raises(ValueError, match="5 or 8 pairs"):
+        Geometry.from_array(geometry.to_array()[:7])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from visattn.errors import InputError
+from visattn.geometry import CellShift
 from visattn.metrics import entropy, grounding
 
 GRID, SIZE = (3, 5), (23, 37)  # no cell ends at the end of a pixel
@@ -203,3 +204,27 @@ def test_cell_shift_scores_where_the_cells_look():
     assert plain.pointing == 0
     assert plain.mass == pytest.approx(2 * 1 / 25)
     assert (shifted.mass_uniform, shifted.mass_centre) == (plain.mass_uniform, plain.mass_centre)
+
+
+def test_cells_that_do_not_fill_the_image_are_scored_where_they_look():
+    """Three cells of 16 pixels, around 0.5, 16.5 and 32.5, in an image of 43."""
+    cells = CellShift((-7.5, -7.5), (16.0, 16.0), ((0.0, 0.0), (43.0, 43.0)))
+    weights = np.zeros((3, 3))
+    weights[1, 2] = 1.0
+    mask = np.zeros((43, 43), dtype=bool)
+    mask[9:24, 26:43] = True
+    found = grounding([weights], [mask], tolerance=0.0, cell_shift=cells)
+    assert found.pointing == 1
+    # Its area reaches from 8.5 to 24.5 and, being the last of its row, from 24.5 to the edge.
+    assert found.mass == pytest.approx(15 / 16 * 17 / 18.5)
+    assert found.mass_uniform == mask.mean()
+
+
+def test_a_cell_beyond_the_edge_points_at_the_edge():
+    cells = CellShift((-20.0, 0.0), (16.0, 16.0), ((0.0, 0.0), (29.0, 32.0)))
+    weights = np.zeros((3, 2))
+    weights[0, 0] = 1.0  # around −12
+    mask = np.zeros((29, 32), dtype=bool)
+    mask[0, 7:9] = True
+    found = grounding([weights], [mask], tolerance=0.0, cell_shift=cells)
+    assert (found.pointing, found.mass) == (1, 0)

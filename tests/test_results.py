@@ -203,7 +203,7 @@ def test_maps_are_never_read_from_outside_the_folder(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"geometry": np.zeros((5, 2))}, "geometry is five pairs"),
+        ({"geometry": np.zeros((5, 2))}, "geometry is 5 or 8 pairs"),
         ({"alpha": np.full((2, 3, 5), np.nan)}, "finite numbers"),
         ({"alpha": -np.ones((2, 3, 5))}, "non-negative"),
         ({"alpha": np.ones((3, 3, 5))}, "not a map for each of 2"),

@@ -10,7 +10,7 @@ from visattn.attention import MultiHeadSelfAttention
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Relevance, Rollout, ViT
 from visattn.models import ConvolutionalStem, PatchEmbedding, VisionTransformer
-from visattn.models.receptive_field import centre_shift
+from visattn.models.receptive_field import cell_centres
 
 SIZE = (24, 40)
 
@@ -71,7 +71,8 @@ class Features(nn.Module):
 
 @pytest.mark.parametrize(("patch", "widths"), [(2, (5,)), (4, (5, 7)), (8, (5, 7, 11))])
 def test_receptive_fields_are_centred_on_their_cells(patch, widths):
-    assert centre_shift(Features(ConvolutionalStem(patch, 13, widths)), SIZE) == pytest.approx((0, 0), abs=1e-3)
+    cells = cell_centres(Features(ConvolutionalStem(patch, 13, widths)), SIZE)
+    assert (cells, cells.stride) == ((0, 0), (patch, patch))
 
 
 def test_a_bright_dot_lands_under_the_cell_that_covers_it():

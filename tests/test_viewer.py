@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visattn.geometry import Geometry, fit_geometry
+from visattn.geometry import CellShift, Geometry, fit_geometry
 from visattn.overlay import Answer, Reading, Scene, heatmap, shared_limits, viewer
 from visattn.overlay.heatmap import cell_box, palette
 
@@ -281,10 +281,17 @@ def scenes(count=3, readings=1, size=(311, 443)):
     ]
 
 
-@pytest.mark.parametrize(("fit", "smooth"), [("crop", True), ("pad", False), ("squash", True)])
-def test_the_canvas_shows_what_heatmap_draws(look, fit, smooth):
+EVEN = (5.5, -3.25)
+UNEVEN = CellShift((5.5, -3.25), (19.0, 11.0), ((0.0, 0.0), (57.0, 59.0)))  # what lies below 57 reaches no cell
+
+
+@pytest.mark.parametrize(
+    ("fit", "smooth", "cells"),
+    [("crop", True, EVEN), ("pad", False, EVEN), ("squash", True, UNEVEN), ("pad", False, UNEVEN)],
+)
+def test_the_canvas_shows_what_heatmap_draws(look, fit, smooth, cells):
     size = (311, 443)
-    geometry = fit_geometry(size, (67, 59), fit)._replace(cell_shift=(5.5, -3.25))
+    geometry = fit_geometry(size, (67, 59), fit)._replace(cell_shift=cells)
     reading = caption_reading(geometry)
     html = viewer("t", ["m"], [Scene("p", picture(*size), [reading])])
     shown = jpeg(data_of(html)["scenes"][0]["picture"])

@@ -19,7 +19,7 @@ from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode,
 from visattn.errors import InputError
 from visattn.evaluation import CaptionEvaluation, EvaluatedImage, collect
 from visattn.explain import word_relevance
-from visattn.geometry import Fit
+from visattn.geometry import CellShift, Fit
 from visattn.metrics import ExposureSums, Grounding, attention_health, grounding, teacher_forced_captions
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss, gradient_share
@@ -107,6 +107,7 @@ class Captioner(LightningModule):
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
+        _ = self.cell_shift  # a backbone whose maps cannot be laid is refused before anything is computed
         if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
             self.encoder.load_weights()
 
@@ -119,8 +120,8 @@ class Captioner(LightningModule):
         return self.optimization.configure(self)
 
     @property
-    def cell_shift(self) -> tuple[float, float]:
-        """For `Geometry.cell_shift`: where the maps' cells really look."""
+    def cell_shift(self) -> CellShift:
+        """For `Geometry.cell_shift`: where the maps' cells look."""
         return self.encoder.cell_shift(self.image_size)
 
     def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:

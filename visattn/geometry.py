@@ -18,6 +18,45 @@ Interpolation = Literal["bilinear", "nearest"]
 PAD_COLOUR = (124, 116, 104)  # the mean of ImageNet: close to what a pretrained backbone takes for "nothing"
 
 
+Pair = tuple[float, float]
+
+
+class CellShift(tuple):
+    """Where the cells of a map look: in either axis, cell i around the pixel ``(i + ½) stride + shift``.
+
+    It is the pair (vertical, horizontal) of `shift`, 0 where a cell looks at its own square of pixels. Besides it has
+
+    Attributes:
+        stride: (vertical, horizontal) input pixels from one cell to the next.
+        seen: (top, left), (bottom, right) of the pixels that reach any cell; patches that do not divide the input leave
+            out what is over.
+    """
+
+    stride: Pair
+    seen: tuple[Pair, Pair]
+
+    def __new__(cls, shift: Pair, stride: Pair, seen: tuple[Pair, Pair]) -> "CellShift":
+        self = super().__new__(cls, shift)
+        self.stride, self.seen = tuple(stride), tuple(map(tuple, seen))
+        return self
+
+    def __getnewargs__(self) -> tuple[Pair, Pair, tuple[Pair, Pair]]:
+        return tuple(self), self.stride, self.seen
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, CellShift):
+            return self.__getnewargs__() == other.__getnewargs__()
+        return tuple(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+    def __repr__(self) -> str:
+        return f"CellShift{self.__getnewargs__()}"
+
+
 class Geometry(NamedTuple):
     """The axis-aligned map from an original image to the model's input: ``input = original * scale - offset``.
 
@@ -26,16 +65,15 @@ class Geometry(NamedTuple):
         input: (h, w) of what the model sees.
         scale: (vertical, horizontal) size of an original pixel, in input pixels.
         offset: (top, left) of the input's window in the resized image, in input pixels; negative where it was padded.
-        cell_shift: (vertical, horizontal) input pixels from the middle of a map's cell to the middle of what it really
-            looks at. Patches look at themselves; cells of a convolutional backbone may look half a cell beside
-            (`visattn.models.receptive_field`), and their maps are laid where they look.
+        cell_shift: where the cells of a map look; see `CellShift`. A plain pair of input pixels (vertical, horizontal)
+            is a shift of cells that divide the input evenly, as does the default.
     """
 
     original: tuple[int, int]
     input: tuple[int, int]
     scale: tuple[float, float]
     offset: tuple[float, float]
-    cell_shift: tuple[float, float] = (0.0, 0.0)
+    cell_shift: CellShift | Pair = (0.0, 0.0)
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "Geometry":
@@ -47,17 +85,45 @@ class Geometry(NamedTuple):
         """The geometry that `to_array` made numbers of.
 
         Raises:
-            ValueError: where there are not five pairs of finite numbers, or a size or scale is not positive.
+            ValueError: where there are not five or eight pairs of finite numbers, or a size, scale or stride is not
+                positive.
         """
         numbers = np.asarray(numbers, dtype=float)
-        if numbers.shape != (5, 2) or not np.isfinite(numbers).all() or numbers[:3].min() <= 0:
-            raise ValueError(f"a geometry is five pairs of numbers, its sizes and scale positive, not {numbers}")
-        original, size, *rest = numbers.tolist()
-        return cls(tuple(map(int, original)), tuple(map(int, size)), *map(tuple, rest))
+        positive = [0, 1, 2, 5][: 3 + (len(numbers) == 8)]
+        if numbers.shape not in ((5, 2), (8, 2)) or not np.isfinite(numbers).all() or numbers[positive].min() <= 0:
+            raise ValueError(f"a geometry is 5 or 8 pairs of numbers, sizes and scale positive, not {numbers}")
+        original, size, scale, offset, shift, *cells = (tuple(pair) for pair in numbers.tolist())
+        shift = CellShift(shift, cells[0], (cells[1], cells[2])) if cells else shift
+        return cls(tuple(map(int, original)), tuple(map(int, size)), scale, offset, shift)
 
     def to_array(self) -> np.ndarray:
-        """(5, 2) float64, the attributes in their order: what a file keeps."""
-        return np.array(self, dtype=np.float64)
+        """(5, 2) float64, the attributes in their order; with the stride and the seen of a `CellShift`, (8, 2)."""
+        cells = (self.cell_shift.stride, *self.cell_shift.seen) if isinstance(self.cell_shift, CellShift) else ()
+        return np.array((*self, *cells), dtype=np.float64)
+
+    def cells(self, grid: tuple[int, int]) -> CellShift:
+        """Where the cells of a map of `grid` (h, w) look."""
+        if isinstance(self.cell_shift, CellShift):
+            return self.cell_shift
+        stride = tuple(n / cells for n, cells in zip(self.input, grid, strict=True))
+        return CellShift(self.cell_shift, stride, ((0.0, 0.0), tuple(map(float, self.input))))
+
+    def centres(self, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """The (h,) vertical and the (w,) horizontal places, in input pixels, that the cells of a map look around."""
+        cells = self.cells(grid)
+        return tuple((np.arange(n) + 0.5) * d + s for n, d, s in zip(grid, cells.stride, cells, strict=True))
+
+    def edges(self, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """The (h + 1,) vertical and the (w + 1,) horizontal bounds of the cells of a map, in input pixels.
+
+        The first and the last cell reach as far as anything was seen: each seen pixel is in the cell that it is shown
+        under (`to_original_map`, "nearest").
+        """
+        cells, bounds = self.cells(grid), []
+        for n, stride, shift, low, high in zip(grid, cells.stride, cells, *self.seen, strict=True):
+            inner = np.clip(np.arange(1, n) * stride + shift, low, high)
+            bounds.append(np.concatenate([[low], inner, [high]]))
+        return tuple(bounds)
 
     def resized(self, size: tuple[int, int]) -> "Geometry":
         """The geometry from the original, had it been resized to `size` (H, W), to the same input."""
@@ -72,9 +138,16 @@ class Geometry(NamedTuple):
         """Input coordinates (..., 2) to original coordinates (..., 2), both (y, x) in pixels."""
         return (np.asarray(points, dtype=float) + self.offset) / self.scale
 
+    @property
+    def seen(self) -> tuple[Pair, Pair]:
+        """(top, left), (bottom, right) of what reaches any cell, in input pixels, within the input."""
+        low, high = ((0.0, 0.0), self.input) if not isinstance(self.cell_shift, CellShift) else self.cell_shift.seen
+        low = tuple(max(a, 0.0) for a in low)
+        return low, tuple(float(min(b, n)) for b, n in zip(high, self.input, strict=True))
+
     def visible(self) -> tuple[float, float, float, float]:
         """(top, left, bottom, right) of what the model saw, in original pixels, within the original image."""
-        (top, left), (bottom, right) = self.to_original(np.array([(0, 0), self.input]))
+        (top, left), (bottom, right) = self.to_original(np.array(self.seen))
         height, width = self.original
         return max(top, 0.0), max(left, 0.0), min(bottom, float(height)), min(right, float(width))
 
@@ -82,7 +155,7 @@ class Geometry(NamedTuple):
         """Spread a grid over the original pixels.
 
         Args:
-            weights: (..., h, w), a value for each cell of a regular grid over the input; any grid size.
+            weights: (..., h, w), a value for each cell; of any grid where the cells divide the input evenly.
             interpolation: "bilinear" between the centres of cells, or "nearest" to show the cells as they are.
 
         Returns:
@@ -91,12 +164,14 @@ class Geometry(NamedTuple):
         """
         weights = np.asarray(weights, dtype=np.float32)
         centres = [(np.arange(n) + 0.5) * s - o for n, s, o in zip(self.original, self.scale, self.offset, strict=True)]
+        grid = weights.shape[-2:]
+        cells = self.cells(grid)
         rows, columns = (
-            _interpolator((centre - shift) / size * cells, cells, interpolation)
-            for centre, shift, size, cells in zip(centres, self.cell_shift, self.input, weights.shape[-2:], strict=True)
+            _interpolator((centre - shift) / stride, n, interpolation)
+            for centre, shift, stride, n in zip(centres, cells, cells.stride, grid, strict=True)
         )
         spread = rows @ weights @ columns.T
-        inside_y, inside_x = ((c >= 0) & (c <= n) for c, n in zip(centres, self.input, strict=True))
+        inside_y, inside_x = ((c >= low) & (c <= high) for c, low, high in zip(centres, *self.seen, strict=True))
         return np.where(inside_y[:, None] & inside_x[None, :], spread, np.float32(np.nan))
 
     def to_input_mask(self, mask: np.ndarray) -> np.ndarray:

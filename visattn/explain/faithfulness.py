@@ -45,8 +45,8 @@ def descending(weights: np.ndarray, geometry: Geometry, units: Units = "pixels")
     """The order of a map, the largest value first; of equal values the first in reading order.
 
     Args:
-        weights: (H, W) the map, a value for each cell of a regular grid over the input.
-        geometry: of the input; `Geometry.identity(size)`, with the cells' shift where they look beside themselves.
+        weights: (H, W) the map, a value for each cell.
+        geometry: of the input; `Geometry.identity(size)`, with where the cells look (`Geometry.cell_shift`).
         units: "pixels" interpolates the map between the cells' centres, and takes pixel by pixel; "cells" takes all
             pixels of a cell at once.
 
@@ -59,12 +59,12 @@ def descending(weights: np.ndarray, geometry: Geometry, units: Units = "pixels")
     weights = np.asarray(weights)
     if weights.ndim != 2 or not np.isfinite(weights).all():
         raise ValueError(f"a map must be (H, W) finite numbers, not of the shape {weights.shape} or without a value")
-    seen = geometry._replace(original=geometry.input, scale=(1.0, 1.0), offset=(0.0, 0.0))  # the input itself
+    itself = geometry._replace(original=geometry.input, scale=(1.0, 1.0), offset=(0.0, 0.0))
     if units == "cells":
-        numbers = np.arange(weights.size, dtype=np.float32).reshape(weights.shape)
-        cells = seen.to_original_map(numbers, "nearest").astype(int)
-        return Order(_ranks(weights)[cells], weights.size)
-    return Order(_ranks(seen.to_original_map(weights)).reshape(geometry.input), geometry.input[0] * geometry.input[1])
+        ranks = itself.to_original_map(_ranks(weights).reshape(weights.shape), "nearest")
+        # Pixels that reach no cell go with the last one: the model does not see them anyway.
+        return Order(np.nan_to_num(ranks, nan=weights.size - 1).astype(np.int64), weights.size)
+    return Order(_ranks(itself.to_original_map(weights)).reshape(geometry.input), math.prod(geometry.input))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -82,10 +82,7 @@ def random_map(grid: tuple[int, int], seed: int | tuple[int, ...]) -> np.ndarray
 
 def centre_map(grid: tuple[int, int], geometry: Geometry) -> np.ndarray:
     """A control: (H, W) minus the distance, in pixels, from where each cell looks to the middle of the input."""
-    y, x = (
-        (np.arange(cells) + 0.5) / cells * size + shift - size / 2
-        for cells, size, shift in zip(grid, geometry.input, geometry.cell_shift, strict=True)
-    )
+    y, x = (centres - size / 2 for centres, size in zip(geometry.centres(grid), geometry.input, strict=True))
     return -np.hypot(y[:, None], x[None, :])
 
 

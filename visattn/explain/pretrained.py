@@ -16,7 +16,7 @@ from torch import nn
 from visattn.errors import InputError
 from visattn.explain.subject import Subject
 from visattn.explain.vit import ViT
-from visattn.geometry import Geometry
+from visattn.geometry import CellShift, Geometry, Pair
 from visattn.models.normalise import Normalise
 
 MAX_RESIZED = 80_000_000  # pixels of a picture on its way to the input: 240 MB
@@ -58,7 +58,8 @@ def timm_subject(
         class_names = imagenet_names(model) if vit.classes else []
     if len(class_names) != vit.classes:
         raise InputError(f"{len(class_names)} names of classes were given, and {name} has {vit.classes}")
-    return Subject(vit, Normalise(config["mean"], config["std"]), timm_fit(config | {"size": size}), list(class_names))
+    fit = timm_fit(config | {"size": size}, vit.cells(size))
+    return Subject(vit, Normalise(config["mean"], config["std"]), fit, list(class_names))
 
 
 def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn.Module:
@@ -115,11 +116,14 @@ def imagenet_names(model: nn.Module) -> list[str]:
     return [name if count[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
 
 
-def timm_fit(config: dict[str, Any]) -> Callable[[Image.Image], tuple[Image.Image, Geometry]]:
+def timm_fit(
+    config: dict[str, Any], cells: CellShift | Pair = (0.0, 0.0)
+) -> Callable[[Image.Image], tuple[Image.Image, Geometry]]:
     """Timm's own preprocessing of a picture for evaluation, and the geometry that it has.
 
     Args:
         config: timm's data configuration, with "size", the (h, w) of the input.
+        cells: where the cells of the model's maps look, as `Geometry.cell_shift`.
 
     Returns:
         From an upright RGB picture to the input image and its geometry; it raises an `InputError` where the sides
@@ -145,7 +149,7 @@ def timm_fit(config: dict[str, Any]) -> Callable[[Image.Image], tuple[Image.Imag
         resized = resize(image)
         scale = (resized.height / image.height, resized.width / image.width)
         offset = tuple(float(_offset(r, s)) for r, s in zip((resized.height, resized.width), size, strict=True))
-        return crop(resized), Geometry(sides, size, scale, offset)
+        return crop(resized), Geometry(sides, size, scale, offset, cells)
 
     return fit
 

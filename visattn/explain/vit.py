@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from timm.layers import Format
 from torch import Tensor, nn
 
 from visattn.errors import InputError
 from visattn.explain.reading import Look, overheard
+from visattn.geometry import CellShift, Geometry
 from visattn.models import VisionTransformer
 from visattn.models.mode import evaluating
+from visattn.models.receptive_field import UnknownPlaceError, cell_centres
 
 
 class Logits(NamedTuple):
@@ -104,6 +107,23 @@ class ViT:
                 f"{self.patch[1]}×{self.patch[0]}"
             )
         return self._grid_of(*size)
+
+    def cells(self, size: tuple[int, int]) -> CellShift:
+        """Where the cells of a map look in an input of (h, w) pixels, for `Geometry.cell_shift`.
+
+        Pixels at the right and at the bottom that fill no patch are not seen; a hybrid's cells are where its
+        convolutions put them.
+
+        Raises:
+            InputError: where that cannot be known, or as `grid`.
+        """
+        grid = self.grid(size)
+        if isinstance(self.model, VisionTransformer):  # whole patches; its stem keeps cells on their own squares
+            return Geometry.identity(size).cells(grid)
+        try:
+            return cell_centres(_Patches(self.model.patch_embed, grid), size, channels_last=True)
+        except UnknownPlaceError as error:
+            raise InputError(f"the maps of {self.name} cannot be laid over a picture: {error}") from error
 
     def layer(self, number: int) -> int:
         """A layer's number from 0.
@@ -249,6 +269,20 @@ class ViT:
             gradients = torch.autograd.grad(chosen, outs)
         detached = Logits(seen.logits.detach(), seen.grid, seen.pool)
         return Judged(detached, list(zip(looks, gradients, strict=False)), gradients[-1] if seen.pool else None)
+
+
+class _Patches(nn.Module):
+    """What makes tokens of pixels, in timm's Vision Transformers, as a feature map (1, H, W, D)."""
+
+    def __init__(self, embed: nn.Module, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.embed, self.grid = embed, grid
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens = self.embed(pixels)
+        if tokens.dim() == 4 and Format(getattr(self.embed, "output_fmt", "NCHW")) is Format.NCHW:
+            return tokens.permute(0, 2, 3, 1)
+        return tokens if tokens.dim() == 4 else tokens.unflatten(1, self.grid)
 
 
 class Judged(NamedTuple):

@@ -23,7 +23,7 @@ from visattn.geometry import Fit
 from visattn.models import Decoder, Normalise, VisionTransformer
 from visattn.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -56,7 +56,7 @@ class ExportedCaptioner(NamedTuple):
 
     def describe(self) -> dict[str, Any]:
         """What `model.json` says of it, but for its files."""
-        encoder = self.encoder
+        encoder, cells = self.encoder, self.encoder.cell_shift(self.image_size)
         return {
             "kind": "captioner",
             "image_size": list(self.image_size),
@@ -66,7 +66,9 @@ class ExportedCaptioner(NamedTuple):
             "vocabulary": self.vocabulary.words,
             "max_length": self.max_length,
             "grid": list(encoder.grid(self.image_size)),
-            "cell_shift": list(encoder.cell_shift(self.image_size)),
+            "cell_shift": list(cells),
+            "cell_stride": list(cells.stride),
+            "cells_see": [list(corner) for corner in cells.seen],
             **self.parts,
         }
 
@@ -325,6 +327,8 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "vocabulary": (_are_words, "a list of words"),
         "max_length": (_is_whole, "a number of words"),
         "cell_shift": (_are_numbers(2), "two numbers of pixels"),
+        "cell_stride": (_are_numbers(2), "two numbers of pixels"),
+        "cells_see": (lambda v: isinstance(v, list) and all(map(_are_numbers(2), v)), "two corners, in pixels"),
         "encoder": (lambda v: isinstance(v, dict), "an object"),
         "decoder": (lambda v: isinstance(v, dict), "an object"),
     },

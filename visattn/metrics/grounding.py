@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.geometry import CellShift, Geometry, Pair
 
 CENTRE_SIGMA = 0.25  # of the centred map: its standard deviation, as a share of the height and of the width
 _TIE = 1e-6  # cells this close to the largest, relative to it, are as large: float32 sums differ by less
@@ -52,7 +53,7 @@ def grounding(
     maps: Iterable[np.ndarray],
     masks: Iterable[np.ndarray | None],
     tolerance: float,
-    cell_shift: tuple[float, float] = (0.0, 0.0),
+    cell_shift: CellShift | Pair = (0.0, 0.0),
 ) -> Grounding:
     """Score the attention of words against the regions that they name.
 
@@ -67,12 +68,12 @@ def grounding(
     Here every word counts once; the published pointing game takes the mean over classes.
 
     Args:
-        maps: for each word (h, w) weights, non-negative, over a regular grid on the input; grids may differ.
+        maps: for each word (h, w) weights, non-negative; grids may differ where cells divide the input evenly.
         masks: for each word a boolean (H, W) mask at the input's resolution, or None for a word that names nothing in
             the image and is not counted. A word whose object the crop left outside the input is one: give None.
         tolerance: in input pixels; the published rule is 15 with a shorter side of 224.
-        cell_shift: (vertical, horizontal) input pixels from the middle of a cell to where it really looks, the same for
-            all cells (`Geometry.cell_shift`); rounded to whole pixels. It concerns maps alone, not the image's centre.
+        cell_shift: where the cells look (`visattn.geometry.Geometry.cell_shift`). It concerns the maps alone: what the
+            uniform and the centred map would get does not depend on it.
 
     Returns:
         The means. Both iterables are read once, word by word, and may be generators.
@@ -89,12 +90,11 @@ def grounding(
         if mask is None:
             continue
         weights, mask = _checked_map(weights, word), _checked_mask(mask, word)
-        discs = _Discs.around_cells(weights.shape, mask.shape, float(tolerance))
-        moved = _moved(mask, cell_shift)
-        hits, _ = discs.meet(moved)
-        _, centre_hit = discs.meet(mask)
+        geometry = Geometry.identity(mask.shape)._replace(cell_shift=cell_shift)
+        cells, even = geometry.cells(weights.shape), Geometry.identity(mask.shape).cells(weights.shape)
+        hits, centre_hit = _Discs.around_cells(weights.shape, mask.shape, float(tolerance), cells).meet(mask)
         largest = weights >= weights.max() * (1 - _TIE)
-        covered = _covered(moved, weights.shape)
+        covered = _covered(mask, weights.shape, cells)
         scores.append(
             (
                 hits[largest].mean(),
@@ -102,24 +102,11 @@ def grounding(
                 centre_hit,
                 (weights * covered).sum() / weights.sum(),
                 mask.mean(),
-                (_centred(weights.shape) * _covered(mask, weights.shape)).sum(),
+                (_centred(weights.shape) * _covered(mask, weights.shape, even)).sum(),
             )
         )
     means = np.mean(scores, axis=0) if scores else np.full(6, np.nan)
     return Grounding(len(scores), *(float(mean) for mean in means))
-
-
-def _moved(mask: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
-    """The mask as cells meet it: moved against their shift, by whole pixels; what leaves the image is lost."""
-    if not any(shift):
-        return mask
-    out = np.zeros_like(mask)
-    dy, dx = (-round(s) for s in shift)
-    height, width = mask.shape
-    out[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = mask[
-        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-    ]
-    return out
 
 
 def entropy(weights: np.ndarray) -> np.ndarray:
@@ -159,23 +146,25 @@ def _checked_mask(mask: np.ndarray, word: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _overlap(cells: int, pixels: int) -> np.ndarray:
-    """(cells, pixels) length, in pixels, that each cell of a row shares with each pixel."""
-    edges = np.arange(cells + 1)[:, None] * (pixels / cells)
-    pixel = np.arange(pixels)
-    return np.maximum(np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel), 0)
+def _shares(grid: tuple[int, int], size: tuple[int, int], cells: CellShift) -> list[np.ndarray]:
+    """For either axis (cells, pixels), the share of each cell's length that lies in each pixel."""
+    found = []
+    for edges, pixels in zip(Geometry.identity(size)._replace(cell_shift=cells).edges(grid), size, strict=True):
+        pixel, low, high = np.arange(pixels), edges[:-1, None], edges[1:, None]
+        shared = np.maximum(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0)
+        found.append(shared / np.maximum(high - low, np.finfo(float).tiny))  # a cell outside the picture shares nothing
+    return found
 
 
-def _covered(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def _covered(mask: np.ndarray, grid: tuple[int, int], cells: CellShift) -> np.ndarray:
     """(h, w) share of each cell's area that the region covers."""
-    rows, columns = (_overlap(cells, pixels) for cells, pixels in zip(grid, mask.shape, strict=True))
-    area = mask.size / (grid[0] * grid[1])
-    return (rows @ mask.astype(float) @ columns.T) / area
+    rows, columns = _shares(grid, mask.shape, cells)
+    return rows @ mask.astype(float) @ columns.T
 
 
 @functools.lru_cache(maxsize=16)
 def _centred(grid: tuple[int, int]) -> np.ndarray:
-    """(h, w) the Gaussian around the centre of the image, at the centres of the cells; sums to 1."""
+    """(h, w) the Gaussian around the centre of the image, at the centres of even cells; sums to 1."""
     y, x = (np.exp(-(((np.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * CENTRE_SIGMA**2)) for n in grid)
     return np.outer(y / y.sum(), x / x.sum())
 
@@ -190,7 +179,8 @@ class _Discs(NamedTuple):
         grid: (h, w) of the cells.
         start: index into the flattened (H, W + 1) running count of marked pixels, for the start of each run.
         stop: the same for its end.
-        first: for each disc the number of its first run; every disc has one, for its centre is in the image.
+        first: for each disc the number of its first run; every disc has one, for its centre is in the image, or at the
+            edge where a cell looks beyond it.
     """
 
     grid: tuple[int, int]
@@ -200,10 +190,12 @@ class _Discs(NamedTuple):
 
     @classmethod
     @functools.lru_cache(maxsize=16)
-    def around_cells(cls, grid: tuple[int, int], size: tuple[int, int], radius: float) -> "_Discs":
+    def around_cells(cls, grid: tuple[int, int], size: tuple[int, int], radius: float, cells: CellShift) -> "_Discs":
         (h, w), (height, width) = grid, size
-        y = np.append(np.repeat((np.arange(h) + 0.5) * height / h, w), height / 2)[:, None]  # (h * w + 1, 1)
-        x = np.append(np.tile((np.arange(w) + 0.5) * width / w, h), width / 2)[:, None]
+        centres = Geometry.identity(size)._replace(cell_shift=cells).centres(grid)
+        rows, columns = (np.clip(c, 0, n) for c, n in zip(centres, size, strict=True))
+        y = np.append(np.repeat(rows, w), height / 2)[:, None]  # (h * w + 1, 1)
+        x = np.append(np.tile(columns, h), width / 2)[:, None]
         row = np.arange(height)
         away = np.maximum(np.maximum(row - y, y - row - 1), 0)  # (h * w + 1, H) from a point to the row's nearer edge
         reach = np.sqrt(np.maximum(radius**2 - away**2, 0))

@@ -10,13 +10,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
+from timm.layers import Format
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
+from visattn.geometry import CellShift
 from visattn.models.normalise import Normalise
-from visattn.models.receptive_field import centre_shift
+from visattn.models.receptive_field import UnknownPlaceError, cell_centres
 
 
 class Annotations(NamedTuple):
@@ -73,7 +75,7 @@ class Encoder(nn.Module):
             raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
         self.backbone, self.stage, self.weights, self.options = backbone, stage, weights, options or {}
         self.body, self.size = self._body()
-        self._cell_shift: dict[tuple[int, int], tuple[float, float]] = {}
+        self._cell_shift: dict[tuple[int, int], CellShift] = {}
         config = resolve_model_data_config(self.body)
         self.normalise = Normalise(mean or config["mean"], std or config["std"])
         self._freeze_before(train_from)
@@ -130,17 +132,37 @@ class Encoder(nn.Module):
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
 
-    def cell_shift(self, image_size: tuple[int, int]) -> tuple[float, float]:
-        """How far from the middle of its cell an annotation vector really looks; see `centre_shift`."""
+    def cell_shift(self, image_size: tuple[int, int]) -> CellShift:
+        """Where each annotation vector looks in an image of (h, w) pixels, known from the network's layout alone.
+
+        Raises:
+            InputError: where that cannot be known of this backbone.
+        """
         if image_size not in self._cell_shift:
-            self._cell_shift[image_size] = centre_shift(self.body, image_size)
+            try:
+                self._cell_shift[image_size] = cell_centres(self.body, image_size, self._channels_last)
+            except UnknownPlaceError as error:
+                raise InputError(f"the backbone '{self.backbone}' has no maps that can be laid: {error}") from error
         return self._cell_shift[image_size]
 
+    @property
+    def _channels_last(self) -> bool:
+        return Format(getattr(self.body, "output_fmt", "NCHW")) is Format.NHWC
+
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the annotation vectors of an image of (h, w) pixels, found without computing them."""
+        """(H, W) of the annotation vectors of an image of (h, w) pixels, found without computing them.
+
+        Raises:
+            InputError: where the backbone takes no image of that size.
+        """
         shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
-        with torch.no_grad():
-            return functional_call(self, shapes, torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")).grid
+        pixels = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
+        try:
+            with torch.no_grad():
+                return functional_call(self, shapes, pixels).grid
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:  # as each of timm's puts it
+            size, reason = "×".join(map(str, image_size[::-1])), " ".join(str(error).split())[:200]
+            raise InputError(f"the backbone '{self.backbone}' takes no image of {size} pixels: {reason}") from error
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""
@@ -175,7 +197,7 @@ class Encoder(nn.Module):
         (features,) = self.body(pixels)
         if features.ndim != 4:
             raise InputError(f"the backbone '{self.backbone}' has no grid before its head; take stage -1")
-        if features.shape[1] != self.size:  # timm's windowed transformers put the channels last
+        if self._channels_last:
             features = features.permute(0, 3, 1, 2)
         height, width = features.shape[-2:]
         return Annotations(features.flatten(2).transpose(1, 2), (height, width))
@@ -187,6 +209,7 @@ class _BeforePooling(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.feature_info, self.pretrained_cfg = model, model.feature_info, model.pretrained_cfg
+        self.output_fmt = getattr(model, "output_fmt", "NCHW")
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, h, w) to one map (B, D, H, W)."""

@@ -193,9 +193,7 @@ def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[flo
     """(top, left, bottom, right) of a cell within the original, or None where it lies wholly in the padding."""
     if not 0 <= index < grid[0] * grid[1]:
         raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
-    corner = np.array(divmod(index, grid[1]))
-    cell = np.array(geometry.input) / grid
-    (top, left), (bottom, right) = np.clip(
-        geometry.to_original(np.stack([corner * cell, (corner + 1) * cell]) + geometry.cell_shift), 0, geometry.original
-    )
+    corner, cells = np.array(divmod(index, grid[1])), geometry.cells(grid)
+    box = np.stack([corner, corner + 1]) * cells.stride + tuple(cells)
+    (top, left), (bottom, right) = np.clip(geometry.to_original(box), 0, geometry.original)
     return (top, left, bottom, right) if top < bottom and left < right else None

@@ -37,19 +37,26 @@ function mapOf(stack, word, layer, head) {
   return sum.map((weight) => weight / heads);
 }
 
+/** Along one axis, the first and the last input pixel that reaches any cell: `Geometry.seen`. */
+function seenOf(geometry, axis) {
+  const size = geometry[1][axis], [low, high] = geometry.length > 5 ? [geometry[6][axis], geometry[7][axis]] : [0, size];
+  return [Math.max(low, 0), Math.min(high, size)];
+}
+
 /**
  * For each of n pixels along one axis: the two cells between whose middles it lies, the second one's share, and whether
  * the model saw it. As `visattn.geometry.Geometry.to_original_map` has it.
  */
-function reader(n, scale, offset, shift, size, cells, smooth) {
+function reader(n, axis, geometry, cells, smooth) {
+  const [, input, scale, offset, shift, stride] = geometry.map((pair) => pair[axis]), [low, high] = seenOf(geometry, axis);
   const first = new Int32Array(n), second = new Int32Array(n), share = new Float32Array(n), seen = new Uint8Array(n);
   for (let i = 0; i < n; i++) {
-    const centre = (i + 0.5) * scale - offset, position = (centre - shift) / size * cells;
+    const centre = (i + 0.5) * scale - offset, position = (centre - shift) / (stride ?? input / cells);
     const place = smooth ? clamp(position - 0.5, 0, cells - 1) : clamp(Math.floor(position), 0, cells - 1);
     first[i] = Math.floor(place);
     second[i] = Math.min(first[i] + 1, cells - 1);
     share[i] = place - first[i];
-    seen[i] = centre >= 0 && centre <= size;
+    seen[i] = centre >= low && centre <= high;
   }
   return { first, second, share, seen };
 }
@@ -65,9 +72,7 @@ function hatched(grey, x, y, height, width) {
 /** Lay a map over a picture's pixels, as `visattn.overlay.heatmap.heatmap` does. */
 function overlay(picture, weights, grid, geometry, high, opacity, smooth) {
   const { height, width, pixels, grey, base } = picture, out = new ImageData(width, height), to = out.data;
-  const [, input, scale, offset, shift] = geometry;
-  const rows = reader(height, scale[0], offset[0], shift[0], input[0], grid[0], smooth);
-  const columns = reader(width, scale[1], offset[1], shift[1], input[1], grid[1], smooth);
+  const rows = reader(height, 0, geometry, grid[0], smooth), columns = reader(width, 1, geometry, grid[1], smooth);
   const colours = Float32Array.from(table.flat(), (value) => value * opacity);
   const row = new Float32Array(grid[1]);
   for (let y = 0, i = 0; y < height; y++) {
@@ -444,8 +449,10 @@ function legend() {
     ".of-words": readings.some((reading) => reading.words.length),
     ".of-gates": readings.some((reading) => reading.gates?.length),
     ".of-boxes": readings.some((reading) => reading.boxes.some(Boolean)),
-    ".of-margins": readings.some(({ geometry: [size, input, scale, offset] }) =>
-      [0, 1].some((k) => offset[k] / scale[k] > 0.5 || (input[k] + offset[k]) / scale[k] < size[k] - 0.5)),
+    ".of-margins": readings.some(({ geometry }) => [0, 1].some((axis) => {
+      const [low, high] = seenOf(geometry, axis), [size, , scale, offset] = geometry.map((pair) => pair[axis]);
+      return (low + offset) / scale > 0.5 || (high + offset) / scale < size - 0.5;
+    })),
   };
   for (const [name, there] of Object.entries(has)) for (const item of document.querySelectorAll(`#legend ${name}`)) item.hidden = !there;
 }

@@ -160,7 +160,7 @@ def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> di
         "gates": _numbers(reading.gates),
         "entropies": _numbers(reading.entropies),
         "boxes": [None if place is None else _box(shown, grid, place) for place in reading.places or ()],
-        "geometry": [list(pair) for pair in shown],
+        "geometry": shown.to_array().tolist(),
         "maps": [{"name": name, **_quantised(maps)} for name, maps in reading.maps.items()],
         "further": [_reading(other, picture, size) for other in reading.further],
     }

@@ -12,7 +12,7 @@ from visattn.captioner import Captioner
 from visattn.classifier import Classifier
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
 from visattn.explain.faithfulness import Score, Walk, area, blurred, centre_map, difference, random_map
-from visattn.geometry import Geometry
+from visattn.geometry import CellShift, Geometry, Pair
 from visattn.studies.faithfulness.captions import OwnCaption, of_tokens
 from visattn.studies.faithfulness.setting import Example, Settings
 
@@ -98,7 +98,7 @@ class _Gathered:
     """Curves by a model's maps and by the controls, image by image."""
 
     def __init__(
-        self, model: Classifier | Captioner, mean: Tensor, cell_shift: tuple[float, float], settings: Settings
+        self, model: Classifier | Captioner, mean: Tensor, cell_shift: CellShift | Pair, settings: Settings
     ) -> None:
         geometry = Geometry.identity(model.image_size)._replace(cell_shift=cell_shift)
         self.walk = Walk(geometry, settings.units, settings.steps, settings.batch_size)
