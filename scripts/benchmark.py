@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """The options: those of every subject, and a few of their own."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    shared.add_argument("--precision", default="32", help="32, or bf16 for bfloat16 by autocast (default: 32)")
+    shared.add_argument("--precision", default="32", help="32, bf16 for bfloat16 by autocast, or auto (default: 32)")
     shared.add_argument("--rounds", type=int, default=5, help="timed rounds, of which the median counts (default: 5)")
     shared.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
     shared.add_argument("--output", type=Path, help="a .json file for the numbers; a .md is written beside it")

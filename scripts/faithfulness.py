@@ -37,6 +37,7 @@ from visattn.errors import InputError
 from visattn.explain.faithfulness import Units
 from visattn.files import write_text
 from visattn.overlay import save_figure
+from visattn.precision import OPTIONS, of_option
 from visattn.program import program
 from visattn.studies.faithfulness import (
     CLASS_METHODS,
@@ -154,7 +155,10 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
     parser.add_argument(
-        "--precision", choices=("32", "bf16"), default="32", help="bf16: mixed, faster on some machines (default: 32)"
+        "--precision",
+        choices=OPTIONS,
+        default="32",
+        help="bf16: mixed, faster on some machines; auto: bf16 on those (default: 32)",
     )
     parser.add_argument("--title", help="a line above the figure (default: the checkpoint's name)")
     options = parser.parse_args(args)
@@ -168,12 +172,12 @@ def main(args: Sequence[str] | None = None) -> None:
         options.seeds,
         options.seed,
         options.batch_size,
-        options.precision,
+        of_option(options.precision, model.device),
     )
     settings.check()
     examples = read_examples(model, options)
     options.output.mkdir(parents=True, exist_ok=True)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         found = {"checkpoint": str(options.checkpoint), **report(model, examples, settings, options.curves)}
     write_text(options.output / "faithfulness.json", json.dumps(found, ensure_ascii=False, indent=1))
     write_text(options.output / "faithfulness.md", tables(found) + "\n")

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import BboxImage
 from PIL import Image
 
+from visattn import precision
 from visattn.__main__ import main
 from visattn.data import CIFAR10
 
@@ -60,6 +61,14 @@ def assert_nothing_overlaps(figure):
         assert not any(
             box.x0 < o.x1 - 2 and o.x0 < box.x1 - 2 and box.y0 < o.y1 - 2 and o.y0 < box.y1 - 2 for o in boxes[:n]
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_cpu_without_bfloat16():
+    """So that `precision: auto` is float32 on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "cpu_features", lambda: {"avx512_f"})
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
     {"errors", "allocator", "linear", "processes"},
-    {"files", "geometry", "vocabulary", "attention", "program"},
+    {"files", "geometry", "vocabulary", "attention", "precision", "program"},
     {"models", "metrics", "overlay", "data"},
     {"decoding", "objectives", "optimization", "evaluation", "explain"},
     {"regimes", "export", "results"},

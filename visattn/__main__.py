@@ -1,5 +1,6 @@
 """`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
+import logging
 import re
 import sys
 import warnings
@@ -9,7 +10,7 @@ from typing import Any, Literal, NoReturn
 
 import lightning
 from jsonargparse import ActionConfigFile, Namespace
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -35,7 +36,9 @@ from visattn.checkpoints import (
 )
 from visattn.errors import InputError
 from visattn.program import program
-from visattn.runs import LAST, LastCheckpoint, claimed, latest, require_writable
+from visattn.runs import LAST, LastCheckpoint, Trainer, claimed, latest, require_writable
+
+log = logging.getLogger("visattn")  # not __main__, as which it runs
 
 OF_DATA = ("output_names", "image_size", "fit")  # options of a model that are the data's to say
 OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint
@@ -209,6 +212,10 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         output = Path(self._get(self.config, "output"))
+        if rank_zero_only.rank == 0:
+            log.info(self.trainer.said)
+            if self.trainer.slow:
+                log.warning(self.trainer.slow)
         if subcommand != "fit":
             require_writable(output)
             super()._run_subcommand(subcommand)
@@ -286,6 +293,7 @@ def run_cli(args: ArgsType = None) -> CLI:
         return CLI(
             LightningModule,
             LightningDataModule,
+            trainer_class=Trainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=args,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -16,8 +16,7 @@ from visattn.allocator import freed_memory_is_kept
 from visattn.benchmarks.timing import Run, Times, nothing, take_turns
 from visattn.errors import InputError
 from visattn.linear import onednn_is_taken
-
-Precision = Literal["32", "bf16"]
+from visattn.precision import of_option
 
 
 class Setting(NamedTuple):
@@ -30,7 +29,7 @@ class Setting(NamedTuple):
     """
 
     device: torch.device
-    precision: Precision
+    precision: Literal["32", "bf16"]
     rounds: int
 
     @classmethod
@@ -40,15 +39,14 @@ class Setting(NamedTuple):
         Raises:
             InputError: where a word says nothing, or there is no such device.
         """
-        if precision not in get_args(Precision):
-            raise InputError(f"--precision is {precision}; it must be one of {', '.join(get_args(Precision))}")
         if rounds < 1:
             raise InputError(f"--rounds is {rounds}; it must be at least 1")
         if device not in ("cpu", "cuda"):
             raise InputError(f"--device is {device}; it must be cpu or cuda")
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device is cuda, and PyTorch finds no GPU here; take cpu")
-        return cls(torch.device(device), precision, rounds)
+        chosen = torch.device(device)
+        return cls(chosen, of_option(precision, chosen), rounds)
 
     def autocast(self) -> AbstractContextManager:
         """The precision, while it is entered."""

@@ -2,5 +2,6 @@
 
 from visattn.runs.folder import claimed, require_writable
 from visattn.runs.resuming import LAST, LastCheckpoint, latest
+from visattn.runs.trainer import Trainer
 
-__all__ = ["LAST", "LastCheckpoint", "claimed", "latest", "require_writable"]
+__all__ = ["LAST", "LastCheckpoint", "Trainer", "claimed", "latest", "require_writable"]

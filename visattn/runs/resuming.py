@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 _STATES = "random_states"  # in a checkpoint: those of each process, in the order of ranks
+_PRECISION = "precision"  # that of the training, as Lightning names it
 
 
 class LastCheckpoint(Checkpoint):
@@ -58,6 +59,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._states = checkpoint.get(_STATES, [])
+        before = checkpoint.get(_PRECISION, trainer.precision)
+        if before != trainer.precision and trainer.state.fn == "fit":
+            log.warning("the run goes on in %s, and was trained in %s so far", trainer.precision, before)
         if Path(trainer.ckpt_path).resolve().parent == self.directory.resolve():
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint.get("callbacks", {}):
@@ -145,6 +149,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         own = self._before_validation if self._validation_is_due and self._before_validation else random_state(trainer)
         checkpoint[_STATES] = processes.gathered(own)
+        checkpoint[_PRECISION] = trainer.precision
         if self._validation_is_due:
             _put_validation_first(checkpoint["loops"]["fit_loop"])
 

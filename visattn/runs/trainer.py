@@ -1,0 +1,38 @@
+"""Lightning's Trainer, which also takes `precision: auto`."""
+
+from typing import Any, Literal
+
+import lightning
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
+
+from visattn.precision import resolved, slowness
+
+
+class Trainer(lightning.Trainer):
+    """Lightning's, whose precision can be left to the hardware.
+
+    Args:
+        precision: "auto" is bf16-mixed where the devices of the run multiply in bfloat16 (CUDA GPUs from Ampere on,
+            CPUs with AVX-512 BF16, AMX or ARM's BF16), else 32-true; the others are Lightning's, and null is 32-true.
+
+    Attributes:
+        said: which precision a run has and why, in one line.
+        slow: a warning where that crawls, or None.
+    """
+
+    def __init__(self, *args: Any, precision: Literal["auto"] | _PRECISION_INPUT | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, precision=None if precision == "auto" else precision, **kwargs)
+        connector = self._accelerator_connector
+        devices = getattr(self.strategy, "parallel_devices", None) or [self.strategy.root_device]
+        if getattr(self.strategy, "_start_method", None) == "fork" and devices[0].type == "cuda":
+            devices = []  # a process that has asked a GPU cannot fork others that use it
+        if precision != "auto" or connector._precision_plugin_flag is not None:
+            self.said = f"precision: {self.precision}, {'the default' if precision is None else 'as was asked for'}"
+        elif devices:
+            connector._precision_flag, reason = resolved(devices)
+            # Lightning chooses by the strategy what carries it out.
+            connector.precision_plugin = self.strategy.precision_plugin = connector._check_and_init_precision()
+            self.said = f"precision: {self.precision}, since {reason}"
+        else:
+            self.said = f"precision: {self.precision}, since GPUs cannot be asked before processes are forked"
+        self.slow = next(filter(None, (slowness(str(self.precision), device) for device in devices)), None)
