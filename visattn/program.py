@@ -42,7 +42,10 @@ def program(main: Main) -> Callable[..., int]:
             sentence = str(error).rpartition("visattn.errors.InputError: ")[2].strip()
             print(f"error: {sentence}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Lightning makes an exit with status 1 of an interrupt.
+            if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+                raise
             print("interrupted", file=sys.stderr)
             return 130
         return 0

@@ -164,7 +164,8 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
     So only SIGTERM of the parent itself ends a worker, as it does at the end of the program.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_sigterm_of, args=(os.getppid(),), daemon=True).start()

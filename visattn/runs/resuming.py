@@ -1,8 +1,10 @@
-"""A run that was killed goes on as if it never had been: `last.ckpt`, the random states in it, and signals.
+"""A run that was stopped goes on as if it never had been: `last.ckpt`, the random states in it, and signals.
 
 What a training is made of is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
 order and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the
 global random states, from which dropout, drawn places and words, and coins come. The last are saved here.
+
+An epoch that ends before its last batch is not over. Lightning counts it as done, whatever ended it.
 """
 
 import logging
@@ -17,9 +19,11 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch.optim.lr_scheduler import LambdaLR
 
 from visattn import processes
 from visattn.checkpoints import read
+from visattn.data.loading import BatchLoader
 from visattn.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -31,11 +35,14 @@ _PRECISION = "precision"  # that of the training, as Lightning names it
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`: after every so many minutes, after every validation and epoch, and at a signal.
+    """Keeps `last.ckpt`: after every so many minutes, after every validation and epoch, and when a run is stopped.
 
-    SIGTERM and SIGUSR1 let the step in hand be finished, save once, and end the process with 128 + the signal's number
-    (143 and 138 on Linux). The checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU
-    of one thread is the uninterrupted one to the last bit, if it has as many processes.
+    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) let the step in hand be finished, save
+    once, and end the process with 128 + the signal's number (143, 138 and 130 on Linux). `max_steps`, `max_time` and
+    callbacks that stop a training within an epoch let the step be finished, too; the rest of the epoch is trained when
+    the run goes on, as it is after `limit_train_batches` was raised. After an error, what was saved last goes on. The
+    checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
+    uninterrupted one to the last bit, if it has as many processes.
 
     Args:
         directory: where; the command line fills in its `--output`.
@@ -53,6 +60,9 @@ class LastCheckpoint(Checkpoint):
         self.directory = Path(directory)
         self.every_minutes, self.every_steps = every_minutes, every_steps
         self._signal = 0
+        self._stop_after_step = False  # asked for between the batches of one step
+        self._epoch_is_over = False  # in the checkpoint that the run goes on from
+        self._saved_within = False  # whether the run ends within an epoch, and this is in last.ckpt
         self._states: list[dict[str, Any]] = []  # to restore
         self._before_validation: dict[str, Any] | None = None  # this process's random states
         self._validation_is_due = False  # whether what is being saved has a validation before it
@@ -66,6 +76,10 @@ class LastCheckpoint(Checkpoint):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint.get("callbacks", {}):
                     _move(checkpoint["callbacks"][callback.state_key], callback.dirpath)
+        if trainer.state.fn == "fit" and "loops" in checkpoint:
+            loops = checkpoint["loops"]["fit_loop"]
+            _reopen_epoch(trainer, loops)
+            self._epoch_is_over = loops["epoch_progress"]["current"]["processed"] > 0 and not _is_open(loops)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._states:  # only now: building the model and the data has drawn from them
@@ -77,25 +91,38 @@ class LastCheckpoint(Checkpoint):
                 )
             restore_random_state(self._states[trainer.global_rank % len(self._states)])
             self._states = []
+            _set_rates(trainer)
+        if self._epoch_is_over and trainer.max_steps != -1:
+            _begin_epoch(trainer)
+        self._epoch_is_over = False
         self._signal = signal.SIGTERM if trainer.received_sigterm else 0
+        self._stop_after_step = self._saved_within = False
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):  # in place of Lightning's, which puts back what was before
-                signal.signal(number, self._note)
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
+                    signal.signal(number, self._note)  # in place of Lightning's, which puts back what was before
 
     def _note(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT == self._signal:
+            raise KeyboardInterrupt
         self._signal = number
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if trainer.fit_loop._should_accumulate():  # half a step's gradients would be lost
+            self._put_off_stop(trainer)
             return
+        if self._stop_after_step:
+            trainer.should_stop = True
+        due = _validation_is_scheduled(trainer)
+        self._saved_within = _ends_within_epoch(trainer) and not due
         late = bool(self.every_minutes) and time.monotonic() - self._saved_at >= 60 * self.every_minutes
         late = self._agree(trainer, late)
-        if self._signal or late or (self.every_steps and trainer.global_step % self.every_steps == 0):
-            loop = trainer.fit_loop
-            self._save(trainer, validation_is_due=loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+        regular = self.every_steps and trainer.global_step % self.every_steps == 0
+        if self._signal or late or self._saved_within or regular:
+            self._save(trainer, validation_is_due=due)
             self._obey(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,20 +132,32 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
         # Processes may have different numbers of batches to validate, so several cannot agree before the end.
-        if self._signal and trainer.world_size == 1 and _in_training(trainer):
-            self._save(trainer, validation_is_due=True)
+        if self._signal and trainer.world_size == 1 and _in_training(trainer) and not _within_step(trainer):
+            if not self._saved_within:
+                self._save(trainer, validation_is_due=True)
             self._obey(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before_validation = None
         # That of the end of an epoch is saved with the epoch: Lightning chooses the best checkpoint only then.
-        if _in_training(trainer) and not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if not _in_training(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            return
+        if _within_step(trainer):
+            self._put_off_stop(trainer)
+        else:
             self.on_train_epoch_end(trainer, pl_module)
+            self._saved_within = _ends_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        if not self._saved_within and not _within_step(trainer):
+            self._save(trainer)
         self._agree(trainer)
         self._obey(trainer)
+
+    def _put_off_stop(self, trainer: Trainer) -> None:
+        """Let a step be finished all of whose batches are not there yet."""
+        self._stop_after_step |= trainer.should_stop
+        trainer.should_stop = False
 
     def _agree(self, trainer: Trainer, late: bool = False) -> bool:
         """One process's signal is all processes' signal, and one's lateness all processes' lateness; the latter."""
@@ -164,6 +203,75 @@ def _move(state: dict[str, Any], folder: str) -> None:
 
 def _in_training(trainer: Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _within_step(trainer: Trainer) -> bool:
+    """Whether gradients have been added up, and are still to be used."""
+    return trainer.fit_loop._should_accumulate() and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def _validation_is_scheduled(trainer: Trainer) -> bool:
+    """Whether a validation follows on this step, and not because the training is stopped."""
+    stop, trainer.should_stop = trainer.should_stop, False
+    loop = trainer.fit_loop
+    due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    trainer.should_stop = stop
+    return due
+
+
+def _ends_within_epoch(trainer: Trainer) -> bool:
+    """Whether the training ends with this step, with batches of the epoch left."""
+    loop = trainer.fit_loop
+    ends = 0 <= trainer.max_steps <= trainer.global_step or (trainer.should_stop and loop._can_stop_early)
+    return ends and not loop.epoch_loop._num_ready_batches_reached()
+
+
+def _reopen_epoch(trainer: Trainer, loops: dict[str, Any]) -> None:
+    """Have Lightning go on within an epoch that counts as done, and of which batches are left now.
+
+    There are such where `limit_train_batches` was lower, and where a training was stopped too late for this callback.
+    """
+    loaders = loops["state_dict"].get("combined_loader", [])
+    loader = trainer.datamodule.train_dataloader() if trainer.datamodule is not None else None
+    if len(loaders) != 1 or not isinstance(loader, BatchLoader):
+        return
+    epochs, steps = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    done, limit = steps["current"]["ready"], trainer.limit_train_batches
+    batches = min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * limit)
+    other = any(loaders[0].get(name, value) != value for name, value in loader.choices().items())
+    if other or not 0 < done < batches or _is_open(loops):
+        return
+    log.info("going on within epoch %d, of which %d of %d batches were trained", loaders[0]["epoch"], done, batches)
+    for part in ("total", "current"):  # as they are when the last of these batches ends
+        epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["started"] - 1
+        steps[part]["completed"] = steps[part]["processed"] - 1
+    steps["is_last_batch"] = False
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= done % trainer.accumulate_grad_batches == 0
+
+
+def _is_open(loops: dict[str, Any]) -> bool:
+    """Whether a checkpoint is within an epoch, as Lightning counts."""
+    epochs = loops["epoch_progress"]["current"]
+    return epochs["processed"] < epochs["started"]
+
+
+def _begin_epoch(trainer: Trainer) -> None:
+    """Have Lightning begin the next epoch; where there is a `max_steps`, it would end the one before a second time."""
+    loop = trainer.fit_loop
+    for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+        part._restarting = False
+        part.reset_restart_stage()
+    for count in (loop.epoch_progress.total, loop.epoch_progress.current):
+        count.completed = count.processed
+
+
+def _set_rates(trainer: Trainer) -> None:
+    """Set the rates of the next step; those in a checkpoint are of a schedule that may have had another end."""
+    for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
+        if isinstance(scheduler, LambdaLR):
+            rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, scheduler.optimizer.param_groups, strict=True)
+            for base, factor, group in rates:
+                group["lr"] = base * factor(scheduler.last_epoch)
 
 
 def _put_validation_first(loops: dict[str, Any]) -> None:
