@@ -127,7 +127,7 @@ class Captioner(LightningModule):
     def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:
         """Annotation vectors (N, L, D) of a batch's images, and their grid."""
         if batch.features is not None:
-            return Annotations(batch.features.flatten(1, 2).float(), tuple(batch.features.shape[1:3]))
+            return Annotations(batch.features.flatten(1, 2).to(self.dtype), tuple(batch.features.shape[1:3]))
         if self.encoder.frozen:
             with torch.no_grad():
                 return self.encoder(batch.images)

@@ -88,7 +88,7 @@ class Classifier(LightningModule):
         images, labels = self.normalise(batch.images), batch.labels
         if self.mix is not None:
             images, labels = self.mix(images, labels)
-        losses = F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        losses = self._losses(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
         count = torch.tensor(len(batch.ids), device=losses.device)
         loss = losses / processes.mean(count)  # this process's share of the mean over the whole batch
         self.log("train/loss", processes.mean(loss), prog_bar=True, batch_size=len(batch.ids))
@@ -125,9 +125,15 @@ class Classifier(LightningModule):
         fit = functools.partial(fit_image, size=self.image_size, fit=self.fit)
         return Subject(ViT(self.model, name), self.normalise, fit, self.class_names)
 
+    @staticmethod
+    def _losses(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        """Cross-entropy, in float32 at least."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels.to(logits) if labels.is_floating_point() else labels, **options)
+
     def _evaluate(self, batch: ImageBatch) -> None:
         logits = self(batch.images)
-        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        losses = self._losses(logits, batch.labels, reduction="none")
         right = logits.argmax(dim=-1) == batch.labels
         self._evaluated |= zip(batch.ids, zip(losses.tolist(), right.tolist(), strict=True), strict=True)
 

@@ -39,8 +39,8 @@ def total(x: Tensor) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean of all processes' tensors, the same in each, floating; without a gradient."""
-    return total(x) / world()
+    """The mean of all processes' tensors, the same in each, in float32 at least; without a gradient."""
+    return total(x).to(torch.promote_types(x.dtype, torch.float32)) / world()
 
 
 def gathered(x: T) -> list[T]:

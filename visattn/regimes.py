@@ -104,13 +104,13 @@ class ScheduledSampling(Regime):
             heard = self.mix(decoder, memory, tokens, truth)
         taught = forced(decoder, memory, tokens, heard, loss)
         replaced = (heard != tokens[:, :-1]).sum() / processes.mean((tokens[:, 1:-1] > END).sum())
-        return taught._replace(logs=taught.logs | {"truth": torch.tensor(truth), "replaced": replaced})
+        return taught._replace(logs=taught.logs | {"truth": taught.loss.new_tensor(truth), "replaced": replaced})
 
     @torch.no_grad()
     def mix(self, decoder: Decoder, memory: Memory, tokens: Tensor, truth: float) -> Tensor:
         """Captions (N, T) with START as the inputs (N, T − 1) that the decoder hears."""
         target = memory.per_image(tokens[:, 1:])
-        keep = torch.rand(target.shape, device=tokens.device) < truth
+        keep = torch.rand(target.shape, dtype=torch.float32, device=tokens.device) < truth
         mixed = decode(decoder, memory, _Mix(target, keep, self.likeliest), max_length=tokens.shape[1] - 2).tokens
         return torch.cat([tokens[:, :1], mixed[:, : tokens.shape[1] - 2]], dim=1)
 

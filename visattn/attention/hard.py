@@ -63,7 +63,9 @@ class HardAttention(SoftAttention):
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         memory = super().prepare(values, grid, mask)
         if self.training and self.coin == "image" and self.probability > 0:
-            memory = memory._replace(own=torch.rand(len(values), device=values.device) < self.probability)
+            memory = memory._replace(
+                own=torch.rand(len(values), dtype=torch.float32, device=values.device) < self.probability
+            )
         return memory
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
@@ -88,5 +90,6 @@ class HardAttention(SoftAttention):
         """(N,) True where a place is drawn, False where all are expected."""
         if self.coin == "image":
             return memory.own.repeat_interleave(captions // len(memory.own))
-        tosses = torch.rand(captions if self.coin == "step" else 1, device=memory.values.device) < self.probability
+        count, device = captions if self.coin == "step" else 1, memory.values.device
+        tosses = torch.rand(count, dtype=torch.float32, device=device) < self.probability
         return tosses.expand(captions)

@@ -165,7 +165,7 @@ def _key(encoder: Encoder, data: CaptionData, examples: list[CaptionedImage]) ->
     digest.update(f"{encoder.backbone} {encoder.stage} {encoder.options} {data.image_size} {data.fit}".encode())
     for name, tensor in [*encoder.state_dict().items(), *encoder.normalise.named_buffers()]:
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     for example in examples:
         digest.update(f"{type(data).__name__} {example.id}".encode())
         if example.path is not None:

@@ -40,7 +40,7 @@ class Search:
 
     def start(self, images: int, device: torch.device) -> Tensor:
         """(B, K) log-probabilities before the first word; (B, 1) where all K continue one and the same beginning."""
-        return torch.zeros(images, self.width, device=device)
+        return torch.zeros(images, self.width, dtype=torch.float32, device=device)
 
     def forbidden(self, t: int) -> list[int]:
         """Tokens that are never chosen at step t: what is no word, and END before the first word."""
@@ -148,7 +148,8 @@ class BeamSearch(Search):
         self.width, self.best, self.length_penalty = size, best, length_penalty
 
     def start(self, images: int, device: torch.device) -> Tensor:
-        return torch.zeros(images, 1, device=device)  # all captions begin alike, so one is enough
+        # All captions begin alike, so one is enough.
+        return torch.zeros(images, 1, dtype=torch.float32, device=device)
 
     def extend(self, totals: Tensor, log_probs: Tensor, t: int, images: Tensor) -> Choice:
         # At most K of the best 2K end, so K are left that go on; all of them are among the best 2K of their captions.

@@ -79,7 +79,8 @@ class Look(NamedTuple):
         step = max(1, weights.shape[2] // CHECKED_ROWS)
         value, out = self.value[:, heads].float(), self.out[:, :, rows][:, heads, ::step].float()
         error = (weights[:, :, ::step] @ value - out).abs().amax()
-        allowed = torch.finfo(self.out.dtype).eps ** 0.5 * value.abs().amax()
+        eps = max(torch.finfo(dtype).eps for dtype in (self.out.dtype, weights.dtype))
+        allowed = eps**0.5 * value.abs().amax()
         if not error <= allowed:
             raise RuntimeError(
                 f"weights read from a block do not make its output: off by {error:.3g}, where rounding is at most "

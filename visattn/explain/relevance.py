@@ -25,7 +25,7 @@ def contribution(look: Look, of_out: Tensor) -> Tensor:
 
 def normalised(relevance: Tensor) -> Tensor:
     """R̄: (B, N, N), what was added to I so that each row's sum is 1, and I (eq. 8 and 9); a row of nothing stays so."""
-    eye = torch.eye(relevance.shape[-1], device=relevance.device)
+    eye = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device)
     added = relevance - eye
     total = added.sum(dim=-1, keepdim=True)
     return torch.where(total > 0, added / total, 0.0) + eye
@@ -45,7 +45,7 @@ class Relevance:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W), at least 0."""
         seen, layers, of_pool = vit.judged(images, targets)
         tokens = layers[0][0].key.shape[2]
-        relevance = eye = torch.eye(tokens, device=images.device)
+        relevance = eye = torch.eye(tokens, dtype=torch.float32, device=images.device)
         for look, of_out in layers:
             relevance = relevance + contribution(look, of_out) @ relevance
         if seen.pool is None:

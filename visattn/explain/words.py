@@ -100,7 +100,7 @@ def _of_transformer(decoder: TransformerDecoder, memory: Memory, previous: Tenso
         logits = decoder.logits(memory, previous)
     count, length = words.shape
     weights = [_by_caption(look.weights(), length) for look in looks]
-    eye = torch.eye(length, device=words.device).expand(count, -1, -1)
+    eye = torch.eye(length, dtype=torch.float32, device=words.device).expand(count, -1, -1)
     out = memory.values.new_zeros(count, length, memory.values.shape[1], dtype=torch.float32)
     for t, log_prob in enumerate(_log_probs(logits, words)):
         gradients = torch.autograd.grad(log_prob, [look.out for look in looks], retain_graph=True)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import lightning
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 
+from visattn.errors import InputError
 from visattn.precision import resolved, slowness
 
 
@@ -21,7 +22,10 @@ class Trainer(lightning.Trainer):
     """
 
     def __init__(self, *args: Any, precision: Literal["auto"] | _PRECISION_INPUT | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, precision=None if precision == "auto" else precision, **kwargs)
+        try:
+            super().__init__(*args, precision=None if precision == "auto" else precision, **kwargs)
+        except (ImportError, ValueError) as error:  # of options that do not go together, or need another package
+            raise InputError(" ".join(str(error).split())) from error
         connector = self._accelerator_connector
         devices = getattr(self.strategy, "parallel_devices", None) or [self.strategy.root_device]
         if getattr(self.strategy, "_start_method", None) == "fork" and devices[0].type == "cuda":
