@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 import lightning
 from jsonargparse import ActionConfigFile, Namespace
 from lightning import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -36,7 +36,7 @@ from visattn.checkpoints import (
 )
 from visattn.errors import InputError
 from visattn.program import program
-from visattn.runs import LAST, LastCheckpoint, Trainer, claimed, latest, require_writable
+from visattn.runs import LAST, LastCheckpoint, SavedConfiguration, Trainer, claimed, latest, require_writable
 
 log = logging.getLogger("visattn")  # not __main__, as which it runs
 
@@ -239,9 +239,26 @@ class CLI(LightningCLI):
             kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), FeatureCache(features)]
         plugins = self._get(self.config_init, "trainer.plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
-        if self._get(self.config_init, "trainer.logger") is None:
-            kwargs["logger"] = CSVLogger(self._get(self.config_init, "output"), name="logs")
+        output = self._get(self.config_init, "output")
+        if self._get(self.config_init, "trainer.logger") in (None, True):
+            kwargs["logger"] = CSVLogger(output, name="logs")
+        if self._get(self.config_init, "trainer.default_root_dir") is None:
+            kwargs["default_root_dir"] = output
         return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Without what the user did not ask for, and Lightning refuses where there are no logs or checkpoints."""
+        if config.get("barebones"):
+            raise InputError(
+                "--trainer.barebones leaves out logs, checkpoints and scores, all that a run is for; see "
+                "--trainer.logger=false and --trainer.enable_checkpointing=false"
+            )
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+        if config["logger"] is False or config["logger"] == []:
+            own = [c for c in self.trainer_defaults["callbacks"] if not isinstance(c, LearningRateMonitor)]
+            self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
+        return super()._instantiate_trainer(config, callbacks)
 
 
 def _require_batches(trainer: Trainer, subcommand: str) -> None:
@@ -273,6 +290,8 @@ _NOISE = (
     r".*Checkpoint directory .* exists and is not empty",  # `before_instantiate_classes` has looked
     r".*could not find the monitored key",  # stopped before the first validation
     r".*Couldn't infer the batch indices fetched",  # predictions go by the images' ids
+    # Left out with --trainer.enable_checkpointing=false, and where a run goes on without a --trainer.max_time.
+    r"""Be aware that when using `ckpt_path`, callbacks .*\[["'](ModelCheckpoint|Timer)[^"]*["']\]""",
     r".*The dirpath has changed from",  # a checkpoint is validated with another --output
     r".*Using `DistributedSampler` with the dataloaders",  # images that it repeats are counted once
 )
@@ -303,7 +322,7 @@ def run_cli(args: ArgsType = None) -> CLI:
             },
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SavedConfiguration,
             trainer_defaults={
                 "callbacks": [LearningRateMonitor("step"), Throughput(), AttentionHealth(), StopWhenNotFinite()],
                 "log_every_n_steps": 20,

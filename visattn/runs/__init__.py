@@ -1,7 +1,8 @@
 """A run's life: its folder, which it has for itself, and going on after it was stopped."""
 
+from visattn.runs.configuration import SavedConfiguration
 from visattn.runs.folder import claimed, require_writable
 from visattn.runs.resuming import LAST, LastCheckpoint, latest
 from visattn.runs.trainer import Trainer
 
-__all__ = ["LAST", "LastCheckpoint", "Trainer", "claimed", "latest", "require_writable"]
+__all__ = ["LAST", "LastCheckpoint", "SavedConfiguration", "Trainer", "claimed", "latest", "require_writable"]
