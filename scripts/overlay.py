@@ -217,11 +217,11 @@ def main(args: Sequence[str] | None = None) -> None:
         raise InputError(f"--batch-size is {options.batch_size}; it must be at least 1")
     methods = choose_methods(options)
     look, paper = look_of(options, usual_scale(methods)), paper_of(options)
-    list_images(options.images)  # before a model is fetched
+    images = list_images(options.images)  # before a model is fetched
     check_style(**look, **paper)
     entries = overlay_images(
         choose_subject(options),
-        options.images,
+        images,
         options.output,
         methods,
         options.target,

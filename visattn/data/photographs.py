@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image
 from torch import Tensor
 
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.coco_words import WORDS, categories
-from visattn.data.images import fitting, load_image, to_input
+from visattn.data.images import fitting, image_size, load_image, to_input
 from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
 from visattn.data.loading import Split
@@ -153,7 +152,7 @@ class Photographs(CaptionData):
         mask = None if key is None else things.mask(key, category)
         if mask is None:
             return None
-        original, stated = _size(path), mask.shape
+        original, stated = image_size(path), mask.shape
         if abs(original[0] * stated[1] - original[1] * stated[0]) > max(original + stated):  # a pixel of the smaller
             raise InputError(
                 f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
@@ -244,18 +243,6 @@ def _held_out(ids: Iterable[str], fraction: float, seed: int) -> set[str]:
     """A share of the ids, whatever their order: those whose hash comes first."""
     ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
     return set(ranked[: round(fraction * len(ranked))])
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture as `load_image` hands it over; from its header alone, unless EXIF may turn it."""
-    try:
-        with Image.open(path) as image:
-            if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-                return image.height, image.width
-    except Exception:  # `load_image` tells what is wrong
-        pass
-    image = load_image(path)
-    return image.height, image.width
 
 
 def _check_present(folder: Path, paths: list[Path]) -> None:
