@@ -109,7 +109,9 @@ def _data(model: Classifier | Captioner, options: argparse.Namespace) -> Any:
         return (ShapesCaptions if captioner else ShapesClasses)(image_size=model.image_size)
     if options.data == "photographs":
         more = {"image_size": model.image_size, "fit": model.fit, "limit": options.limit}
-        return Photographs(options.root, options.annotations, options.pictures, **more)
+        data = Photographs(options.root, options.annotations, options.pictures, max_left_out=1, **more)
+        data.tokens = model.vocabulary.tokens.spec
+        return data
     data = {"cifar10": CIFAR10, "cifar100": CIFAR100}[options.data](options.root, download=False)
     if data.image_size != model.image_size:
         sizes = ["{1}×{0}".format(*size) for size in (data.image_size, model.image_size)]

@@ -92,8 +92,9 @@ def ground(
         limit=limit,
         eval_batch_size=batch_size,
         max_length=model.max_length,
+        max_left_out=1,
     )
-    data.vocabulary = list(model.vocabulary.words)
+    data.tokens, data.vocabulary = model.vocabulary.tokens.spec, list(model.vocabulary.words)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning 2.6 with PyTorch 2.15

@@ -218,7 +218,7 @@ BAD = {
 def test_bad_samples_are_named_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int) -> None:
     root = write(tmp_path, BAD)
     with caplog.at_level(logging.WARNING):
-        batches = epoch(shards(root, max_bad=0.1, workers=workers))
+        batches = epoch(shards(root, max_bad=0.1, max_left_out=0.1, workers=workers))
     assert sorted(ids(batches)) == sorted(set(everything()) - BAD.keys())
     told = [record.getMessage() for record in caplog.records]
     assert sum("left out: " in line for line in told) == len(BAD)

@@ -40,7 +40,7 @@ from visattn.runs import LAST, LastCheckpoint, SavedConfiguration, Trainer, clai
 
 log = logging.getLogger("visattn")  # not __main__, as which it runs
 
-OF_DATA = ("output_names", "image_size", "fit")  # options of a model that are the data's to say
+OF_DATA = ("output_names", "image_size", "fit", "tokens")  # options of a model that are the data's to say
 OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint
 # … that nothing but a training looks at
 OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix", "mix_probability")
@@ -200,7 +200,7 @@ class CLI(LightningCLI):
             return
         path, checkpoint = self._checkpoint
         self._checkpoint = None  # its memory
-        for name in OF_DATA[1:]:
+        for name in ("image_size", "fit"):
             here, there = getattr(self.datamodule, name), checkpoint["hyper_parameters"].get(name)
             same = here == (tuple(there) if isinstance(there, list) else there)
             if not same and not self._get(self.config, "override_checkpoint"):

@@ -25,7 +25,7 @@ from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss, gradient_share
 from visattn.optimization import Optimization
 from visattn.regimes import Regime, TeacherForcing, rows
-from visattn.vocabulary import END, PAD, Vocabulary
+from visattn.vocabulary import END, PAD, Vocabulary, Words
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Captioner(LightningModule):
         regime: how the decoder meets its own words in training; by default never.
         search: how words are chosen in validation, test and prediction; by default greedily.
         no_repeat: no run of so many words occurs twice in a generated caption; 0 allows all.
+        tokens: what captions are made of: "words", "characters", or the JSON of a tokenizer; the command line takes it
+            from the data.
 
     Raises:
         InputError: where an option is out of its range; where attention draws and the loss has no REINFORCE, or the
@@ -74,12 +76,13 @@ class Captioner(LightningModule):
         regime: Regime | None = None,
         search: Search | None = None,
         no_repeat: int = 0,
+        tokens: str = Words.spec,
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():  # the command line hands over the parts' configuration, not the modules
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
-        self.vocabulary = Vocabulary(output_names)
+        self.vocabulary = Vocabulary(output_names, tokens)
         self.image_size, self.fit = tuple(image_size), fit
         self.encoder = encoder
         self.decoder = decoder(len(self.vocabulary), encoder.size)
@@ -102,6 +105,7 @@ class Captioner(LightningModule):
                 "the loss's option reinforce is for attention that draws: take HardAttention, or leave it out"
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
+        self._named = False
         self.started = False  # with the weights of another training, the encoder's among them
         self.evaluated = CaptionEvaluation({})  # by the validation or test that came last
 
@@ -158,7 +162,7 @@ class Captioner(LightningModule):
         memory = self.remember(batch)
         generated = captions(self._decode(memory), self.vocabulary, memory.grid)[:: self.search.best]
         return [
-            {"image_id": name, "caption": " ".join(caption.words), "words": caption.words, "log_prob": caption.log_prob}
+            {"image_id": name, "caption": caption.text, "words": caption.words, "log_prob": caption.log_prob}
             for name, caption in zip(batch.ids, generated, strict=True)
         ]
 
@@ -167,6 +171,12 @@ class Captioner(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.evaluated = CaptionEvaluation({})
+
+    def on_validation_start(self) -> None:
+        self._name_tokens()
+
+    def on_test_start(self) -> None:
+        self._name_tokens()
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -198,8 +208,11 @@ class Captioner(LightningModule):
         log_probs = log_probs.masked_fill(targets == PAD, 0)
         nothing = torch.zeros_like(log_probs[:, 0])
         read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, seen.gate, nothing)
-        known = captions(read, self.vocabulary, memory.grid)
-        return [caption._replace(words=line) for caption, line in zip(known, words, strict=True)]
+        known, vocabulary = captions(read, self.vocabulary, memory.grid), self.vocabulary
+        return [
+            caption._replace(words=line, text=vocabulary.join(line), labels=list(map(vocabulary.tokens.label, line)))
+            for caption, line in zip(known, words, strict=True)
+        ]
 
     def relevance(self, images: Tensor, words: list[list[str]]) -> list[np.ndarray]:
         """Which places speak for each word of given captions, (T, H, W) for each image; see `word_relevance`.
@@ -216,6 +229,12 @@ class Captioner(LightningModule):
         lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
         tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
         return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
+
+    def _name_tokens(self) -> None:
+        """Say once of which tokens the scores are, where they compare with no others."""
+        if self.vocabulary.tokens.spec != Words.spec and self.trainer.is_global_zero and not self._named:
+            self._named = True
+            log.info("scores are of these tokens, and compare with no others: tok:%s", self.vocabulary.tokens.name)
 
     def _decode(self, memory: Memory) -> Decoded:
         return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)

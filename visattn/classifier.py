@@ -57,7 +57,7 @@ class Classifier(LightningModule):
         mix_probability: float = 1.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="tokens")  # which the command line hands to every model
         classes = len(output_names)
         self.class_names = list(output_names)
         self.image_size, self.fit = tuple(image_size), fit

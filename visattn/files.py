@@ -13,9 +13,10 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
@@ -121,6 +122,18 @@ def safe_name(text: str) -> str:
         digest = hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:12]
         name = f"{name.encode()[: _LONGEST - 13].decode(errors='ignore')}-{digest}"
     return f"_{name}" if _RESERVED.fullmatch(name) else name
+
+
+def names_apart(paths: Sequence[str]) -> list[str]:
+    """The stem of each path; where different paths have the same, as much of the path as tells them apart."""
+    whole = {path: PurePosixPath(path) for path in dict.fromkeys(paths)}
+    stems = Counter(path.stem for path in whole.values())
+    longer = Counter(path.parent / path.stem for path in whole.values())
+    names = {}
+    for name, path in whole.items():
+        without = path.parent / path.stem
+        names[name] = path.stem if stems[path.stem] == 1 else str(without if longer[without] == 1 else path)
+    return [names[path] for path in paths]
 
 
 def safe_names(texts: Iterable[str]) -> list[str]:

@@ -165,7 +165,7 @@ class SelfCritical(Regime):
         return f"SCST|baseline:{baseline}|reward:{reward}"
 
     def begin(self, references: References, vocabulary: Vocabulary, max_length: int) -> None:
-        self.reward = CiderReward(references, vocabulary.words)
+        self.reward = CiderReward(references, vocabulary)
         self.max_length = max_length
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:

@@ -1,15 +1,21 @@
-"""Words to ids and back, with the special tokens in one place."""
+"""Captions to tokens, tokens to ids and back, with the special tokens in one place."""
 
 import functools
+import hashlib
 import json
 import re
 import sys
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from visattn.errors import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -48,31 +54,219 @@ def clean_words(tokens: Iterable[object]) -> list[str]:
     words = []
     for token in tokens:
         if isinstance(token, str):
-            if not token.isprintable():
-                token = "".join(c for c in token if c.isprintable() or c.isspace() or c in _JOINERS)
-            words += unicodedata.normalize("NFC", token).split()
+            words += unicodedata.normalize("NFC", _visible(token)).split()
     return [word for word in words if word.strip(_JOINERS)]
 
 
-class Vocabulary:
-    """A fixed list of words; ids 0 to 3 are the special tokens.
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c for c in text if c.isprintable() or c.isspace() or c in _JOINERS)
 
-    Args:
-        words: every word in the order of its id, the four special tokens first (`Vocabulary.build` makes such a list).
 
-    Raises:
-        InputError: where the special tokens are not first, a word stands twice, or what stands there is no word: empty,
-            with white space or invisible characters in it, or not in NFC.
+# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
+_UNSPACED = re.compile(
+    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+
+
+def unspaced(word: str) -> int:
+    """How many letters of a word are of scripts without spaces between words."""
+    return 0 if word.isascii() else len(_UNSPACED.findall(word))
+
+
+class Tokens(ABC):
+    """What a caption is made of.
+
+    Attributes:
+        spec: what a checkpoint keeps, from which `tokens_of` makes the same again.
+        name: in the signatures of scores.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = list(words)
+    spec: str
+    name: str
+
+    @abstractmethod
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text."""
+
+    @abstractmethod
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text of tokens."""
+
+    def given(self, raw: str | None, tokens: list[Any] | None) -> list[str]:
+        """The tokens of a caption that comes as a text, as words that somebody else made, or as both."""
+        if raw is None:
+            raw = _written(clean_words(tokens or []))
+        return self.split(raw)
+
+    def label(self, token: str) -> str:
+        """A token as it is shown by itself."""
+        return token
+
+
+class Words(Tokens):
+    """Lower-cased words without punctuation; words that somebody else made are taken as they are."""
+
+    spec = name = "words"
+
+    def split(self, text: str) -> list[str]:
+        return tokenize(text)
+
+    def join(self, tokens: Sequence[str]) -> str:
+        return " ".join(tokens)
+
+    def given(self, raw: str | None, tokens: list[Any] | None) -> list[str]:
+        return self.split(raw or "") if tokens is None else clean_words(tokens)
+
+
+class Characters(Tokens):
+    """Every character (NFC) with the marks that belong to it, such as the vowels of Thai; a space is one, too."""
+
+    spec = name = "characters"
+
+    def split(self, text: str) -> list[str]:
+        return _character().findall(" ".join(_visible(unicodedata.normalize("NFC", text)).split()))
+
+    def join(self, tokens: Sequence[str]) -> str:
+        return "".join(tokens)
+
+    def label(self, token: str) -> str:
+        return "␣" if token == " " else token
+
+
+@functools.cache
+def _character() -> re.Pattern[str]:
+    marks = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if _is_mark(c) or unicodedata.category(c) == "Me")
+    return re.compile(rf".[{marks}{_JOINERS}]*")
+
+
+class Subwords(Tokens):
+    """The tokens of a tokenizer that Hugging Face's `tokenizers` wrote as JSON.
+
+    Its special tokens are not added, and what it does not know is `UNKNOWN`. Which of its tokens a model has is decided
+    by the training captions, as for words.
+
+    Args:
+        spec: the JSON.
+
+    Raises:
+        InputError: where it is none of that library's, or the library is not installed.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self.name = f"tokenizers-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+        _subwords(spec)
+
+    def split(self, text: str) -> list[str]:
+        tokenizer, unknown = _subwords(self.spec)
+        text = text.encode(errors="replace").decode()  # halves of characters are no text to it
+        try:
+            found = tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # the library raises plain ones
+            raise InputError(f"the tokenizer cannot read the caption {text[:80]!r}: {error}") from error
+        tokens, at = [], 0
+        for token, (start, stop) in zip(found.tokens, found.offsets, strict=True):
+            if unknown is None and any(map(str.isalnum, text[at:start])):  # it says nothing of what it does not know
+                tokens.append(SPECIALS[UNKNOWN])
+            tokens.append(SPECIALS[UNKNOWN] if token == unknown else token)
+            at = max(at, stop)
+        return tokens + [SPECIALS[UNKNOWN]] * (unknown is None and any(map(str.isalnum, text[at:])))
+
+    def join(self, tokens: Sequence[str]) -> str:
+        decoder = _subwords(self.spec)[0].decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens)).strip()
+
+    def label(self, token: str) -> str:
+        text = self.join([token])
+        return token if "\ufffd" in text or not text else text
+
+
+@functools.lru_cache(maxsize=4)
+def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, str | None]":
+    """A tokenizer, and what it calls unknown."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise InputError(
+            "these captions are made of a tokenizer's tokens, which needs the package tokenizers: "
+            "pip install 'visattn[tokenizers]'"
+        ) from error
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(spec)
+    except Exception as error:  # the library raises plain ones
+        raise InputError(f"no tokenizer of Hugging Face's tokenizers ({' '.join(str(error).split())[:200]})") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    model = json.loads(spec)["model"]
+    unknown = model.get("unk_token")
+    if unknown is None and isinstance(model.get("unk_id"), int):
+        unknown = tokenizer.id_to_token(model["unk_id"])
+    return tokenizer, unknown
+
+
+def _written(words: Sequence[str]) -> str:
+    """Words as a text: with spaces between them, but for scripts that have none."""
+    text = ""
+    for word in words:
+        text += " " * bool(text and not (unspaced(text[-1]) and unspaced(word[0]))) + word
+    return text
+
+
+def tokens_of(spec: str) -> Tokens:
+    """What captions are made of: "words", "characters", or the JSON of a tokenizer.
+
+    Raises:
+        InputError: where it is none of them.
+    """
+    return Words() if spec == Words.spec else Characters() if spec == Characters.spec else Subwords(spec)
+
+
+def read_tokens(name: str, folder: Path | None = None) -> Tokens:
+    """The same, where a tokenizer is named by its file, relative to `folder` or to where the program was started.
+
+    Raises:
+        InputError: where there is no such file, or it holds no tokenizer.
+    """
+    if name in (Words.spec, Characters.spec):
+        return tokens_of(name)
+    path = next((path for path in ((folder or Path()) / name, Path(name)) if path.is_file()), None)
+    if path is None:
+        raise InputError(
+            f"tokens are {Words.spec}, {Characters.spec} or a tokenizer's JSON file, and {name} is no file"
+        )
+    try:
+        return tokens_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a tokenizer: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+class Vocabulary:
+    """A fixed list of tokens; ids 0 to 3 are the special ones.
+
+    Args:
+        words: every token in the order of its id, the four special ones first (`Vocabulary.build` makes such a list).
+        tokens: what captions are made of: "words", "characters", or the JSON of a tokenizer.
+
+    Attributes:
+        tokens: makes tokens of a text, and a text of tokens.
+
+    Raises:
+        InputError: where the special tokens are not first, a token stands twice, or what stands there is none: empty,
+            and of words also with white space or invisible characters in it, or not in NFC.
+    """
+
+    def __init__(self, words: Sequence[str], tokens: str = "words") -> None:
+        self.words, self.tokens = list(words), tokens_of(tokens)
         if tuple(self.words[: len(SPECIALS)]) != SPECIALS:
             raise InputError(
                 f"a vocabulary must begin with {', '.join(SPECIALS)}; this one begins with {self.words[:4]}"
             )
         for word in self.words:
-            if not isinstance(word, str) or clean_words([word]) != [word]:
+            if not isinstance(word, str) or not word or (tokens == Words.spec and clean_words([word]) != [word]):
                 raise InputError(
                     f"{word!r} is no word of a vocabulary: words are text in Unicode's form NFC, not empty, without "
                     "white space and invisible characters"
@@ -84,18 +278,18 @@ class Vocabulary:
         self.ids = {word: i for i, word in enumerate(self.words) if i >= len(SPECIALS)}
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1) -> "Vocabulary":
+    def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1, tokens: str = "words") -> "Vocabulary":
         """The vocabulary of tokenised training captions: words seen at least `min_count` times, most frequent first."""
-        return cls.of_counts(Counter(word for caption in captions for word in caption), min_count)
+        return cls.of_counts(Counter(word for caption in captions for word in caption), min_count, tokens)
 
     @classmethod
-    def of_counts(cls, counts: Mapping[str, int], min_count: int = 1) -> "Vocabulary":
+    def of_counts(cls, counts: Mapping[str, int], min_count: int = 1, tokens: str = "words") -> "Vocabulary":
         """The same, where it is known already how often each word was seen."""
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
-        return cls([*SPECIALS, *(word for word in kept if word not in SPECIALS)])
+        return cls([*SPECIALS, *(word for word in kept if word not in SPECIALS)], tokens)
 
     @classmethod
-    def read(cls, path: Path) -> "Vocabulary":
+    def read(cls, path: Path, tokens: str = "words") -> "Vocabulary":
         """The vocabulary in a JSON file: a list of words in the order of their ids, with or without the special tokens.
 
         Raises:
@@ -110,7 +304,7 @@ class Vocabulary:
         if not isinstance(words, list):
             raise InputError(f"{path} is no vocabulary: its JSON is no list of words")
         try:
-            return cls(words if tuple(words[: len(SPECIALS)]) == SPECIALS else [*SPECIALS, *words])
+            return cls(words if tuple(words[: len(SPECIALS)]) == SPECIALS else [*SPECIALS, *words], tokens)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -119,8 +313,15 @@ class Vocabulary:
 
     def encode(self, words: Sequence[str], max_length: int | None = None) -> list[int]:
         """Ids between START and END; words beyond `max_length` are cut off, unknown ones become UNKNOWN."""
-        normal = (unicodedata.normalize("NFC", word) for word in words[:max_length])
-        return [START, *(self.ids.get(word, UNKNOWN) for word in normal), END]
+        return [START, *map(self._id, words[:max_length]), END]
+
+    def _id(self, word: str) -> int:
+        found = self.ids.get(word)
+        return self.ids.get(unicodedata.normalize("NFC", word), UNKNOWN) if found is None else found
+
+    def join(self, words: Sequence[str]) -> str:
+        """A caption's tokens as a text."""
+        return self.tokens.join(words)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words of `ids` up to the first END; PAD and START are left out."""

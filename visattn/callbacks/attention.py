@@ -182,9 +182,9 @@ def _sheets(module: LightningModule, examples: list[_Example]) -> Iterator[Figur
         for example, found in zip(examples, module.caption(images), strict=True):
             caption, geometry = found[0], example.geometry._replace(cell_shift=module.cell_shift)
             yield caption_sheet(
-                *(example.original, caption.words, caption.weights, geometry),
+                *(example.original, caption.labels, caption.weights, geometry),
                 drawn=caption.places,
-                title=" ".join(caption.words) or "(no words)",
+                title=caption.text or "(no words)",
             )
     elif isinstance(module, Classifier):
         subject = module.subject()

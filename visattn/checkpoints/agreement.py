@@ -8,6 +8,7 @@ import torch
 from lightning import LightningModule
 
 from visattn.errors import InputError
+from visattn.vocabulary import Words, tokens_of
 
 
 class Difference(NamedTuple):
@@ -55,7 +56,14 @@ def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: Li
     Raises:
         InputError: where the vocabulary or a size is another; the sentence has both.
     """
-    _require_words(path, checkpoint["hyper_parameters"].get("output_names", []), model.hparams["output_names"])
+    theirs, ours = checkpoint["hyper_parameters"], model.hparams
+    specs = theirs.get("tokens", Words.spec), ours.get("tokens", Words.spec)
+    if specs[0] != specs[1]:
+        raise InputError(
+            f"{path} was trained on {tokens_of(specs[0]).name}, and this data has {tokens_of(specs[1]).name}; give the "
+            "data the same --data.tokens"
+        )
+    _require_words(path, theirs.get("output_names", []), ours["output_names"])
     theirs, ours = checkpoint["state_dict"], model.state_dict()
     for name in sorted({*theirs, *ours}):
         if own and name.startswith(own):

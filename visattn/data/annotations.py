@@ -1,25 +1,26 @@
 """Caption files: the Karpathy splits' layout and COCO's, read into one form."""
 
 import json
-import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+from visattn.data.losses import MAX_LEFT_OUT, LeftOut
 from visattn.errors import InputError
-from visattn.vocabulary import clean_words, tokenize
+from visattn.files import names_apart
+from visattn.vocabulary import Tokens, Words, tokens_of
 
 Layout = Literal["auto", "karpathy", "coco"]
 SPLITS = (None, "train", "restval", "val", "test")
-
-log = logging.getLogger(__name__)
 
 
 class Annotation(NamedTuple):
     """An image as a caption file describes it.
 
     Attributes:
-        id: COCO's id of the image where the file gives one, else the file's name without its suffix.
+        id: COCO's id of the image where the file gives one, as text, else the file's name without its suffix; where
+            two would be the same, with its folder or its suffix.
         file: the picture, relative to the folder of images.
         split: "train", "restval", "val" or "test", or None where the file knows no splits.
         captions: tokenised words, at least one caption of at least one word.
@@ -47,12 +48,15 @@ class Entry(NamedTuple):
     captions: list[tuple[Any, list[str]]]
 
 
-def read_entries(path: Path, layout: Layout = "auto") -> tuple[list[Entry], int]:
-    """All entries of a caption file, in its order, and how many captions belong to no image of it.
+def read_entries(
+    path: Path, layout: Layout = "auto", tokens: str = Words.spec
+) -> tuple[list[Entry], list[tuple[str, Any]]]:
+    """All entries of a caption file, in its order, and the captions that belong to no image of it, with its id.
 
     Args:
         path: of the JSON file; see `read_annotations` for its layouts.
         layout: "auto" tells the layout by the content.
+        tokens: what captions are made of; see `visattn.vocabulary.tokens_of`.
 
     Raises:
         InputError: where the file is missing, is not JSON or of another layout, where a picture's name would lead out
@@ -67,7 +71,7 @@ def read_entries(path: Path, layout: Layout = "auto") -> tuple[list[Entry], int]
     if layout == "auto":
         layout = _layout(path, content)
     try:
-        entries, stray = {"karpathy": _karpathy, "coco": _coco}[layout](content)
+        entries, stray = {"karpathy": _karpathy, "coco": _coco}[layout](content, tokens_of(tokens))
     except (KeyError, TypeError, AttributeError) as error:
         what = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path} is not in the {layout} layout of captions: {what}") from error
@@ -83,38 +87,56 @@ def read_entries(path: Path, layout: Layout = "auto") -> tuple[list[Entry], int]
     return entries, stray
 
 
-def read_annotations(path: Path, layout: Layout = "auto") -> list[Annotation]:
+def read_annotations(
+    path: Path, layout: Layout = "auto", tokens: str = Words.spec, max_left_out: float = MAX_LEFT_OUT
+) -> list[Annotation]:
     """The captioned images of a file, in its order.
 
     Two layouts are known:
 
     - Karpathy & Fei-Fei 2015: ``{"images": [{"filename", "filepath"?, "split", "cocoid"?, "sentences": [{"tokens",
-      "raw"}]}]}``. The given tokens are used, as published scores do; "raw" is tokenised where there are none.
-    - COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
+      "raw"}]}]}``, where a sentence may also be a plain text. The given tokens are used where captions are made of
+      words, as published scores do; "raw" is tokenised where there are none.
+    - COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``. Ids are compared as text:
+      9 and "9" are the same image.
 
-    Captions without a word, and then images without a caption, are left out and counted in the log.
+    Captions without a word, captions of no image and then images without a caption are left out, and counted in the
+    log by their reason.
 
     Args:
         path: of the JSON file.
         layout: "auto" tells the layout by the content.
+        tokens: what captions are made of; see `visattn.vocabulary.tokens_of`.
+        max_left_out: the share of the file's captions that may be left out.
 
     Raises:
-        InputError: as `read_entries`, and where an image stands in the file twice.
+        InputError: as `read_entries`, where an image stands in the file twice, and where more captions are left out.
     """
-    entries, _ = read_entries(path, layout)
+    entries, stray = read_entries(path, layout, tokens)
     twice = [name for name, count in Counter(entry.id for entry in entries).items() if count > 1]
     if twice:
         raise InputError(
             f"{path} has {len(twice)} image ids more than once, such as {twice[0]}; give each image one entry"
         )
+    left_out(entries, stray).report(str(path), max_left_out)
     full = [Annotation(e.id, e.file, e.split, [words for _, words in e.captions if words]) for e in entries]
-    empty = sum(len(e.captions) for e in entries) - sum(len(a.captions) for a in full)
-    kept = [a for a in full if a.captions]
-    if empty or len(kept) < len(full):
-        log.warning(
-            "%s: left out %d captions without words, %d images without captions", path, empty, len(full) - len(kept)
-        )
-    return kept
+    return [annotation for annotation in full if annotation.captions]
+
+
+def left_out(entries: Sequence[Entry], stray: Sequence[tuple[str, Any]] = ()) -> LeftOut:
+    """What of a caption file is of no use, by reason; what `read_entries` gives."""
+    lost = LeftOut(sum(len(entry.captions) for entry in entries) + len(stray))
+    known = f"the file's images have ids such as {entries[0].id!r}" if entries else "the file has no images"
+    for name, _ in stray:
+        lost.add(f"are of no image that the file lists ({known})", f"image_id {name!r}")
+    for entry in entries:
+        for raw, words in entry.captions:
+            if not words:
+                reason = "have no word" if isinstance(raw, str | list) else "are no text"
+                lost.add(reason, f"{str(raw)[:40]!r} of image {entry.id}")
+        if not any(words for _, words in entry.captions):
+            lost.add_image("have no caption", f"{entry.id} ({entry.file})")
+    return lost
 
 
 def _layout(path: Path, content: Any) -> Layout:
@@ -129,32 +151,47 @@ def _layout(path: Path, content: Any) -> Layout:
     )
 
 
-def _karpathy(content: dict[str, Any]) -> tuple[list[Entry], int]:
+def _karpathy(content: dict[str, Any], tokens: Tokens) -> tuple[list[Entry], list[tuple[str, Any]]]:
+    images = content["images"]
+    files = [Path(image.get("filepath") or "", image["filename"]).as_posix() for image in images]
     entries = []
-    for image in content["images"]:
-        captions = []
-        for sentence in image["sentences"]:
-            tokens, raw = sentence.get("tokens"), sentence.get("raw")
-            given = isinstance(tokens, list)
-            captions.append((tokens if given else raw, clean_words(tokens) if given else _words(raw)))
-        file = Path(image.get("filepath", ""), image["filename"])
-        entries.append(Entry(str(image.get("cocoid", file.stem)), file.as_posix(), image.get("split"), captions))
-    return entries, 0
+    for image, file, name in zip(images, files, names_apart(files), strict=True):
+        sentences = image["sentences"]
+        captions = [_sentence(said, tokens) for said in (sentences if isinstance(sentences, list) else [sentences])]
+        entries.append(Entry(_id(image["cocoid"]) if "cocoid" in image else name, file, image.get("split"), captions))
+    return entries, []
 
 
-def _coco(content: dict[str, Any]) -> tuple[list[Entry], int]:
-    captions: dict[Any, list[tuple[Any, list[str]]]] = {image["id"]: [] for image in content["images"]}
-    stray = 0
+def _sentence(said: Any, tokens: Tokens) -> tuple[Any, list[str]]:
+    """What the file has for a caption, and its tokens; it is an object with "tokens" or "raw", or a plain text."""
+    if not isinstance(said, dict):
+        return said, tokens.given(said, None) if isinstance(said, str) else []
+    raw, given = said.get("raw"), said.get("tokens")
+    if isinstance(given, str):  # words with spaces between
+        given = given.split()
+    raw, given = raw if isinstance(raw, str) else None, given if isinstance(given, list) else None
+    if raw is None and given is None:
+        return said.get("raw"), []
+    return given if raw is None or given is not None else raw, tokens.given(raw, given)
+
+
+def _coco(content: dict[str, Any], tokens: Tokens) -> tuple[list[Entry], list[tuple[str, Any]]]:
+    captions: dict[str, list[tuple[Any, list[str]]]] = {_id(image["id"]): [] for image in content["images"]}
+    stray = []
     for annotation in content["annotations"]:
-        image, caption = annotation["image_id"], annotation["caption"]
-        if image in captions:
-            captions[image].append((caption, _words(caption)))
+        name, caption = _id(annotation["image_id"]), annotation["caption"]
+        if name in captions:
+            captions[name].append((caption, tokens.given(caption, None) if isinstance(caption, str) else []))
         else:  # a part of COCO may come with the captions of the whole
-            stray += 1
-    files = ((image["id"], Path(image["file_name"]).as_posix()) for image in content["images"])
-    return [Entry(str(name), file, None, captions[name]) for name, file in files], stray
+            stray.append((name, caption))
+    files = ((_id(image["id"]), Path(image["file_name"]).as_posix()) for image in content["images"])
+    return [Entry(name, file, None, captions[name]) for name, file in files], stray
 
 
-def _words(raw: Any) -> list[str]:
-    """The words of a caption; none where it is no text."""
-    return tokenize(raw) if isinstance(raw, str) else []
+def _id(value: Any) -> str:
+    """An image's id as text, whether the file has it as a number or as text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"the image id {value!r} is neither a whole number nor text")
+    return str(value)

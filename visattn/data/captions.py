@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader
 
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
+from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
 from visattn.errors import InputError
 from visattn.geometry import Geometry
-from visattn.vocabulary import PAD, Vocabulary
+from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
 
 SIDES = {"left", "right"}  # words that a mirror makes wrong
+SIDES_IN_CHINESE = {"左", "右"}  # and characters; Japanese has them, too
 
 
 class CaptionedImage(NamedTuple):
@@ -61,6 +63,7 @@ class CaptionData(BatchedData, ABC):
         seed: of the order, and of what is held out.
 
     Attributes:
+        max_unknown: the share of a split's words that may be unknown to the model, or be cut off; see `report_words`.
         bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which a
             caption's length tells what is in the image: batch normalisation would never see a typical batch.
         mirror: whether a training image is mirrored left to right, by chance, every other time that it is seen. One
@@ -73,6 +76,7 @@ class CaptionData(BatchedData, ABC):
     mirrored_features: Features | None = None
     bucketed = True
     mirror = False
+    max_unknown = MAX_UNKNOWN
 
     def __init__(
         self,
@@ -106,12 +110,26 @@ class CaptionData(BatchedData, ABC):
     def vocabulary(self) -> list[str]:
         """Every word in the order of its id, special tokens first; from the training captions alone."""
         captions = (caption for example in self._examples("train") for caption in example.captions)
-        return Vocabulary.build(captions, self.min_count).words
+        return Vocabulary.build(captions, self.min_count, self.tokens).words
 
     @property
     def output_names(self) -> list[str]:
         """What a model's outputs stand for: the vocabulary."""
         return self.vocabulary
+
+    def report_words(self) -> None:
+        """Write into the log what a model will not see of the words to train and to validate on.
+
+        Raises:
+            InputError: where that is more than `max_unknown`.
+        """
+        vocabulary = Vocabulary(self.vocabulary, self.tokens)
+        for split, title in (("train", "training"), ("val", "validation")):
+            counts = WordCounts()
+            for example in self.examples(split):
+                counts.add(example.captions, self.max_length)
+            found = word_losses(counts, vocabulary, title, self.max_length, self.min_count)
+            report_words(found, self.describe(), self.max_unknown)
 
     def references(self, split: Split) -> dict[str, list[list[str]]]:
         """The uncut, tokenised captions of each image, by image id, for scoring.
@@ -154,7 +172,7 @@ class _Captions:
     def __init__(self, data: CaptionData, split: Split) -> None:
         self.data = data
         self.split_examples = data._examples(split)
-        vocabulary = Vocabulary(data.vocabulary)
+        vocabulary = Vocabulary(data.vocabulary, data.tokens)
         captions = [
             vocabulary.encode(caption, data.max_length)
             for example in self.split_examples
@@ -164,7 +182,7 @@ class _Captions:
         self.image = np.repeat(np.arange(len(counts)), counts)  # of each caption
         self.first = np.concatenate([[0], np.cumsum(counts)])  # caption of each image
         self.lengths = np.array([len(caption) for caption in captions])
-        self.sided = np.array([any(SIDES & set(c) for c in example.captions) for example in self.split_examples])
+        self.sided = np.array([any(_sided(c, vocabulary) for c in e.captions) for e in self.split_examples])
         # int32: half of the memory, and COCO has 600 000 captions
         self.tokens = torch.full((len(captions), int(self.lengths.max())), PAD, dtype=torch.int32)
         filled = torch.arange(self.tokens.shape[1]) < torch.from_numpy(self.lengths)[:, None]
@@ -192,6 +210,14 @@ class _Captions:
                 of_mirrored = [name for name, turned in zip(ids, mirrored.tolist(), strict=True) if turned]
                 features[mirrored] = _look_up(self.data.mirrored_features, of_mirrored)
         return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids)
+
+
+def _sided(caption: list[str], vocabulary: Vocabulary) -> bool:
+    """Whether a caption says which side something is on."""
+    if vocabulary.tokens.spec == Words.spec and SIDES & set(caption):
+        return True
+    text = vocabulary.join(caption)
+    return bool(SIDES_IN_CHINESE & set(text) or SIDES & set(tokenize(text)))
 
 
 def _look_up(features: Features, ids: list[str]) -> Tensor:

@@ -188,6 +188,7 @@ class BatchedData(LightningDataModule):
 
     Attributes:
         output_names: what a model's outputs stand for: the vocabulary, or the classes.
+        tokens: what captions are made of, where there are any: "words", "characters", or the JSON of a tokenizer.
         image_size: (h, w) of the images in a batch, in pixels.
         fit: how a picture becomes an image of that size.
 
@@ -196,6 +197,7 @@ class BatchedData(LightningDataModule):
     """
 
     output_names: list[str]
+    tokens: str = "words"
     image_size: tuple[int, int]
     fit: Fit = "crop"
 

@@ -18,8 +18,10 @@ from visattn.data.images import fitting, image_size, load_image, to_input
 from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
 from visattn.data.loading import Split
+from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN
 from visattn.errors import InputError
 from visattn.geometry import Fit, Geometry, fit_geometry
+from visattn.vocabulary import Words, read_tokens
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,11 @@ class Photographs(CaptionData):
         restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.
         mirror: whether a training image is mirrored left to right every other time that it is seen, by chance, as a
             function of (seed, epoch); one of which a caption says "left" or "right" never is.
+        tokens: what captions are made of: "words", as published scores have them; "characters", for scripts without
+            spaces between words; or the file of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to
+            `root` or absolute. `max_length` then counts such tokens, and a checkpoint keeps the tokenizer.
+        max_left_out: the share of a file's captions that may be left out, since they have no word or no image.
+        max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
         limit: at most so many images of each split, the first of the file; for a quick trial.
         on_bad_image: what to do about a picture that is missing, damaged or cannot be fitted to `image_size`. "error"
             stops at it. "skip" loads every picture once before the first epoch, names those that cannot be used in the
@@ -79,6 +86,9 @@ class Photographs(CaptionData):
         val_fraction: float = 0.1,
         restval: bool = True,
         mirror: bool = False,
+        tokens: str = Words.spec,
+        max_left_out: float = MAX_LEFT_OUT,
+        max_unknown: float = MAX_UNKNOWN,
         limit: int | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         batch_size: int = 32,
@@ -96,7 +106,12 @@ class Photographs(CaptionData):
             raise InputError(f"val_fraction is {val_fraction}; it must be at least 0 and less than 1")
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; it must be at least 1, or left out")
+        for name, value in (("max_left_out", max_left_out), ("max_unknown", max_unknown)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}; it must be at least 0 and at most 1")
         self.root = Path(root)
+        self.tokens = read_tokens(tokens, self.root).spec
+        self.max_left_out, self.max_unknown = max_left_out, max_unknown
         self.annotations = self.root / annotations
         self.images = self.root / images
         self.val_annotations = None if val_annotations is None else self.root / val_annotations
@@ -120,6 +135,8 @@ class Photographs(CaptionData):
             _check_present(self.images, [example.path for example in examples])
         if self.instances is not None and stage != "predict":
             self._check_instances()
+        if stage == "fit":
+            self.report_words()
 
     def examples(self, split: Split) -> Sequence[CaptionedImage]:
         return self._splits[split]
@@ -211,22 +228,30 @@ class Photographs(CaptionData):
         """The picture of every image, by the image's id."""
         return {example.id: example.path for split in self._splits.values() for example in split}
 
+    def _read(self, path: Path) -> list[Annotation]:
+        return read_annotations(path, self.layout, self.tokens, self.max_left_out)
+
     @cached_property
     def _splits(self) -> dict[str, list[CaptionedImage]]:
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such folder; root is where the data set lies")
         splits: dict[str | None, list[Annotation]] = defaultdict(list)
-        for annotation in read_annotations(self.annotations, self.layout):
+        for annotation in self._read(self.annotations):
             splits[annotation.split].append(annotation)
         train = splits["train"] + splits[None] + (splits["restval"] if self.restval else [])
+        if splits["restval"] and not self.restval:
+            log.info("%s: its %d images of the restval split are not used", self.annotations, len(splits["restval"]))
         val = splits["val"]
         if self.val_annotations is not None:
-            val = read_annotations(self.val_annotations, self.layout)
+            if val:
+                what = "its %d images of the val split are not used, since val_annotations is given"
+                log.warning(f"%s: {what}", self.annotations, len(val))
+            val = self._read(self.val_annotations)
             both = {a.id for a in train} & {a.id for a in val}
             if both:
                 raise InputError(
                     f"{self.val_annotations} has {len(both)} images that {self.annotations} trains on, such as "
-                    f"{min(both)}; give it images of its own"
+                    f"{min(both)}; give it images of its own, or these ids of their own if they are others"
                 )
         if not val:
             held = _held_out([a.id for a in train], self.val_fraction, self.seed)

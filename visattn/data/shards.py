@@ -1,9 +1,7 @@
 """Captioned images in shards: tar files as img2dataset writes them, read from beginning to end."""
 
-import itertools
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,20 +16,22 @@ from visattn.data.batch import CaptionBatch
 from visattn.data.images import decode_image, fitting, to_input
 from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
 from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
+from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, LeftOut, WordCounts, report_words, word_losses
 from visattn.data.streams import StreamedBatches
 from visattn.data.tars import RawSample, captions_of, picture_of, texts, webdataset
 from visattn.errors import InputError
 from visattn.geometry import Fit
-from visattn.vocabulary import PAD, Vocabulary
+from visattn.vocabulary import PAD, Vocabulary, Words, read_tokens, tokens_of
 
 log = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-    """What a shard has for one image: its key, and its tokenised captions, none where they cannot be used."""
+    """What a shard has for one image: its key, its captions as tokens, and why others are left out."""
 
     id: str
     captions: list[list[str]]
+    lost: list[str]
 
 
 class Shards(BatchedData):
@@ -61,6 +61,11 @@ class Shards(BatchedData):
             one stopped.
         shuffle: samples of the window within which a worker shuffles; they are held in memory, undecoded.
         max_bad: the share of an epoch's samples that may be bad.
+        tokens: what captions are made of: "words", "characters", for scripts without spaces between words, or the file
+            of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to `root` or absolute. `max_length`
+            then counts such tokens, and a checkpoint keeps the tokenizer.
+        max_left_out: the share of a split's captions that may be left out, since they have no word or cannot be read.
+        max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
         fit: how a picture is made that size; see `visattn.geometry.fit_image`.
         batch_size: samples of a training batch, for one process, each with all of its captions.
@@ -86,6 +91,9 @@ class Shards(BatchedData):
         epoch_size: int | None = None,
         shuffle: int = 1000,
         max_bad: float = MAX_BAD,
+        tokens: str = Words.spec,
+        max_left_out: float = MAX_LEFT_OUT,
+        max_unknown: float = MAX_UNKNOWN,
         image_size: int | tuple[int, int] = 224,
         fit: Fit = "crop",
         batch_size: int = 32,
@@ -109,7 +117,12 @@ class Shards(BatchedData):
                 raise InputError(f"{name} is {value}; it must be at least 1")
         if not 0 <= max_bad < 1:
             raise InputError(f"max_bad is {max_bad}; it must be at least 0 and less than 1")
+        for name, value in (("max_left_out", max_left_out), ("max_unknown", max_unknown)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}; it must be at least 0 and at most 1")
         self.root = Path(root)
+        self.tokens = read_tokens(tokens, self.root).spec
+        self.max_left_out, self.max_unknown = max_left_out, max_unknown
         self.patterns: dict[Split, str | None] = {"train": train, "val": val, "test": test}
         self.captions = captions
         self.vocabulary_file = vocabulary_file
@@ -125,8 +138,25 @@ class Shards(BatchedData):
     def vocabulary(self) -> list[str]:
         """Every word in the order of its id, special tokens first."""
         if self.vocabulary_file is not None:
-            return Vocabulary.read(self.root / self.vocabulary_file).words
-        return Vocabulary.of_counts(self._training[1], self.min_count).words
+            return Vocabulary.read(self.root / self.vocabulary_file, self.tokens).words
+        return Vocabulary.of_counts(self._training[1].words, self.min_count, self.tokens).words
+
+    def setup(self, stage: str | None = None) -> None:
+        """Say before the first epoch what a model will not see of the captions.
+
+        Raises:
+            InputError: where that is too much.
+        """
+        if stage != "fit":
+            return
+        vocabulary = Vocabulary(self.vocabulary, self.tokens)
+        validation = WordCounts()
+        for captions in self._evaluated("val")[1].values():
+            validation.add(captions, self.max_length)
+        least = None if self.vocabulary_file else self.min_count
+        for counts, title in ((self._training[1], "training"), (validation, "validation")):
+            found = word_losses(counts, vocabulary, title, self.max_length, least)
+            report_words(found, self.describe(), self.max_unknown)
 
     @property
     def output_names(self) -> list[str]:
@@ -193,37 +223,43 @@ class Shards(BatchedData):
             InputError: where it is no tar file, is cut off, or has a file twice.
         """
         for sample in texts(path):
-            yield Sample(sample["__key__"], captions_of(sample, self.captions))
+            yield Sample(sample["__key__"], *captions_of(sample, self.captions, tokens_of(self.tokens)))
 
     @cached_property
-    def _training(self) -> tuple[list[int], Counter[str]]:
-        """How many samples each shard has, and how often each word occurs."""
-        counts, words = [], Counter()
+    def _training(self) -> tuple[list[int], WordCounts]:
+        """How many samples each shard has, and the words of their captions."""
+        counts, words, lost = [], WordCounts(), LeftOut()
         found = in_parallel(_Count(self), self.paths("train"), self.workers, "Reading captions", "shard")
-        for number, some in found:
+        for number, some, of_these in found:
             counts.append(number)
             words.update(some)
-        if not words:
-            raise InputError(
-                f"{self.patterns['train']} in {self.root}: no sample has a caption in '{self.captions}'; set the "
-                "option captions to 'txt' or to a key of the .json"
-            )
+            lost.update(of_these)
+        self._check_captions("train", words.captions, lost)
         return counts, words
+
+    def _check_captions(self, split: Split, captions: int, lost: LeftOut) -> None:
+        name = f"{self.patterns[split]} in {self.root}"
+        if not captions:
+            raise InputError(
+                f"{name}: no sample has a caption in '{self.captions}'; set the option captions to 'txt' or to a key "
+                f"of the .json. {'; '.join(lost.lines())}"
+            )
+        lost.report(name, self.max_left_out)
 
     def _evaluated(self, split: Split) -> tuple[list[int], dict[str, list[list[str]]]]:
         """How many samples each shard has, and the captions of those that have any, by their id."""
         if split not in self._known:
-            counts, known = [], {}
+            counts, known, lost = [], {}, LeftOut()
             for path in self.paths(split):
                 samples = list(self.samples(path))
                 counts.append(len(samples))
                 for sample in samples:
+                    _count_lost(sample, lost)
                     if sample.id in known:
                         raise InputError(f"{path}: the key {sample.id} stands twice in the {split} split")
                     if sample.captions:
                         known[sample.id] = sample.captions
-            if not known:
-                raise InputError(f"{self.patterns[split]} in {self.root}: no sample has a caption in '{self.captions}'")
+            self._check_captions(split, len(known), lost)
             self._known[split] = counts, known
         return self._known[split]
 
@@ -238,7 +274,7 @@ class Shards(BatchedData):
             self.image_size,
             self.fit,
             self.captions,
-            Vocabulary(self.vocabulary),
+            Vocabulary(self.vocabulary, self.tokens),
             self.max_length,
         )
         batches = StreamedBatches(self.paths(split), counts, size, batch_size, make, seed, self.shuffle)
@@ -248,17 +284,25 @@ class Shards(BatchedData):
 
 
 class _Count:
-    """Samples of a shard, and how often each word occurs in its captions."""
+    """Samples of a shard, the words of its captions, and what of them is left out."""
 
     def __init__(self, data: Shards) -> None:
         self.data = data
 
-    def __call__(self, path: Path) -> tuple[int, Counter[str]]:
-        number, words = 0, Counter()
+    def __call__(self, path: Path) -> tuple[int, WordCounts, LeftOut]:
+        number, words, lost = 0, WordCounts(), LeftOut()
         for sample in self.data.samples(path):
             number += 1
-            words.update(itertools.chain.from_iterable(sample.captions))
-        return number, words
+            words.add(sample.captions, self.data.max_length)
+            _count_lost(sample, lost)
+        return number, words, lost
+
+
+def _count_lost(sample: Sample, lost: LeftOut) -> None:
+    lost.captions += len(sample.captions) + len(sample.lost)
+    for why in sample.lost:
+        reason, _, more = why.partition("; ")
+        lost.add(f"are missing, since their sample {reason}", f"{sample.id}{f' ({more})' if more else ''}")
 
 
 class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
@@ -315,9 +359,9 @@ class _Batching(NamedTuple):
         return to_input(decode_image(picture_of(sample, name), name), fitting(self.image_size, self.fit), name)[0]
 
     def _captions(self, sample: RawSample, name: str) -> list[list[str]]:
-        captions = captions_of(sample, self.captions)
+        captions, lost = captions_of(sample, self.captions, self.vocabulary.tokens)
         if not captions:
-            raise InputError(f"{name} has no caption with a word in '{self.captions}'")
+            raise InputError(f"{name} has no caption with a word in '{self.captions}': it {lost[0]}")
         return captions
 
     def _batch(self, good: list[tuple[str, Tensor, list[list[str]]]]) -> CaptionBatch:

@@ -14,12 +14,14 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from visattn.data.images import SUFFIXES
 from visattn.errors import InputError
-from visattn.vocabulary import tokenize
+from visattn.vocabulary import Tokens
 
-PICTURES = ("jpg", "jpeg", "png", "webp")  # suffixes in a shard, the first that a sample has
+# Suffixes in a shard, the first that a sample has.
+PICTURES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in SUFFIXES - {".jpg", ".jpeg", ".png", ".webp"}))
 _TEXTS = ("txt", "json")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset passes over
 
@@ -57,21 +59,64 @@ def picture_of(sample: RawSample, name: str) -> bytes:
     """
     content = next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
     if content is None:
-        raise InputError(f"{name} has no picture ({', '.join(PICTURES)})")
+        raise InputError(f"{name} has no picture ({', '.join(PICTURES)}); {_has(sample)}")
     return content
 
 
-def captions_of(sample: RawSample, where: str) -> list[list[str]]:
-    """The tokenised captions of a sample, those with a word: of its .txt, or under a key of its .json."""
+class Said(NamedTuple):
+    """What a sample says.
+
+    Attributes:
+        captions: as tokens, those with any.
+        lost: why the others are left out, one reason for each.
+    """
+
+    captions: list[list[str]]
+    lost: list[str]
+
+
+def captions_of(sample: RawSample, where: str, tokens: Tokens) -> Said:
+    """The captions of a sample: of its .txt, or under a key of its .json."""
+    suffix = "txt" if where == "txt" else "json"
+    if suffix not in sample:
+        return Said([], [f"has no .{suffix}; {_has(sample)}"])
     try:
-        if where == "txt":
-            said: Any = sample["txt"].decode("utf-8")
+        content = sample[suffix].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return Said([], [f"has a .{suffix} that is not UTF-8; write it anew, such as with iconv -f latin1 -t utf-8"])
+    if where == "txt":
+        said: Any = content
+    else:
+        try:
+            described = json.loads(content)
+        except (ValueError, RecursionError):
+            return Said([], ["has a .json that is none"])
+        if not isinstance(described, dict) or where not in described:
+            keys = ", ".join(map(str, described)) if isinstance(described, dict) else "no keys"
+            return Said([], [f"has no '{where}' in its .json; that has {keys[:200]}"])
+        said = described[where]
+    captions, lost = [], []
+    for text in said if isinstance(said, list) else [said]:
+        found = tokens.split(text) if isinstance(text, str) else []
+        if found:
+            captions.append(found)
         else:
-            said = json.loads(sample["json"])[where]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return []
-    said = said if isinstance(said, list) else [said]
-    return [words for text in said if isinstance(text, str) and (words := tokenize(text))]
+            lost.append("has a caption without a word" if isinstance(text, str) else "has a caption that is no text")
+    return Said(captions, lost if captions or lost else ["has an empty list of captions"])
+
+
+def _has(sample: RawSample) -> str:
+    """What a sample has instead, and the cause where it is the usual one: all behind the first dot is the suffix."""
+    suffixes = [name for name in sample if not name.startswith("__")]
+    said = f"it has {', '.join(f'.{suffix}' for suffix in suffixes[:5])}{' …' * (len(suffixes) > 5)}"
+    dotted = next((s for s in suffixes if "." in s and s.rpartition(".")[2] in (*PICTURES, *_TEXTS)), None)
+    if dotted is None:
+        return said
+    name, last = sample["__key__"].rpartition("/")[2], dotted.rpartition(".")[2]
+    return (
+        f"{said}: in a shard a sample's name ends at its first dot, and '{name}.{dotted}' is the sample '{name}' with "
+        f"the suffix '.{dotted}'; pack the files under names without further dots, such as '{name}.{last}'"
+    )
 
 
 def _text_files(path: Path) -> Iterator[dict[str, Any]]:

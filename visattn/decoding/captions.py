@@ -10,10 +10,12 @@ from visattn.vocabulary import Vocabulary
 
 
 class Caption(NamedTuple):
-    """One generated caption; T words, without END.
+    """One generated caption; T words, or other tokens, without END.
 
     Attributes:
-        words: the T words.
+        words: the T words, as the vocabulary has them.
+        text: the caption as it is written.
+        labels: the T words, as each is shown by itself.
         log_probs: (T,) of each word, under the model.
         log_prob: of the whole caption, END included.
         weights: (T, H, W) α of each word.
@@ -22,6 +24,8 @@ class Caption(NamedTuple):
     """
 
     words: list[str]
+    text: str
+    labels: list[str]
     log_probs: np.ndarray
     log_prob: float
     weights: np.ndarray
@@ -43,5 +47,6 @@ def captions(decoded: Decoded, vocabulary: Vocabulary, grid: tuple[int, int]) ->
     for b, row in enumerate(tokens.astype(int).tolist()):
         words = vocabulary.decode(row)
         maps = (part[b, : len(words)].reshape(-1, *grid) for part in (weights, focus))
-        out.append(Caption(words, log_probs[b, : len(words)], float(log_probs[b].sum()), *maps, gates[b, : len(words)]))
+        numbers = (log_probs[b, : len(words)], float(log_probs[b].sum()), *maps, gates[b, : len(words)])
+        out.append(Caption(words, vocabulary.join(words), list(map(vocabulary.tokens.label, words)), *numbers))
     return out

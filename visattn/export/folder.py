@@ -21,7 +21,7 @@ from visattn.export.blueprint import Blueprint, read
 from visattn.files import write_bytes, write_text
 from visattn.geometry import Fit
 from visattn.models import Decoder, Normalise, VisionTransformer
-from visattn.vocabulary import Vocabulary
+from visattn.vocabulary import Vocabulary, Words
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
@@ -64,6 +64,7 @@ class ExportedCaptioner(NamedTuple):
             "mean": _decimals(encoder.normalise.mean),
             "std": _decimals(encoder.normalise.std),
             "vocabulary": self.vocabulary.words,
+            **({} if self.vocabulary.tokens.spec == Words.spec else {"tokens": self.vocabulary.tokens.spec}),
             "max_length": self.max_length,
             "grid": list(encoder.grid(self.image_size)),
             "cell_shift": list(cells),
@@ -174,6 +175,7 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
         raise InputError(f"{path} is no description of format {FORMAT}; export the model again with this visattn")
     if described.get("kind") != kind:
         raise InputError(f"{path} is of a {str(described.get('kind'))[:40]!r}, and a {kind!r} is needed here")
+    described = _ABSENT[kind] | described
     expected = _COMMON | _OF_KIND[kind]
     for name in [*(n for n in expected if n not in described), *(n for n in described if n not in expected)]:
         raise InputError(f"{path} has {'no' if name in expected else 'an unknown'} key {name[:80]!r}")
@@ -246,7 +248,7 @@ def _sketch(make: Callable[[dict[str, Any]], Any], described: dict[str, Any]) ->
 
 def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
     encoder = read("encoder", described["encoder"])(mean=described["mean"], std=described["std"])
-    size, vocabulary = tuple(described["image_size"]), Vocabulary(described["vocabulary"])
+    size, vocabulary = tuple(described["image_size"]), Vocabulary(described["vocabulary"], described["tokens"])
     decoder = read("decoder", described["decoder"])(len(vocabulary), encoder.size)
     grid = encoder.grid(size)
     if list(grid) != described["grid"]:
@@ -325,6 +327,7 @@ _COMMON: dict[str, Check] = {
 _OF_KIND: dict[str, dict[str, Check]] = {
     "captioner": {
         "vocabulary": (_are_words, "a list of words"),
+        "tokens": (lambda v: isinstance(v, str), "words, characters or the JSON of a tokenizer"),
         "max_length": (_is_whole, "a number of words"),
         "cell_shift": (_are_numbers(2), "two numbers of pixels"),
         "cell_stride": (_are_numbers(2), "two numbers of pixels"),
@@ -337,3 +340,4 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "model": (lambda v: isinstance(v, dict), "an object"),
     },
 }
+_ABSENT: dict[str, dict[str, Any]] = {"captioner": {"tokens": Words.spec}, "classifier": {}}  # what need not be there

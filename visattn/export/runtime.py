@@ -122,7 +122,7 @@ def load_captioner_graphs(folder: str | Path) -> ExportedCaptioner:
     encoder, prepare, step = (
         Graph(read_file(folder, name, described), folder / name) for name in (ENCODER, PREPARE, STEP)
     )
-    vocabulary = build(folder, lambda: Vocabulary(described["vocabulary"]))
+    vocabulary = build(folder, lambda: Vocabulary(described["vocabulary"], described["tokens"]))
     return ExportedCaptioner(
         GraphEncoder(encoder, tuple(described["grid"])),
         GraphDecoder(prepare, step),

@@ -27,7 +27,7 @@ class CiderReward:
     Args:
         references: image id -> its tokenised captions, at least one, in words; document frequencies are counted over
             them. Those of a single image make every reward 0.
-        words: the vocabulary: every word in the order of its id, special tokens first.
+        words: the vocabulary, or a list of its words in the order of their ids, special tokens first.
         end: whether END counts, for references and candidates alike.
 
     Raises:
@@ -35,10 +35,11 @@ class CiderReward:
         TypeError: where a caption is a string instead of a list of words.
     """
 
-    def __init__(self, references: References, words: Sequence[str], end: bool = True) -> None:
+    def __init__(self, references: References, words: Sequence[str] | Vocabulary, end: bool = True) -> None:
         check_references(references)
         self.end = end
-        self._vocabulary_size = len(Vocabulary(words))
+        words = (words if isinstance(words, Vocabulary) else Vocabulary(words)).words
+        self._vocabulary_size = len(words)
         self._images = {image: i for i, image in enumerate(references)}
         self._captions = np.array([len(captions) for captions in references.values()])  # of each image
         tokens, self._lengths, self._base = _encode(references, words, end)

@@ -73,8 +73,8 @@ class CaptionWriter:
         ]
         entry = {
             "image": str(item.path),
-            "caption": " ".join(first.words),
-            "words": first.words,
+            "caption": first.text,
+            "words": first.labels,
             "log_prob": first.log_prob,
             "word_log_probs": first.log_probs.tolist(),
             "overlay": f"{item.name}.png" if "sheet" in self.exports else None,
@@ -82,7 +82,7 @@ class CaptionWriter:
         }
         if len(captions) > 1:
             entry["captions"] = [
-                {"caption": " ".join(caption.words), "log_prob": caption.log_prob, "files": written}
+                {"caption": caption.text, "log_prob": caption.log_prob, "files": written}
                 for caption, written in zip(captions, files, strict=True)
             ]
         return entry
@@ -94,7 +94,7 @@ class CaptionWriter:
     def _write(self, item: Input, caption: "Caption", relevance: np.ndarray | None, name: str, title: str) -> list[str]:
         """Write one caption's files, named after `name`, a path in the folder; the names of the files and folders."""
         maps = caption.weights if relevance is None else relevance
-        seen = (item.original, caption.words, maps, item.geometry)
+        seen = (item.original, caption.labels, maps, item.geometry)
         names = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             figure = caption_sheet(*seen, drawn=caption.places, title=title, **self.look, **self.paper)
@@ -103,7 +103,7 @@ class CaptionWriter:
                 save_figure(figure, self.folder / names[-1])
         if "words" in self.exports:
             pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, **self.look)
-            words = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.words, start=1))
+            words = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.labels, start=1))
             names.append(f"{name}_words")
             write_folder(self.folder / names[-1], zip(words, map(encode_png, pictures), strict=True))
         if "gif" in self.exports:
@@ -113,7 +113,7 @@ class CaptionWriter:
             names.append(f"{name}.npz")
             write_npz(
                 self.folder / names[-1],
-                words=np.array(caption.words),
+                words=np.array(caption.labels),
                 alpha=caption.weights,
                 focus=caption.focus,
                 beta=caption.gates,

@@ -72,14 +72,15 @@ def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, co
     examples = sorted(data.examples(split)[:24], key=lambda e: (-min(len(e.captions[0]), 12), e.id))[:count]
     images = torch.stack([data.load(example)[0] for example in examples])
     words = [example.captions[0][:12] for example in examples]
+    label = next(iter(models.values())).vocabulary.tokens.label
     rows: list[list[Row]] = [[] for _ in examples]
     for title, model in models.items():
         for into, (own, *_), read in zip(rows, model.caption(images), model.read(images, words), strict=True):
-            said = f"says: “{' '.join(own.words)}”"
+            said = f"says: “{own.text}”"
             into.append(Row(title, said, read.weights, read.places))
     pictures = [original(data, example, next(iter(models.values()))) for example in examples]
     return [
-        Comparison(picture, line, geometry, row)
+        Comparison(picture, list(map(label, line)), geometry, row)
         for (picture, geometry), line, row in zip(pictures, words, rows, strict=True)
     ]
 

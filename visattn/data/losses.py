@@ -1,0 +1,210 @@
+"""What of a data set's captions does not reach a model: counted, named by reason, and an error where it is too much."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from visattn.errors import InputError
+from visattn.vocabulary import Vocabulary, Words, unspaced
+
+MAX_LEFT_OUT = 0.05  # share of a file's captions
+MAX_UNKNOWN = 0.2  # share of a split's words
+SHOWN = 3  # examples of a reason
+_LONG = 8  # letters: few words of scripts without spaces have so many, and most phrases do
+
+log = logging.getLogger(__name__)
+
+
+class LeftOut:
+    """Captions, and images, that are left out, by reason.
+
+    Args:
+        captions: how many there are, those that are left out among them.
+
+    Attributes:
+        reasons: how many captions are left out for each reason.
+        images: how many images are, likewise.
+        examples: the first of each reason.
+    """
+
+    def __init__(self, captions: int = 0) -> None:
+        self.captions = captions
+        self.reasons: Counter[str] = Counter()
+        self.images: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    @property
+    def share(self) -> float:
+        """Of all captions."""
+        return self.reasons.total() / max(1, self.captions)
+
+    def add(self, reason: str, example: str) -> None:
+        """Count a caption."""
+        self.reasons[reason] += 1
+        self._show(reason, example)
+
+    def add_image(self, reason: str, example: str) -> None:
+        """Count an image; of these any number may be left out."""
+        self.images[reason] += 1
+        self._show(reason, example)
+
+    def update(self, other: "LeftOut") -> None:
+        """Count what another has counted."""
+        self.captions += other.captions
+        self.reasons.update(other.reasons)
+        self.images.update(other.images)
+        for reason, examples in other.examples.items():
+            for example in examples:
+                self._show(reason, example)
+
+    def lines(self) -> list[str]:
+        """A line for each reason, with examples."""
+        captions = [
+            f"{n} of {self.captions} captions are left out, which {self._why(reason)}"
+            for reason, n in self.reasons.items()
+        ]
+        return captions + [f"{n} images are left out, which {self._why(reason)}" for reason, n in self.images.items()]
+
+    def report(self, name: str, share: float = MAX_LEFT_OUT) -> None:
+        """Write into the log what is left out of the data called `name`.
+
+        Raises:
+            InputError: where that is more than this share of the captions.
+        """
+        for line in self.lines():
+            log.warning("%s: %s", name, line)
+        if self.share > share:
+            reason, count = self.reasons.most_common(1)[0]
+            raise InputError(
+                f"{name}: {self.reasons.total()} of {self.captions} captions would be left out, more than {share:.0%}: "
+                f"{count} which {self._why(reason)}; mend that, or allow for it with --data.max_left_out"
+            )
+
+    def _why(self, reason: str) -> str:
+        return f"{reason}, such as {', '.join(self.examples[reason])}"
+
+    def _show(self, reason: str, example: str) -> None:
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < SHOWN:
+            examples.append(example)
+
+
+@dataclass
+class WordCounts:
+    """The words of captions.
+
+    Attributes:
+        words: how often each occurs.
+        captions: how many there are.
+        long: how many of them have more words than a batch holds.
+        cut: how many words that leaves out.
+    """
+
+    words: Counter[str] = field(default_factory=Counter)
+    captions: int = 0
+    long: int = 0
+    cut: int = 0
+
+    def add(self, captions: Iterable[list[str]], max_length: int) -> "WordCounts":
+        """Count more captions; beyond `max_length` words they are cut."""
+        for caption in captions:
+            self.words.update(caption)
+            self.captions += 1
+            self.long += len(caption) > max_length
+            self.cut += max(0, len(caption) - max_length)
+        return self
+
+    def update(self, other: "WordCounts") -> None:
+        """Count what another has counted."""
+        self.words.update(other.words)
+        self.captions, self.long, self.cut = (
+            self.captions + other.captions,
+            self.long + other.long,
+            self.cut + other.cut,
+        )
+
+
+class WordLoss(NamedTuple):
+    """Words that do not reach a model for one reason.
+
+    Attributes:
+        least: their share of all, at the least: of a few words a share says little.
+        sentence: how many they are, and why.
+        mend: what to do about it.
+    """
+
+    least: float
+    sentence: str
+    mend: str
+
+
+def _least(count: int, of: int) -> float:
+    """The lower end of Wilson's interval of two standard deviations around a share."""
+    share = count / of
+    return (share + 2 / of - 2 * math.sqrt(share * (1 - share) / of + 1 / of**2)) / (1 + 4 / of)
+
+
+def word_losses(
+    counts: WordCounts, vocabulary: Vocabulary, split: str, max_length: int, min_count: int | None
+) -> list[WordLoss]:
+    """What a model does not see of the words of a split, by reason.
+
+    Args:
+        counts: of the split's captions.
+        vocabulary: that the model has.
+        split: its name, in the sentences.
+        max_length: words of a caption that a batch holds.
+        min_count: how often a word of the vocabulary occurs in training; None where it is a list of its own.
+    """
+    total, found = counts.words.total(), []
+    words = vocabulary.tokens.name if vocabulary.tokens.spec in (Words.spec, "characters") else "tokens"
+    spaceless = "where a script has no spaces between words, train on --data.tokens characters or a tokenizer's FILE"
+
+    def entry(count: int, what: str, mend: str, of: int = total) -> None:
+        if count:
+            found.append(WordLoss(_least(count, of), f"{count} of {of} {what} ({count / of:.1%})", mend))
+
+    unknown = Counter({word: count for word, count in counts.words.items() if word not in vocabulary.ids})
+    examples = ", ".join(repr(word[:40]) for word, _ in unknown.most_common(SHOWN))
+    why = "the vocabulary file lacks them" if min_count is None else f"seen less than {min_count} times in training"
+    mend = "give a vocabulary_file of these captions" if min_count is None else "lower --data.min_count"
+    entry(
+        unknown.total(),
+        f"{words} of the {split} captions are unknown to the model, {len(unknown)} different ones, such as {examples}: "
+        f"{why}",
+        f"{mend}; {spaceless}" if vocabulary.tokens.spec == Words.spec else mend,
+    )
+    entry(
+        counts.cut,
+        f"{words} of the {split} captions are cut off, from {counts.long} of {counts.captions} captions of more than "
+        f"{max_length}",
+        "raise --data.max_length, and the model's max_length with it",
+    )
+    if vocabulary.tokens.spec == Words.spec:
+        letters = sum(len(word) * count for word, count in counts.words.items())
+        phrases = Counter({word: unspaced(word) * n for word, n in counts.words.items() if unspaced(word) >= _LONG})
+        examples = ", ".join(repr(word[:40]) for word, _ in phrases.most_common(SHOWN))
+        entry(
+            phrases.total(),
+            f"letters of the {split} captions are in whole phrases that count as one word, such as {examples}",
+            spaceless,
+            letters,
+        )
+    return found
+
+
+def report_words(found: Iterable[WordLoss], name: str, share: float = MAX_UNKNOWN) -> None:
+    """Write into the log what `word_losses` found of the data called `name`.
+
+    Raises:
+        InputError: where one of them is more than this share.
+    """
+    for lost in found:
+        if lost.least > share:
+            raise InputError(
+                f"{name}: {lost.sentence}, more than {share:.0%}; {lost.mend}; or allow for it with --data.max_unknown"
+            )
+        log.info("%s: %s", name, lost.sentence)
