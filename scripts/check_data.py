@@ -9,6 +9,10 @@ other, a side of less than 16 pixels); of the same bytes as another. Captions: i
 twice, captions that are no text, have no word, or have more than --longest words, captions of no image (of these a part
 of COCO has many, when it comes with the captions of the whole: COCO's layout counts them in one line).
 
+Words: how many a model would not see that is trained on this, since they occur less than --min-count times in training
+or stand behind --max-length words, or since whole phrases count as one word; a fault above --max-unknown. Of several
+caption files the first is that of training, and so are the splits train and restval of a file with splits.
+
 Bits that have rotted leave most JPEGs readable. To find them, keep checksums while the data is well, and compare later:
 
     uv run scripts/check_data.py --root data/flickr8k --annotations dataset_flickr8k.json --write-checksums sums.txt
@@ -32,10 +36,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 from visattn.data.annotations import Layout, read_entries
-from visattn.data.inspection import KINDS, TOO_LONG, Fault, LookAt, caption_faults, in_parallel, picture_faults
+from visattn.data.inspection import (
+    KINDS,
+    TOO_LONG,
+    Fault,
+    LookAt,
+    caption_faults,
+    in_parallel,
+    lost_words,
+    picture_faults,
+    word_faults,
+)
+from visattn.data.losses import MAX_UNKNOWN
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.program import program
+from visattn.vocabulary import read_tokens
 
 SHOWN = 10  # faults of a kind that are printed
 
@@ -48,6 +64,10 @@ def check(
     longest: int = TOO_LONG,
     checksums: Path | None = None,
     workers: int = 2,
+    tokens: str = "words",
+    min_count: int = 5,
+    max_length: int = 20,
+    max_unknown: float = MAX_UNKNOWN,
 ) -> dict[str, Any]:
     """Look at a data set; see the head of this file.
 
@@ -59,10 +79,15 @@ def check(
         longest: words that a caption may have.
         checksums: of the pictures as they should be.
         workers: processes that decode; 0 decodes in this one.
+        tokens: what captions are made of, as `Photographs` takes it.
+        min_count: a word that occurs less often in the training captions is unknown.
+        max_length: words of a caption that a model sees.
+        max_unknown: the share of words that may be unknown or cut off.
 
     Returns:
-        What the report holds: `faults` (kind, where, what), `counts` of each kind, `images`, `captions`, `pictures`
-        (files that were looked at), `compared` (with a checksum) and `sha256` of each file.
+        What the report holds: `faults` (kind, where, what), `counts` of each kind, `notes` (words that are lost, but
+        few), `images`, `captions`, `pictures` (files that were looked at), `compared` (with a checksum) and `sha256` of
+        each file.
 
     Raises:
         InputError: where the check cannot be made.
@@ -71,11 +96,16 @@ def check(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --images is where the pictures lie, relative to --root")
     known = {} if checksums is None else read_checksums(checksums)
-    read = [read_entries(root / name, layout) for name in annotations]
+    spec = read_tokens(tokens, root).spec
+    read = [read_entries(root / name, layout, spec) for name in annotations]
     entries = [entry for part, _ in read for entry in part]
     files = list(dict.fromkeys(entry.file for entry in entries))
     pictures = list(in_parallel(LookAt(folder, known), files, workers, "Looking"))
-    faults = picture_faults(files, pictures) + caption_faults(entries, sum(stray for _, stray in read), longest)
+    faults = picture_faults(files, pictures) + caption_faults(entries, [s for _, some in read for s in some], longest)
+    training = [entry for entry in read[0][0] if entry.split in (None, "train", "restval")]
+    validation = [entry for entry in entries if entry.split == "val"] + [e for part, _ in read[1:] for e in part]
+    losses = lost_words(training, validation, spec, min_count, max_length)
+    faults += word_faults(losses, max_unknown)
     return {
         "root": str(root),
         "annotations": list(annotations),
@@ -83,6 +113,7 @@ def check(
         "captions": sum(len(entry.captions) for entry in entries),
         "pictures": len(files),
         "compared": len(known.keys() & set(files)),
+        "notes": [loss.sentence for loss in losses if loss.least <= max_unknown],
         "counts": dict(Counter(fault.kind for fault in faults)),
         "faults": [fault._asdict() for fault in faults],
         "sha256": {file: p.digest for file, p in zip(files, pictures, strict=True) if p.digest is not None},
@@ -114,12 +145,13 @@ def summary(report: dict[str, Any]) -> str:
         f"{report['images']} images with {report['captions']} captions, {report['pictures']} pictures looked at, "
         f"{report['compared']} of them compared with a checksum"
     ]
+    lines += report["notes"]
     faults = [Fault(**fault) for fault in report["faults"]]
     for kind, title in KINDS.items():
         found = [fault for fault in faults if fault.kind == kind]
         if found:
             lines.append(f"{kind}, {len(found)} ({title}):")
-            lines += [f"  {' · '.join(part for part in fault[1:] if part)[:200]}" for fault in found[:SHOWN]]
+            lines += [f"  {' · '.join(part for part in fault[1:] if part)[:400]}" for fault in found[:SHOWN]]
             lines += [f"  … and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return "\n".join(lines if faults else [*lines, "no fault found"])
 
@@ -137,6 +169,18 @@ def run(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--longest", type=int, default=TOO_LONG, help=f"words that a caption may have (default: {TOO_LONG})"
     )
+    parser.add_argument(
+        "--tokens", default="words", help="what captions are made of: words, characters or a tokenizer's JSON file"
+    )
+    parser.add_argument("--min-count", type=int, default=5, help="as --data.min_count of training (default: 5)")
+    parser.add_argument("--max-length", type=int, default=20, help="as --data.max_length of training (default: 20)")
+    parser.add_argument(
+        "--max-unknown",
+        type=float,
+        default=MAX_UNKNOWN,
+        metavar="SHARE",
+        help=f"of words that may be unknown or cut off (default: {MAX_UNKNOWN})",
+    )
     parser.add_argument("--checksums", type=Path, metavar="FILE", help="compare the pictures with these checksums")
     parser.add_argument(
         "--write-checksums", type=Path, metavar="FILE", help="write the checksums of the pictures that are there"
@@ -146,6 +190,9 @@ def run(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     if options.workers < 0:
         raise InputError(f"--workers is {options.workers}; it must be at least 0")
+    for name in ("min_count", "max_length"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1")
     for path in (options.output, options.write_checksums):  # before the long work
         if path is not None:
             if path.is_dir():
@@ -159,6 +206,10 @@ def run(args: Sequence[str] | None = None) -> None:
         options.longest,
         options.checksums,
         options.workers,
+        options.tokens,
+        options.min_count,
+        options.max_length,
+        options.max_unknown,
     )
     print(summary(report))
     if options.output is not None:

@@ -11,8 +11,8 @@ which the raw sentences are scored where it has them, else its tokens. Candidate
 its picture without the suffix.
 
 Captions are tokenised by `visattn.metrics.ptb`, which follows the official tokeniser (docs/tokeniser.md lists where it
-does not), or with --tokenizer java by that program; scores on other tokens are other scores. What may be missing or
-odd:
+does not), or with --tokenizer java by that program; scores on other tokens are other scores. Captions in a script
+without spaces between words need --tokenizer characters, or a tokenizer's file. What may be missing or odd:
 
 - An image without a candidate is an error; with --partial it is left out, and counted.
 - A candidate for an image without references, or a second one for the same image, is an error. An image without
@@ -38,7 +38,7 @@ from pathlib import Path
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.program import program
-from visattn.studies.scores import TOKENIZERS, evaluate
+from visattn.studies.scores import evaluate
 
 
 def table(scores: dict[str, float]) -> str:
@@ -61,10 +61,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", help="of a Karpathy file; several with commas between (default: test)")
     parser.add_argument(
         "--tokenizer",
-        choices=TOKENIZERS,
+        metavar="ptb|java|spaces|characters|FILE.json",
         default="ptb",
         help="ours, the official one in Java (the extra 'coco'), or none: captions are tokens with spaces between, and "
-        "a Karpathy file's tokens are taken (default: ptb)",
+        "a Karpathy file's tokens are taken; for scripts without spaces between words every character, or what a "
+        "tokenizer of Hugging Face's 'tokenizers' makes (default: ptb)",
     )
     parser.add_argument("--partial", action="store_true", help="leave out images without a candidate")
     parser.add_argument("--meteor", action="store_true", help="METEOR, too; needs the extra 'coco' and Java")

@@ -97,7 +97,7 @@ def test_cocos_layout(clean: Path, capsys: pytest.CaptureFixture) -> None:
     captions = [(0, "A dog."), (1, 7), (2, "A dog."), (99, "of another part"), (98, "of another part")]
     annotations = [{"image_id": i, "caption": caption} for i, caption in captions]
     (clean / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    assert run(clean, "--output", str(clean / "report.json")) == 1
+    assert run(clean, "--output", str(clean / "report.json"), "--min-count", "1") == 1
     assert json.loads((clean / "report.json").read_text())["counts"] == {
         "stray caption": 1,
         "duplicate id": 1,

@@ -167,10 +167,10 @@ class Subwords(Tokens):
         except Exception as error:  # the library raises plain ones
             raise InputError(f"the tokenizer cannot read the caption {text[:80]!r}: {error}") from error
         tokens, at = [], 0
-        for token, (start, stop) in zip(found.tokens, found.offsets, strict=True):
+        for token, number, (start, stop) in zip(found.tokens, found.ids, found.offsets, strict=True):
             if unknown is None and any(map(str.isalnum, text[at:start])):  # it says nothing of what it does not know
                 tokens.append(SPECIALS[UNKNOWN])
-            tokens.append(SPECIALS[UNKNOWN] if token == unknown else token)
+            tokens.append(SPECIALS[UNKNOWN] if number == unknown else token)
             at = max(at, stop)
         return tokens + [SPECIALS[UNKNOWN]] * (unknown is None and any(map(str.isalnum, text[at:])))
 
@@ -184,8 +184,8 @@ class Subwords(Tokens):
 
 
 @functools.lru_cache(maxsize=4)
-def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, str | None]":
-    """A tokenizer, and what it calls unknown."""
+def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, int | None]":
+    """A tokenizer, and its number for what it does not know."""
     try:
         import tokenizers
     except ImportError as error:
@@ -200,10 +200,8 @@ def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, str | None]":
     tokenizer.no_truncation()
     tokenizer.no_padding()
     model = json.loads(spec)["model"]
-    unknown = model.get("unk_token")
-    if unknown is None and isinstance(model.get("unk_id"), int):
-        unknown = tokenizer.id_to_token(model["unk_id"])
-    return tokenizer, unknown
+    named = model.get("unk_token")
+    return tokenizer, model.get("unk_id") if named is None else tokenizer.token_to_id(named)
 
 
 def _written(words: Sequence[str]) -> str:
@@ -233,9 +231,7 @@ def read_tokens(name: str, folder: Path | None = None) -> Tokens:
         return tokens_of(name)
     path = next((path for path in ((folder or Path()) / name, Path(name)) if path.is_file()), None)
     if path is None:
-        raise InputError(
-            f"tokens are {Words.spec}, {Characters.spec} or a tokenizer's JSON file, and {name} is no file"
-        )
+        raise InputError(f"tokens are words, characters or the JSON file of a tokenizer, and {name!r} is no file")
     try:
         return tokens_of(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

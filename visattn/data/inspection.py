@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from visattn.data.annotations import Entry
 from visattn.data.images import OddSizeError, decode_image
+from visattn.data.losses import MAX_UNKNOWN, SHOWN, WordCounts, WordLoss, word_losses
 from visattn.errors import InputError
+from visattn.vocabulary import Vocabulary
 
 MAX_BAD = 0.01  # share of a data set that may be left out: more is no accident
 SMALLEST = 16  # pixels of a side: below it, a picture is a placeholder or a counter's dot
@@ -49,6 +51,7 @@ KINDS = {
     "empty caption": "captions without a word",
     "overlong caption": "captions of too many words",
     "stray caption": "captions of no image",
+    "lost words": "words that do not reach a model, more than may be",
 }
 
 
@@ -185,7 +188,9 @@ def picture_faults(files: Collection[str], pictures: Collection[Picture]) -> lis
     return faults
 
 
-def caption_faults(entries: Sequence[Entry], stray: int = 0, longest: int = TOO_LONG) -> list[Fault]:
+def caption_faults(
+    entries: Sequence[Entry], stray: Sequence[tuple[str, Any]] = (), longest: int = TOO_LONG
+) -> list[Fault]:
     """What is wrong with the entries of a caption file.
 
     Args:
@@ -193,7 +198,8 @@ def caption_faults(entries: Sequence[Entry], stray: int = 0, longest: int = TOO_
         stray: captions of no image, likewise.
         longest: words that a caption may have.
     """
-    faults = [Fault("stray caption", "", f"{stray} captions")] if stray else []
+    names = ", ".join(repr(name) for name in list(dict.fromkeys(name for name, _ in stray))[:SHOWN])
+    faults = [Fault("stray caption", f"image_id {names}", f"{len(stray)} captions")] if stray else []
     for name, count in Counter(entry.id for entry in entries).items():
         if count > 1:
             faults.append(Fault("duplicate id", name, f"{count} entries"))
@@ -210,3 +216,25 @@ def caption_faults(entries: Sequence[Entry], stray: int = 0, longest: int = TOO_
         if not any(words for _, words in entry.captions):
             faults.append(Fault("captionless", entry.id, entry.file))
     return faults
+
+
+def lost_words(
+    training: Sequence[Entry], validation: Sequence[Entry], tokens: str, min_count: int, max_length: int
+) -> list[WordLoss]:
+    """What a model would not see of the words, were it trained on these entries with these options of `Photographs`."""
+    both = [
+        WordCounts().add((words for entry in part for _, words in entry.captions if words), max_length)
+        for part in (training, validation)
+    ]
+    vocabulary = Vocabulary.of_counts(both[0].words, min_count, tokens)
+    titles = ("training", "validation")
+    return [
+        loss
+        for counts, title in zip(both, titles, strict=True)
+        for loss in word_losses(counts, vocabulary, title, max_length, min_count)
+    ]
+
+
+def word_faults(losses: Sequence[WordLoss], share: float = MAX_UNKNOWN) -> list[Fault]:
+    """Those of `lost_words` that are more than this share."""
+    return [Fault("lost words", loss.sentence, loss.mend) for loss in losses if loss.least > share]

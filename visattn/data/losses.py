@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -101,30 +102,38 @@ class WordCounts:
         captions: how many there are.
         long: how many of them have more words than a batch holds.
         cut: how many words that leaves out.
+        cut_share: what share of its words that leaves out of each, summed over the captions.
     """
 
     words: Counter[str] = field(default_factory=Counter)
     captions: int = 0
     long: int = 0
     cut: int = 0
+    cut_share: float = 0.0
 
-    def add(self, captions: Iterable[list[str]], max_length: int) -> "WordCounts":
+    def add(self, captions: Iterable[list[str]], max_length: int = sys.maxsize) -> "WordCounts":
         """Count more captions; beyond `max_length` words they are cut."""
         for caption in captions:
             self.words.update(caption)
             self.captions += 1
             self.long += len(caption) > max_length
             self.cut += max(0, len(caption) - max_length)
+            self.cut_share += max(0.0, 1 - max_length / max(1, len(caption)))
         return self
+
+    def phrases(self) -> tuple[float, str]:
+        """The share of the letters that are in words as long as phrases, in scripts without spaces; and examples."""
+        letters = sum(len(word) * count for word, count in self.words.items())
+        found = Counter({word: unspaced(word) * n for word, n in self.words.items() if unspaced(word) >= _LONG})
+        return found.total() / max(1, letters), ", ".join(repr(word[:40]) for word, _ in found.most_common(SHOWN))
 
     def update(self, other: "WordCounts") -> None:
         """Count what another has counted."""
         self.words.update(other.words)
-        self.captions, self.long, self.cut = (
-            self.captions + other.captions,
-            self.long + other.long,
-            self.cut + other.cut,
-        )
+        self.captions += other.captions
+        self.long += other.long
+        self.cut += other.cut
+        self.cut_share += other.cut_share
 
 
 class WordLoss(NamedTuple):
@@ -163,36 +172,26 @@ def word_losses(
     words = vocabulary.tokens.name if vocabulary.tokens.spec in (Words.spec, "characters") else "tokens"
     spaceless = "where a script has no spaces between words, train on --data.tokens characters or a tokenizer's FILE"
 
-    def entry(count: int, what: str, mend: str, of: int = total) -> None:
-        if count:
-            found.append(WordLoss(_least(count, of), f"{count} of {of} {what} ({count / of:.1%})", mend))
-
     unknown = Counter({word: count for word, count in counts.words.items() if word not in vocabulary.ids})
     examples = ", ".join(repr(word[:40]) for word, _ in unknown.most_common(SHOWN))
     why = "the vocabulary file lacks them" if min_count is None else f"seen less than {min_count} times in training"
     mend = "give a vocabulary_file of these captions" if min_count is None else "lower --data.min_count"
-    entry(
-        unknown.total(),
-        f"{words} of the {split} captions are unknown to the model, {len(unknown)} different ones, such as {examples}: "
-        f"{why}",
-        f"{mend}; {spaceless}" if vocabulary.tokens.spec == Words.spec else mend,
-    )
-    entry(
-        counts.cut,
-        f"{words} of the {split} captions are cut off, from {counts.long} of {counts.captions} captions of more than "
-        f"{max_length}",
-        "raise --data.max_length, and the model's max_length with it",
-    )
+    if unknown:
+        count = unknown.total()
+        sentence = f"{count} of {total} {words} of the {split} captions are unknown to the model ({count / total:.1%})"
+        whose = f", {len(unknown)} different ones, such as {examples}: {why}"
+        mend = f"{mend}; {spaceless}" if vocabulary.tokens.spec == Words.spec else mend
+        found.append(WordLoss(_least(count, total), sentence + whose, mend))
+    if counts.cut:  # one caption of a whole page is no reason to stop
+        sentence = f"{counts.cut} of {total} {words} of the {split} captions are cut off ({counts.cut / total:.1%})"
+        whose = f", from {counts.long} of {counts.captions} captions, which have more than {max_length}"
+        mend = "raise --data.max_length, and the model's max_length with it"
+        found.append(WordLoss(counts.cut_share / counts.captions, sentence + whose, mend))
     if vocabulary.tokens.spec == Words.spec:
-        letters = sum(len(word) * count for word, count in counts.words.items())
-        phrases = Counter({word: unspaced(word) * n for word, n in counts.words.items() if unspaced(word) >= _LONG})
-        examples = ", ".join(repr(word[:40]) for word, _ in phrases.most_common(SHOWN))
-        entry(
-            phrases.total(),
-            f"letters of the {split} captions are in whole phrases that count as one word, such as {examples}",
-            spaceless,
-            letters,
-        )
+        share, examples = counts.phrases()
+        if share:
+            sentence = f"{share:.1%} of the letters of the {split} captions are in whole phrases that count as one word"
+            found.append(WordLoss(share, f"{sentence}, such as {examples}", spaceless))
     return found
 
 

@@ -59,7 +59,7 @@ def picture_of(sample: RawSample, name: str) -> bytes:
     """
     content = next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
     if content is None:
-        raise InputError(f"{name} has no picture ({', '.join(PICTURES)}); {_has(sample)}")
+        raise InputError(f"{name} has no picture ({', '.join(PICTURES)}); {_has(sample, PICTURES)}")
     return content
 
 
@@ -79,7 +79,7 @@ def captions_of(sample: RawSample, where: str, tokens: Tokens) -> Said:
     """The captions of a sample: of its .txt, or under a key of its .json."""
     suffix = "txt" if where == "txt" else "json"
     if suffix not in sample:
-        return Said([], [f"has no .{suffix}; {_has(sample)}"])
+        return Said([], [f"has no .{suffix}; {_has(sample, (suffix,))}"])
     try:
         content = sample[suffix].decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -105,11 +105,11 @@ def captions_of(sample: RawSample, where: str, tokens: Tokens) -> Said:
     return Said(captions, lost if captions or lost else ["has an empty list of captions"])
 
 
-def _has(sample: RawSample) -> str:
-    """What a sample has instead, and the cause where it is the usual one: all behind the first dot is the suffix."""
+def _has(sample: RawSample, wanted: tuple[str, ...]) -> str:
+    """What a sample has instead of the suffixes that are wanted, and the usual cause: its name ends at the first dot."""
     suffixes = [name for name in sample if not name.startswith("__")]
     said = f"it has {', '.join(f'.{suffix}' for suffix in suffixes[:5])}{' …' * (len(suffixes) > 5)}"
-    dotted = next((s for s in suffixes if "." in s and s.rpartition(".")[2] in (*PICTURES, *_TEXTS)), None)
+    dotted = next((s for s in suffixes if "." in s and s.rpartition(".")[2] in wanted), None)
     if dotted is None:
         return said
     name, last = sample["__key__"].rpartition("/")[2], dotted.rpartition(".")[2]

@@ -17,6 +17,9 @@ DPI = 160
 _FONTS = (
     "DejaVu Sans",  # Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian, Georgian and many signs
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
+    *("Noto Sans Mono CJK SC", "Noto Serif CJK SC", "Noto Serif CJK JP", "IPAexGothic", "IPAGothic", "TakaoGothic"),
+    *("VL Gothic", "Droid Sans Fallback", "WenQuanYi Zen Hei", "AR PL UMing CN", "NanumGothic", "UnDotum"),
+    *("Hiragino Kaku Gothic ProN", "Heiti TC", "SimHei", "SimSun", "MS Gothic", "Meiryo", "Tahoma", "Loma", "Garuda"),
     *("Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo"),
     *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
     *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Gujarati"),

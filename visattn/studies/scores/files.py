@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from visattn.errors import InputError
+from visattn.files import names_apart
 
 Captions = dict[str, list[str]]  # image id -> what was said about it
 
@@ -89,20 +90,30 @@ def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> 
             f"{path} has no {absent[0]} split; it has {splits}: choose with --split or --frequencies-split"
         )
     found: list[tuple[str, list[str]]] = []
-    for entry in entries:
+    names = names_apart([_file(entry) for entry in entries])
+    for entry, stem in zip(entries, names, strict=True):
         if not isinstance(entry, dict) or not isinstance(entry.get("sentences"), list):
             raise InputError(f"{path} is not in the Karpathy layout: {short(entry)} has no list of sentences")
         if entry.get("split") in wanted:
             key = "cocoid" if "cocoid" in entry else "filename"
             name = image_id(entry, key, path)
             several = [sentence(s, path, tokens_given) for s in entry["sentences"]]
-            found.append((name if key == "cocoid" else Path(name).stem, several))
+            found.append((name if key == "cocoid" else stem, several))
     refuse_twice((image for image, _ in found), path, "entries")
     return dict(found)
 
 
+def _file(entry: Any) -> str:
+    """The picture of an entry, with its folder; see `visattn.data.annotations`, whose ids these are."""
+    if not isinstance(entry, dict):
+        return ""
+    return Path(str(entry.get("filepath") or ""), str(entry.get("filename", ""))).as_posix()
+
+
 def sentence(entry: Any, path: Path, tokens_given: bool) -> str:
-    """A caption of a Karpathy file: the raw sentence, else its tokens, or the other way round."""
+    """A caption of a Karpathy file: the raw sentence, else its tokens, or the other way round; or a plain text."""
+    if isinstance(entry, str):
+        return entry
     raw, tokens = (entry.get("raw"), entry.get("tokens")) if isinstance(entry, dict) else (None, None)
     joined = " ".join(tokens) if isinstance(tokens, list) and all(isinstance(t, str) for t in tokens) else None
     for text in (joined, raw) if tokens_given else (raw, joined):

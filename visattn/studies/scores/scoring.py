@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from visattn import __version__
+from visattn.data.losses import MAX_UNKNOWN as MAX_PHRASES
+from visattn.data.losses import WordCounts
 from visattn.errors import InputError
 from visattn.metrics import DocumentFrequencies, caption_scores, ptb_tokenize
 from visattn.metrics.official import java_tokenize, meteor, require
 from visattn.studies.scores.files import Captions, pair, read_candidates, read_references
+from visattn.vocabulary import Characters, read_tokens
 
 Tokens = dict[str, list[list[str]]]
 Tokenize = Callable[[Sequence[str]], list[list[str]]]
@@ -17,7 +20,22 @@ TOKENIZERS: dict[str, tuple[str, Tokenize]] = {  # option -> name in the signatu
     "ptb": ("ptb-py", lambda captions: [ptb_tokenize(caption) for caption in captions]),
     "java": ("ptb-java", java_tokenize),
     "spaces": ("spaces", lambda captions: [caption.split() for caption in captions]),
+    "characters": ("characters", lambda captions: list(map(Characters().split, captions))),
 }
+
+
+def tokenizer_of(name: str) -> tuple[str, Tokenize]:
+    """One of `TOKENIZERS`, or that in a JSON file of Hugging Face's `tokenizers`: its name in signatures, and itself.
+
+    Raises:
+        InputError: where it is neither.
+    """
+    if name in TOKENIZERS:
+        return TOKENIZERS[name]
+    if not Path(name).is_file():
+        raise InputError(f"the tokenizer is {', '.join(TOKENIZERS)} or a JSON file, and there is no file {name}")
+    tokens = read_tokens(name)
+    return tokens.name, lambda captions: list(map(tokens.split, captions))
 
 
 def evaluate(
@@ -36,8 +54,8 @@ def evaluate(
         references: COCO's caption file or a Karpathy file.
         candidates: a list of {"image_id", "caption"}.
         split: of a Karpathy file, several with commas between; None takes "test".
-        tokenizer: "ptb", "java", or "spaces" where the captions are tokens with spaces between; it then takes a
-            Karpathy file's tokens, too.
+        tokenizer: "ptb", "java", "spaces" where the captions are tokens with spaces between (it then takes a Karpathy
+            file's tokens, too), "characters", or a file; see `tokenizer_of`.
         partial: whether images may lack a candidate.
         with_meteor: whether to run METEOR, which needs Java.
         frequencies: references to count CIDEr-D's document frequencies in; None counts those of the scored images.
@@ -55,7 +73,7 @@ def evaluate(
         require("--tokenizer java")
     if frequencies is None and frequencies_split is not None:
         raise InputError("--frequencies-split goes with --frequencies; leave it out, or name the file")
-    tok, tokenize = TOKENIZERS[tokenizer]
+    tok, tokenize = tokenizer_of(tokenizer)
     tokens_given = tokenizer == "spaces"
     known = read_references(references, split or "test", split is not None, tokens_given)
     said = read_candidates(candidates)
@@ -101,7 +119,7 @@ def evaluate(
             ]
         ),
         "counts": counts,
-        "notes": list(notes(counts, document_frequencies is None)),
+        "notes": [*notes(counts, document_frequencies is None), *_phrases(reference_tokens, tokenizer)],
     }
 
 
@@ -118,6 +136,21 @@ def notes(counts: dict[str, int], own_frequencies: bool) -> Iterable[str]:
     ):
         if counts[name]:
             yield f"{what}: {counts[name]}"
+
+
+def _phrases(references: Tokens, tokenizer: str) -> Iterable[str]:
+    """A sentence where the references are in a script without spaces, and whole phrases of it are one word."""
+    if tokenizer not in ("ptb", "java", "spaces"):
+        return
+    counts = WordCounts()
+    for captions in references.values():
+        counts.add(captions)
+    share, examples = counts.phrases()
+    if share > MAX_PHRASES:
+        yield (
+            f"{share:.0%} of the references' letters are in whole phrases that count as one word, such as {examples}: "
+            "take --tokenizer characters, or a tokenizer's file"
+        )
 
 
 def tokenized(captions: Captions, tokenize: Tokenize) -> Tokens:
