@@ -446,6 +446,16 @@ def test_a_picture_outside_of_the_folder_is_refused(root: Path, name: str) -> No
             read_annotations(root / write(root, content))
 
 
+def test_a_side_is_one_in_any_tokens(root: Path) -> None:
+    content = coco()
+    sides = {11: "A dog on the left.", 13: "左の犬", 17: "A leftover dog.", 19: "The RIGHT one"}
+    content["annotations"] = [{"image_id": i, "caption": text} for i, text in sides.items()]
+    for tokens in ("words", "characters"):
+        options = {"tokens": tokens, "min_count": 1, "val_fraction": 0, "mirror": True}
+        data = Photographs(root, write(root, content), **options)
+        assert data.train_dataloader().dataset.captions.sided.tolist() == [True, True, False, True], tokens
+
+
 @pytest.mark.parametrize("split", ["Train", ["train"], 7])
 def test_a_split_that_nobody_knows(root: Path, split: object) -> None:
     with pytest.raises(InputError, match="known are train, restval, val, test"):

@@ -235,6 +235,25 @@ def test_a_batch_of_which_nothing_can_be_used_is_passed_over(tmp_path: Path) -> 
     assert sorted(ids(list(data.train_dataloader()))) == sorted(set(everything()) - BAD.keys())
 
 
+def test_captions_that_cannot_be_read_are_told_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    latin = {f"t00000{i:04d}": {"txt": "Un chien court à côté".encode("latin-1")} for i in range(4)}
+    root = write(tmp_path, latin)
+    with pytest.raises(InputError, match=r"4 of 65 captions would be left out, more than 5%.*not UTF-8.*t000000000"):
+        shards(root).setup("fit")
+    shards(root, max_left_out=0.07).setup("fit")
+    assert any("4 of 65 captions are left out" in message for message in caplog.messages)
+    with pytest.raises(InputError, match=r"words of the training captions are unknown .*min_count"):
+        shards(root, max_left_out=0.07, min_count=64).setup("fit")
+    dotted = {}
+    for n in range(5):
+        dotted[f"x{n}.input"], dotted[f"x{n}.outputs"] = {"jpg": jpeg(n)}, {"txt": b"A dog."}
+    write_shard(tmp_path / "train" / "00000.tar", dotted)
+    with pytest.raises(InputError, match=r"'x0\.outputs\.txt' is the sample 'x0' with the suffix '\.outputs\.txt'"):
+        Shards(root, "train/00000.tar", "val/*.tar").vocabulary  # noqa: B018
+
+
 def test_a_damaged_shard_is_named(root: Path) -> None:
     path = root / "train" / "00002.tar"
     content = path.read_bytes()

@@ -75,6 +75,20 @@ def unspaced(word: str) -> int:
     return 0 if word.isascii() else len(_UNSPACED.findall(word))
 
 
+_LONG = 8  # letters: few words of those scripts have so many, and most phrases do
+
+
+def phrases(counts: Mapping[str, int]) -> tuple[float, str]:
+    """What share of the letters of words is in whole phrases of scripts without spaces, and the most frequent three.
+
+    Args:
+        counts: how often each word occurs.
+    """
+    letters = sum(len(word) * count for word, count in counts.items())
+    found = Counter({word: n * count for word, count in counts.items() if (n := unspaced(word)) >= _LONG})
+    return found.total() / max(1, letters), ", ".join(repr(word[:40]) for word, _ in found.most_common(3))
+
+
 class Tokens(ABC):
     """What a caption is made of.
 

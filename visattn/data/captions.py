@@ -214,10 +214,9 @@ class _Captions:
 
 def _sided(caption: list[str], vocabulary: Vocabulary) -> bool:
     """Whether a caption says which side something is on."""
-    if vocabulary.tokens.spec == Words.spec and SIDES & set(caption):
-        return True
     text = vocabulary.join(caption)
-    return bool(SIDES_IN_CHINESE & set(text) or SIDES & set(tokenize(text)))
+    words = caption if vocabulary.tokens.spec == Words.spec else tokenize(text)
+    return bool(SIDES & set(words) or SIDES_IN_CHINESE & set(text))
 
 
 def _look_up(features: Features, ids: list[str]) -> Tensor:

@@ -2,19 +2,17 @@
 
 import logging
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from visattn.errors import InputError
-from visattn.vocabulary import Vocabulary, Words, unspaced
+from visattn.vocabulary import Vocabulary, Words, phrases
 
 MAX_LEFT_OUT = 0.05  # share of a file's captions
 MAX_UNKNOWN = 0.2  # share of a split's words
 SHOWN = 3  # examples of a reason
-_LONG = 8  # letters: few words of scripts without spaces have so many, and most phrases do
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +109,7 @@ class WordCounts:
     cut: int = 0
     cut_share: float = 0.0
 
-    def add(self, captions: Iterable[list[str]], max_length: int = sys.maxsize) -> "WordCounts":
+    def add(self, captions: Iterable[list[str]], max_length: int) -> "WordCounts":
         """Count more captions; beyond `max_length` words they are cut."""
         for caption in captions:
             self.words.update(caption)
@@ -120,12 +118,6 @@ class WordCounts:
             self.cut += max(0, len(caption) - max_length)
             self.cut_share += max(0.0, 1 - max_length / max(1, len(caption)))
         return self
-
-    def phrases(self) -> tuple[float, str]:
-        """The share of the letters that are in words as long as phrases, in scripts without spaces; and examples."""
-        letters = sum(len(word) * count for word, count in self.words.items())
-        found = Counter({word: unspaced(word) * n for word, n in self.words.items() if unspaced(word) >= _LONG})
-        return found.total() / max(1, letters), ", ".join(repr(word[:40]) for word, _ in found.most_common(SHOWN))
 
     def update(self, other: "WordCounts") -> None:
         """Count what another has counted."""
@@ -188,7 +180,7 @@ def word_losses(
         mend = "raise --data.max_length, and the model's max_length with it"
         found.append(WordLoss(counts.cut_share / counts.captions, sentence + whose, mend))
     if vocabulary.tokens.spec == Words.spec:
-        share, examples = counts.phrases()
+        share, examples = phrases(counts.words)
         if share:
             sentence = f"{share:.1%} of the letters of the {split} captions are in whole phrases that count as one word"
             found.append(WordLoss(share, f"{sentence}, such as {examples}", spaceless))

@@ -106,7 +106,7 @@ def captions_of(sample: RawSample, where: str, tokens: Tokens) -> Said:
 
 
 def _has(sample: RawSample, wanted: tuple[str, ...]) -> str:
-    """What a sample has instead of the suffixes that are wanted, and the usual cause: its name ends at the first dot."""
+    """What a sample has instead of the suffixes that are wanted, and the usual cause of it: dots."""
     suffixes = [name for name in sample if not name.startswith("__")]
     said = f"it has {', '.join(f'.{suffix}' for suffix in suffixes[:5])}{' …' * (len(suffixes) > 5)}"
     dotted = next((s for s in suffixes if "." in s and s.rpartition(".")[2] in wanted), None)

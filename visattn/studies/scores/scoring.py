@@ -1,17 +1,19 @@
 """Scores with the signature that says how they came about."""
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from visattn import __version__
-from visattn.data.losses import MAX_UNKNOWN as MAX_PHRASES
-from visattn.data.losses import WordCounts
 from visattn.errors import InputError
 from visattn.metrics import DocumentFrequencies, caption_scores, ptb_tokenize
 from visattn.metrics.official import java_tokenize, meteor, require
 from visattn.studies.scores.files import Captions, pair, read_candidates, read_references
-from visattn.vocabulary import Characters, read_tokens
+from visattn.vocabulary import Characters, phrases, read_tokens
+
+MAX_PHRASES = 0.2  # of the references' letters
 
 Tokens = dict[str, list[list[str]]]
 Tokenize = Callable[[Sequence[str]], list[list[str]]]
@@ -142,10 +144,8 @@ def _phrases(references: Tokens, tokenizer: str) -> Iterable[str]:
     """A sentence where the references are in a script without spaces, and whole phrases of it are one word."""
     if tokenizer not in ("ptb", "java", "spaces"):
         return
-    counts = WordCounts()
-    for captions in references.values():
-        counts.add(captions)
-    share, examples = counts.phrases()
+    lines = itertools.chain.from_iterable(references.values())
+    share, examples = phrases(Counter(itertools.chain.from_iterable(lines)))
     if share > MAX_PHRASES:
         yield (
             f"{share:.0%} of the references' letters are in whole phrases that count as one word, such as {examples}: "
