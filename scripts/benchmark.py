@@ -23,8 +23,9 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.decoding import BeamSearch
 from visattn.errors import InputError
+from visattn.files import require_file
 from visattn.overlay import save_figure
-from visattn.program import program
+from visattn.program import parse, program
 
 SUBJECTS = {
     "vit": (vit, "A Vision Transformer beside its peers"),
@@ -70,11 +71,11 @@ def parser() -> argparse.ArgumentParser:
 @program
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = parser().parse_args(args)
+    options = parse(parser(), args, "output", "figure")
     setting = Setting.of(options.device, options.precision, options.rounds)
     module, title = SUBJECTS[options.subject]
-    for path in filter(None, (options.output, getattr(options, "figure", None))):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if getattr(options, "figure", None):
+        require_file(options.figure, "--figure")
     if options.output:
         check_path(options.output)
     tables = measured(options, setting, module)

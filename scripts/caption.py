@@ -44,8 +44,9 @@ from visattn.checkpoints import load_model
 from visattn.data.images import list_images, read_inputs
 from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.errors import InputError
+from visattn.files import guarded, protect
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
-from visattn.program import program
+from visattn.program import parse, program
 from visattn.results import CaptionExport, CaptionWriter
 
 Map = Literal["alpha", "relevance"]
@@ -95,6 +96,7 @@ def choose_search(options: argparse.Namespace) -> Search:
     return Greedy()
 
 
+@guarded()
 def caption_images(
     checkpoint: Path,
     images: Iterable[Path],
@@ -131,10 +133,13 @@ def caption_images(
     # First, since an option that cannot be drawn with is told before a model is loaded.
     writer = CaptionWriter(output, exports, look or {}, {"meaning": MEANING[shown], **(paper or {})})
     paths = list_images(images)
+    search = search or Greedy()
+    protect([checkpoint, *paths])
+    writer.require_room(paths, search.best)
     model = load_model(checkpoint, Captioner)
     if places is not None:
         choose_places(model, places, checkpoint)
-    model.search, model.no_repeat = search or Greedy(), no_repeat
+    model.search, model.no_repeat = search, no_repeat
     model.max_length = max_length or model.max_length
     output.mkdir(parents=True, exist_ok=True)
     entries = []
@@ -208,7 +213,7 @@ def main(args: Sequence[str] | None = None) -> None:
         help="with hard attention: the likeliest place, a drawn one, or all by their weights (default: as trained)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of drawn words and places (default: 0)")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
     torch.manual_seed(options.seed)
     entries = caption_images(
         options.checkpoint,

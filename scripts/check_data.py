@@ -49,8 +49,8 @@ from visattn.data.inspection import (
 )
 from visattn.data.losses import MAX_UNKNOWN
 from visattn.errors import InputError
-from visattn.files import write_text
-from visattn.program import program
+from visattn.files import protect, require_file, write_text
+from visattn.program import parse, program
 from visattn.vocabulary import read_tokens
 
 SHOWN = 10  # faults of a kind that are printed
@@ -187,17 +187,20 @@ def run(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: 2)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file for all faults and checksums")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output", "write_checksums")
     if options.workers < 0:
         raise InputError(f"--workers is {options.workers}; it must be at least 0")
     for name in ("min_count", "max_length"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1")
-    for path in (options.output, options.write_checksums):  # before the long work
+    protect(options.root / name for name in options.annotations)
+    protect(path for path in (options.root / options.images).rglob("*"))
+    written = {"--output": options.output, "--write-checksums": options.write_checksums}
+    for option, path in written.items():  # before the long work
         if path is not None:
-            if path.is_dir():
-                raise InputError(f"{path} is a folder; name a file")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            require_file(path, option)
+    if len({path.resolve() for path in written.values() if path}) < len([path for path in written.values() if path]):
+        raise InputError(f"--output and --write-checksums are both {options.output}; name two files")
     report = check(
         options.root,
         options.annotations,

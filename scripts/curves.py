@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.files import protect, require_file
 from visattn.overlay import Curves, curves_sheet, save_figure
-from visattn.program import program
+from visattn.program import parse, program
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:
@@ -82,7 +83,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", default="", help="a line above the figure")
     parser.add_argument("--note", default="", help="a small line under the title")
     parser.add_argument("--output", type=Path, required=True, help="the figure: .png, .svg or .pdf")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
+    protect(path for run in options.runs for path in run.glob("logs/*/metrics.csv"))
+    require_file(options.output)
     logs = {run.name: (run, read_metrics(run)) for run in options.runs}
     if len(logs) < len(options.runs):
         raise InputError("two runs have one name; the last parts of their paths must differ")
@@ -100,7 +103,6 @@ def main(args: Sequence[str] | None = None) -> None:
         if share:
             scaled = {name: (epochs, 100 * values) for name, (epochs, values) in lines.items()}
             panels[-1] = panels[-1]._replace(lines=scaled, ticks=heights(100 * values))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     save_figure(curves_sheet(panels, title=options.title, note=options.note), options.output)
     print(f"the figure is {options.output}")
 

@@ -35,9 +35,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.errors import InputError
-from visattn.files import write_text
-from visattn.program import program
+from visattn.files import require_file, write_text
+from visattn.program import parse, program
 from visattn.studies.scores import evaluate
 
 
@@ -76,14 +75,9 @@ def main(args: Sequence[str] | None = None) -> None:
         help="references to count CIDEr-D's document frequencies in (default: those that are scored, as published)",
     )
     parser.add_argument("--frequencies-split", metavar="SPLIT", help="of a Karpathy file (default: train)")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
     if options.output is not None:
-        if options.output.is_dir():
-            raise InputError(f"{options.output} is a folder; name a file with --output")
-        inputs = (options.references, options.candidates, options.frequencies)
-        if options.output.exists() and any(path and path.exists() and path.samefile(options.output) for path in inputs):
-            raise InputError(f"{options.output} is one of the files to read; name another with --output")
-        options.output.parent.mkdir(parents=True, exist_ok=True)
+        require_file(options.output)
     result = evaluate(
         options.references,
         options.candidates,

@@ -17,9 +17,9 @@ from typing import Any
 
 from visattn.callbacks import exposure_of
 from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import protect, require_free, write_text
 from visattn.overlay import exposure_sheet, save_figure
-from visattn.program import program
+from visattn.program import parse, program
 
 COLUMNS = {
     "CIDEr-D": "{:.3f}",
@@ -42,7 +42,7 @@ TITLES = {
 
 
 def read_report(argument: str) -> dict[str, Any]:
-    """The report that an argument names, as NAME=PATH or PATH.
+    """The report that an argument names, as NAME=PATH or PATH; its file is protected.
 
     Raises:
         InputError: where there is none, or more than one.
@@ -57,6 +57,7 @@ def read_report(argument: str) -> dict[str, Any]:
                 "'visattn test' or 'visattn validate'"
             )
         path = found[0]
+    protect([path])
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         exposure_of(report)
@@ -88,10 +89,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("reports", nargs="+", metavar="[NAME=]REPORT|FOLDER", help="what to show, in this order")
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument("--title", help="a line above the figure")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
     reports = [read_report(argument) for argument in options.reports]
     if len({report["split"] for report in reports}) > 1:
         raise InputError("the reports are of different splits; compare those of one split alone")
+    require_free(options.output / name for name in ("exposure.png", "exposure.md"))
     options.output.mkdir(parents=True, exist_ok=True)
     figure = exposure_sheet([exposure_of(report) for report in reports], title=options.title)
     save_figure(figure, options.output / "exposure.png")

@@ -22,7 +22,7 @@ Writes to the output folder `faithfulness.png`, the tables (`faithfulness.md`) a
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,10 +35,10 @@ from visattn.data import CIFAR10, CIFAR100, CaptionData, Photographs, ShapesCapt
 from visattn.data.images import list_images, read_inputs
 from visattn.errors import InputError
 from visattn.explain.faithfulness import Units
-from visattn.files import write_text
+from visattn.files import protect, require_free, write_text
 from visattn.overlay import save_figure
 from visattn.precision import OPTIONS, of_option
-from visattn.program import program
+from visattn.program import parse, program
 from visattn.studies.faithfulness import (
     CLASS_METHODS,
     SUBSTRATES,
@@ -119,6 +119,13 @@ def _data(model: Classifier | Captioner, options: argparse.Namespace) -> Any:
     return data
 
 
+def inputs_of(options: argparse.Namespace) -> Iterator[Path]:
+    """The files of a data set of photographs."""
+    if options.root is not None and options.annotations is not None:
+        yield options.root / options.annotations
+        yield from (options.root / options.pictures).rglob("*")
+
+
 @program
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
@@ -163,7 +170,10 @@ def main(args: Sequence[str] | None = None) -> None:
         help="bf16: mixed, faster on some machines; auto: bf16 on those (default: 32)",
     )
     parser.add_argument("--title", help="a line above the figure (default: the checkpoint's name)")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
+    protect(list_images(options.images))
+    protect(inputs_of(options))
+    require_free(options.output / f"faithfulness.{suffix}" for suffix in ("json", "md", "png"))
     model = load_model(options.checkpoint, Captioner, Classifier)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     settings = Settings(

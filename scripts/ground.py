@@ -27,11 +27,10 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.data import CaptionedImage, Photographs
 from visattn.data.coco_words import categories
-from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import protect, require_file, write_text
 from visattn.geometry import Fit
 from visattn.metrics import Grounding
-from visattn.program import program
+from visattn.program import parse, program
 
 ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}
 NOTES = {
@@ -161,10 +160,10 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="at most so many images, the first of the file")
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="file for all numbers")
-    options = parser.parse_args(args)
-    if options.output.is_dir():
-        raise InputError(f"{options.output} is a folder; name a file with --output")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options = parse(parser, args, "output")
+    protect(options.root / name for name in (options.annotations, options.instances))
+    protect(path for path in (options.root / options.images).rglob("*"))
+    require_file(options.output)
     result = ground(
         options.checkpoint,
         options.root,

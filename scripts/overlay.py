@@ -41,9 +41,9 @@ from visattn.data.images import Input, list_images, read_fitted
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
 from visattn.explain.rollout import Fusion
-from visattn.overlay import check_style
+from visattn.files import guarded, protect
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
-from visattn.program import program
+from visattn.program import parse, program
 from visattn.results import ClassExport, ClassWriter
 
 METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
@@ -51,6 +51,7 @@ OF_CLASS = ("gradient-rollout", "relevance")
 Method = Callable[[ViT, Tensor, Tensor | None], Tensor]
 
 
+@guarded()
 def overlay_images(
     subject: Subject,
     images: Iterable[Path],
@@ -90,6 +91,8 @@ def overlay_images(
     }
     look = {"scale": usual_scale(methods), **(look or {})}
     writer = ClassWriter(output, subject.class_names, exports, look, {"meaning": meaning_of(methods), **(paper or {})})
+    protect(paths)
+    writer.require_room(paths)
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     inputs = read_fitted(paths, subject.see)
@@ -212,21 +215,22 @@ def main(args: Sequence[str] | None = None) -> None:
         parser, get_args(ClassExport), "shared, or own where a method explains a class, since units then differ"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
     if options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; it must be at least 1")
     methods = choose_methods(options)
     look, paper = look_of(options, usual_scale(methods)), paper_of(options)
-    images = list_images(options.images)  # before a model is fetched
-    check_style(**look, **paper)
+    exports, paths = exports_of(options), list_images(options.images)
+    protect(paths)
+    ClassWriter(options.output, (), exports, look, paper).require_room(paths)  # before a model is fetched
     entries = overlay_images(
         choose_subject(options),
-        images,
+        paths,
         options.output,
         methods,
         options.target,
         options.batch_size,
-        exports=exports_of(options),
+        exports=exports,
         look=look,
         paper=paper,
     )

@@ -136,10 +136,11 @@ def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict
         )
     for archive in left:
         name = Path(archive.url).name
+        ours = not (root / name).exists()  # one that somebody put there is theirs
         download(f"{archive.site}/{archive.url}", root / name, archive.md5)
         done[name] = unpack(root / name, root, archive.place)
         write_text(record, json.dumps(done, indent=1))
-        if not keep:
+        if ours and not keep:
             (root / name).unlink()
     return done
 
@@ -152,7 +153,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", choices=tuple(SETS), default="karpathy", help="the splits (default: karpathy)")
     parser.add_argument("--only", choices=("captions", "images"), help="a part of it (default: both)")
     parser.add_argument("--mirror", help="address to fetch COCO's archives from, in place of COCO's own")
-    parser.add_argument("--keep-archives", action="store_true", help="do not delete the zip files once unpacked")
+    parser.add_argument(
+        "--keep-archives", action="store_true", help="do not delete the zip files that were downloaded, once unpacked"
+    )
     options = parser.parse_args(args)
     parts = SETS[options.set]
     archives = [archive for part in ([options.only] if options.only else parts) for archive in parts[part]]

@@ -27,7 +27,7 @@ from visattn import __version__
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.overlay import alignment_sheets, save_figure
-from visattn.program import program
+from visattn.program import parse, program
 from visattn.studies.sequences import BATCH, MECHANISMS, TASKS, evaluate, make_batch, picture, train
 
 UNSEEN = 500  # sequences that results are measured on
@@ -97,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300, help=f"batches of {BATCH} sequences each (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, sequences and draws (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("runs/sequences"), help="folder (default: runs/sequences)")
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
     tasks = list(TASKS) if options.task == "both" else [options.task]
     results = compare(options.output, tasks, options.mechanisms, options.steps, options.seed)
     print(f"{'task':10}{'mechanism':12}{'tokens right':>14}{'aligned':>10}{'entropy':>10}{'seconds':>10}")

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from visattn.data.images import load_image
 from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import protect, require_file, write_text
 from visattn.overlay import Scene, viewer
 from visattn.overlay.viewer import SIDE
-from visattn.program import program
-from visattn.results import Listed, list_results
+from visattn.program import parse, program
+from visattn.results import Listed, files_of, list_results
 
 
 def name_folders(arguments: Sequence[str]) -> list[tuple[str, Path]]:
@@ -97,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--side", type=int, default=SIDE, help=f"pixels of a picture's longer side in the page (default: {SIDE})"
     )
-    options = parser.parse_args(args)
+    options = parse(parser, args, "output")
     if len(options.results) > 2:
         raise InputError(f"{len(options.results)} folders of results do not fit side by side; name one or two")
     if options.side < 1:
@@ -105,7 +105,12 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.images and not options.images.is_dir():
         raise InputError(f"{options.images}: no such folder of images")
     folders = name_folders(options.results)
-    pictures = common_pictures([list_results(folder) for _, folder in folders])
+    lists = [list_results(folder) for _, folder in folders]
+    for (_, folder), listed in zip(folders, lists, strict=True):
+        protect(files_of(folder, listed))
+        protect((options.images or item.image.parent) / item.image.name for item in listed)
+    require_file(options.output)
+    pictures = common_pictures(lists)
     if not pictures:
         raise InputError(f"{folders[0][1]} and {folders[1][1]} have no picture in common")
     names = [name for name, _ in folders]

@@ -287,7 +287,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(fails, tmp_path):
     assert f"{tmp_path} is a folder; name a file with --output" in fails(coco(), results(), "--output", tmp_path)
     inputs = [tmp_path / "references.json", tmp_path / "candidates.json"]
     for path in inputs:
-        assert "is one of the files to read" in fails(coco(), results(), "--output", path)
+        assert "is an input" in fails(coco(), results(), "--output", path)
     gone = tmp_path / "gone.json"
     assert f"{gone}: there is no such file" in fails(coco(), results(), "--frequencies", gone)
 

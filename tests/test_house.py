@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
     {"errors", "allocator", "linear", "processes"},
-    {"files", "geometry", "vocabulary", "attention", "precision", "program"},
-    {"models", "metrics", "overlay", "data"},
+    {"files", "geometry", "vocabulary", "attention", "precision"},
+    {"models", "metrics", "overlay", "data", "program"},
     {"decoding", "objectives", "optimization", "evaluation", "explain"},
     {"regimes", "export", "results"},
     {"captioner", "classifier", "benchmarks"},

@@ -339,8 +339,8 @@ def test_joiners_stay_within_words_and_turns_of_direction_do_not():
 
 def test_a_folder_is_whole_or_as_it_was(tmp_path):
     folder = tmp_path / "words"
-    write_folder(folder, [("a.txt", b"1"), ("b.txt", b"2")])
-    write_folder(folder, [("c.txt", b"3")])
+    write_folder(folder, [("a.txt", b"1"), ("b.txt", b"2")], own=r".\.txt")
+    write_folder(folder, [("c.txt", b"3")], own=r".\.txt")
     assert [path.name for path in folder.iterdir()] == ["c.txt"]
 
     def broken():
@@ -348,7 +348,7 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path):
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        write_folder(folder, broken())
+        write_folder(folder, broken(), own=r".\.txt")
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("c.txt", b"3")]
     assert [path.name for path in tmp_path.iterdir()] == ["words"]
 

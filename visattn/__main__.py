@@ -1,10 +1,11 @@
 """`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
 import logging
+import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -34,9 +35,20 @@ from visattn.checkpoints import (
     start_from,
     trained,
 )
+from visattn.data.captions import CaptionData
 from visattn.errors import InputError
-from visattn.program import program
-from visattn.runs import LAST, LastCheckpoint, SavedConfiguration, Trainer, claimed, latest, require_writable
+from visattn.files import guarded, protect, require_free
+from visattn.program import local_path, program
+from visattn.runs import (
+    LAST,
+    PREVIOUS,
+    LastCheckpoint,
+    SavedConfiguration,
+    Trainer,
+    claimed,
+    latest,
+    require_writable,
+)
 
 log = logging.getLogger("visattn")  # not __main__, as which it runs
 
@@ -194,8 +206,35 @@ class CLI(LightningCLI):
         if self.subcommand != "fit" and config.start_from != "none" and not config.ckpt_path:
             raise InputError(f"--start_from is for 'visattn fit'; give 'visattn {self.subcommand}' a --ckpt_path")
 
+        self._protect_inputs(config, output)
+
+    def _protect_inputs(self, config: Namespace, output: Path) -> None:
+        """Whatever file the command line or a configuration names is not written over; this run's checkpoint may be."""
+        words = sys.argv[1:] if self._args is None else self._args
+        named = {text for part in (config.as_dict(), words) for text in _strings(part)}
+        named |= {word.partition("=")[2] for word in named}
+        root = Path(str(config.get("data.init_args.root", ".")))
+        inputs = [folder / name for name in named for folder in (Path(), root)]
+        if self.subcommand == "fit" and config.ckpt_path and (config.resume == "auto" or (output / LAST).exists()):
+            goes_on = Path(config.ckpt_path).resolve()  # from a checkpoint of its own
+            inputs = [path for path in inputs if path.resolve() != goes_on or goes_on.parent != output.resolve()]
+        protect(inputs)
+        best = config.checkpoint.filename or "best"
+        if ".." in Path(best).parts or Path(best).is_absolute():
+            raise InputError(f"--checkpoint.filename is {best}, which would leave the folder of --output")
+        written = {
+            "fit": [LAST, PREVIOUS, f"{best}.ckpt", "attention/health.jsonl"],
+            "validate": ["exposure_val.json", "exposure_val.png"],
+            "test": ["exposure_test.json", "exposure_test.png"],
+            "predict": ["predictions.json"],
+        }
+        require_free(output / name for name in written[self.subcommand])
+
     def after_instantiate_classes(self) -> None:
         """What only the data can say is compared with the checkpoint, and the weights' sizes."""
+        if isinstance(self.datamodule, CaptionData):
+            data = self.datamodule
+            protect(example.path for split in ("train", "val", "test") for example in data.examples(split))
         if self._checkpoint is None:
             return
         path, checkpoint = self._checkpoint
@@ -274,6 +313,17 @@ def _require_batches(trainer: Trainer, subcommand: str) -> None:
         raise InputError(f"'visattn {subcommand}' had no batch: the data is empty, or --trainer.{limit} leaves none")
 
 
+def _strings(value: Any) -> Iterator[str]:
+    """All texts and paths in a configuration."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _strings(part)
+    elif isinstance(value, str | os.PathLike) and len(str(value)) < 4096:
+        yield str(value)
+
+
 def _attribute(name: str) -> Callable[[LightningDataModule], object]:
     def get(data: LightningDataModule) -> object:
         return getattr(data, name)
@@ -297,6 +347,7 @@ _NOISE = (
 )
 
 
+@guarded()
 def run_cli(args: ArgsType = None) -> CLI:
     """Run one subcommand, as the command line does, and hand back what it built.
 
@@ -306,6 +357,7 @@ def run_cli(args: ArgsType = None) -> CLI:
     Raises:
         InputError: where something that the user gave cannot be used.
     """
+    args = args if isinstance(args, dict) else [local_path(w) for w in (sys.argv[1:] if args is None else args)]
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     try:

@@ -1,7 +1,10 @@
-"""Files that are written whole, or not at all.
+"""Files that are written whole, or not at all, and never over an input.
 
 A reader, a second process or a power cut never meets half a file: the content goes to a temporary file in the same
 folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
+
+What a program reads it declares with `protect`; until its `guarded` ends, nothing here writes over such a file, however
+its path is spelled. `require_free` tells the same of planned outputs before anything is computed.
 
 What is named after something that others chose, such as an image's id, gets a name by `safe_name`.
 """
@@ -12,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +24,111 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
+
+from visattn.errors import InputError
+
+
+class _Inputs:
+    """Files that must not be written over, told apart as the file system does; by path where it gives no numbers."""
+
+    def __init__(self) -> None:
+        self._new: list[Iterable[str | os.PathLike[str] | None]] = []
+        self._known: dict[object, Path] = {}
+
+    def add(self, paths: Iterable[str | os.PathLike[str] | None]) -> None:
+        self._new.append(paths)  # examined when a file is first written over: a data set has 100,000 pictures
+
+    def find(self, path: Path) -> Path | None:
+        while self._new:
+            for declared in self._new.pop():
+                for key in _keys(declared) if declared is not None else ():
+                    self._known.setdefault(key, Path(declared))
+        return next((self._known[key] for key in _keys(path) if key in self._known), None)
+
+
+def _keys(path: str | os.PathLike[str]) -> list[object]:
+    """What a file is known by, links followed; nothing where there is no such file."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return []
+    if not stat.S_ISREG(status.st_mode):
+        return []
+    return [os.path.realpath(path), *([(status.st_dev, status.st_ino)] if status.st_ino else [])]
+
+
+_guards: list[_Inputs] = []
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Until it ends, files that were declared with `protect` within it are not written over. A decorator, too."""
+    inputs = _Inputs()
+    _guards.append(inputs)
+    try:
+        yield
+    finally:
+        _guards.remove(inputs)
+
+
+def protect(paths: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Declare inputs, which no function of this module writes over until the innermost `guarded` ends.
+
+    Args:
+        paths: of files; what is None, no file or missing is passed over. A generator is not run before it has to be.
+    """
+    if _guards:
+        _guards[-1].add(paths)
+
+
+def require_free(paths: Iterable[str | os.PathLike[str]], option: str = "--output") -> None:
+    """See that files can be written at these paths without loss; of a folder, that all files in it may be replaced.
+
+    Args:
+        paths: of outputs, which need not be there.
+        option: the one to change, for the message.
+
+    Raises:
+        InputError: where one is a declared input, by whatever spelling or link, or is no regular file.
+    """
+    for path in map(Path, paths):
+        for file in path.rglob("*") if path.is_dir() else (path,):
+            _require_no_input(file, option)
+
+
+def require_file(path: str | os.PathLike[str], option: str = "--output") -> None:
+    """`require_free` of one file to be written; makes its folder.
+
+    Raises:
+        InputError: as `require_free`, and where it is a folder.
+        OSError: where its folder cannot be made.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; name a file with {option}")
+    require_free([path], option)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _require_no_input(path: Path, option: str = "--output") -> None:
+    if not path.exists() or path.is_dir():
+        return
+    if not path.is_file():  # a device or a pipe, which renaming a file to would destroy
+        raise InputError(f"{path} is not a regular file, and cannot be replaced; choose another {option}")
+    for inputs in reversed(_guards):
+        if found := inputs.find(path):
+            same = "" if found == path else f", the same file as {path},"
+            raise InputError(f"{found}{same} is an input and would be written over; choose another {option}")
+
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Delete a file, where it is there.
+
+    Raises:
+        InputError: where it is a declared input.
+        OSError: where it cannot be deleted.
+    """
+    _require_no_input(Path(path))
+    Path(path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -32,9 +141,11 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
             earlier attempt is written over. By default the name is drawn.
 
     Raises:
+        InputError: where a declared input, a device or a pipe is at `path`; see `protect`.
         OSError: where the folder is missing, is read-only or is full. What stood at `path` is then as it was.
     """
     path = Path(path)
+    _require_no_input(path)
     # Not from the file's name, which may be as long as allowed; not `tempfile`, whose files only their owner may read.
     unfinished = path.with_name(temporary or f".{secrets.token_hex(8)}.tmp")
     try:
@@ -150,15 +261,23 @@ def safe_names(texts: Iterable[str]) -> list[str]:
     return names
 
 
-def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]]) -> None:
+def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]], own: str) -> None:
     """Write files (name, content) as the folder `path`, whole: it holds them and nothing else. Its parent must exist.
 
-    An older folder of that name is replaced; a reader may find none for a moment, never a part of one.
+    A folder of that name that an earlier call has written is replaced; a reader may find none for a moment, never a
+    part of one.
+
+    Args:
+        path: of the folder.
+        files: to write.
+        own: a regular expression that the names of all such files match; a folder that holds others is the user's.
 
     Raises:
+        InputError: where something else than an earlier call's folder stands there; see `require_own`.
         OSError: as `write_bytes` does. What stood at `path` is then as it was.
     """
     path = Path(path)
+    require_own(path, own)
     old = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with new_folder(path) as folder:
@@ -170,3 +289,17 @@ def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]
         if old.exists() and not path.exists():
             old.rename(path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def require_own(folder: Path, own: str) -> None:
+    """See that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
+
+    Raises:
+        InputError: where it is a link or a file, or holds anything else, or a declared input.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is no folder of an earlier run; move it away, or choose another --output")
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() or not re.fullmatch(own, path.name):
+            raise InputError(f"{path} is not of an earlier run; move it away, or choose another --output")
+        _require_no_input(path)

@@ -1,14 +1,19 @@
 """What every program of the project does around its main function."""
 
+import argparse
 import functools
 import io
 import logging
+import os
 import re
 import sys
+import urllib.parse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from visattn.allocator import keep_freed_memory
 from visattn.errors import InputError
+from visattn.files import guarded, protect
 
 Main = Callable[[Sequence[str] | None], None]
 
@@ -36,7 +41,8 @@ def program(main: Main) -> Callable[..., int]:
         logging.getLogger("visattn").setLevel(logging.WARNING if helps else logging.INFO)
         keep_freed_memory()
         try:
-            main(args)
+            with guarded():
+                main(args)
         except (InputError, OSError) as error:
             # A process that loads data hands its traceback over as the message; the sentence stands at its end.
             sentence = str(error).rpartition("visattn.errors.InputError: ")[2].strip()
@@ -51,3 +57,38 @@ def program(main: Main) -> Callable[..., int]:
         return 0
 
     return run
+
+
+def parse(parser: argparse.ArgumentParser, args: Sequence[str] | None, *outputs: str) -> argparse.Namespace:
+    """The options of a command line; every file that they name is an input, and is not written over from now on.
+
+    Args:
+        parser: of the program.
+        args: the words after the program's name, or None for those of this process.
+        outputs: names of the options that say what is written.
+
+    Raises:
+        InputError: where a path with spaces came as several words.
+    """
+    options = parser.parse_args([local_path(word) for word in (sys.argv[1:] if args is None else args)])
+    given = {name: value if isinstance(value, list) else [value] for name, value in vars(options).items()}
+    for name, values in given.items():
+        if name not in outputs:
+            protect([value for value in values if isinstance(value, str | os.PathLike)])
+        _require_whole([value for value in values if isinstance(value, Path)])
+    return options
+
+
+def local_path(word: str) -> str:
+    """A word of a command line in which a `file://` address, as file managers hand it over, is the path."""
+    found = re.fullmatch(r"(|-[\w.-]+=|[^/]*=)file:(?://(?:localhost)?)?(/.*)", word, re.DOTALL)
+    return found[1] + urllib.parse.unquote(found[2]) if found else word
+
+
+def _require_whole(paths: Sequence[Path]) -> None:
+    """Say plainly where a shell has split a path at its spaces."""
+    for start, path in enumerate(paths):
+        for stop in range(start + 2, min(start + 12, len(paths)) + 1) if not path.exists() else ():
+            whole = Path(" ".join(map(str, paths[start:stop])))
+            if whole.exists():
+                raise InputError(f"{whole} came as {stop - start} words; put it in quotes")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from visattn.benchmarks.timing import Spread
 from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import require_file, write_text
 
 
 class Table(NamedTuple):
@@ -70,7 +70,11 @@ class Report(NamedTuple):
 
 
 def check_path(path: Path) -> None:
-    """Raise an `InputError` unless JSON can be written to `path`, and make its folder."""
+    """Raise an `InputError` unless a report can be written to `path` without loss, and make its folder."""
     if path.suffix != ".json":
         raise InputError(f"--output is {path}; it must end in .json, and Markdown is written beside it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_file(path)
+    beside = path.with_suffix(".md")
+    require_file(beside)
+    if beside.exists() and not path.exists():
+        raise InputError(f"{beside} is there already, and not of an earlier report; choose another --output")

@@ -128,7 +128,7 @@ class AttentionSheets(Callback):
         folder.parent.mkdir(parents=True, exist_ok=True)
         names = [f"{n:02d}_{safe_name(example.id)}" for n, example in enumerate(examples)]
         files = ((f"{name}.png", encode_figure(figure)) for name, figure in zip(names, figures, strict=True))
-        write_folder(folder, files)
+        write_folder(folder, files, own=r"\d{2,}_.+\.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name, figure in zip(names, figures, strict=True):

@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from visattn.checkpoints.reading import read
-from visattn.files import whole_file
+from visattn.files import remove_file, require_free, whole_file
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -32,9 +32,11 @@ class WholeCheckpoints(CheckpointIO):
             storage_options: the name that what stood at `path` is to have from then on; by default it is gone.
 
         Raises:
+            InputError: where an input would be written over.
             OSError: where the disk is full or the folder read-only; both files are then as they were.
         """
         path = Path(path)
+        require_free([path, *([storage_options] if storage_options else [])])
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, temporary(path)) as file:
             try:
@@ -57,7 +59,7 @@ class WholeCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""
-        Path(path).unlink(missing_ok=True)
+        remove_file(path)
 
 
 def temporary(path: Path) -> str:

@@ -2,6 +2,6 @@
 
 from visattn.results.captions import CaptionExport, CaptionWriter
 from visattn.results.classes import ClassExport, ClassWriter
-from visattn.results.reading import Listed, list_results
+from visattn.results.reading import Listed, files_of, list_results
 
-__all__ = ["CaptionExport", "CaptionWriter", "ClassExport", "ClassWriter", "Listed", "list_results"]
+__all__ = ["CaptionExport", "CaptionWriter", "ClassExport", "ClassWriter", "Listed", "files_of", "list_results"]

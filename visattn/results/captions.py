@@ -1,24 +1,29 @@
 """What is written of pictures and their captions: sheets, moving pictures, the maps, and a list of it all."""
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from visattn.data.images import Input
-from visattn.files import write_bytes, write_folder, write_npz, write_text
+from visattn.errors import InputError
+from visattn.files import remove_file, require_own, safe_names, write_bytes, write_folder, write_npz, write_text
 from visattn.overlay import caption_gif, caption_sheet, check_style, encode_png, save_figure, word_pictures
+from visattn.results.earlier import require_room, written_before
 
 if TYPE_CHECKING:  # who looks at results needs no decoder, and no timm
     from visattn.decoding import Caption
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
+
+_SUFFIXES: dict[CaptionExport, str] = {"sheet": ".png", "words": "_words"}  # of a name; of others ".svg" and so on
+_WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,36 @@ class CaptionWriter:
         """A style that cannot be drawn is told before anything is computed."""
         check_style(**self.look, **self.paper)
 
+    @property
+    def _listing(self) -> Path:
+        return self.folder / "captions.json"
+
+    @cached_property
+    def _before(self) -> set[str]:
+        return written_before(self._listing)
+
+    def require_room(self, pictures: Sequence[Path], best: int = 1) -> None:
+        """See that nothing of the user's would be written over, before anything is computed.
+
+        Args:
+            pictures: all that are to be written of, in the order in which they were listed.
+            best: captions of each.
+
+        Raises:
+            InputError: where a picture, a declared input or a file that no run has written is in the way.
+        """
+        names = safe_names(path.stem for path in pictures)
+        for name in names:
+            if (self.folder / f"{name}_captions").is_symlink():
+                raise InputError(f"{self.folder / name}_captions is a link; move it away, or choose another --output")
+        names += [f"{name}_captions/{rank}" for name in names for rank in range(2, best + 1)]
+        outputs = [f"{name}{_suffix(form)}" for name in names for form in self.exports]
+        require_room(self._listing, outputs, pictures)
+        for name in outputs:
+            if name.endswith("_words"):
+                require_own(self.folder / name, _WORDS)
+        _ = self._before
+
     def write(
         self, item: Input, captions: Sequence["Caption"], relevance: Sequence[np.ndarray] | None = None
     ) -> dict[str, Any]:
@@ -60,7 +95,7 @@ class CaptionWriter:
             OSError: where the folder cannot be written to.
         """
         first, further = captions[0], f"{item.name}_captions"
-        _clear(self.folder / further)
+        self._clear(further)
         if len(captions) > 1:
             (self.folder / further).mkdir(exist_ok=True)
         names = [item.name, *(f"{further}/{rank}" for rank in range(2, len(captions) + 1))]
@@ -89,7 +124,20 @@ class CaptionWriter:
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Write the list of all pictures, `captions.json`, in which other programs find the rest."""
-        write_text(self.folder / "captions.json", json.dumps(entries, ensure_ascii=False, indent=1))
+        write_text(self._listing, json.dumps(entries, ensure_ascii=False, indent=1))
+
+    def _clear(self, further: str) -> None:
+        """Remove what an earlier run has listed of further captions, and nothing else that may be there."""
+        folder = self.folder / further
+        for name in {name for name in self._before if Path(name).parent == Path(further)}:
+            path = self.folder / name
+            if path.is_dir():
+                require_own(path, _WORDS)
+                shutil.rmtree(path)
+            else:
+                remove_file(path)
+        with suppress(OSError):  # there is more, or none
+            folder.rmdir()
 
     def _write(self, item: Input, caption: "Caption", relevance: np.ndarray | None, name: str, title: str) -> list[str]:
         """Write one caption's files, named after `name`, a path in the folder; the names of the files and folders."""
@@ -99,13 +147,13 @@ class CaptionWriter:
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             figure = caption_sheet(*seen, drawn=caption.places, title=title, **self.look, **self.paper)
             for form in forms:
-                names.append(f"{name}.{'png' if form == 'sheet' else form}")
+                names.append(f"{name}{_suffix(form)}")
                 save_figure(figure, self.folder / names[-1])
         if "words" in self.exports:
             pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, **self.look)
             words = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.labels, start=1))
             names.append(f"{name}_words")
-            write_folder(self.folder / names[-1], zip(words, map(encode_png, pictures), strict=True))
+            write_folder(self.folder / names[-1], zip(words, map(encode_png, pictures), strict=True), own=_WORDS)
         if "gif" in self.exports:
             names.append(f"{name}.gif")
             write_bytes(self.folder / names[-1], caption_gif(*seen, drawn=caption.places, **self.look))
@@ -124,17 +172,8 @@ class CaptionWriter:
         return names
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run left of further captions, and nothing else that may be there."""
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if re.fullmatch(r"\d+_words", path.name):
-            shutil.rmtree(path)
-        elif re.fullmatch(r"\d+\.(png|svg|pdf|gif|npz)", path.name):
-            path.unlink()
-    with suppress(OSError):  # there is more
-        folder.rmdir()
+def _suffix(form: CaptionExport) -> str:
+    return _SUFFIXES.get(form, f".{form}")
 
 
 def plain(word: str) -> str:

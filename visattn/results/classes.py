@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.data.images import Input
-from visattn.files import write_npz, write_text
+from visattn.files import safe_names, write_npz, write_text
 from visattn.overlay import caption_sheet, check_style, classification_sheet, save_figure
+from visattn.results.earlier import require_room
 
 ClassExport = Literal["sheet", "svg", "pdf", "npz"]
 
@@ -37,6 +38,21 @@ class ClassWriter:
     def __post_init__(self) -> None:
         """A style that cannot be drawn is told before anything is computed."""
         check_style(**self.look, **self.paper)
+
+    def require_room(self, pictures: Sequence[Path]) -> None:
+        """See that nothing of the user's would be written over, before anything is computed.
+
+        Args:
+            pictures: all that are to be written of, in the order in which they were listed.
+
+        Raises:
+            InputError: where a picture, a declared input or a file that no run has written is in the way.
+        """
+        names = safe_names(path.stem for path in pictures)
+        suffixes = ["png" if form == "sheet" else form for form in self.exports]
+        require_room(
+            self.folder / "classes.json", [f"{name}.{suffix}" for name in names for suffix in suffixes], pictures
+        )
 
     def write(
         self, item: Input, found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None

@@ -4,7 +4,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from visattn.geometry import Geometry
 from visattn.metrics import entropy
 from visattn.overlay import Answer, Reading
 from visattn.overlay.viewer import Kind
+from visattn.results.earlier import names_of
 
 LISTS: dict[str, Kind] = {"captions.json": "caption", "classes.json": "class"}
 CLASSES = 5  # likeliest classes that are kept
@@ -104,6 +105,14 @@ def list_results(folder: Path) -> list[Listed]:
     if not listed:
         raise InputError(f"{path} lists no image")
     return listed
+
+
+def files_of(folder: Path, listed: Sequence[Listed]) -> Iterator[Path]:
+    """All files of a folder of results: its lists, what the entries name, and the pictures where they were."""
+    yield from (folder / name for name in LISTS)
+    for item in listed:
+        yield from (item.image, item.maps)
+        yield from (folder / name for name in names_of(item.entry))
 
 
 def _listed(kind: Kind, folder: Path, entry: dict[str, Any]) -> Listed:

@@ -2,7 +2,16 @@
 
 from visattn.runs.configuration import SavedConfiguration
 from visattn.runs.folder import claimed, require_writable
-from visattn.runs.resuming import LAST, LastCheckpoint, latest
+from visattn.runs.resuming import LAST, PREVIOUS, LastCheckpoint, latest
 from visattn.runs.trainer import Trainer
 
-__all__ = ["LAST", "LastCheckpoint", "SavedConfiguration", "Trainer", "claimed", "latest", "require_writable"]
+__all__ = [
+    "LAST",
+    "PREVIOUS",
+    "LastCheckpoint",
+    "SavedConfiguration",
+    "Trainer",
+    "claimed",
+    "latest",
+    "require_writable",
+]
