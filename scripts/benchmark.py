@@ -22,10 +22,9 @@ from visattn.benchmarks.setting import Setting
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.decoding import BeamSearch
-from visattn.errors import InputError
 from visattn.files import require_file
 from visattn.overlay import save_figure
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 
 SUBJECTS = {
     "vit": (vit, "A Vision Transformer beside its peers"),
@@ -72,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
     options = parse(parser(), args, "output", "figure")
+    limits = {"rounds": (1, 10_000), "images": (1, 65_536), "max_length": (1, 10_000)}
+    check_ranges(options, **{name: limit for name, limit in limits.items() if name in options})
     setting = Setting.of(options.device, options.precision, options.rounds)
     module, title = SUBJECTS[options.subject]
     if getattr(options, "figure", None):
@@ -93,14 +94,10 @@ def measured(options: argparse.Namespace, setting: Setting, module: ModuleType) 
         if options.figure:
             save_figure(figure, options.figure)
         return tables
-    if "images" in options and options.images < 1:
-        raise InputError(f"--images is {options.images}; it must be at least 1")
     if module is maps and not options.quick:
         sizes = maps.Sizes(options.timm, options.images)
     if module is not decoding:
         return module.measure(setting, sizes)
-    if options.max_length < 1:
-        raise InputError(f"--max-length is {options.max_length}; it must be at least 1")
     BeamSearch(options.beam)
     if not options.quick:
         sizes = decoding.Sizes(options.images, options.beam, options.max_length)

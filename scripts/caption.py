@@ -46,7 +46,7 @@ from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.errors import InputError
 from visattn.files import guarded, protect
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.results import CaptionExport, CaptionWriter
 
 Map = Literal["alpha", "relevance"]
@@ -82,6 +82,7 @@ def choose_search(options: argparse.Namespace) -> Search:
     for name, least in (("n_best", 1), ("batch_size", 1), ("max_length", 1), ("no_repeat", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+    check_ranges(options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1))
     if kind == "beam":
         size = given.pop("beam", max(5, options.n_best))
         if options.n_best > size > 0:
@@ -214,6 +215,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of drawn words and places (default: 0)")
     options = parse(parser, args, "output")
+    search = choose_search(options)
     torch.manual_seed(options.seed)
     entries = caption_images(
         options.checkpoint,
@@ -221,7 +223,7 @@ def main(args: Sequence[str] | None = None) -> None:
         options.output,
         batch_size=options.batch_size,
         places=options.places,
-        search=choose_search(options),
+        search=search,
         max_length=options.max_length,
         no_repeat=options.no_repeat,
         exports=exports_of(options),

@@ -50,7 +50,7 @@ from visattn.data.inspection import (
 from visattn.data.losses import MAX_UNKNOWN
 from visattn.errors import InputError
 from visattn.files import protect, require_file, write_text
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.vocabulary import read_tokens
 
 SHOWN = 10  # faults of a kind that are printed
@@ -188,11 +188,7 @@ def run(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: 2)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file for all faults and checksums")
     options = parse(parser, args, "output", "write_checksums")
-    if options.workers < 0:
-        raise InputError(f"--workers is {options.workers}; it must be at least 0")
-    for name in ("min_count", "max_length"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1")
+    check_ranges(options, workers=(0, 256), min_count=(1, 2**31), max_length=(1, 2**31), longest=(1, 2**31))
     protect(options.root / name for name in options.annotations)
     protect(path for path in (options.root / options.images).rglob("*"))
     written = {"--output": options.output, "--write-checksums": options.write_checksums}

@@ -33,7 +33,7 @@ from visattn.data.captions import CaptionData
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.overlay import comparison_sheet, save_figure
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.studies.comparison import LEGEND, compare_maps, step_times, table
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -219,9 +219,7 @@ def main(args: Sequence[str] | None = None) -> None:
         help="all words after this go to every run of 'visattn', such as --trainer.max_epochs=1",
     )
     options = parse(parser, args, "output")
-    for name in ("jobs", "scenes"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    check_ranges(options, jobs=(1, 256), scenes=(1, 100))
     words = options.options
     if options.data != "shapes":
         if options.root is None:

@@ -29,7 +29,7 @@ from visattn.data.shapes import Scene
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.overlay import Panel, Section, page
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SIDE = 320  # pixels of the pictures shown; the models see 64, and the maps come back to these
@@ -189,6 +189,7 @@ def main(args: Sequence[str] | None = None) -> None:
         help="all words after this go to both trainings, such as --trainer.max_epochs=1",
     )
     options = parse(parser, args, "output")
+    check_ranges(options, count=(1, 150))
     results = demo(options.output, options.count, options.options)
     captions, classes = results["captioner"]["test"], results["vit"]["test"]
     out = options.output

@@ -34,7 +34,7 @@ from visattn.export.graphs import check_installed, write_captioner_graphs, write
 from visattn.export.parity import Parity, compare_captioners, compare_outputs
 from visattn.files import new_folder
 from visattn.geometry import fit_image
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 
 Exported = ExportedCaptioner | ExportedClassifier
 
@@ -189,6 +189,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--tolerance", type=float, default=1e-3, help="by how much a graph's numbers may differ (default: 0.001)"
     )
     options = parse(parser, args, "output")
+    check_ranges(options, tolerance=(0, 1e6))
     if options.dtype and options.format == "onnx":
         raise InputError("--dtype is of the weights file, and --format onnx writes none; take --format both")
     exported = parts_of(options.checkpoint, options.places)

@@ -38,7 +38,7 @@ from visattn.explain.faithfulness import Units
 from visattn.files import protect, require_free, write_text
 from visattn.overlay import save_figure
 from visattn.precision import OPTIONS, of_option
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.studies.faithfulness import (
     CLASS_METHODS,
     SUBSTRATES,
@@ -171,6 +171,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--title", help="a line above the figure (default: the checkpoint's name)")
     options = parse(parser, args, "output")
+    check_ranges(options, batch_size=(1, 65_536), steps=(1, 10_000), seeds=(1, 10_000), seed=(0, 2**32 - 1))
     protect(list_images(options.images))
     protect(inputs_of(options))
     require_free(options.output / f"faithfulness.{suffix}" for suffix in ("json", "md", "png"))

@@ -30,7 +30,7 @@ from visattn.data.coco_words import categories
 from visattn.files import protect, require_file, write_text
 from visattn.geometry import Fit
 from visattn.metrics import Grounding
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 
 ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}
 NOTES = {
@@ -161,6 +161,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="file for all numbers")
     options = parse(parser, args, "output")
+    check_ranges(options, batch_size=(1, 65_536), limit=(1, 2**31))
     protect(options.root / name for name in (options.annotations, options.instances))
     protect(path for path in (options.root / options.images).rglob("*"))
     require_file(options.output)

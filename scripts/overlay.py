@@ -40,10 +40,11 @@ from visattn.classifier import Classifier
 from visattn.data.images import Input, list_images, read_fitted
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
+from visattn.explain.pretrained import MAX_SIDE
 from visattn.explain.rollout import Fusion
 from visattn.files import guarded, protect
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.results import ClassExport, ClassWriter
 
 METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
@@ -216,8 +217,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     options = parse(parser, args, "output")
-    if options.batch_size < 1:
-        raise InputError(f"--batch-size is {options.batch_size}; it must be at least 1")
+    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE))
     methods = choose_methods(options)
     look, paper = look_of(options, usual_scale(methods)), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)

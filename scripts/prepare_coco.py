@@ -16,6 +16,7 @@ COCO's annotations are under CC BY 4.0, its photographs under the terms of Flick
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -153,14 +154,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", choices=tuple(SETS), default="karpathy", help="the splits (default: karpathy)")
     parser.add_argument("--only", choices=("captions", "images"), help="a part of it (default: both)")
     parser.add_argument("--mirror", help="address to fetch COCO's archives from, in place of COCO's own")
-    parser.add_argument(
-        "--keep-archives", action="store_true", help="do not delete the zip files that were downloaded, once unpacked"
-    )
+    parser.add_argument("--keep-archives", action="store_true", help="keep downloaded zip files once unpacked")
     options = parser.parse_args(args)
     parts = SETS[options.set]
     archives = [archive for part in ([options.only] if options.only else parts) for archive in parts[part]]
     if options.mirror:
         archives = [archive._replace(site=options.mirror.rstrip("/")) for archive in archives]
+        if not re.match(r"(https?|file)://", options.mirror):
+            raise InputError(f"--mirror is '{options.mirror}'; it must be an address, https://… or file://…")
     for name, count in prepare(options.root, archives, options.keep_archives).items():
         print(f"{name}: {count:,} files")
     print(f"COCO is in {options.root}; train with --config configs/coco_soft.yaml --data.root {options.root}")

@@ -27,7 +27,7 @@ from visattn import __version__
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.overlay import alignment_sheets, save_figure
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.studies.sequences import BATCH, MECHANISMS, TASKS, evaluate, make_batch, picture, train
 
 UNSEEN = 500  # sequences that results are measured on
@@ -98,6 +98,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, sequences and draws (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("runs/sequences"), help="folder (default: runs/sequences)")
     options = parse(parser, args, "output")
+    check_ranges(options, steps=(1, 10**7), seed=(0, 2**32 - 2))
     tasks = list(TASKS) if options.task == "both" else [options.task]
     results = compare(options.output, tasks, options.mechanisms, options.steps, options.seed)
     print(f"{'task':10}{'mechanism':12}{'tokens right':>14}{'aligned':>10}{'entropy':>10}{'seconds':>10}")

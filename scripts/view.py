@@ -21,7 +21,7 @@ from visattn.errors import InputError
 from visattn.files import protect, require_file, write_text
 from visattn.overlay import Scene, viewer
 from visattn.overlay.viewer import SIDE
-from visattn.program import parse, program
+from visattn.program import check_ranges, parse, program
 from visattn.results import Listed, files_of, list_results
 
 
@@ -100,8 +100,7 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parse(parser, args, "output")
     if len(options.results) > 2:
         raise InputError(f"{len(options.results)} folders of results do not fit side by side; name one or two")
-    if options.side < 1:
-        raise InputError(f"--side is {options.side}; it must be at least 1")
+    check_ranges(options, side=(1, 10**6))
     if options.images and not options.images.is_dir():
         raise InputError(f"{options.images}: no such folder of images")
     folders = name_folders(options.results)

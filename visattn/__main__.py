@@ -230,6 +230,19 @@ class CLI(LightningCLI):
         }
         require_free(output / name for name in written[self.subcommand])
 
+    def instantiate_classes(self) -> None:
+        """As Lightning does; what constructors raise about their options is a sentence."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            if cause is not None:
+                raise cause from None
+            said = " ".join(str(error).split())[:400]
+            raise InputError(f"the options cannot be used ({type(error).__name__}): {said}") from error
+
     def after_instantiate_classes(self) -> None:
         """What only the data can say is compared with the checkpoint, and the weights' sizes."""
         if isinstance(self.datamodule, CaptionData):

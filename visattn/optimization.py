@@ -3,10 +3,14 @@
 import math
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from timm.optim import create_optimizer_v2
+from torch import nn
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
+
+from visattn.errors import InputError
 
 _FOOT = 1e-3  # share of the rate at the very first step: small, but not the nothing that would waste it
 
@@ -24,6 +28,9 @@ class Optimization:
         warmup: share of training in which the rate rises from 0.
         final: share of `lr` that is left at the end; 1 keeps it constant after the warm-up.
         encoder: what the rate is multiplied by for a module's `encoder`, where it has one.
+
+    Raises:
+        InputError: where timm has no such optimiser, or a number is out of its range.
     """
 
     def __init__(
@@ -35,6 +42,20 @@ class Optimization:
         final: float = 0.01,
         encoder: float = 1.0,
     ) -> None:
+        for name, value, most in (
+            ("weight_decay", weight_decay, math.inf),
+            ("warmup", warmup, 1),
+            ("final", final, math.inf),
+            ("encoder", encoder, math.inf),
+        ):
+            if not (0 <= value <= most and math.isfinite(value)):
+                raise InputError(f"{name} of the optimization is {value}; it must be at least 0, and at most {most:g}")
+        if not 0 < lr < math.inf:
+            raise InputError(f"lr is {lr}; a learning rate is more than 0, such as 1e-3")
+        try:
+            create_optimizer_v2([nn.Parameter(torch.zeros(2, 2))], optimizer, lr, weight_decay)
+        except Exception as error:  # timm's optimisers each check their own options
+            raise InputError(f"optimizer is '{optimizer}', which timm does not make: {error}") from error
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.warmup, self.final, self.encoder = warmup, final, encoder
 

@@ -48,6 +48,9 @@ def program(main: Main) -> Callable[..., int]:
             sentence = str(error).rpartition("visattn.errors.InputError: ")[2].strip()
             print(f"error: {sentence}", file=sys.stderr)
             return 2
+        except MemoryError as error:
+            print(f"error: memory does not suffice; ask for less, such as a smaller batch ({error})", file=sys.stderr)
+            return 2
         except (KeyboardInterrupt, SystemExit) as error:
             # Lightning makes an exit with status 1 of an interrupt.
             if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
@@ -73,10 +76,27 @@ def parse(parser: argparse.ArgumentParser, args: Sequence[str] | None, *outputs:
     options = parser.parse_args([local_path(word) for word in (sys.argv[1:] if args is None else args)])
     given = {name: value if isinstance(value, list) else [value] for name, value in vars(options).items()}
     for name, values in given.items():
+        for value in values:
+            if isinstance(value, int | float) and not -(2**63) <= value < 2**63:  # neither is "not a number"
+                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be a finite number within 64 bits")
         if name not in outputs:
             protect([value for value in values if isinstance(value, str | os.PathLike)])
         _require_whole([value for value in values if isinstance(value, Path)])
     return options
+
+
+def check_ranges(options: argparse.Namespace, **ranges: tuple[float, float]) -> None:
+    """See that numbers among the options lie between the least and the most, both included; None is passed over.
+
+    Raises:
+        InputError: where one does not.
+    """
+    for name, (least, most) in ranges.items():
+        given = getattr(options, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not least <= value <= most:
+                bound = f"at least {least:,}" if not value > most else f"at most {most:,}"
+                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {bound}")
 
 
 def local_path(word: str) -> str:

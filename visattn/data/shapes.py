@@ -224,7 +224,7 @@ class ShapesCaptions(CaptionData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, max_length, min_count, workers, seed)
         self.image_size = _square(image_size)
-        self.sizes: dict[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
+        self.sizes: dict[Split, int] = _sizes(train_size, val_size, test_size)
         self._examples_of: dict[Split, list[CaptionedImage]] = {}
         self._pictures: dict[str, Tensor] = {}
 
@@ -288,7 +288,7 @@ class ShapesClasses(ClassificationData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, padding=4, flip=True, workers=workers, seed=seed)
         self.image_size = _square(image_size)
-        self.sizes: dict[Split, int] = {"train": train_size, "val": val_size, "test": test_size}
+        self.sizes: dict[Split, int] = _sizes(train_size, val_size, test_size)
 
     @property
     def class_names(self) -> list[str]:
@@ -313,6 +313,13 @@ class ShapesClasses(ClassificationData):
             images = torch.stack(pictures) if pictures else torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
             self._tensors[split] = images, torch.arange(count) % len(COLOURS)
         return self._tensors[split]
+
+
+def _sizes(train: int, val: int, test: int) -> dict[Split, int]:
+    for name, value, least in (("train_size", train, 1), ("val_size", val, 1), ("test_size", test, 0)):
+        if not least <= value <= 10**7:
+            raise InputError(f"{name} is {value}; it must be at least {least} and at most {10**7:,}")
+    return {"train": train, "val": val, "test": test}
 
 
 def _square(size: tuple[int, int]) -> tuple[int, int]:

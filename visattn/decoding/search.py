@@ -3,6 +3,7 @@
 Axis letters: B images, K captions of each that grow at once, V words.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 
 from visattn.errors import InputError
 from visattn.vocabulary import END, PAD, START, UNKNOWN
+
+MOST = 1000  # captions of an image at once: memory and time grow with their number
 
 
 class Choice(NamedTuple):
@@ -95,8 +98,8 @@ class Sampling(Search):
 
     def __init__(self, count: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
         for name, right, rule in (
-            ("count", count >= 1, "at least 1"),
-            ("temperature", temperature > 0, "more than 0; for the limit take greedy decoding"),
+            ("count", 1 <= count <= MOST, f"at least 1 and at most {MOST}"),
+            ("temperature", 0 < temperature < math.inf, "more than 0; for the limit take greedy decoding"),
             ("top_k", top_k >= 0, "at least 1, or 0 for all words"),
             ("top_p", 0 < top_p <= 1, "more than 0 and at most 1"),
         ):
@@ -139,12 +142,12 @@ class BeamSearch(Search):
     """
 
     def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1) -> None:
-        if size < 1:
-            raise InputError(f"the beam's size is {size}; it must be at least 1")
+        if not 1 <= size <= MOST:
+            raise InputError(f"the beam's size is {size}; it must be at least 1 and at most {MOST}")
         if not 1 <= best <= size:
             raise InputError(f"best is {best}; a beam of {size} can hand back from 1 to {size} captions of an image")
-        if length_penalty < 0:
-            raise InputError(f"length_penalty is {length_penalty}; it must be at least 0")
+        if not 0 <= length_penalty <= MOST:
+            raise InputError(f"length_penalty is {length_penalty}; it must be at least 0 and at most {MOST}")
         self.width, self.best, self.length_penalty = size, best, length_penalty
 
     def start(self, images: int, device: torch.device) -> Tensor:

@@ -1,14 +1,14 @@
 """Vision Transformers of timm, with timm's own preprocessing and names of classes."""
 
 import collections
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
+import torch
 from PIL import Image
-from safetensors import SafetensorError
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
 from timm.models import load_state_dict
 from torch import nn
@@ -20,6 +20,8 @@ from visattn.geometry import CellShift, Geometry, Pair
 from visattn.models.normalise import Normalise
 
 MAX_RESIZED = 80_000_000  # pixels of a picture on its way to the input: 240 MB
+MAX_SIDE = 4096  # pixels of an input's side, and …
+MAX_CELLS = 16_384  # … patches of it: attention of a layer has the square of that many weights for each head
 
 
 def timm_subject(
@@ -47,13 +49,26 @@ def timm_subject(
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise InputError(f"timm has no model named '{name}' (similar: {similar})")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        bare = name.partition(".")[0]
+        known = ", ".join(timm.list_models(f"{bare}.*", pretrained=True)[:5]) or bare
+        raise InputError(f"timm has no weights named '{name}' (known: {known})") from error
     if image_size is not None:
+        image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(image_size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in image_size):
+            raise InputError(f"the image size is {image_size}; it is height and width, from 1 to {MAX_SIDE} pixels")
         options["img_size"] = image_size
     model = _with_weights(name, weights, options).eval()
     vit = ViT(model, name)
     config = resolve_model_data_config(model)
     size = tuple(image_size or config["input_size"][1:])
-    vit.grid(size)
+    cells = math.prod(vit.grid(size))
+    if cells > MAX_CELLS:
+        raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")
+    if vit.channels not in (None, 3):
+        raise InputError(f"{name} takes images of {vit.channels} channels, and pictures have 3; leave out in_chans")
     if class_names is None:
         class_names = imagenet_names(model) if vit.classes else []
     if len(class_names) != vit.classes:
@@ -66,10 +81,10 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
     if weights == "random":
         return _create(name, options)
     if weights == "pretrained":
+        with torch.device("meta"):
+            _create(name, options)  # so that what fails further down is not for the options
         try:
-            return _create(name, options, pretrained=True)
-        except InputError:
-            raise
+            return timm.create_model(name, pretrained=True, **options)
         except Exception as error:  # whatever the hub's client meets on the network, and models without weights
             raise InputError(
                 f"the weights of {name} could not be fetched from timm's hub ({_short(error)}); give --weights FILE, "
@@ -84,16 +99,17 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
         head = state.get(f"{head if isinstance(head, str) else head[0]}.weight")
         classes = {} if head is None else {"num_classes": head.shape[0]}
         overlay = {"file": str(path), "custom_load": False, **classes}  # not as a file of the original authors
-        return _create(name, options | classes, pretrained=True, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options | classes)
+    except Exception as error:  # whatever reading a file of another kind trips over
         raise InputError(f"{path} does not hold weights of {name}: {_short(error)}") from error
 
 
-def _create(name: str, options: dict[str, Any], **how: Any) -> nn.Module:
+def _create(name: str, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, **how, **options)
-    except TypeError as error:  # a model that is none of ours, asked for an option of ours
-        raise InputError(f"timm cannot make {name} with {', '.join(options)}: {_short(error)}") from error
+        return timm.create_model(name, **options)
+    except Exception as error:  # timm checks few of its options: they fail wherever they are first used
+        given = f" with {', '.join(f'{key}={value}' for key, value in options.items())}" if options else ""
+        raise InputError(f"timm cannot make {name}{given}: {_short(error)}") from error
 
 
 def _short(error: Exception) -> str:

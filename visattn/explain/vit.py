@@ -4,8 +4,10 @@ Axis letters: B images, N = prefix + H W tokens, the grid's in reading order aft
 token, registers), heads of a layer.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import Format
@@ -42,7 +44,8 @@ class ViT:
     kept, and nothing is rescaled.
 
     Args:
-        model: the network, from normalised images (B, 3, h, w) to logits.
+        model: the network, from normalised images (B, 3, h, w) to logits; it may be compiled, or wrapped for several
+            devices, and is then read as the module inside.
         name: what messages call it.
 
     Attributes:
@@ -51,6 +54,7 @@ class ViT:
         patch: (h, w) of a patch, in pixels.
         prefix: number of tokens before those of the grid.
         classes: number of classes; 0 where the model gives features.
+        channels: of images; None where it is not known.
 
     Raises:
         InputError: where the model is no such network; the sentence says why.
@@ -58,24 +62,48 @@ class ViT:
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self.model, self.name = model, name
+        self._network = model = self._unwrapped(model)
+        first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+        self.channels = None if first is None or "patch" not in _name_of(model, first) else first.in_channels
         if isinstance(model, VisionTransformer):
             self._grid_of = model.grid_of
             self.patch, self.prefix, self.classes = (model.patch, model.patch), 1, model.head.out_features
-            self._rows, self._latent = slice(0, 1), False
+            self._rows, self._latent, self.channels = slice(0, 1), False, 3
             self._logits = model.overheard
         else:
             self._logits = model
             self._read_timm()
-        self.depth = len(model.blocks)
+        self.depth = len(uncompiled(model.blocks))
+
+    def _unwrapped(self, model: nn.Module) -> nn.Module:
+        """The network itself, of one that was compiled, or wrapped to run on several devices."""
+        while True:
+            if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+                model = model.module
+            elif uncompiled(model) is not model:
+                model = uncompiled(model)
+            else:
+                break
+        # A program that was traced has lost the calls that maps are read from.
+        traced = torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.fx.GraphModule
+        if isinstance(model, traced) or any(isinstance(part, traced) for part in getattr(model, "modules", list)()):
+            raise self._refuse("it is a traced or exported program; give the module that it was made from")
+        if not isinstance(model, nn.Module):
+            raise self._refuse(f"it is {type(model).__name__}, and no torch.nn.Module; give the module itself")
+        return model
 
     def _read_timm(self) -> None:
         """What timm's Vision Transformers say of themselves, whatever their class."""
-        model = self.model
-        embed, blocks = getattr(model, "patch_embed", None), getattr(model, "blocks", None)
+        model = self._network
+        embed, blocks = (uncompiled(getattr(model, part, None)) for part in ("patch_embed", "blocks"))
         if any("Window" in type(module).__name__ for module in model.modules()):
             raise self._refuse("it attends within windows, so no layer's map is one of the whole image")
         if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(embed, "dynamic_feat_size"):
             raise self._refuse("it has no row of transformer blocks over one grid of patches")
+        if any("DiffAttention" in type(module).__name__ or hasattr(module, "lambda_q1") for module in blocks.modules()):
+            raise self._refuse("its attention is differential: what it weighs by is the difference of two softmaxes")
+        if any(len(getattr(uncompiled(block), "attns", ())) > 1 for block in blocks):
+            raise self._refuse("its blocks attend several times in parallel, so a layer has no one map")
         self._grid_of = lambda *size: tuple(embed.dynamic_feat_size(size))
         # A hybrid's patch is one of its convolutions' grid.
         ratio = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else embed.patch_size
@@ -101,6 +129,12 @@ class ViT:
         Raises:
             InputError: where it is smaller than a patch, or has another size than the model takes.
         """
+        embed = uncompiled(getattr(self._network, "patch_embed", None))
+        taken = getattr(embed, "img_size", None)
+        if taken is not None and getattr(embed, "strict_img_size", False) and tuple(taken) != tuple(size):
+            raise InputError(
+                f"{self.name} takes images of {taken[1]}×{taken[0]} pixels, and not of {size[1]}×{size[0]}"
+            )
         if size[0] < self.patch[0] or size[1] < self.patch[1]:
             raise InputError(
                 f"an input of {size[1]}×{size[0]} pixels is smaller than a patch of {self.name}, "
@@ -148,6 +182,11 @@ class ViT:
         Raises:
             InputError: where a layer attends to anything but all tokens of each image.
         """
+        if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
+            kind = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"{self.name} takes normalised images, floating-point (B, channels, h, w), and not {kind}")
+        if self.channels not in (None, images.shape[1]):
+            raise InputError(f"{self.name} takes images of {self.channels} channels, and not of {images.shape[1]}")
         grid = self.grid(tuple(images.shape[-2:]))
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
@@ -157,7 +196,9 @@ class ViT:
                 pool = look
                 return
             shape = tuple(look.query.shape)
-            if count == self.depth or (shape[0], shape[2], look.key.shape[2]) != (len(images), tokens, tokens):
+            if count == self.depth:
+                raise self._refuse(f"it attends more often than its {self.depth} blocks")
+            if (shape[0], shape[2], look.key.shape[2]) != (len(images), tokens, tokens):
                 raise self._refuse(
                     f"its attention number {count} has {shape[2]} queries and {look.key.shape[2]} keys in {shape[0]} "
                     f"pieces, where {len(images)} images have {tokens} tokens each"
@@ -165,8 +206,11 @@ class ViT:
             count += 1
             hear(count - 1, look)
 
-        with evaluating(self.model), overheard(self.model, heard):
-            logits = self._logits(images)
+        try:
+            with evaluating(self._network), _eager(), overheard(self._network, heard):
+                logits = self._logits(images)
+        except AssertionError as error:  # timm's checks of sizes
+            raise InputError(f"{self.name} does not take images of {tuple(images.shape)}: {error}") from error
         if count != self.depth or self._latent != (pool is not None):
             raise self._refuse(
                 f"of its {self.depth} blocks {count} attend through PyTorch's scaled_dot_product_attention"
@@ -260,7 +304,9 @@ class ViT:
 
         with torch.inference_mode(False), torch.enable_grad():
             seen = self.run(images.detach().clone(), hear)
-            targets = seen.logits.argmax(dim=-1) if targets is None else targets.to(seen.logits.device)
+            targets = seen.logits.argmax(dim=-1) if targets is None else torch.as_tensor(targets).to(seen.logits.device)
+            if targets.shape != (len(images),) or targets.is_floating_point() or targets.dtype == torch.bool:
+                raise InputError(f"targets are {len(images)} numbers of classes, one for each image, and not {targets}")
             unknown = targets[(targets < 0) | (targets >= seen.logits.shape[1])].tolist()
             if unknown:
                 raise InputError(f"{self.name} has {seen.logits.shape[1]} classes, counted from 0, and no {unknown[0]}")
@@ -283,6 +329,23 @@ class _Patches(nn.Module):
         if tokens.dim() == 4 and Format(getattr(self.embed, "output_fmt", "NCHW")) is Format.NCHW:
             return tokens.permute(0, 2, 3, 1)
         return tokens if tokens.dim() == 4 else tokens.unflatten(1, self.grid)
+
+
+def uncompiled(module: Any) -> Any:
+    """The module that `torch.compile` was given, which shares its parameters; another as it is."""
+    while isinstance(module, nn.Module) and "_orig_mod" in module._modules:
+        module = module._orig_mod
+    return module
+
+
+def _eager() -> AbstractContextManager:
+    """Within it, what was compiled, whole or in parts, runs as it was written: compiled code cannot be overheard."""
+    # Where nothing has been compiled yet, that would import all of the compiler.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _name_of(model: nn.Module, part: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is part)
 
 
 class Judged(NamedTuple):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory, SoftAttention, SpatialAttention
+from visattn.errors import InputError
 from visattn.linear import Linear
 from visattn.models.decoder import Decoder
 from visattn.models.unrolled import Unrolled
@@ -66,6 +67,9 @@ class RecurrentDecoder(Decoder):
         fed: int,
     ) -> None:
         super().__init__()
+        for name, value in (("hidden", hidden), ("embedding", embedding)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
         self.attention = attention(hidden, value_size)
         self.embedding = nn.Embedding(vocabulary_size, embedding, padding_idx=PAD)
         self.init_hidden = Linear(value_size, hidden)

@@ -9,9 +9,10 @@ from torch import nn
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """A module in evaluation mode, for a while."""
-    training = module.training
+    training = [part for part in module.modules() if part.training]  # a frozen part may be in evaluation mode
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for part in training:
+            part.training = True
