@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
 from visattn.geometry import CellShift
+from visattn.models.mode import evaluating
 from visattn.models.normalise import Normalise
 from visattn.models.receptive_field import UnknownPlaceError, cell_centres
 
@@ -158,7 +159,7 @@ class Encoder(nn.Module):
         shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
         pixels = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self):
                 return functional_call(self, shapes, pixels).grid
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:  # as each of timm's puts it
             size, reason = "×".join(map(str, image_size[::-1])), " ".join(str(error).split())[:200]

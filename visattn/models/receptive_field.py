@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from visattn.errors import InputError
 from visattn.geometry import CellShift
+from visattn.models.mode import evaluating
 
 _NEAR = 0.05  # pixels: places that differ by less are one, whatever float32 made of them
 _NOWHERE = torch.tensor(torch.nan, dtype=torch.float64)
@@ -115,7 +116,7 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
         pixels = torch.empty(1, 3, *image_size, device="meta", dtype=torch.float32)
         tracing = _Tracing()
         tracing.put(pixels, _of_pixels(pixels))
-        with tracing:
+        with evaluating(network), tracing:
             features = functional_call(network, tensors, pixels)
     (features,) = features if isinstance(features, list | tuple) else (features,)
     places = tracing.of(features)
@@ -494,7 +495,8 @@ def _product(left: _Places | None, right: _Places | None, result: Tensor) -> _Pl
         centres.append(out.expand(result.shape))
     together = _together([p for p, _ in sides]).at(*centres)
     if len(sides) == 1:
-        return together._replace(reach=tuple(r + apart for r in together.reach))
+        path = (*together.path, next(_numbers)) if apart else together.path
+        return together._replace(reach=tuple(r + apart for r in together.reach), path=path)
     asked = left if not any(_alike(c, -1).isnan().any() for c in left.centre) else together
     return together._replace(reach=(torch.inf, torch.inf), path=asked.path)
 
@@ -512,10 +514,11 @@ def _reduced(places: _Places, args: Sequence[Any], kwargs: dict[str, Any], resul
     )
     dims = list(range(places.centre[0].dim())) if dims is None or dims == [] else dims
     dims = [d % places.centre[0].dim() for d in ([dims] if isinstance(dims, int) else dims)]
-    centres = []
+    centres, path = [], places.path
     for centre in places.centre:
         found = _alike(centre, dims)
         if found.isnan().any():
+            path = (*places.path, next(_numbers))
             found = torch.where(found.isnan(), _blended(centre, dims), found)
         found = found.expand([1 if d in dims else n for d, n in enumerate(centre.shape)])
         if found.dim() != result.dim():
@@ -524,4 +527,4 @@ def _reduced(places: _Places, args: Sequence[Any], kwargs: dict[str, Any], resul
         if found.shape != result.shape:
             return None
         centres.append(found)
-    return places.at(*centres)
+    return places.at(*centres)._replace(path=path)
