@@ -250,7 +250,7 @@ def test_a_training_keeps_the_weights_that_it_starts_from(name, captioner_checkp
 
 def test_a_run_goes_on_over_its_own_checkpoints(captioner_checkpoint, tmp_path):
     (tmp_path / "last.ckpt").write_bytes(captioner_checkpoint.with_name("last.ckpt").read_bytes())
-    for words in (["--ckpt_path", "last"], ["--resume", "auto"], ["--ckpt_path", tmp_path / "last.ckpt"]):
+    for words in (["--resume", "auto"], ["--ckpt_path", tmp_path / "last.ckpt"]):
         assert fit(tmp_path, *words, "--trainer.max_epochs=2") == 0
 
 
@@ -263,7 +263,14 @@ def test_a_configuration_and_data_are_inputs(karpathy_root, captioner_checkpoint
     assert "best.ckpt" in said
     annotations = out / "predictions.json"
     annotations.write_text((karpathy_root / "dataset_flickr8k.json").read_text())
-    words = ["--data", "visattn.data.Photographs", "--data.init_args.root", karpathy_root]
+    words = [
+        "--model",
+        "visattn.Captioner",
+        "--data",
+        "visattn.data.Photographs",
+        "--data.init_args.root",
+        karpathy_root,
+    ]
     words += ["--data.init_args.annotations", annotations, "--ckpt_path", captioner_checkpoint, "--output", out]
     assert "predictions.json" in refused(capsys, annotations, main, "predict", *words)
 
