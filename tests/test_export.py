@@ -265,7 +265,7 @@ def put(*path):
 
 
 HOSTILE = {
-    "another format": (put("format", 1), "no description of format 2"),
+    "another format": (put("format", 2), "no description of format 1"),
     "another kind": (put("kind", "classifier"), "is of a 'classifier', and a 'captioner' is needed here"),
     "an unknown key": (put("pickle", "x"), "has an unknown key 'pickle'"),
     "a missing key": (lambda d: d.pop("fit"), "has no key 'fit'"),
@@ -385,7 +385,7 @@ def test_a_description_that_is_missing_or_damaged_is_named(good, tmp_path):
         with pytest.raises(InputError, match=f"{DESCRIPTION} is damaged"):
             load_captioner(tmp_path)
     (tmp_path / DESCRIPTION).write_text("[1]")
-    with pytest.raises(InputError, match="no description of format 2"):
+    with pytest.raises(InputError, match="no description of format 1"):
         load_captioner(tmp_path)
 
 

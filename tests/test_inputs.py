@@ -265,7 +265,7 @@ def test_a_configuration_and_data_are_inputs(karpathy_root, captioner_checkpoint
     annotations.write_text((karpathy_root / "dataset_flickr8k.json").read_text())
     words = [
         "--model",
-        "visattn.Captioner",
+        "visattn.captioner.Captioner",
         "--data",
         "visattn.data.Photographs",
         "--data.init_args.root",

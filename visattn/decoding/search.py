@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from visattn.errors import InputError
 from visattn.vocabulary import END, PAD, START, UNKNOWN
 
-MOST = 1000  # captions of an image at once: memory and time grow with their number
+MOST = 1000  # beams of an image at once: memory and time grow with their number
+MOST_DRAWN = 100_000  # captions of an image
 
 
 class Choice(NamedTuple):
@@ -98,7 +99,7 @@ class Sampling(Search):
 
     def __init__(self, count: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
         for name, right, rule in (
-            ("count", 1 <= count <= MOST, f"at least 1 and at most {MOST}"),
+            ("count", 1 <= count <= MOST_DRAWN, f"at least 1 and at most {MOST_DRAWN}"),
             ("temperature", 0 < temperature < math.inf, "more than 0; for the limit take greedy decoding"),
             ("top_k", top_k >= 0, "at least 1, or 0 for all words"),
             ("top_p", 0 < top_p <= 1, "more than 0 and at most 1"),

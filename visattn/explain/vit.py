@@ -152,10 +152,10 @@ class ViT:
             InputError: where that cannot be known, or as `grid`.
         """
         grid = self.grid(size)
-        if isinstance(self.model, VisionTransformer):  # whole patches; its stem keeps cells on their own squares
+        if isinstance(self._network, VisionTransformer):  # whole patches; its stem keeps cells on their own squares
             return Geometry.identity(size).cells(grid)
         try:
-            return cell_centres(_Patches(self.model.patch_embed, grid), size, channels_last=True)
+            return cell_centres(_Patches(uncompiled(self._network.patch_embed), grid), size, channels_last=True)
         except UnknownPlaceError as error:
             raise InputError(f"the maps of {self.name} cannot be laid over a picture: {error}") from error
 

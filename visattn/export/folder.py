@@ -23,7 +23,7 @@ from visattn.geometry import Fit
 from visattn.models import Decoder, Normalise, VisionTransformer
 from visattn.vocabulary import Vocabulary, Words
 
-FORMAT = 2
+FORMAT = 1
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
