@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 FLOORS = [
     {"errors", "allocator", "linear", "processes"},
     {"files", "geometry", "vocabulary", "attention", "precision"},
-    {"models", "metrics", "overlay", "data", "program"},
+    {"models", "metrics", "overlay", "program"},
+    {"data"},
     {"decoding", "objectives", "optimization", "evaluation", "explain"},
     {"regimes", "export", "results"},
     {"captioner", "classifier", "benchmarks"},

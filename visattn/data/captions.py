@@ -16,6 +16,7 @@ from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split
 from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
 from visattn.errors import InputError
 from visattn.geometry import Geometry
+from visattn.metrics import Facts
 from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
 
 SIDES = {"left", "right"}  # words that a mirror makes wrong
@@ -105,6 +106,10 @@ class CaptionData(BatchedData, ABC):
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
         """Where each word of a caption is: a mask (h, w) over the input's pixels, or None where that is not known."""
         return [None] * len(words)
+
+    def facts(self, image_id: str) -> Facts | None:
+        """What is in an image, where everything is known, as of generated scenes: captions can be checked against it."""
+        return None
 
     @cached_property
     def vocabulary(self) -> list[str]:

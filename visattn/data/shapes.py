@@ -20,6 +20,7 @@ from visattn.data.images import to_tensor
 from visattn.data.loading import Split
 from visattn.errors import InputError
 from visattn.geometry import Fit, Geometry
+from visattn.metrics import Facts, Grammar
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {
@@ -32,6 +33,7 @@ COLOURS = {
 }
 SIZES = {"small": (0.10, 0.125), "large": (0.18, 0.22)}  # radius, as a share of the picture's side
 RELATIONS = ("left of", "right of", "above", "below")
+GRAMMAR = Grammar(tuple(SIZES), tuple(COLOURS), SHAPES, RELATIONS)
 
 _SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 _SUPERSAMPLING = 4
@@ -99,6 +101,14 @@ class Scene(NamedTuple):
             else:
                 start = None
         return named
+
+    def facts(self) -> Facts:
+        """What captions are checked against. Two things have one relation: along the axis on which they are farther apart."""
+        return Facts(
+            [{"size": thing.size, "colour": thing.colour, "shape": thing.shape} for thing in self.things],
+            [[_relation(a, b) for b in self.things] for a in self.things],
+            GRAMMAR,
+        )
 
     def caption(self, rng: np.random.Generator) -> list[str]:
         """One of the grammar's true captions."""
@@ -246,6 +256,9 @@ class ShapesCaptions(CaptionData):
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
         scene = self.scene(image_id)
         return [scene.mask(things, self.image_size[0]) if things else None for things in scene.referents(words)]
+
+    def facts(self, image_id: str) -> Facts:
+        return self.scene(image_id).facts()
 
     def _rng(self, image_id: str, stream: int = 0) -> np.random.Generator:
         split, index = image_id.split("-")

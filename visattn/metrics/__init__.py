@@ -6,6 +6,7 @@ from visattn.metrics.grounding import Grounding, entropy, grounding
 from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
 from visattn.metrics.reward import CiderReward
+from visattn.metrics.truth import Facts, Grammar, Verdict, truth_scores
 
 __all__ = [
     "CaptionScores",
@@ -14,12 +15,16 @@ __all__ = [
     "DocumentFrequencies",
     "ExposureGap",
     "ExposureSums",
+    "Facts",
+    "Grammar",
     "Grounding",
     "Health",
+    "Verdict",
     "attention_health",
     "caption_scores",
     "entropy",
     "grounding",
     "ptb_tokenize",
     "teacher_forced_captions",
+    "truth_scores",
 ]

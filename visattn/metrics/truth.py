@@ -1,0 +1,241 @@
+"""Is a caption of a generated scene true? Whether each thing that it names is there, and lies where it says.
+
+Caption scores compare words with words: "left of" for "right of" costs little of them, and makes a caption false. Where
+everything in a scene is known, a caption can be checked against the scene itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+ARTICLES = ("a", "an")
+
+
+class Phrase(NamedTuple):
+    """A noun phrase in a caption, such as "a small red circle".
+
+    Attributes:
+        said: the words after the article by their kinds: "size" where it is given, "colour", "shape".
+        start: index of the article.
+        stop: index after the shape.
+    """
+
+    said: Mapping[str, str]
+    start: int
+    stop: int
+
+
+class Sentence(NamedTuple):
+    """A caption, parsed.
+
+    Attributes:
+        phrases: at least one.
+        relation: of the first thing to the second; None where only one is named.
+    """
+
+    phrases: list[Phrase]
+    relation: str | None
+
+
+class Grammar(NamedTuple):
+    """The sentences that describe a scene.
+
+    A phrase is an article, perhaps a size, a colour and a shape. A sentence is one phrase, perhaps after "there is"; or
+    two phrases with a relation between them, and further ones, each after "and". So a sentence that names two things
+    must say how they lie. "a" and "an" are interchangeable.
+
+    Attributes:
+        sizes: words.
+        colours: words.
+        shapes: words.
+        relations: of one or several words, none of them the beginning of another.
+    """
+
+    sizes: tuple[str, ...]
+    colours: tuple[str, ...]
+    shapes: tuple[str, ...]
+    relations: tuple[str, ...]
+
+    def parse(self, words: Sequence[str]) -> Sentence | None:
+        """The sentence; None where the words are not one."""
+        words = list(words)
+        start = 2 if words[:2] == ["there", "is"] else 0
+        first = self._phrase(words, start)
+        if first is None:
+            return None
+        if first.stop == len(words):
+            return Sentence([first], None)
+        relation = next((r for r in self.relations if words[first.stop :][: len(r.split())] == r.split()), None)
+        if relation is None or start:
+            return None
+        phrases, at = [first], first.stop + len(relation.split())
+        while (phrase := self._phrase(words, at)) is not None:
+            phrases.append(phrase)
+            if phrase.stop == len(words):
+                return Sentence(phrases, relation)
+            if words[phrase.stop] != "and":
+                return None
+            at = phrase.stop + 1
+        return None
+
+    def _phrase(self, words: list[str], start: int) -> Phrase | None:
+        """The phrase that begins there, if one does."""
+        kinds = {"size": self.sizes, "colour": self.colours, "shape": self.shapes}
+        if not set(words[start + 1 : start + 2]) & set(self.sizes):
+            del kinds["size"]
+        article, *said = words[start : start + 1 + len(kinds)] or [""]
+        if article not in ARTICLES or len(said) < len(kinds):
+            return None
+        if not all(word in known for word, known in zip(said, kinds.values(), strict=True)):
+            return None
+        return Phrase(dict(zip(kinds, said, strict=True)), start, start + 1 + len(kinds))
+
+
+class Verdict(NamedTuple):
+    """How much of a caption is true.
+
+    Attributes:
+        things: number of them in the scene.
+        named: phrases in the caption; 0 where it is outside the grammar.
+        found: phrases that are true, each of a different thing.
+        relation: whether it holds; None where none is claimed, or one of its things is not there.
+        false: indices of the words that are false; of a caption outside the grammar, all.
+    """
+
+    things: int
+    named: int
+    found: int
+    relation: bool | None
+    false: tuple[int, ...]
+
+    @property
+    def grammatical(self) -> bool:
+        """Whether the caption is a sentence of the grammar."""
+        return self.named > 0
+
+    @property
+    def exist(self) -> bool:
+        """Whether everything named is there, each a thing of its own."""
+        return self.grammatical and self.found == self.named
+
+    @property
+    def true(self) -> bool:
+        """Whether nothing is false."""
+        return self.exist and self.relation is not False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the caption is true and leaves nothing out."""
+        return self.true and self.found == self.things
+
+    @property
+    def share(self) -> float:
+        """True claims over all that were made or left out, in [0, 1]: 1 where the caption is complete.
+
+        That a thing is there is a claim, and so is the relation wherever there are, or are said to be, two things.
+        """
+        if not self.grammatical:
+            return 0.0
+        related = max(self.named, self.things) > 1
+        return (self.found + (self.relation is True)) / (self.named + self.things - self.found + related)
+
+
+class Facts(NamedTuple):
+    """What is in a scene.
+
+    Attributes:
+        things: the "size", "colour" and "shape" of each.
+        relations: [i][j] is the one relation of thing i to thing j that holds; [i][i] is not read.
+        grammar: in which captions describe it.
+    """
+
+    things: Sequence[Mapping[str, str]]
+    relations: Sequence[Sequence[str]]
+    grammar: Grammar
+
+    def judge(self, words: Sequence[str]) -> Verdict:
+        """Check a caption.
+
+        Each phrase is matched with a different thing, so that most phrases are true; of such matchings, one in which
+        the relation holds, and the fewest words are false. A phrase for which no thing is left is false as a whole,
+        along with the relation or "and" that joins it to the rest.
+
+        Args:
+            words: of the caption, without special tokens.
+
+        Raises:
+            TypeError: where the caption is a string instead of a list of words.
+        """
+        if isinstance(words, str):
+            raise TypeError(f"a caption must be a list of words, not the string {words!r}")
+        sentence = self.grammar.parse(words)
+        if sentence is None:
+            return Verdict(len(self.things), 0, 0, None, tuple(range(len(words))))
+        phrases, matched = sentence.phrases, self._match(sentence)
+        false: list[int] = []
+        for n, (phrase, thing) in enumerate(zip(phrases, matched, strict=True)):
+            if thing is None:
+                start = phrases[n - 1].stop if n else phrase.start
+                false += range(start, phrases[1].start if n == 0 and len(phrases) > 1 else phrase.stop)
+            else:
+                false += self._wrong(phrase, thing)
+        found = [not self._wrong(phrase, thing) for phrase, thing in zip(phrases, matched, strict=True)]
+        relation = None
+        if sentence.relation is not None and all(found[:2]):
+            relation = self.relations[matched[0]][matched[1]] == sentence.relation
+            false += () if relation else range(phrases[0].stop, phrases[1].start)
+        return Verdict(len(self.things), len(phrases), sum(found), relation, tuple(sorted(set(false))))
+
+    def _wrong(self, phrase: Phrase, thing: int | None) -> list[int]:
+        """Indices of a phrase's words that are not true of a thing; all but the article where there is none."""
+        known = {} if thing is None else self.things[thing]
+        words = enumerate(phrase.said.items(), start=phrase.start + 1)
+        return [at for at, (kind, word) in words if known.get(kind) != word]
+
+    def _match(self, sentence: Sentence) -> list[int | None]:
+        """The thing that each phrase is about; None for more phrases than things.
+
+        Phrase by phrase, the best matching is kept for each set of things used: nothing else matters to later phrases,
+        since the relation concerns the first two alone, and the first phrase's set has one thing.
+        """
+        # Things used -> number of phrases, relations and words that are false, and the things in order.
+        best: dict[frozenset[int], tuple[tuple[int, int, int], list[int | None]]] = {frozenset(): ((0, 0, 0), [])}
+        for n, phrase in enumerate(sentence.phrases):
+            wrong = {thing: len(self._wrong(phrase, thing)) for thing in (*range(len(self.things)), None)}
+            longer: dict[frozenset[int], tuple[tuple[int, int, int], list[int | None]]] = {}
+            for used, ((phrases, relations, words), matched) in best.items():
+                for thing in (thing for thing in wrong if thing not in used):
+                    judged = n == 1 and not phrases and not wrong[thing]
+                    astray = judged and self.relations[matched[0]][thing] != sentence.relation
+                    cost = phrases + (wrong[thing] > 0), relations + astray, words + wrong[thing]
+                    things = used if thing is None else used | {thing}
+                    if things not in longer or cost < longer[things][0]:
+                        longer[things] = cost, [*matched, thing]
+            best = longer
+        return min(best.values(), key=lambda found: found[0])[1]
+
+
+def truth_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """The numbers of a set of captions, by name.
+
+    Returns:
+        The share of captions that are `true`, and `complete`; `exist`, in which everything named is there;
+        `relation`, the share of the relations between things that are there which hold, where there is any;
+        `outside_grammar`; and `true_1` and so on, of the scenes with one thing, two … .
+
+    Raises:
+        ValueError: where there is no caption.
+    """
+    if not verdicts:
+        raise ValueError("there is no caption to score")
+
+    def mean(values: Sequence[bool]) -> float:
+        return sum(values) / len(values)
+
+    scores = {name: mean([getattr(verdict, name) for verdict in verdicts]) for name in ("true", "complete", "exist")}
+    relations = [verdict.relation for verdict in verdicts if verdict.relation is not None]
+    if relations:
+        scores["relation"] = mean(relations)
+    scores["outside_grammar"] = mean([not verdict.grammatical for verdict in verdicts])
+    for things in sorted({verdict.things for verdict in verdicts}):
+        scores[f"true_{things}"] = mean([verdict.true for verdict in verdicts if verdict.things == things])
+    return scores
