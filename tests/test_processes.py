@@ -223,6 +223,9 @@ def test_a_validation_counts_every_image_once(torchrun, folder):
     references = [caption for captions in ShapesCaptions(val_size=7).references("val").values() for caption in captions]
     assert two["positions"]["tokens"][0] == len(references) == 35
     assert two["scores"]["CIDEr-D"] > 0
+    things = [len(ShapesCaptions().scene(f"val-{i}").things) for i in range(7)]
+    share = sum(two["scores"][f"true_{n}"] * things.count(n) for n in set(things)) / 7
+    assert two["scores"]["true"] == pytest.approx(share)
     assert two["scores"]["ground_truth_grounding_words"] > 35
     assert (folder / "validate" / "exposure_val.png").exists()
     assert "no exposure report" not in torchrun

@@ -20,7 +20,14 @@ from visattn.errors import InputError
 from visattn.evaluation import CaptionEvaluation, EvaluatedImage, collect
 from visattn.explain import word_relevance
 from visattn.geometry import CellShift, Fit
-from visattn.metrics import ExposureSums, Grounding, attention_health, grounding, teacher_forced_captions
+from visattn.metrics import (
+    ExposureSums,
+    Grounding,
+    attention_health,
+    grounding,
+    is_truth_score,
+    teacher_forced_captions,
+)
 from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
 from visattn.objectives import CaptionLoss, gradient_share
 from visattn.optimization import Optimization
@@ -40,8 +47,9 @@ class Captioner(LightningModule):
     words of generated captions (`grounding_…`) and of the references' words, given the true words before them
     (`ground_truth_grounding_…`). How far what is right after the true words goes wrong after own words is measured too:
     `gap` of the accuracies (see `visattn.metrics.exposure`), and the scores of teacher-forced "captions"
-    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here. Whatever is logged is of the whole
-    batch, or of every image once, however many processes share the work.
+    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here. Where the data knows all that is in its
+    images, captions are checked against it (`true`, `complete` and so on, see `visattn.metrics.truth`). Whatever is
+    logged is of the whole batch, or of every image once, however many processes share the work.
 
     Args:
         output_names: the vocabulary, special tokens first; the command line takes it from the data.
@@ -112,11 +120,14 @@ class Captioner(LightningModule):
     def setup(self, stage: str) -> None:
         processes.draw_apart()
         _ = self.cell_shift  # a backbone whose maps cannot be laid is refused before anything is computed
+        if stage == "fit":
+            self._require_facts()
         if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
             self.encoder.load_weights()
 
     def on_fit_start(self) -> None:
-        self.regime.begin(self.trainer.datamodule.references("train"), self.vocabulary, self.max_length)
+        data = self.trainer.datamodule
+        self.regime.begin(data.references("train"), self.vocabulary, self.max_length, data.facts)
         if self.regime.signature and self.trainer.is_global_zero:
             log.info(self.regime.signature)
 
@@ -230,6 +241,24 @@ class Captioner(LightningModule):
         tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
         return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
 
+    def _require_facts(self) -> None:
+        """Refuse a reward or a choice of checkpoints by truth where the data does not know what is true."""
+        data, callbacks = self.trainer.datamodule, self.trainer.callbacks
+        if data.facts(next(iter(data.references("train")))) is not None:
+            return
+        unknown = f"but {data.describe()} does not know what is in its images; "
+        if self.regime.needs_facts:
+            raise InputError(
+                f"the regime's reward is the captions' truth, {unknown}set "
+                "--model.init_args.regime.init_args.reward=CIDEr-D, or train on visattn.data.ShapesCaptions"
+            )
+        for name in (str(getattr(callback, "monitor", None)) for callback in callbacks):
+            if name.startswith("val/") and is_truth_score(name.removeprefix("val/")):
+                raise InputError(
+                    f"{name} is to be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
+                    "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
+                )
+
     def _name_tokens(self) -> None:
         """Say once of which tokens the scores are, where they compare with no others."""
         if self.vocabulary.tokens.spec != Words.spec and self.trainer.is_global_zero and not self._named:
@@ -256,6 +285,7 @@ class Captioner(LightningModule):
             own = owner == image
             one = np.zeros(own.sum(), dtype=int)  # the owner of each reference, where there is this image alone
             words, weights = generated[image].words, generated[image].weights
+            facts = self.trainer.datamodule.facts(name)
             lengths = (targets[own] > END).sum(axis=1)
             true = [(line[:n], seen[:n]) for line, seen, n in zip(references[name], maps[own], lengths, strict=True)]
             self.evaluated.images[name] = EvaluatedImage(
@@ -267,13 +297,15 @@ class Captioner(LightningModule):
                 gate=float(generated[image].gates.sum()),
                 grounding=self._ground(name, [(words, weights)]),
                 true_grounding=self._ground(name, true),
+                verdict=facts and facts.judge(generated[image].text.split()),
             )
 
     def _score(self, split: Split) -> None:
         known = self.trainer.datamodule.references(split)
         self.evaluated = CaptionEvaluation(collect(self.evaluated.images, known, split, self.trainer))
         for name, value in processes.once(lambda: self.evaluated.scores(known)).items():
-            self.log(f"{split}/{name}", value, prog_bar=name == "CIDEr-D", sync_dist=True)  # they agree already
+            shown = name in ("CIDEr-D", "true")
+            self.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)  # they agree already
 
     def _ground(self, image: str, entries: list[tuple[list[str], np.ndarray]]) -> Grounding:
         """Score maps of words of captions against where the data says that they are; words that the model knows."""

@@ -4,8 +4,8 @@ A decoder that only ever heard the true words before the next ("teacher forcing"
 ("exposure bias"). A regime turns a batch into a loss; it drives the decoder, and knows neither encoder nor Lightning.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from visattn.attention import Memory
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Greedy, Sampling, Search, decode
 from visattn.errors import InputError
-from visattn.metrics import CiderReward
+from visattn.metrics import CiderReward, Facts, TruthReward
 from visattn.models import Decoder
 from visattn.models.mode import evaluating
 from visattn.objectives import CaptionLoss, Schedule, SelfCriticalLoss
@@ -23,6 +23,7 @@ from visattn.objectives.self_critical import CriticKind
 from visattn.vocabulary import END, PAD, START, Vocabulary
 
 References = Mapping[str, Sequence[Sequence[str]]]
+RewardKind = Literal["CIDEr-D", "truth"]
 
 
 class Taught(NamedTuple):
@@ -46,17 +47,26 @@ class Regime:
 
     Attributes:
         signature: the choices that decide what a score is worth, in one line; empty where there are none.
+        needs_facts: whether the data has to know all that is in its images.
     """
 
     signature = ""
+    needs_facts = False
 
-    def begin(self, references: References, vocabulary: Vocabulary, max_length: int) -> None:
+    def begin(
+        self,
+        references: References,
+        vocabulary: Vocabulary,
+        max_length: int,
+        facts: Callable[[str], Facts | None] | None = None,
+    ) -> None:
         """Get ready.
 
         Args:
             references: the training captions, by image id.
             vocabulary: of the decoder.
             max_length: of a caption that the captioner generates, in words.
+            facts: what is in an image, by its id; None where the data does not know.
         """
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
@@ -135,37 +145,52 @@ class _Mix(Search):
 
 
 class SelfCritical(Regime):
-    """Captions of its own, sampled and rewarded by CIDEr-D: self-critical sequence training (Rennie et al. 2017).
+    """Captions of its own, sampled and rewarded: self-critical sequence training (Rennie et al. 2017).
 
     Meant for a captioner that has learnt by teacher forcing before (`--start_from`), at a small learning rate. The
     captions in a batch are not looked at, only its images. Samples come from the decoder as it trains, with dropout and
-    drawn places, and the gradient flows through the very steps that drew them: it is on-policy. The reward's document
-    frequencies are those of the training captions, and END counts as a word (see `CiderReward`). An image whose
-    captions in a batch went to two processes is sampled by both.
+    drawn places, and the gradient flows through the very steps that drew them: it is on-policy. CIDEr-D has the
+    document frequencies of the training captions, and END counts as a word (see `CiderReward`). An image whose captions
+    in a batch went to two processes is sampled by both.
 
     Args:
         samples: captions drawn for each image.
         baseline: "mean" of an image's other samples, or the reward of its "greedy" caption.
+        reward: "CIDEr-D" against the training captions, or "truth" (see `TruthReward`), which needs data that knows all
+            that is in its images, such as generated scenes.
 
     Raises:
-        InputError: where the mean has no other sample.
+        InputError: where the mean has no other sample; where there is no such reward.
     """
 
-    def __init__(self, samples: int = 5, baseline: CriticKind = "mean") -> None:
+    def __init__(self, samples: int = 5, baseline: CriticKind = "mean", reward: RewardKind = "CIDEr-D") -> None:
         if samples < (2 if baseline == "mean" else 1):
             raise InputError(f"samples is {samples}; self-critical training with baseline '{baseline}' needs more")
+        if reward not in get_args(RewardKind):
+            raise InputError(f"reward is '{reward}'; it must be one of {', '.join(get_args(RewardKind))}")
         self.samples = samples
         self.loss = SelfCriticalLoss(baseline)
-        self.reward: CiderReward | None = None
+        self.needs_facts = reward == "truth"
+        self.reward: CiderReward | TruthReward | None = None
 
     @property
     def signature(self) -> str:
         baseline = f"leave-one-out({self.samples})" if self.loss.baseline == "mean" else f"greedy({self.samples})"
-        reward = "CIDEr-D|eos:counted" if self.reward is None else self.reward.signature
+        unbegun = TruthReward.signature if self.needs_facts else "CIDEr-D|eos:counted"
+        reward = unbegun if self.reward is None else self.reward.signature
         return f"SCST|baseline:{baseline}|reward:{reward}"
 
-    def begin(self, references: References, vocabulary: Vocabulary, max_length: int) -> None:
-        self.reward = CiderReward(references, vocabulary)
+    def begin(
+        self,
+        references: References,
+        vocabulary: Vocabulary,
+        max_length: int,
+        facts: Callable[[str], Facts | None] | None = None,
+    ) -> None:
+        if self.needs_facts:
+            self.reward = TruthReward(facts or (lambda _: None), vocabulary)
+        else:
+            self.reward = CiderReward(references, vocabulary)
         self.max_length = max_length
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:

@@ -108,7 +108,7 @@ class CaptionData(BatchedData, ABC):
         return [None] * len(words)
 
     def facts(self, image_id: str) -> Facts | None:
-        """What is in an image, where everything is known, as of generated scenes: captions can be checked against it."""
+        """Everything in an image, to check captions against; None where it is not known, as of photographs."""
         return None
 
     @cached_property

@@ -103,7 +103,7 @@ class Scene(NamedTuple):
         return named
 
     def facts(self) -> Facts:
-        """What captions are checked against. Two things have one relation: along the axis on which they are farther apart."""
+        """What captions are checked against: two things have one relation, on the axis that parts them more."""
         return Facts(
             [{"size": thing.size, "colour": thing.colour, "shape": thing.shape} for thing in self.things],
             [[_relation(a, b) for b in self.things] for a in self.things],

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from visattn.metrics import ExposureSums, Grounding, Health, caption_scores
+from visattn.metrics import ExposureSums, Grounding, Health, Verdict, caption_scores, truth_scores
 
 
 class EvaluatedImage(NamedTuple):
@@ -18,6 +18,7 @@ class EvaluatedImage(NamedTuple):
         gate: β, summed over them.
         grounding: of the generated words.
         true_grounding: of the references' words.
+        verdict: how much of the generated caption is true, or None where the data does not know.
     """
 
     words: list[str]
@@ -28,6 +29,7 @@ class EvaluatedImage(NamedTuple):
     gate: float
     grounding: Grounding
     true_grounding: Grounding
+    verdict: Verdict | None = None
 
 
 class CaptionEvaluation(NamedTuple):
@@ -64,7 +66,8 @@ class CaptionEvaluation(NamedTuple):
 
         Returns:
             `loss`, the scores of generated captions, `teacher_forced_…` ones, `gap` and the accuracies behind it, what
-            is known of attention, and `grounding_…` where a word was scored against regions.
+            is known of attention, `grounding_…` where a word was scored against regions, and where the data knows
+            what is in its images, how many captions are `true`, and the other numbers of `truth_scores`.
         """
         references = {name: references[name] for name in self.images}
         own = caption_scores(references, {name: image.words for name, image in self.images.items()}).corpus
@@ -91,4 +94,6 @@ class CaptionEvaluation(NamedTuple):
         if any(scored.words for scored in found.values()):
             for title, scored in found.items():
                 scores |= {f"{title}_{name}": float(value) for name, value in scored._asdict().items()}
+        if verdicts := [image.verdict for image in images if image.verdict is not None]:
+            scores |= truth_scores(verdicts)
         return scores

@@ -6,7 +6,7 @@ from visattn.metrics.grounding import Grounding, entropy, grounding
 from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
 from visattn.metrics.reward import CiderReward
-from visattn.metrics.truth import Facts, Grammar, Verdict, truth_scores
+from visattn.metrics.truth import Facts, Grammar, TruthReward, Verdict, is_truth_score, truth_scores
 
 __all__ = [
     "CaptionScores",
@@ -19,11 +19,13 @@ __all__ = [
     "Grammar",
     "Grounding",
     "Health",
+    "TruthReward",
     "Verdict",
     "attention_health",
     "caption_scores",
     "entropy",
     "grounding",
+    "is_truth_score",
     "ptb_tokenize",
     "teacher_forced_captions",
     "truth_scores",

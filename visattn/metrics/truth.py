@@ -4,8 +4,13 @@ Caption scores compare words with words: "left of" for "right of" costs little o
 everything in a scene is known, a caption can be checked against the scene itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+from visattn.errors import InputError
+from visattn.vocabulary import END, Vocabulary
 
 ARTICLES = ("a", "an")
 
@@ -239,3 +244,56 @@ def truth_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
     for things in sorted({verdict.things for verdict in verdicts}):
         scores[f"true_{things}"] = mean([verdict.true for verdict in verdicts if verdict.things == things])
     return scores
+
+
+def is_truth_score(name: str) -> bool:
+    """Whether a number of that name is one of `truth_scores`."""
+    return name in ("true", "complete", "exist", "relation", "outside_grammar") or name.startswith("true_")
+
+
+class TruthReward:
+    """The share of true claims of generated token ids: a reward for self-critical training, beside `CiderReward`.
+
+    That share (`Verdict.share`) is 1 where a caption is true and complete, and falls with every claim that is false or
+    left out: truth alone would be had by naming one thing. A caption without END is unfinished, and gets 0.
+
+    Args:
+        facts: what is in an image, by its id; each is asked for once.
+        vocabulary: of the ids.
+    """
+
+    signature = "truth|eos:required"
+
+    def __init__(self, facts: Callable[[str], Facts | None], vocabulary: Vocabulary) -> None:
+        self._find, self._vocabulary = facts, vocabulary
+        self._known: dict[str, Facts] = {}
+
+    def __call__(self, ids: Sequence[str], tokens: np.ndarray) -> np.ndarray:
+        """The rewards of N captions, in [0, 1].
+
+        Args:
+            ids: the ids of their images; one may stand many times.
+            tokens: (N, T) integers as `decode` gives them: words, END where the caption ended, then PAD.
+
+        Returns:
+            (N,) float64.
+
+        Raises:
+            InputError: where it is not known what is in an image.
+            ValueError: where `tokens` are not (N, T), or not ids of the vocabulary.
+        """
+        if tokens.ndim != 2 or len(tokens) != len(ids):
+            raise ValueError(f"tokens must have a row for each of {len(ids)} ids, not the shape {tokens.shape}")
+        if tokens.size and tokens.max() >= len(self._vocabulary):
+            raise ValueError(f"token {tokens.max()} is not of this vocabulary, which has {len(self._vocabulary)} words")
+        rewards = np.zeros(len(ids))
+        for n, (image, row) in enumerate(zip(ids, tokens.tolist(), strict=True)):
+            if image not in self._known:
+                facts = self._find(image)
+                if facts is None:
+                    raise InputError(f"what is in image {image!r} is not known, so truth cannot be its reward")
+                self._known[image] = facts
+            if END in row:
+                text = self._vocabulary.join(self._vocabulary.decode(row))
+                rewards[n] = self._known[image].judge(text.split()).share
+        return rewards
