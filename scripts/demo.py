@@ -3,8 +3,9 @@
     uv run scripts/demo.py
 
 Trains a captioner with soft attention on generated scenes of shapes, captions scenes it has never seen, scores the
-captions and whether attention was on the thing named; then trains a small Vision Transformer to say which colour the
-large shape has. Writes one page, `index.html`, beside the overlays, the checkpoints and `results.json`.
+captions, checks whether they are true and whether attention was on the thing named; then trains a small Vision
+Transformer to say which colour the large shape has. Writes one page, `index.html`, beside the overlays, the checkpoints
+and `results.json`.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -28,10 +30,12 @@ from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.data.shapes import Scene
 from visattn.errors import InputError
 from visattn.files import write_text
+from visattn.metrics import Verdict
 from visattn.overlay import Panel, Section, page
 from visattn.program import check_ranges, parse, program
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+COUNTS = {1: "one thing", 2: "two things", 3: "three things"}
 SIDE = 320  # pixels of the pictures shown; the models see 64, and the maps come back to these
 
 
@@ -57,6 +61,16 @@ def save_scenes(scenes: dict[str, Scene], folder: Path) -> None:
         scene.picture(SIDE).save(folder / f"{name}.png")
 
 
+def what_is_false(words: Sequence[str], verdict: Verdict) -> list[str]:
+    """A sentence about what is struck from a caption, if anything is."""
+    if verdict.true:
+        return []
+    if not verdict.grammatical:
+        return ["False: it is not a sentence of the scenes' grammar."]
+    runs = [[words[i] for _, i in run] for _, run in groupby(enumerate(verdict.false), lambda item: item[1] - item[0])]
+    return ["False: " + ", ".join(f"“{' '.join(run)}”" for run in runs) + "."]
+
+
 def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[dict, list[Section]]:
     """Train the captioner, caption unseen scenes: its results and its sections of the page."""
     metrics, minutes = train_and_test("shapes_captioner.yaml", output / "captioner", options)
@@ -66,17 +80,33 @@ def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[di
     crowded = sorted(list(references)[: 6 * count], key=lambda name: -len(data.scene(name).things))[:count]
     save_scenes({name: data.scene(name) for name in crowded}, output / "scenes" / "captions")
     entries = caption_images(output / "captioner" / "best.ckpt", [output / "scenes" / "captions"], output / "captions")
-    panels = [
-        Panel(
-            (output / "captions" / entry["overlay"]).read_bytes(),
-            entry["caption"],
-            [f"One of its five references: “{' '.join(references[Path(entry['image']).stem][0])}”."],
-            alt=f"The scene, and for each word of “{entry['caption']}” the attention over it.",
-            wide=True,
+    panels = []
+    for entry in entries:
+        name, words = Path(entry["image"]).stem, entry["caption"].split()
+        verdict = data.facts(name).judge(words)
+        entry["truth"] = {"true": verdict.true, "complete": verdict.complete, "false_words": list(verdict.false)}
+        panels.append(
+            Panel(
+                (output / "captions" / entry["overlay"]).read_bytes(),
+                entry["caption"],
+                [*what_is_false(words, verdict), f"One of its five references: “{' '.join(references[name][0])}”."],
+                badge="false" if not verdict.true else "true" if verdict.complete else "true, but not all",
+                tone="bad" if not verdict.true else "good" if verdict.complete else "plain",
+                alt=f"The scene, and for each word of “{entry['caption']}” the attention over it.",
+                wide=True,
+                struck=verdict.false,
+            )
         )
-        for entry in entries
-    ]
     scores = [["Score", "Value"], *([name, f"{metrics[name]:.3f}"] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D"))]
+    shares = {
+        "true": "true",
+        "true, with nothing left out": "complete",
+        "everything named is there": "exist",
+        "the relation holds, where both of its things are there": "relation",
+        "outside the grammar, so not true": "outside_grammar",
+        **{f"true, of scenes with {title}": f"true_{n}" for n, title in COUNTS.items()},
+    }
+    shares = {title: f"{metrics[key]:.1%}" for title, key in shares.items() if key in metrics}
     grounding = [
         ["Attention on the named thing", "Model", "A place at random", "The centre"],
         *(
@@ -88,8 +118,15 @@ def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[di
         Section(
             "Where the captioner looked, word by word",
             "Scenes that the model has never seen, captioned one word at a time. Bright is where it looked to choose "
-            "the word. All words of a caption share one colour scale.",
+            "the word. All words of a caption share one colour scale. A caption is checked against its scene, and what "
+            "is false in it is struck through.",
             panels,
+        ),
+        Section(
+            "How true the captions are",
+            "Everything in a scene is known, so each caption of the test split is checked: is each thing that it names "
+            "there, in that size, colour and shape? Are they different things? Does the relation between them hold?",
+            table=[["Test captions", "Share"], *map(list, shares.items())],
         ),
         Section(
             "How good the captions are",
@@ -138,6 +175,13 @@ def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[d
     return {"test": metrics, "minutes": round(minutes, 2), "classes": entries}, [section]
 
 
+def true_shares(metrics: Mapping[str, float]) -> str:
+    """How many captions of the test split are true, in a sentence."""
+    known = [(title, metrics[f"true_{n}"]) for n, title in COUNTS.items() if f"true_{n}" in metrics]
+    by_things = ", ".join(f"{share:.0%} of scenes with {title}" for title, share in known)
+    return f"{metrics['true']:.0%} of the captions of scenes it has never seen are true: {by_things}."
+
+
 def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
     """The whole demonstration.
 
@@ -170,7 +214,8 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
     minutes = captioner["minutes"] + classifier["minutes"]
     intro = (
         f"Two models, trained from nothing in {minutes:.1f} minutes on this machine, on {results['date']}. "
-        "Every map is the weight that the model really used, on the pixels it came from."
+        "Every map is the weight that the model really used, on the pixels it came from.\n\n"
+        f"{true_shares(captioner['test'])}"
     )
     write_text(output / "index.html", page("Visual attention, seen", intro, [*sections, *more]))
     return results
@@ -196,7 +241,8 @@ def main(args: Sequence[str] | None = None) -> None:
     print(
         f"""
 Done in {results["minutes"]:.1f} minutes.
-  captions   CIDEr-D {captions["CIDEr-D"]:.2f}, BLEU-4 {captions["BLEU-4"]:.2f} on unseen scenes
+  captions   {captions["true"]:.0%} true, CIDEr-D {captions["CIDEr-D"]:.2f}, BLEU-4 {captions["BLEU-4"]:.2f} \
+on unseen scenes
   attention  on the named thing for {captions["grounding_pointing"]:.0%} of the words \
 (a place at random: {captions["grounding_pointing_uniform"]:.0%})
   classes    {classes["accuracy"]:.1%} right

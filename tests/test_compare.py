@@ -31,7 +31,8 @@ def test_compare_writes_all_that_it_promises(tmp_path, capsys):
     assert transformer["parameters"] != hard["parameters"]
     assert {"CIDEr-D", "grounding_pointing", "ground_truth_grounding_pointing", "entropy"} <= set(hard["metrics"])
     written = (output / "compare.md").read_text()
-    assert f"| {hard['metrics']['CIDEr-D']:.2f} | {hard['metrics']['BLEU-4']:.3f} |" in written
+    scores = f"| {hard['metrics']['CIDEr-D']:.2f} | {hard['metrics']['BLEU-4']:.3f} | {hard['metrics']['true']:.1%} |"
+    assert scores in written
     assert "| a place at random |" in written
     assert written in capsys.readouterr().out
     with Image.open(output / "compare.png") as figure:
@@ -84,6 +85,11 @@ def test_the_table_leaves_out_what_the_data_cannot_tell():
     plain = table({"soft": result(entropy=1.5)})
     assert plain.splitlines()[0] == "| mechanism | CIDEr-D | BLEU-4 | entropy | decoder's parameters | time per step |"
     assert len(plain.splitlines()) == 3
+    true = {"true": 0.875, "complete": 0.625, "relation": 0.375}
+    lines = table({"soft": result(**true), "hard": result(true=0.125)}).splitlines()
+    assert lines[0].startswith("| mechanism | CIDEr-D | BLEU-4 | true | complete | relation | decoder's parameters |")
+    assert "| 87.5% | 62.5% | 37.5% |" in lines[2]
+    assert "| 12.5% | – | – |" in lines[3]
     names = [f"{kind}_{what}" for kind in ("grounding", "ground_truth_grounding") for what in ("pointing", "mass")]
     full = {f"{n}{c}": 0.25 for n in names for c in ("", "_uniform", "_centre")}
     lines = table({"soft": result(**full), "hard": result()}).splitlines()
@@ -91,6 +97,7 @@ def test_the_table_leaves_out_what_the_data_cannot_tell():
     assert lines[3].count("–") == 5
     assert lines[4].startswith("| a place at random |  |  | 25.0% |")
     assert len({line.count("|") for line in lines}) == 1
+    assert "true" not in lines[0]  # places may be known where truth is not
 
 
 GEOMETRY = Geometry((40, 60), (40, 60), (1.0, 1.0), (0.0, 0.0))

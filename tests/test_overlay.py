@@ -459,6 +459,16 @@ def test_page_escapes_everything():
     page("\ud800", "", []).encode()
 
 
+def test_struck_words_of_a_heading():
+    panel = Panel(encode_png(scene(5, 7)), "a small <b>red</b> circle above it", struck=(1, 2, 5), badge="false")
+    html = page("t", "", [Section("s", panels=[panel])])
+    assert "<span>a <s>small &lt;b&gt;red&lt;/b&gt;</s> circle above <s>it</s></span>" in html
+    reader = Reader(html)
+    assert "a small <b>red</b> circle above it" in "".join(reader.words)
+    whole = page("t", "", [Section("s", panels=[panel._replace(struck=range(6))])])
+    assert whole.count("<s>") == 1
+
+
 def test_page_needs_nothing_but_itself():
     pixels = scene(5, 7)
     html = page("t", "one\n\ntwo", [Section("s", panels=[Panel(encode_png(pixels), "p")], table=[["a"], ["1"]])])

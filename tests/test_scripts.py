@@ -269,6 +269,19 @@ def test_demo_makes_its_page(tmp_path, capsys):
     assert "accuracy" in results["vit"]["test"]
     html = (output / "index.html").read_text()
     assert html.count("data:image/png;base64,") == 6
+    share = results["captioner"]["test"]["true"]
+    assert f"{share:.0%} of the captions" in html
+    for entry in results["captioner"]["captions"]:
+        assert entry["truth"]["true"] == (entry["truth"]["false_words"] == [])
+        assert not entry["truth"]["true"] or share > 0
+        struck = "".join(
+            f" {'~' * (i in entry['truth']['false_words'])}{w}" for i, w in enumerate(entry["caption"].split())
+        )
+        headings = [
+            re.sub(r"<s>(.*?)</s>", lambda m: "~" + m[1].replace(" ", " ~"), h)
+            for h in re.findall("<h3><span>(.*?)</span>", html)
+        ]
+        assert struck.strip() in headings
     assert "index.html" in capsys.readouterr().out
     assert demo.main(["--output", str(output)]) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """One HTML page of pictures and results that needs nothing but itself: no network, no fonts, no folder beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 from visattn.overlay.document import document, escaped, picture_source
@@ -19,6 +20,8 @@ class Panel(NamedTuple):
         tone: the badge's colour; the badge must say the same without it.
         alt: what the picture shows, for who cannot see it; the heading where not given.
         wide: give the picture the whole width, as a sheet of many maps needs it.
+        struck: indices of the heading's words that are struck through, such as what is false in a caption; badge or
+            lines must say so too, for who cannot see it.
     """
 
     picture: bytes
@@ -28,6 +31,7 @@ class Panel(NamedTuple):
     tone: Tone = "plain"
     alt: str | None = None
     wide: bool = False
+    struck: Collection[int] = ()
 
 
 class Section(NamedTuple):
@@ -96,8 +100,19 @@ def _panel(panel: Panel) -> str:
         f"<figure{' class=wide' if panel.wide else ''}>"
         '<button type="button" class="zoom" title="Enlarge">'
         f'<img src="{source}" alt="{escaped(alt)}" loading="lazy"></button>'
-        f"<figcaption><h3>{escaped(panel.heading)}{badge}</h3>{lines}</figcaption></figure>\n"
+        f"<figcaption><h3>{_heading(panel)}{badge}</h3>{lines}</figcaption></figure>\n"
     )
+
+
+def _heading(panel: Panel) -> str:
+    """In one element, since the badge stands beside it."""
+    if not panel.struck:
+        return f"<span>{escaped(panel.heading)}</span>"
+    parts = []
+    for struck, words in groupby(enumerate(panel.heading.split(" ")), key=lambda word: word[0] in panel.struck):
+        text = escaped(" ".join(word for _, word in words))
+        parts.append(f"<s>{text}</s>" if struck else text)
+    return f"<span>{' '.join(parts)}</span>"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -166,6 +181,7 @@ figure.wide { grid-column: 1 / -1; }
 img.crisp, .crisp img { image-rendering: pixelated; }
 figcaption { padding: .85rem 1.1rem 1.1rem; }
 figcaption p { margin-top: .3rem; color: var(--soft); font-size: .925rem; line-height: 1.5; }
+h3 s { font-weight: 450; color: var(--bad-ink); text-decoration-thickness: 1.5px; }
 .badge {
   font-size: .8rem; font-weight: 550; line-height: 1.5; padding: .05rem .6rem; border-radius: 99px;
   background: var(--plain); color: var(--plain-ink);

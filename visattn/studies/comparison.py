@@ -95,6 +95,7 @@ def table(results: dict[str, dict]) -> str:
         "mechanism": [r["title"] for r in results.values()],
         "CIDEr-D": score("CIDEr-D", "{:.2f}"),
         "BLEU-4": score("BLEU-4", "{:.3f}"),
+        **{name: score(name, "{:.1%}") for name in ("true", "complete", "relation")},
         "pointing, own words": score("grounding_pointing", "{:.1%}"),
         "mass, own words": score("grounding_mass", "{:.1%}"),
         "pointing, references": score("ground_truth_grounding_pointing", "{:.1%}"),
@@ -109,6 +110,8 @@ def table(results: dict[str, dict]) -> str:
             kind, _, of = name.partition(", ")
             key = f"{'grounding' if of == 'own words' else 'ground_truth_grounding'}_{kind}_{control}"
             columns[name].append(title if name == "mechanism" else f"{first[key]:.1%}" if key in first else "")
+    if not any("true" in r["metrics"] for r in results.values()):  # it is not known what is in the images
+        columns = {name: cells for name, cells in columns.items() if name not in ("true", "complete", "relation")}
     if not any(key.endswith("_centre") for key in first):  # no word's place is known
         columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
     lines = [list(columns), ["---"] + ["---:"] * (len(columns) - 1), *zip(*columns.values(), strict=True)]
@@ -116,9 +119,11 @@ def table(results: dict[str, dict]) -> str:
 
 
 LEGEND = """\
-Scores are of freely generated (greedy) captions. *Pointing*: the share of words that name a thing and have their
-largest weight on it; *mass*: the share of the weight that is on it; for the words of the model's own captions, and for
-those of the references, each read after the true words before it. (Before a phrase begins no model can know which of
-several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in nats. *Time per
-step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians of interleaved
-rounds."""
+Scores are of freely generated (greedy) captions. *True*: the share of captions of which nothing is false: everything
+named is there, each a thing of its own, and the relation holds; *complete*: besides, no thing is left out. *Relation*:
+the share of the relations between things that are there which hold. *Pointing*: the share of words that name a thing
+and have their largest weight on it; *mass*: the share of the weight that is on it; for the words of the model's own
+captions, and for those of the references, each read after the true words before it. (Before a phrase begins no model
+can know which of several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in
+nats. *Time per step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians
+of interleaved rounds."""
