@@ -17,6 +17,7 @@ import numpy as np
 import overlay
 import pytest
 import view
+import yaml
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 
@@ -263,15 +264,11 @@ def test_a_configuration_and_data_are_inputs(karpathy_root, captioner_checkpoint
     assert "best.ckpt" in said
     annotations = out / "predictions.json"
     annotations.write_text((karpathy_root / "dataset_flickr8k.json").read_text())
-    words = [
-        "--model",
-        "visattn.captioner.Captioner",
-        "--data",
-        "visattn.data.Photographs",
-        "--data.init_args.root",
-        karpathy_root,
-    ]
-    words += ["--data.init_args.annotations", annotations, "--ckpt_path", captioner_checkpoint, "--output", out]
+    options = yaml.safe_load(config.read_text())
+    options["data"] = {"class_path": "visattn.data.Photographs"}
+    options["data"]["init_args"] = {"root": str(karpathy_root), "annotations": str(annotations), "image_size": 64}
+    (tmp_path / "photographs.yaml").write_text(yaml.safe_dump(options))
+    words = ["--config", tmp_path / "photographs.yaml", "--ckpt_path", captioner_checkpoint, "--output", out]
     assert "predictions.json" in refused(capsys, annotations, main, "predict", *words)
 
 
