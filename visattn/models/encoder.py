@@ -200,6 +200,8 @@ class Encoder(nn.Module):
             raise InputError(f"the backbone '{self.backbone}' has no grid before its head; take stage -1")
         if self._channels_last:
             features = features.permute(0, 3, 1, 2)
+        if features.shape[1] != self.size:
+            raise InputError(f"the backbone '{self.backbone}' has its channels on no axis that timm tells of")
         height, width = features.shape[-2:]
         return Annotations(features.flatten(2).transpose(1, 2), (height, width))
 
