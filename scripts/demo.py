@@ -118,8 +118,8 @@ def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[di
         Section(
             "Where the captioner looked, word by word",
             "Scenes that the model has never seen, captioned one word at a time. Bright is where it looked to choose "
-            "the word. All words of a caption share one colour scale. A caption is checked against its scene, and what "
-            "is false in it is struck through.",
+            "the word. All words of a caption share one colour scale. What is false of the scene is struck through; a "
+            "thing that is named twice is not two things.",
             panels,
         ),
         Section(
@@ -178,8 +178,8 @@ def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[d
 def true_shares(metrics: Mapping[str, float]) -> str:
     """How many captions of the test split are true, in a sentence."""
     known = [(title, metrics[f"true_{n}"]) for n, title in COUNTS.items() if f"true_{n}" in metrics]
-    by_things = ", ".join(f"{share:.0%} of scenes with {title}" for title, share in known)
-    return f"{metrics['true']:.0%} of the captions of scenes it has never seen are true: {by_things}."
+    by_things = ", ".join(f"{title}: {share:.0%}" for title, share in known)
+    return f"Of the captions of scenes that the captioner has never seen, {metrics['true']:.0%} are true ({by_things})."
 
 
 def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:

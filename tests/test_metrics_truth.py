@@ -56,6 +56,7 @@ def test_what_is_true(text, complete):
         "a red [star] left of a green cross",  # the blue star has the other half of it, and nothing else to be
         "a [small] blue star right of a small red circle",
         "a red circle left of a blue star and a [red] [circle]",  # twice the same thing is not two things
+        "a [large] red circle [below] a blue star",
         "a small [green] circle left of a green cross",  # matched so that most phrases are true, whatever comes first
     ],
 )
@@ -183,6 +184,38 @@ def test_every_corruption_of_a_word_is_judged_as_by_enumeration():
                 assert not verdict.true
                 assert i in verdict.false or verdict.found < verdict.named
     assert min(outcomes.values()) > 100
+
+
+def corrected(words, false):
+    """Every caption that has other words of the same kind where some are false."""
+    choices, i = [], 0
+    while i < len(words):
+        relation = next((r for r in RELATIONS if words[i : i + len(r.split())] == r.split()), words[i])
+        kind = next((kind for kind in (SIZES, COLOURS, SHAPES, RELATIONS) if relation in kind), [relation])
+        choices.append(list(kind) if i in false else [relation])
+        i += len(relation.split())
+    return [" ".join(choice).split() for choice in itertools.product(*choices)]
+
+
+def test_with_other_words_for_the_false_ones_a_caption_is_true():
+    data, draw = ShapesCaptions(train_size=41, seed=13), random.Random(17)
+    several = 0
+    for example in data.examples("train"):
+        scene = data.facts(example.id)
+        for caption in example.captions:
+            words = list(caption)
+            for _ in range(2):
+                i = draw.randrange(len(words))
+                kind = next((kind for kind in (SIZES, COLOURS, SHAPES, ("above", "below")) if words[i] in kind), None)
+                words[i] = draw.choice(list(kind)) if kind else words[i]
+            false = scene.judge(words).false
+            assert any(scene.judge(other).true for other in corrected(words, false)), words
+            for i in false:  # and not with fewer
+                assert (
+                    not any(scene.judge(other).true for other in corrected(words, set(false) - {i})) or len(false) > 2
+                )
+            several += len(false) > 1
+    assert several > 10
 
 
 def test_words_left_out_and_put_in():

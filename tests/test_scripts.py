@@ -270,7 +270,7 @@ def test_demo_makes_its_page(tmp_path, capsys):
     html = (output / "index.html").read_text()
     assert html.count("data:image/png;base64,") == 6
     share = results["captioner"]["test"]["true"]
-    assert f"{share:.0%} of the captions" in html
+    assert f"never seen, {share:.0%} are true (" in html
     for entry in results["captioner"]["captions"]:
         assert entry["truth"]["true"] == (entry["truth"]["false_words"] == [])
         assert not entry["truth"]["true"] or share > 0

@@ -161,8 +161,9 @@ class Facts(NamedTuple):
         """Check a caption.
 
         Each phrase is matched with a different thing, so that most phrases are true; of such matchings, one in which
-        the relation holds, and the fewest words are false. A phrase for which no thing is left is false as a whole,
-        along with the relation or "and" that joins it to the rest.
+        the relation holds, and the fewest words are false. The words of a relation are false where it does not hold of
+        the things matched, even if these are not quite as named. A phrase for which no thing is left is false as a
+        whole, along with the relation or "and" that joins it to the rest.
 
         Args:
             words: of the caption, without special tokens.
@@ -185,9 +186,10 @@ class Facts(NamedTuple):
                 false += self._wrong(phrase, thing)
         found = [not self._wrong(phrase, thing) for phrase, thing in zip(phrases, matched, strict=True)]
         relation = None
-        if sentence.relation is not None and all(found[:2]):
-            relation = self.relations[matched[0]][matched[1]] == sentence.relation
-            false += () if relation else range(phrases[0].stop, phrases[1].start)
+        if sentence.relation is not None and None not in matched[:2]:
+            holds = self.relations[matched[0]][matched[1]] == sentence.relation
+            relation = holds if all(found[:2]) else None
+            false += () if holds else range(phrases[0].stop, phrases[1].start)
         return Verdict(len(self.things), len(phrases), sum(found), relation, tuple(sorted(set(false))))
 
     def _wrong(self, phrase: Phrase, thing: int | None) -> list[int]:
@@ -209,9 +211,10 @@ class Facts(NamedTuple):
             longer: dict[frozenset[int], tuple[tuple[int, int, int], list[int | None]]] = {}
             for used, ((phrases, relations, words), matched) in best.items():
                 for thing in (thing for thing in wrong if thing not in used):
-                    judged = n == 1 and not phrases and not wrong[thing]
-                    astray = judged and self.relations[matched[0]][thing] != sentence.relation
-                    cost = phrases + (wrong[thing] > 0), relations + astray, words + wrong[thing]
+                    related = n == 1 and None not in (matched[0], thing)
+                    astray = related and self.relations[matched[0]][thing] != sentence.relation
+                    judged = not phrases and not wrong[thing]
+                    cost = phrases + (wrong[thing] > 0), relations + (astray and judged), words + wrong[thing] + astray
                     things = used if thing is None else used | {thing}
                     if things not in longer or cost < longer[things][0]:
                         longer[things] = cost, [*matched, thing]
