@@ -247,7 +247,7 @@ def test_any_annotation_file_is_read_or_an_error(tmp_path: Path, whole: Any, dat
     path = tmp_path / "captions.json"
     content = replaced(whole, data.draw(st.sampled_from(places(whole))), data.draw(JSON))
     path.write_text(json.dumps(content))
-    entries, stray = attempt("captions.json", read_entries, path) or ([], 0)
+    entries, stray = attempt("captions.json", read_entries, path) or ([], [])
     assert {fault.kind for fault in caption_faults(entries, stray)} <= KINDS.keys()
     for annotation in attempt("captions.json", read_annotations, path) or ():
         assert isinstance(annotation.id, str)

@@ -53,8 +53,12 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("name", CAPTIONERS)
+IN_64 = ("soft", "hard", "transformer", "self_critical")  # a tensor of its own type is out of place in both
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [(name, "bf16-true") for name in CAPTIONERS] + [(name, "64-true") for name in IN_64]
+)
 def test_every_captioner(name, precision, tmp_path):
     size = ["--model.decoder.size=16"] if name == "transformer" else SMALL_CAPTIONER[:2]
     options = [*size, SMALL_CAPTIONER[2], f"--trainer.precision={precision}", *MORE.get(name, [])]
@@ -68,8 +72,7 @@ def test_every_captioner(name, precision, tmp_path):
     assert not after or len(json.loads((tmp_path / "predictions.json").read_text())) == 6
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("precision", "mixed"), [("bf16-true", True), ("64-true", False)])
 def test_every_classifier(precision, mixed, tmp_path):
     options = [
         "--model.model.size=12",
@@ -99,9 +102,16 @@ def test_features_are_kept(precision, karpathy_root, tmp_path):
     assert main(["validate", *words, "--ckpt_path=last"]) == 0
 
 
-@pytest.mark.parametrize("precision", ["16-true", "16-mixed", "transformer-engine", "transformer-engine-float16"])
+@pytest.mark.parametrize(
+    ("config", "precision"),
+    [
+        ("shapes_captioner.yaml", "16-true"),
+        ("shapes_vit.yaml", "16-true"),
+        ("shapes_vit.yaml", "16-mixed"),
+        ("shapes_vit.yaml", "transformer-engine"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:You passed `Trainer")
-@pytest.mark.parametrize("config", ["shapes_captioner.yaml", "shapes_vit.yaml"])
 def test_others_end_well_or_in_a_sentence(config, precision, tmp_path, capsys):
     words = ["--config", str(CONFIGS / config), *FAST, *SMALL_SHAPES, "--data.batch_size=5", f"--output={tmp_path}"]
     status = main(["fit", *words, f"--trainer.precision={precision}"])

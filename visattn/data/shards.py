@@ -177,6 +177,9 @@ class Shards(BatchedData):
         """Where the words of a caption are: not known of any."""
         return [None] * len(words)
 
+    def facts(self, image_id: str) -> None:
+        """What is in an image, to check captions against: not known of any."""
+
     def describe(self) -> str:
         """The data set's name in messages."""
         return str(self.root)
