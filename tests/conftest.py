@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # with more, PyTorch adds in no fixed order
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import BboxImage
 from PIL import Image
 
@@ -69,6 +70,15 @@ def _a_cpu_without_bfloat16():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "cpu_features", lambda: {"avx512_f"})
         yield
+
+
+@pytest.fixture
+def one_thread():
+    """Sums of several threads may be added up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -12,28 +12,13 @@ import pytest
 import torch
 import witness
 from conftest import CONFIGS, FAST, SMALL_SHAPES
-from witness import steps, watched
+from witness import QUIET, steps, watched
 
 from visattn.__main__ import main, run_cli
 from visattn.captioner import Captioner
 from visattn.checkpoints import WholeCheckpoints, read
 
-QUIET = [
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
-    "--trainer.log_every_n_steps=1",
-    "--trainer.limit_val_batches=2",
-]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As in the processes that are killed: sums of several threads may be added up in another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the processes that are killed
 
 
 class Killed(BaseException):

@@ -8,30 +8,16 @@ import pytest
 import torch
 from conftest import CONFIGS, SMALL_SHAPES
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
-from witness import steps, watched
+from witness import QUIET, steps, watched
 
 from visattn.__main__ import main
 from visattn.checkpoints import read
 from visattn.classifier import Classifier
 
-QUIET = [
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
-    "--trainer.log_every_n_steps=1",
-    "--trainer.limit_val_batches=2",
-]
+pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN, WITHIN = (), ("--trainer.val_check_interval=2",)  # the latter validates within an epoch, too
 UNVALIDATED = ("--trainer.limit_val_batches=0",)
 ACCUMULATED = ("--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def words(folder, *more):

@@ -15,6 +15,15 @@ from visattn.__main__ import main
 from visattn.captioner import Captioner
 from visattn.classifier import Classifier
 
+# Options of a training that says little and validates little.
+QUIET = [
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.limit_val_batches=2",
+]
+
 
 @contextlib.contextmanager
 def watched(record: Path, before: Callable[[int], None] = lambda step: None) -> Iterator[None]:

@@ -1,11 +1,10 @@
 """`visattn fit|validate|test|predict --config configs/….yaml`: LightningCLI, and a sentence for what went wrong."""
 
 import logging
-import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -37,16 +36,16 @@ from visattn.checkpoints import (
 )
 from visattn.data.captions import CaptionData
 from visattn.errors import InputError
-from visattn.files import guarded, protect, require_free
+from visattn.files import guarded, protect
 from visattn.program import local_path, program
 from visattn.runs import (
     LAST,
-    PREVIOUS,
     LastCheckpoint,
     SavedConfiguration,
     Trainer,
     claimed,
     latest,
+    protect_inputs,
     require_writable,
 )
 
@@ -205,40 +204,14 @@ class CLI(LightningCLI):
             )
         if self.subcommand != "fit" and config.start_from != "none" and not config.ckpt_path:
             raise InputError(f"--start_from is for 'visattn fit'; give 'visattn {self.subcommand}' a --ckpt_path")
-
-        self._protect_inputs(config, output)
-
-    def _protect_inputs(self, config: Namespace, output: Path) -> None:
-        """Whatever file the command line or a configuration names is not written over; this run's checkpoint may be."""
-        words = sys.argv[1:] if self._args is None else self._args
-        named = {text for part in (config.as_dict(), words) for text in _strings(part)}
-        named |= {word.partition("=")[2] for word in named}
-        root = Path(str(config.get("data.init_args.root", ".")))
-        inputs = [folder / name for name in named for folder in (Path(), root)]
-        if self.subcommand == "fit" and config.ckpt_path and (config.resume == "auto" or (output / LAST).exists()):
-            goes_on = Path(config.ckpt_path).resolve()  # from a checkpoint of its own
-            inputs = [path for path in inputs if path.resolve() != goes_on or goes_on.parent != output.resolve()]
-        protect(inputs)
-        best = config.checkpoint.filename or "best"
-        if ".." in Path(best).parts or Path(best).is_absolute():
-            raise InputError(f"--checkpoint.filename is {best}, which would leave the folder of --output")
-        written = {
-            "fit": [LAST, PREVIOUS, f"{best}.ckpt", "attention/health.jsonl"],
-            "validate": ["exposure_val.json", "exposure_val.png"],
-            "test": ["exposure_test.json", "exposure_test.png"],
-            "predict": ["predictions.json"],
-        }
-        require_free(output / name for name in written[self.subcommand])
+        protect_inputs(self.subcommand, config, sys.argv[1:] if self._args is None else self._args)
 
     def instantiate_classes(self) -> None:
         """As Lightning does; what constructors raise about their options is a sentence."""
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__
-            if cause is not None:
+            if cause := _cause(error):
                 raise cause from None
             said = " ".join(str(error).split())[:400]
             raise InputError(f"the options cannot be used ({type(error).__name__}): {said}") from error
@@ -326,15 +299,11 @@ def _require_batches(trainer: Trainer, subcommand: str) -> None:
         raise InputError(f"'visattn {subcommand}' had no batch: the data is empty, or --trainer.{limit} leaves none")
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """All texts and paths in a configuration."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from _strings(part)
-    elif isinstance(value, str | os.PathLike) and len(str(value)) < 4096:
-        yield str(value)
+def _cause(error: BaseException | None) -> InputError | None:
+    """The `InputError` that an error was raised from, which jsonargparse wraps."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
 def _attribute(name: str) -> Callable[[LightningDataModule], object]:
@@ -406,10 +375,7 @@ def run_cli(args: ArgsType = None) -> CLI:
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error
     except ValueError as error:  # jsonargparse wraps what goes wrong while it asks the data for the vocabulary
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if cause is None:
+        if (cause := _cause(error)) is None:
             raise
         raise cause from None
 

@@ -93,10 +93,7 @@ class CiderReward:
 
     def _flatten(self, tokens: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens that count, one caption after the other, and how many each has."""
-        if tokens.ndim != 2 or len(tokens) != rows:
-            raise ValueError(f"tokens must have a row for each of {rows} ids, not the shape {tokens.shape}")
-        if tokens.size and tokens.max() >= self._vocabulary_size:
-            raise ValueError(f"token {tokens.max()} is not of this vocabulary, which has {self._vocabulary_size} words")
+        check_tokens(tokens, rows, self._vocabulary_size)
         padded = np.pad(tokens.astype(np.int64), ((0, 0), (0, 1)), constant_values=PAD)
         words = np.argmax(padded <= END, axis=1)  # PAD, START and END come before all words
         ended = padded[np.arange(rows), words] == END
@@ -104,6 +101,14 @@ class CiderReward:
             raise ValueError("tokens must be words, END where the caption ended, then PAD, without START")
         lengths = words + (ended & self.end)
         return padded[np.arange(padded.shape[1]) < lengths[:, None]], lengths
+
+
+def check_tokens(tokens: np.ndarray, rows: int, vocabulary_size: int) -> None:
+    """Raise a ValueError unless `tokens` are (rows, T) ids of a vocabulary."""
+    if tokens.ndim != 2 or len(tokens) != rows:
+        raise ValueError(f"tokens must have a row for each of {rows} ids, not the shape {tokens.shape}")
+    if tokens.size and tokens.max() >= vocabulary_size:
+        raise ValueError(f"token {tokens.max()} is not of this vocabulary, which has {vocabulary_size} words")
 
 
 class _Order(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.metrics.reward import check_tokens
 from visattn.vocabulary import END, Vocabulary
 
 ARTICLES = ("a", "an")
@@ -272,23 +273,13 @@ class TruthReward:
         self._known: dict[str, Facts] = {}
 
     def __call__(self, ids: Sequence[str], tokens: np.ndarray) -> np.ndarray:
-        """The rewards of N captions, in [0, 1].
-
-        Args:
-            ids: the ids of their images; one may stand many times.
-            tokens: (N, T) integers as `decode` gives them: words, END where the caption ended, then PAD.
-
-        Returns:
-            (N,) float64.
+        """The rewards of N captions, (N,) float64 in [0, 1]; arguments as `CiderReward.__call__` has them.
 
         Raises:
             InputError: where it is not known what is in an image.
             ValueError: where `tokens` are not (N, T), or not ids of the vocabulary.
         """
-        if tokens.ndim != 2 or len(tokens) != len(ids):
-            raise ValueError(f"tokens must have a row for each of {len(ids)} ids, not the shape {tokens.shape}")
-        if tokens.size and tokens.max() >= len(self._vocabulary):
-            raise ValueError(f"token {tokens.max()} is not of this vocabulary, which has {len(self._vocabulary)} words")
+        check_tokens(tokens, len(ids), len(self._vocabulary))
         rewards = np.zeros(len(ids))
         for n, (image, row) in enumerate(zip(ids, tokens.tolist(), strict=True)):
             if image not in self._known:

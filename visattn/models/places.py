@@ -1,0 +1,314 @@
+"""Where the elements of a tensor look, and what becomes of that in sums, windows and products.
+
+The arithmetic of `visattn.models.receptive_field`. Axis letters: B, C, H, W of a feature map.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+NEAR = 0.05  # pixels: places that differ by less are one, whatever rounding made of them
+NOWHERE = torch.tensor(torch.nan, dtype=torch.float64)
+
+_numbers = itertools.count()  # of operations that move the grid
+
+
+class Places(NamedTuple):
+    """What is known of where the elements of a tensor look; pairs are (vertical, horizontal), in pixels.
+
+    Attributes:
+        centre: two tensors of its shape, the middle of what each element looks at; NaN where it is no place's.
+        pitch: from one place to the next, as last known: an axis of one place does not show it.
+        reach: how far from its middle an element looks, at most.
+        seen: (low, high) of what all elements together look at, for either axis.
+        path: the operations, by number, that have moved the grid so far.
+    """
+
+    centre: tuple[Tensor, Tensor]
+    pitch: tuple[float, float]
+    reach: tuple[float, float]
+    seen: tuple[tuple[float, float], tuple[float, float]]
+    path: tuple[int, ...] = ()
+
+    def at(self, *centre: Tensor) -> "Places":
+        """The same with other middles."""
+        return self._replace(centre=centre)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Places":
+        """The same, its elements in another order."""
+        return self.at(*map(move, self.centre))
+
+
+def of_pixels(pixels: Tensor) -> Places:
+    """Of images (B, C, h, w), every channel of a pixel at its centre."""
+    height, width = pixels.shape[-2:]
+    y, x = (torch.arange(n, dtype=torch.float64) + 0.5 for n in (height, width))
+    centre = y[:, None].expand(pixels.shape), x[None, :].expand(pixels.shape)
+    return Places(centre, (1.0, 1.0), (0.5, 0.5), ((0.0, float(height)), (0.0, float(width))))
+
+
+def added(known: Sequence[Places], shape: Sequence[int]) -> Places:
+    """Elements of several places: where those are from which the others have come, and else the mean."""
+    paths = list(dict.fromkeys(p.path for p in known))
+    stem = [path for path in paths if all(other[: len(path)] == path for other in paths)]
+    deciding = [p for p in known if p.path == stem[0]] if stem else known
+    centres = []
+    for axis in (0, 1):
+        mean = _mean([p.centre[axis] for p in deciding])
+        if len(deciding) < len(known) and _core(mean).isnan().any():
+            mean = torch.where(_core(mean).isnan(), _core(_mean([p.centre[axis] for p in known])), _core(mean))
+        centres.append(mean.expand(shape))
+    return together(known).at(*centres)
+
+
+def _mean(several: Sequence[Tensor]) -> Tensor:
+    if all(s is several[0] for s in several):
+        return several[0]
+    return torch.stack(torch.broadcast_tensors(*map(_core, several))).nanmean(dim=0)
+
+
+def _core(centre: Tensor) -> Tensor:
+    """A tensor without its copies: axes along which it is broadcast have one element."""
+    for dim, stride in enumerate(centre.stride()):
+        if not stride and centre.shape[dim] > 1:
+            centre = centre.narrow(dim, 0, 1)
+    return centre
+
+
+def reshaped(centre: Tensor, shape: Sequence[int]) -> Tensor:
+    """`reshape`, which leaves last axes broadcast where they stay as they are."""
+    shape = list(torch.empty(centre.shape, device="meta").reshape(shape).shape)
+    kept = 0
+    for n, m, stride in zip(centre.shape[::-1], shape[::-1], centre.stride()[::-1], strict=False):
+        if n != m or stride:
+            break
+        kept += 1
+    if not kept:
+        return centre.reshape(shape)
+    core = centre[(..., *(slice(0, 1),) * kept)].reshape(*shape[: len(shape) - kept], *(1,) * kept)
+    return core.expand(shape)
+
+
+def together(several: Sequence[Places]) -> Places:
+    """What several know apart from the middles: the widest of it."""
+    first, *others = several
+    paths = list(dict.fromkeys(p.path for p in several))
+    stem = min(paths, key=len)
+    if any(path[: len(stem)] != stem for path in paths):
+        shared = itertools.takewhile(lambda steps: len(set(steps)) == 1, zip(*paths, strict=False))
+        stem = (*(step for step, *_ in shared), next(_numbers))
+    first = first._replace(path=stem)
+    for other in others:
+        first = first._replace(
+            pitch=tuple(map(max, first.pitch, other.pitch)),
+            reach=tuple(map(max, first.reach, other.reach)),
+            seen=tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(first.seen, other.seen, strict=True)),
+        )
+    return first
+
+
+def channel_mean(centre: Tensor, groups: int) -> Tensor:
+    """(B, C, …) to (B, groups, 1, …), the mean over each group's channels, and over all that know a place."""
+    batch, channels, *rest = centre.shape
+    if not centre.stride(1) or channels == 1:  # all alike
+        return centre[:, :1].unsqueeze(2).expand(batch, groups, 1, *rest)
+    return centre.reshape(batch, groups, channels // groups, *rest).nanmean(dim=2, keepdim=True)
+
+
+def plane(f: Tensor, pitch: tuple[int, float]) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The (s, a, b), each (N, G), of which f (N, G, H, W) is s + a i + b j wherever it is known; None where it is not.
+
+    Args:
+        f: where the elements look, along one axis of the picture.
+        pitch: which of the last two axes that is, if it has one element only, and its pitch.
+    """
+    f = f if f.stride(1) else f[:, :1]  # groups that are all alike
+    steps = []
+    for dim in (0, 1):
+        step = f.diff(dim=2 + dim).flatten(2).nanmean(dim=2)
+        alone = pitch[1] if f.shape[2 + dim] == 1 and dim == pitch[0] else 0.0
+        steps.append(step.nan_to_num(alone))
+    i, j = torch.arange(f.shape[2])[:, None], torch.arange(f.shape[3])[None, :]
+    a, b = (step[..., None, None] for step in steps)
+    start = (f - a * i - b * j).flatten(2).nanmean(dim=2)
+    off = (f - a * i - b * j - start[..., None, None]).abs()
+    if start.isnan().any() or (off > NEAR).any():
+        return None
+    return start, *steps
+
+
+def windows(
+    places: Places,
+    result: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    transposed: bool = False,
+) -> Places | None:
+    """A convolution or a pooling of two-dimensional windows."""
+    size, stride, padding, dilation = (_pair(n) for n in (size, stride, padding, dilation))
+    half = [(k - 1) / 2 * d for k, d in zip(size, dilation, strict=True)]
+    batch, channels, height, width = result.shape
+
+    def spread(t: Tensor) -> Tensor:  # (B, groups, 1, H, W) to (B, channels, H, W)
+        return t.expand(batch, groups, channels // groups, height, width).reshape(result.shape)
+
+    same = not transposed and stride == [1, 1] and half == [float(p) for p in padding]
+    if transposed:
+        rows, columns = (
+            (torch.arange(n) + p - h) / s for n, s, p, h in zip((height, width), stride, padding, half, strict=True)
+        )
+    else:
+        rows, columns = (
+            torch.arange(n) * s + h - p for n, s, p, h in zip((height, width), stride, padding, half, strict=True)
+        )
+    centres, pitches, reaches, seen = [], [], [], []
+    for axis in (0, 1):
+        even = channel_mean(places.centre[axis], groups)
+        apart = _apart(places.centre[axis], even)
+        if same:
+            centre, steps = even, [places.pitch[axis] if a == axis else 0.0 for a in (0, 1)]
+        elif line := plane(even[:, :, 0], (axis, places.pitch[axis])):
+            start, a, b = (part[..., None, None, None] for part in line)
+            centre = start + a * rows[:, None] + b * columns[None, :]
+            steps = [float(part.abs().max()) for part in line[1:]]
+        else:
+            return None
+        along = 0 if steps[0] >= steps[1] else 1  # which axis of the tensor runs along this axis of the picture
+        factor = 1 / stride[along] if transposed else stride[along]
+        pitches.append(steps[along] * factor)
+        reaches.append(places.reach[axis] + half[along] * steps[along] + apart)
+        (low, high), reach = _bounds(centre), reaches[axis]
+        seen.append((max(low - reach, places.seen[axis][0]), min(high + reach, places.seen[axis][1])))
+        centres.append(_collapsed(spread, centre, result))
+    path = places.path if same else (*places.path, next(_numbers))
+    return Places(tuple(centres), tuple(pitches), tuple(reaches), tuple(seen), path)
+
+
+def _collapsed(spread: Callable[[Tensor], Tensor], centre: Tensor, result: Tensor) -> Tensor:
+    """Middles for all channels; where they are alike, in memory for one of them only."""
+    first = centre[:, :1, 0]
+    if torch.equal(first.expand(centre[:, :, 0].shape).nan_to_num(-1e9), centre[:, :, 0].nan_to_num(-1e9)):
+        return first.expand(result.shape)
+    return spread(centre)
+
+
+def _apart(centre: Tensor, mean: Tensor) -> float:
+    """How far the channels of a group lie from their mean, at most."""
+    if not centre.stride(1) or centre.shape[1] == 1:
+        return 0.0
+    batch, groups, _, *rest = mean.shape
+    return float((centre.reshape(batch, groups, -1, *rest) - mean).abs().nan_to_num(0.0).max())
+
+
+def _bounds(centre: Tensor) -> tuple[float, float]:
+    """The smallest and the largest place that is known."""
+    return float(centre.nan_to_num(torch.inf).min()), float(centre.nan_to_num(-torch.inf).max())
+
+
+def _pair(n: Any) -> list[int]:
+    n = list(n) if isinstance(n, list | tuple | torch.Size) else [n]
+    return n * 2 if len(n) == 1 else n
+
+
+def adaptive(places: Places, result: Tensor) -> Places | None:
+    """Pooling to a given grid: to a single cell, which has no place; or by windows, where they are all alike."""
+    sizes, grid = places.centre[0].shape[-2:], result.shape[-2:]
+    if any(n % m for n, m in zip(sizes, grid, strict=True)) or tuple(grid) == (1, 1):
+        return None
+    size = [n // m for n, m in zip(sizes, grid, strict=True)]
+    return windows(places, result, size, size, 0, 1, result.shape[1])
+
+
+def resized(places: Places, result: Tensor, aligned: bool) -> Places | None:
+    """Interpolation to another grid."""
+    sizes, grid = places.centre[0].shape[-2:], result.shape[-2:]
+    at, scale = [], []
+    for n, m in zip(sizes, grid, strict=True):
+        at.append(torch.arange(m) * ((n - 1) / max(m - 1, 1)) if aligned else (torch.arange(m) + 0.5) * n / m - 0.5)
+        scale.append((n - 1) / max(m - 1, 1) if aligned else n / m)
+    centres = []
+    for axis in (0, 1):
+        line = plane(places.centre[axis], (axis, places.pitch[axis]))
+        if line is None:
+            return None
+        start, a, b = (part[..., None, None] for part in line)
+        centres.append(start + a * at[0][:, None] + b * at[1][None, :])
+    pitch = tuple(p * s for p, s in zip(places.pitch, scale, strict=True))
+    return places.at(*centres)._replace(pitch=pitch, path=(*places.path, next(_numbers)))
+
+
+def _alike(centre: Tensor, dim: int | Sequence[int]) -> Tensor:
+    """The place that all elements along `dim` share, as that axis of one element; NaN where they share none."""
+    centre = _core(centre)
+    low = centre.nan_to_num(torch.inf).amin(dim, keepdim=True)
+    high = centre.nan_to_num(-torch.inf).amax(dim, keepdim=True)
+    return torch.where(high - low <= NEAR, (low + high) / 2, torch.nan)
+
+
+def _blended(centre: Tensor, dim: int | Sequence[int]) -> Tensor:
+    """The mean along `dim`; NaN if that leaves one place for all, since what knows every place is at none."""
+    mean = _core(centre).nanmean(dim, keepdim=True)
+    low, high = _bounds(mean)
+    return torch.full_like(mean, torch.nan) if high - low <= NEAR else mean
+
+
+def product(left: Places | None, right: Places | None, result: Tensor) -> Places | None:
+    """A matrix product: a row is where the left one's elements all look, or a column where the right one's do.
+
+    So attention's result is where its query is, whatever the keys. A row of several places, such as four neighbours
+    that are merged, is at their mean.
+    """
+    sides = [(p, dim) for p, dim in ((left, -1), (right, -2)) if p is not None]
+    ways = [(p, dim, _alike) for p, dim in sides] + [(*sides[0], _blended)] * (len(sides) == 1)
+    centres, apart = [], 0.0
+    for axis in (0, 1):
+        out = NOWHERE
+        for places, dim, way in ways:
+            if (unknown := out.isnan()).any():
+                found = way(places.centre[axis], dim)
+                if way is _blended:
+                    apart = max(apart, float((_core(places.centre[axis]) - found).abs().nan_to_num(0.0).max()))
+                out = torch.where(unknown, found, out)
+        centres.append(out.expand(result.shape))
+    merged = together([p for p, _ in sides]).at(*centres)
+    if len(sides) == 1:
+        path = (*merged.path, next(_numbers)) if apart else merged.path
+        return merged._replace(reach=tuple(r + apart for r in merged.reach), path=path)
+    asked = left if not any(_alike(c, -1).isnan().any() for c in left.centre) else merged
+    return merged._replace(reach=(torch.inf, torch.inf), path=asked.path)
+
+
+def attended(query: Places, result: Tensor) -> Places:
+    """Fused attention: its result is where its query is."""
+    return query.at(*(_alike(c, -1).expand(result.shape) for c in query.centre))._replace(reach=(torch.inf, torch.inf))
+
+
+def reduced(places: Places, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> Places | None:
+    """A mean, sum or largest along axes."""
+    if not isinstance(result, Tensor):
+        return None
+    dims = next(
+        (a for a in (*args[1:], kwargs.get("dim")) if isinstance(a, int | list | tuple) and a is not True), None
+    )
+    dims = list(range(places.centre[0].dim())) if dims is None or dims == [] else dims
+    dims = [d % places.centre[0].dim() for d in ([dims] if isinstance(dims, int) else dims)]
+    centres, path = [], places.path
+    for centre in places.centre:
+        found = _alike(centre, dims)
+        if found.isnan().any():
+            path = (*places.path, next(_numbers))
+            found = torch.where(found.isnan(), _blended(centre, dims), found)
+        found = found.expand([1 if d in dims else n for d, n in enumerate(centre.shape)])
+        if found.dim() != result.dim():
+            for d in sorted(dims, reverse=True):
+                found = found.squeeze(d)
+        if found.shape != result.shape:
+            return None
+        centres.append(found)
+    return places.at(*centres)._replace(path=path)
