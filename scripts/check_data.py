@@ -170,7 +170,9 @@ def run(args: Sequence[str] | None = None) -> None:
         "--longest", type=int, default=TOO_LONG, help=f"words that a caption may have (default: {TOO_LONG})"
     )
     parser.add_argument(
-        "--tokens", default="words", help="what captions are made of: words, characters or a tokenizer's JSON file"
+        "--tokens",
+        default="words",
+        help="what captions are made of: words, characters or a tokenizer's JSON file (default: words)",
     )
     parser.add_argument("--min-count", type=int, default=5, help="as --data.min_count of training (default: 5)")
     parser.add_argument("--max-length", type=int, default=20, help="as --data.max_length of training (default: 20)")

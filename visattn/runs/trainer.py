@@ -10,7 +10,7 @@ from visattn.precision import resolved, slowness
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's, whose precision can be left to the hardware.
+    """Lightning's Trainer, whose precision can be left to the hardware.
 
     Args:
         precision: "auto" is bf16-mixed where the devices of the run multiply in bfloat16 (CUDA GPUs from Ampere on,
