@@ -98,7 +98,7 @@ def test_every_recipe_for_cifar_trains(overlay, cifar_root, tmp_path):
     assert f"--config configs/cifar10_vit.yaml --config configs/cifar10/{overlay}" in file.read_text()
     assert "Validation accuracy" in file.read_text() or "Not yet measured" in file.read_text()
     options = [f"--data.root={cifar_root}", "--data.download=false", "--data.workers=0", "--data.batch_size=17"]
-    options += ["--trainer.check_val_every_n_epoch=1"]
+    options += ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
     assert run("fit", "cifar10_vit.yaml", tmp_path / "run", "--config", str(file), *options) == 0
     model = load_model(tmp_path / "run" / "best.ckpt", Classifier)
     assert sum(parameter.numel() for parameter in model.model.parameters()) <= 3.8e6
