@@ -86,6 +86,17 @@ def test_batches_are_of_nearly_one_length_in_random_order() -> None:
     assert [int(n.max()) for n in lengths] != sorted(int(n.max()) for n in lengths)
 
 
+def test_grouped_batches_hold_all_captions_of_their_images_in_a_row() -> None:
+    data = Toy(batch_size=2 * CAPTIONS)
+    data.grouped = True
+    batches = epoch(data)
+    assert sorted(i for b in batches for i in b.ids) == sorted(e.id for e in data.examples("train"))
+    assert all(b.owner.tolist() == [image for image in range(len(b.ids)) for _ in range(CAPTIONS)] for b in batches)
+    want = Counter((e.id, tuple(c)) for e in data.examples("train") for c in e.captions)
+    assert Counter(p for b in batches for p in pairs(data, b)) == want
+    assert not same(batches, epoch(data, 1))
+
+
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     first = epoch(Toy(batch_size=7, seed=3), 2)
     torch.manual_seed(1)

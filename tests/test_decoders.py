@@ -48,6 +48,10 @@ DECODERS = {
         for order in (LSTMDecoder, LuongDecoder)
         for name, attention in ATTENTIONS.items()
     },
+    **{
+        f"{order.__name__} placed": lambda order=order: order(V, D, hidden=13, embedding=19, placed=20)
+        for order in (LSTMDecoder, LuongDecoder)
+    },
     "Transformer": lambda: TransformerDecoder(V, D, size=12, layers=2, heads=3),
 }
 every_decoder = pytest.mark.parametrize("make", DECODERS.values(), ids=DECODERS)

@@ -81,6 +81,7 @@ DECODERS = {
         LuongDecoder,
         {"attention": part(MonotonicLocalAttention, window=1, stride=2), "hidden": 17, "embedding": 13},
     ),
+    "Luong, placed": (LuongDecoder, {"hidden": 17, "embedding": 13, "placed": 20}),
     "Xu, local-p": (LSTMDecoder, {"attention": part(PredictiveLocalAttention, hidden=7), "hidden": 17}),
     "Xu, multi-head": (LSTMDecoder, {"attention": part(MultiHeadAttention, heads=3, size=15), "hidden": 17}),
     "Transformer": (TransformerDecoder, {"size": 20, "layers": 2, "heads": 5, "map_layer": 0}),

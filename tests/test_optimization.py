@@ -3,9 +3,12 @@
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from timm.optim import create_optimizer_v2
 from torch import nn
 
+from visattn import precision
 from visattn.optimization import Optimization
+from visattn.precision import Support
 
 
 def test_factor_rises_then_falls_as_a_cosine():
@@ -69,3 +72,24 @@ def test_adam_runs_fused_on_a_cpu_and_others_as_they_do(tmp_path, name, fused):
     trainer.fit(module)
     assert {group.get("fused") for group in trainer.optimizers[0].param_groups} == {fused}
     assert not torch.equal(module.head.weight, before)
+
+
+def test_muon_orthogonalises_in_bfloat16_only_where_that_is_fast(monkeypatch):
+    """One step from zero, without momentum: of a gradient G it is Newton and Schulz's polynomial of G, times a scale."""
+    gradient = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    steps = {}
+    for fast in (True, False):
+        monkeypatch.setattr(precision, "_of_cpu", lambda fast=fast: Support(fast, "this test says so"))
+        weight = nn.Parameter(torch.zeros(5, 7))
+        weight.grad = gradient.clone()
+        options = {"momentum": 0.0, "ns_coefficients": "original", "ns_steps": 5}
+        create_optimizer_v2([weight], "muon", lr=1.0, weight_decay=0.0, **options).step()
+        steps[fast] = weight.detach().double()
+    left, values, right = torch.linalg.svd(gradient.double(), full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5  # Jordan 2024; keeps singular vectors
+    exact = left @ values.diag() @ right
+    exact *= (steps[False] * exact).sum() / exact.square().sum()
+    torch.testing.assert_close(steps[False], exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+    assert (steps[True] - exact).abs().max() > 1e-3 * exact.abs().max()

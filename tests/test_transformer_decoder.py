@@ -7,7 +7,8 @@ from torch import nn
 from visattn.decoding import decode
 from visattn.errors import InputError
 from visattn.models import TransformerDecoder
-from visattn.models.transformer_decoder import DecoderBlock, grid_sinusoid, sinusoid
+from visattn.models.positions import grid_sinusoid, sinusoid
+from visattn.models.transformer_decoder import DecoderBlock
 from visattn.objectives import CaptionLoss
 from visattn.vocabulary import END, PAD, START, UNKNOWN
 
@@ -243,7 +244,7 @@ def test_bfloat16_agrees_within_five_percent(autocast):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 30}, r"size 30 .* multiple of 4"),
+        ({"size": 30}, r"size is 30; .* multiple of 4"),
         ({"heads": 7}, "7 heads do not divide"),
         ({"map_layer": LAYERS}, "no map_layer 3 among 3 layers"),
         ({"layers": 0}, "no map_layer -1 among 0 layers"),

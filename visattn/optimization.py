@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from timm.optim import create_optimizer_v2
-from torch import nn
+from timm.optim import create_optimizer_v2, muon
+from torch import Tensor, nn
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from visattn.errors import InputError
+from visattn.precision import bfloat16_support
 
 _FOOT = 1e-3  # share of the rate at the very first step: small, but not the nothing that would waste it
 
@@ -99,6 +100,17 @@ class Optimization:
             return max(_FOOT, progress / self.warmup)
         along = min(1.0, (progress - self.warmup) / max(1e-12, 1 - self.warmup))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * along)) / 2
+
+
+def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Muon's update, which timm computes in bfloat16 on every device; here in float32 where that is slow."""
+    if not bfloat16_support(update.device).there:
+        options["dtype"] = torch.float32
+    return _timms_orthogonal(update, *args, **options)
+
+
+# A CPU without instructions for bfloat16 takes three times as long for it as for float32; timm has no option for that.
+_timms_orthogonal, muon.zeropower_via_newtonschulz = muon.zeropower_via_newtonschulz, _orthogonal
 
 
 def _fuse(optimizer: Adam | AdamW) -> None:

@@ -52,8 +52,9 @@ class CaptionData(BatchedData, ABC):
     """Captioned images in batches of `CaptionBatch`.
 
     Training batches hold (image, caption) pairs, each pair once an epoch, of nearly one length so that little is
-    padded; their order is a function of (seed, epoch). Evaluation batches hold `eval_batch_size` images, each once and
-    with all of its captions, in the order of `examples`.
+    padded, or all captions of their images (see `bucketed` and `grouped`); their order is a function of (seed, epoch).
+    Evaluation batches hold `eval_batch_size` images, each once and with all of its captions, in the order of
+    `examples`.
 
     Args:
         batch_size: (image, caption) pairs of a training batch, for one process.
@@ -67,6 +68,8 @@ class CaptionData(BatchedData, ABC):
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off; see `report_words`.
         bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which a
             caption's length tells what is in the image: batch normalisation would never see a typical batch.
+        grouped: whether a training batch holds all captions of its images, in place of bucketing: an image is then
+            encoded once an epoch, and its captions share one memory.
         mirror: whether a training image is mirrored left to right, by chance, every other time that it is seen. One
             of which a caption says "left" or "right" never is.
         features: None, or annotation vectors by image id; where set, batches carry them in place of images.
@@ -76,6 +79,7 @@ class CaptionData(BatchedData, ABC):
     features: Features | None = None
     mirrored_features: Features | None = None
     bucketed = True
+    grouped = False
     mirror = False
     max_unknown = MAX_UNKNOWN
 
@@ -231,19 +235,24 @@ def _look_up(features: Features, ids: list[str]) -> Tensor:
 
 
 class _Pairs(TrainingBatches[CaptionBatch]):
-    """Pairs of an image and one of its captions, in batches of nearly one length."""
+    """Pairs of an image and one of its captions."""
 
     def __init__(self, data: CaptionData, split: Split) -> None:
         self.captions = _Captions(data, split)
         super().__init__(len(self.captions.lengths), data.batch_size, data.seed)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
+        if self.captions.data.grouped:
+            first = self.captions.first
+            return np.concatenate([np.arange(first[i], first[i + 1]) for i in rng.permutation(len(first) - 1)])
         shuffled = rng.permutation(self.count)
         if not self.captions.data.bucketed:
             return shuffled
         return shuffled[np.argsort(self.captions.lengths[shuffled], kind="stable")]
 
     def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:
+        if self.captions.data.grouped:
+            items = np.sort(items)  # images in order, as `batch` has them: their captions share a row of the memory
         return self.captions.batch(items, name.generator(self.seed) if self.captions.data.mirror else None)
 
 

@@ -217,6 +217,7 @@ class ShapesCaptions(CaptionData):
 
     fit: Fit = "squash"
     bucketed = False  # three things need a longer caption than one
+    grouped = True
     captions_per_image = 5
 
     def __init__(

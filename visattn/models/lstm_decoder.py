@@ -11,6 +11,7 @@ from visattn.attention import Glimpse, Memory, SoftAttention, SpatialAttention
 from visattn.errors import InputError
 from visattn.linear import Linear
 from visattn.models.decoder import Decoder
+from visattn.models.positions import check_placed_size, placed
 from visattn.models.unrolled import Unrolled
 from visattn.vocabulary import PAD
 
@@ -46,6 +47,10 @@ class RecurrentDecoder(Decoder):
 
     h₀ and c₀ come from the mean annotation vector through a tanh layer each (Xu 2015, section 3.1.2).
 
+    The vectors of a convolutional map do not say where they are, so that of two things a decoder cannot tell which is
+    left of the other. With the option `placed` they are projected to that size and normalised, and the sinusoids of row
+    and column are added (`grid_sinusoid`), as in `TransformerDecoder`; D is that size from there on.
+
     Args:
         vocabulary_size: V.
         value_size: D, size of an annotation vector.
@@ -53,7 +58,11 @@ class RecurrentDecoder(Decoder):
         hidden: H, size of the LSTM.
         embedding: E, size of a word's vector.
         dropout: on word vectors and on what words are made of.
+        placed: size of annotation vectors that say where they are, a multiple of 4; None leaves them as published.
         fed: size of what enters the LSTM beside the word and the hidden state.
+
+    Raises:
+        InputError: where a size is out of its range.
     """
 
     def __init__(
@@ -64,12 +73,18 @@ class RecurrentDecoder(Decoder):
         hidden: int,
         embedding: int,
         dropout: float,
+        placed: int | None,
         fed: int,
     ) -> None:
         super().__init__()
         for name, value in (("hidden", hidden), ("embedding", embedding)):
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
+        self.project: nn.Module | None = None
+        if placed is not None:
+            check_placed_size("placed", placed)
+            self.project, self.norm_values = Linear(value_size, placed), nn.LayerNorm(placed)
+            value_size = placed
         self.attention = attention(hidden, value_size)
         self.embedding = nn.Embedding(vocabulary_size, embedding, padding_idx=PAD)
         self.init_hidden = Linear(value_size, hidden)
@@ -91,6 +106,8 @@ class RecurrentDecoder(Decoder):
         raise NotImplementedError
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
+        if self.project is not None:
+            values = placed(self.norm_values(self.project(values)), grid)
         return self.attention.prepare(values, grid, mask)
 
     def check_grid(self, grid: tuple[int, int]) -> None:
@@ -147,6 +164,7 @@ class LSTMDecoder(RecurrentDecoder):
         hidden: H, size of the LSTM.
         embedding: E, size of a word's vector and of the deep output.
         dropout: on word vectors, hidden state and deep output.
+        placed: None, or the size of annotation vectors that say where they are; see `RecurrentDecoder`.
     """
 
     def __init__(
@@ -157,11 +175,13 @@ class LSTMDecoder(RecurrentDecoder):
         hidden: int = 512,
         embedding: int = 512,
         dropout: float = 0.5,
+        placed: int | None = None,
     ) -> None:
-        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, fed=value_size)
+        context = placed or value_size
+        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, fed=context)
         self.beta = Linear(hidden, 1)
         self.out_hidden = Linear(hidden, embedding)
-        self.out_context = Linear(value_size, embedding, bias=False)
+        self.out_context = Linear(context, embedding, bias=False)
         self.out = Linear(embedding, vocabulary_size)
 
     def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
@@ -191,6 +211,7 @@ class LuongDecoder(RecurrentDecoder):
         hidden: H, size of the LSTM and of the attentional vector.
         embedding: E, size of a word's vector.
         dropout: on word vectors and attentional vectors.
+        placed: None, or the size of annotation vectors that say where they are; see `RecurrentDecoder`.
     """
 
     def __init__(
@@ -201,9 +222,10 @@ class LuongDecoder(RecurrentDecoder):
         hidden: int = 512,
         embedding: int = 512,
         dropout: float = 0.5,
+        placed: int | None = None,
     ) -> None:
-        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, fed=hidden)
-        self.attentional = Linear(value_size + hidden, hidden, bias=False)
+        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, fed=hidden)
+        self.attentional = Linear((placed or value_size) + hidden, hidden, bias=False)
         self.out = Linear(hidden, vocabulary_size)
 
     def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:

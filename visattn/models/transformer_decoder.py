@@ -7,33 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory, MultiHeadAttention, MultiHeadSelfAttention
-from visattn.attention.contract import check_places
 from visattn.errors import InputError
 from visattn.linear import Linear
 from visattn.models.decoder import Decoder
+from visattn.models.positions import check_placed_size, placed, sinusoid
 from visattn.models.vit import MLP
 from visattn.vocabulary import PAD
 
 Cache = tuple[Tensor, Tensor]  # keys and values of the words so far, (N, heads, t, d) each
-
-
-def sinusoid(positions: Tensor, size: int) -> Tensor:
-    """Positions (N,) to (N, size), an even number: sin(p / 10000^(2i / size)) in 2i, the cosine in 2i + 1.
-
-    Vaswani 2017, section 3.5.
-    """
-    exponents = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size
-    angles = positions.unsqueeze(-1) / 10000**exponents
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
-
-
-def grid_sinusoid(grid: tuple[int, int], size: int, device: torch.device | None = None) -> Tensor:
-    """(H, W, size) of a grid of (H, W) places: `sinusoid` of the row in the first half, of the column in the second.
-
-    Rows and columns are counted from the upper left, in places, so that a larger grid has the same vectors there.
-    """
-    row, column = (sinusoid(torch.arange(n, device=device), size // 2) for n in grid)
-    return torch.cat([row[:, None].expand(*grid, -1), column.expand(*grid, -1)], dim=-1)
 
 
 class TransformerState(NamedTuple):
@@ -145,10 +126,7 @@ class TransformerDecoder(Decoder):
         map_layer: int = -1,
     ) -> None:
         super().__init__()
-        if size % 4:
-            raise InputError(
-                f"a decoder of size {size} cannot hold positions of rows and columns; choose a multiple of 4"
-            )
+        check_placed_size("the decoder's size", size)
         if not -layers <= map_layer < layers:
             raise InputError(f"there is no map_layer {map_layer} among {layers} layers; the first is 0, the last -1")
         self.size = size
@@ -171,9 +149,7 @@ class TransformerDecoder(Decoder):
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         """`keys` and `own` (B, layers, heads, L, d) are each layer's; `values` stay the annotation vectors."""
-        check_places(values, grid)
-        places = self.norm_values(self.project(values)).unflatten(1, grid)
-        places = (places + grid_sinusoid(grid, self.size, values.device).to(places.dtype)).flatten(1, 2)
+        places = placed(self.norm_values(self.project(values)), grid)
         layers = [block.places.prepare(places, grid, mask) for block in self.blocks]
         # Stacked with the layers in front, so that each layer's part lies in one piece and no step copies it.
         keys, own = (torch.stack(part).transpose(0, 1) for part in zip(*((m.keys, m.own) for m in layers), strict=True))
