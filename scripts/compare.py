@@ -52,13 +52,13 @@ class Mechanism(NamedTuple):
 
 
 MECHANISMS = {
-    "soft_xu": Mechanism("Soft (Xu)", ("soft",)),
-    "hard_xu": Mechanism("Hard, published (Xu)", ("hard_published",)),
-    "soft": Mechanism("Soft", ("soft", "luong")),
-    "hard": Mechanism("Hard, leave one out", ("hard", "luong")),
-    "local_m": Mechanism("Local-m", ("local_m", "luong")),
-    "local_p": Mechanism("Local-p", ("local_p", "luong")),
-    "multihead": Mechanism("Multi-head", ("multihead", "luong")),
+    "soft_xu": Mechanism("Soft (Xu)", ("soft", "xu")),
+    "hard_xu": Mechanism("Hard, published (Xu)", ("hard_published", "xu")),
+    "soft": Mechanism("Soft", ("soft",)),
+    "hard": Mechanism("Hard, leave one out", ("hard",)),
+    "local_m": Mechanism("Local-m", ("local_m",)),
+    "local_p": Mechanism("Local-p", ("local_p",)),
+    "multihead": Mechanism("Multi-head", ("multihead",)),
     "transformer": Mechanism("Transformer", ("transformer",)),
 }
 REFERENCE = "soft"  # whose time per step is 1

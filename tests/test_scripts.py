@@ -44,7 +44,7 @@ def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, 
             assert maps["alpha"].shape == (len(entry["words"]), 8, 8)
             np.testing.assert_allclose(maps["alpha"].sum((1, 2)), 1, rtol=1e-5)
             np.testing.assert_array_equal(maps["focus"], maps["alpha"])
-            assert np.all((maps["beta"] > 0) & (maps["beta"] < 1))
+            assert np.all(maps["beta"] == 1)  # the decoder has no gate
             np.testing.assert_allclose(maps["log_probs"], entry["word_log_probs"])
             geometry = Geometry.from_array(maps["geometry"])
             assert geometry.original == {"turned.jpg": (71, 43), "wide.jpg": (47, 61)}[Path(entry["image"]).name]

@@ -20,12 +20,16 @@ def test_a_scene_depends_on_seed_and_name_alone():
     assert one.scene("train-2") != ShapesCaptions(seed=1).scene("train-2")
 
 
-def test_captions_are_true():
-    data = ShapesCaptions(train_size=101)
+@pytest.mark.parametrize("things", [3, 5])
+def test_captions_are_true(things):
+    data = ShapesCaptions(train_size=101, things=things)
+    assert {len(data.scene(example.id).things) for example in data.examples("train")} == set(range(1, things + 1))
     seen = set()
     for example in data.examples("train"):
         scene = data.scene(example.id)
         assert len(example.captions) == 5
+        assert all(data.facts(example.id).judge(caption).complete for caption in example.captions)
+        assert max(map(len, example.captions)) <= data.max_length
         for caption in example.captions:
             text = " ".join(caption)
             named = [
@@ -43,6 +47,12 @@ def test_captions_are_true():
                 assert holds[relation]
             assert "a orange" not in text
     assert seen == {None, *RELATIONS}
+
+
+@pytest.mark.parametrize("things", [0, 6])
+def test_a_number_of_things_that_finds_no_room_is_refused(things):
+    with pytest.raises(InputError, match="things is .* 1 to 5"):
+        ShapesCaptions(things=things)
 
 
 def test_masks_cover_the_named_colour():

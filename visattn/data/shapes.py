@@ -34,6 +34,7 @@ COLOURS = {
 SIZES = {"small": (0.10, 0.125), "large": (0.18, 0.22)}  # radius, as a share of the picture's side
 RELATIONS = ("left of", "right of", "above", "below")
 GRAMMAR = Grammar(tuple(SIZES), tuple(COLOURS), SHAPES, RELATIONS)
+MOST_THINGS = 5  # more do not find room
 
 _SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 _SUPERSAMPLING = 4
@@ -59,7 +60,7 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One to three things that do not touch, on a plain ground; no two share both shape and colour."""
+    """Things that do not touch, on a plain ground; no two share both shape and colour."""
 
     things: tuple[Thing, ...]
     ground: int  # brightness of the background's centre, 0 to 255
@@ -118,8 +119,7 @@ class Scene(NamedTuple):
             opening = ("", "there is ")[rng.integers(2)]
             return f"{opening}{names[0]}".split()
         relation = _relation(self.things[order[0]], self.things[order[1]])
-        end = f" and {names[2]}" if len(names) == 3 else ""
-        return f"{names[0]} {relation} {names[1]}{end}".split()
+        return " and ".join([f"{names[0]} {relation} {names[1]}", *names[2:]]).split()
 
     @staticmethod
     def _name(thing: Thing, sized: bool) -> str:
@@ -130,16 +130,19 @@ class Scene(NamedTuple):
 def make_scene(rng: np.random.Generator, count: int, sizes: Sequence[str] | None = None) -> Scene:
     """Draw a scene of `count` things; of the given sizes, in order, or of any."""
     kinds = rng.choice(len(SHAPES) * len(COLOURS), size=count, replace=False)
+    tries = 1 if count <= 3 else 50  # for four things and more it would take seconds to begin anew at each that fails
     while True:
         things: list[Thing] = []
         for i, kind in enumerate(kinds):
-            size = sizes[i] if sizes else tuple(SIZES)[rng.integers(len(SIZES))]
-            radius = rng.uniform(*SIZES[size])
-            y, x = rng.uniform(radius + 0.02, 1 - radius - 0.02, size=2)
-            colour = tuple(COLOURS)[kind // len(SHAPES)]
-            thing = Thing(SHAPES[kind % len(SHAPES)], colour, size, float(y), float(x), float(radius))
-            if all(_apart(thing, other) for other in things):
-                things.append(thing)
+            for _ in range(tries):
+                size = sizes[i] if sizes else tuple(SIZES)[rng.integers(len(SIZES))]
+                radius = rng.uniform(*SIZES[size])
+                y, x = rng.uniform(radius + 0.02, 1 - radius - 0.02, size=2)
+                colour = tuple(COLOURS)[kind // len(SHAPES)]
+                thing = Thing(SHAPES[kind % len(SHAPES)], colour, size, float(y), float(x), float(radius))
+                if all(_apart(thing, other) for other in things):
+                    things.append(thing)
+                    break
         if len(things) == count:
             return Scene(tuple(things), int(rng.integers(205, 246)))
 
@@ -197,7 +200,7 @@ def _background(side: int, ground: int) -> Image.Image:
 
 
 class ShapesCaptions(CaptionData):
-    """Scenes of one to three shapes, five captions each.
+    """Scenes of one to three shapes, or more, five captions each, which name all of them.
 
     Args:
         train_size: scenes to train on.
@@ -210,9 +213,10 @@ class ShapesCaptions(CaptionData):
         min_count: see `CaptionData`.
         workers: see `CaptionData`.
         seed: see `CaptionData`; also of the scenes.
+        things: the most shapes in a scene, from 1 to 5; a scene is as likely to have 1 as 2, and so on.
 
     Raises:
-        InputError: where the pictures are not square.
+        InputError: where the pictures are not square, or an option is out of its range.
     """
 
     fit: Fit = "squash"
@@ -228,21 +232,28 @@ class ShapesCaptions(CaptionData):
         image_size: tuple[int, int] = (64, 64),
         batch_size: int = 64,
         eval_batch_size: int = 64,
-        max_length: int = 20,
+        max_length: int = 25,
         min_count: int = 1,
         workers: int = 0,
         seed: int = 0,
+        things: int = 3,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, max_length, min_count, workers, seed)
         self.image_size = _square(image_size)
+        if not 1 <= things <= MOST_THINGS:
+            raise InputError(f"things is {things}; a scene may have 1 to {MOST_THINGS}")
+        self.things = things
         self.sizes: dict[Split, int] = _sizes(train_size, val_size, test_size)
         self._examples_of: dict[Split, list[CaptionedImage]] = {}
+        self._scenes: dict[str, Scene] = {}
         self._pictures: dict[str, Tensor] = {}
 
     def scene(self, image_id: str) -> Scene:
         """The scene with the id "split-index"."""
-        rng = self._rng(image_id)
-        return make_scene(rng, count=int(rng.integers(1, 4)))
+        if image_id not in self._scenes:
+            rng = self._rng(image_id)
+            self._scenes[image_id] = make_scene(rng, count=int(rng.integers(1, self.things + 1)))
+        return self._scenes[image_id]
 
     def examples(self, split: Split) -> list[CaptionedImage]:
         if split not in self._examples_of:
