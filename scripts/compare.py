@@ -83,7 +83,7 @@ class Source(NamedTuple):
 DECODER = "--model.init_args.decoder.init_args"
 OPTIMIZATION = "--model.init_args.optimization.init_args"
 SOURCES = {
-    "shapes": Source("shapes_captioner.yaml", "test", ("--trainer.max_epochs=3",)),
+    "shapes": Source("shapes_captioner.yaml", "test", ("--trainer.max_epochs=5",)),
     "flickr8k": Source(
         "flickr8k_soft.yaml",
         "val",
