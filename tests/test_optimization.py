@@ -75,7 +75,7 @@ def test_adam_runs_fused_on_a_cpu_and_others_as_they_do(tmp_path, name, fused):
 
 
 def test_muon_orthogonalises_in_bfloat16_only_where_that_is_fast(monkeypatch):
-    """One step from zero, without momentum: of a gradient G it is Newton and Schulz's polynomial of G, times a scale."""
+    """A step from zero, without momentum: of a gradient G it is Newton and Schulz's polynomial of G, times a scale."""
     gradient = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     steps = {}
     for fast in (True, False):
