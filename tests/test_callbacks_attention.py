@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, FAST, SMALL_SHAPES
+from conftest import CONFIGS, FAST, SMALL_SHAPES, TALKATIVE
 from PIL import Image
 
 from visattn.__main__ import main, run_cli
@@ -76,7 +76,7 @@ def test_maps_that_do_not_move_are_told_once(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr("visattn.captioner.captions", still)
     with caplog.at_level(logging.WARNING, logger="visattn"):
-        assert main([*words("shapes_captioner.yaml", tmp_path / "run"), "--trainer.max_epochs=2"]) == 0
+        assert main([*words("shapes_captioner.yaml", tmp_path / "run", TALKATIVE), "--trainer.max_epochs=2"]) == 0
     told = [record.getMessage() for record in caplog.records if "attention does not move" in record.getMessage()]
     assert len(told) == 1
     assert "epoch 0" in told[0]
@@ -131,7 +131,7 @@ def test_tensorboard_shows_the_sheets(tmp_path):
 
     logger = ["--trainer.logger=TensorBoardLogger", f"--trainer.logger.save_dir={tmp_path / 'board'}"]
     output = tmp_path / "run"
-    assert main(words("shapes_captioner.yaml", output, *SHEETS, *logger)) == 0
+    assert main(words("shapes_captioner.yaml", output, *SHEETS, *logger, TALKATIVE)) == 0
     (events,) = (tmp_path / "board").rglob("events.out.*")
     board = EventAccumulator(str(events.parent), size_guidance={"images": 0})
     board.Reload()

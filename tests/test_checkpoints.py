@@ -145,18 +145,18 @@ def test_weights_of_another_shape_are_named(changed, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("subcommand", "options", "said"),
     [
-        ("fit", [f"{DECODER}.hidden=5"], "decoder.init_args.hidden is 5 here and 160 in"),
+        ("fit", [f"{DECODER}.hidden=5"], "decoder.init_args.hidden is 5 here and 128 in"),
         (
             "test",
             [f"{DECODER}.attention.init_args.score.init_args.hidden=7"],
-            "score.init_args.hidden is 7 here and 96",
+            "score.init_args.hidden is 7 here and 64",
         ),
         (
             "validate",
             ["--config", str(CONFIGS / "attention" / "local_m.yaml")],
             "attention is 'visattn.attention.MonotonicLocalAttention' here and 'visattn.attention.SoftAttention' in",
         ),
-        ("fit", ["--model.init_args.optimization.init_args.lr=3"], "lr is 3.0 here and 0.004 in"),
+        ("fit", ["--model.init_args.optimization.init_args.lr=3"], "lr is 3.0 here and 0.008 in"),
         ("validate", ["--data.init_args.train_size=7"], "words, and this data has"),
         ("validate", ["--data.init_args.image_size=[72,72]"], "image_size is (72, 72) here and (64, 64) in"),
         (

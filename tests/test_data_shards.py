@@ -303,6 +303,7 @@ def test_a_captioner_is_trained_on_shards(root: Path, tmp_path: Path) -> None:
         "--data.workers=2",
     ]
     words = ["--config", str(CONFIGS / "shapes_captioner.yaml"), "--data", "visattn.data.Shards", *options, *FAST]
+    words += ["--checkpoint.monitor=val/CIDEr-D"]  # shards do not say what is in their images
     assert main(["fit", *words, "--output", str(tmp_path / "run")]) == 0
     best = ["--ckpt_path", str(tmp_path / "run" / "best.ckpt"), "--trainer.limit_predict_batches=1.0"]
     assert main(["predict", *words, *best, "--output", str(tmp_path / "told")]) == 0

@@ -14,7 +14,9 @@ from visattn.attention import (
     SoftAttention,
 )
 from visattn.decoding import captions, decode
+from visattn.errors import InputError
 from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder
+from visattn.models.positions import grid_sinusoid
 from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 B, GRID, D, V, T = 3, (3, 5), 11, 17, 7
@@ -261,3 +263,23 @@ def test_a_caption_is_never_empty_and_never_endless(favourite):
         assert torch.all(decoded.log_probs[:, T:] == 0)
     if favourite == END:
         assert decoded.tokens.shape == (B, 2)
+
+
+@pytest.mark.parametrize("order", [LSTMDecoder, LuongDecoder])
+def test_placed_annotation_vectors_are_normalised_and_differ_by_where_they_are(order):
+    torch.manual_seed(0)
+    model = order(V, D, hidden=13, embedding=19, placed=20)
+    alike = torch.randn(B, 1, D).expand(B, L, D)
+    where = grid_sinusoid(GRID, 20).flatten(0, 1)
+    what = model.prepare(alike, GRID).values - where
+    torch.testing.assert_close(what, what[:, :1].expand_as(what), rtol=0, atol=1e-5)
+    torch.testing.assert_close(what.mean(dim=-1), torch.zeros(B, L), rtol=0, atol=1e-5)
+    torch.testing.assert_close(what.var(dim=-1, correction=0), torch.ones(B, L), rtol=0, atol=1e-3)
+    assert order(V, D, hidden=13, embedding=19).prepare(alike, GRID).values.equal(alike)  # as published
+
+
+@pytest.mark.parametrize("size", [0, 30])
+@pytest.mark.parametrize("order", [LSTMDecoder, LuongDecoder])
+def test_a_size_that_cannot_hold_positions_is_refused(order, size):
+    with pytest.raises(InputError, match=f"placed is {size}; .* multiple of 4"):
+        order(V, D, placed=size)

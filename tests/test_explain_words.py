@@ -58,8 +58,8 @@ class Explicit(SpatialAttention):
 def test_a_context_is_the_sum_of_its_terms(name):
     """Whatever the mechanism, and where captions share an image."""
     torch.manual_seed(0)
-    attention = DECODERS[name]().eval().attention
-    memory = attention.prepare(values(), GRID)
+    model = DECODERS[name]().eval()
+    attention, memory = model.attention, model.prepare(values(), GRID)
     query = torch.randn(2 * B, 13, generator=torch.Generator().manual_seed(3))
     glimpse = attention(query, memory, 2)
     weights, vectors = attention.terms(query, memory, glimpse)

@@ -260,6 +260,7 @@ def test_a_captioner_of_other_tokens(tmp_path: Path, kind: str) -> None:
         "--data.annotations=captions.json",
         "--data.image_size=64",
         "--data.min_count=1",
+        "--checkpoint.monitor=val/CIDEr-D",
     ]
     asked = f"--data.tokens={'tokenizer.json' if kind == 'bytes' else kind}"
     run = ["--output", str(tmp_path / "run")]

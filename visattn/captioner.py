@@ -274,6 +274,11 @@ class Captioner(LightningModule):
         targets = tokens[:, 1:]
         logits, glimpses = self.decoder(of_captions, tokens[:, :-1])
         losses = self.loss.sums(logits, glimpses, targets).loss
+        if not losses.isfinite().all():  # half precision overflows here with weights that are all finite
+            raise InputError(
+                f"the {split} loss of the images {', '.join(map(str, batch.ids))} is not finite; "
+                "lower the learning rate, or take --trainer.precision 32-true"
+            )
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
         decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
         generated = captions(decoded, self.vocabulary, memory.grid)

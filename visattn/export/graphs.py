@@ -62,7 +62,8 @@ def write_decoder_graphs(folder: Path, decoder: Decoder, value_size: int, grid: 
         shape[axis] = _WORDS
         start[name] = start[name].new_zeros(shape)
     token = {"token": torch.zeros(_BATCH, dtype=torch.long)}
-    _write(folder / STEP, _Step(decoder, states, grid), {**token, **values, **start}, states.growing)
+    looked_at = {} if "placed" in start else values
+    _write(folder / STEP, _Step(decoder, states, grid), {**token, **looked_at, **start}, states.growing)
 
 
 def write_classifier_graph(folder: Path, exported: ExportedClassifier, maps: bool = False) -> None:
@@ -103,14 +104,16 @@ class _Prepare(nn.Module):
     def forward(self, given: Tensors) -> Tensors:
         memory = self.decoder.prepare(given["values"], self.grid)
         own = {} if memory.own is None else {"own": memory.own}
-        return {"keys": memory.keys, **own, **self.states.pack(self.decoder.init(memory))}
+        placed = {} if memory.values is given["values"] else {"placed": memory.values}
+        return {"keys": memory.keys, **own, **placed, **self.states.pack(self.decoder.init(memory))}
 
 
 class _Step(_Prepare):
     """A word, the memory and the state, to logits, what was seen, and the next state."""
 
     def forward(self, given: Tensors) -> Tensors:
-        memory = Memory(given["values"], given["keys"], self.grid, None, given.get("own"))
+        values = given["placed"] if "placed" in given else given["values"]
+        memory = Memory(values, given["keys"], self.grid, None, given.get("own"))
         logits, glimpse, state = self.decoder.step(self.states.unpack(given, memory), given["token"])
         seen = {"alpha": glimpse.weights, "focus": glimpse.focus, "beta": glimpse.gate}
         return {"logits": logits, **seen, **{f"next_{name}": x for name, x in self.states.pack(state).items()}}

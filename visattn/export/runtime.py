@@ -61,8 +61,8 @@ class GraphState(NamedTuple):
     """A state: the graph's arrays, and the memory, a row for each caption.
 
     Attributes:
-        arrays: what a step takes beside the word and the annotation vectors: keys and what else depends on the image
-            alone, and the state proper.
+        arrays: what a step takes beside the word: annotation vectors, keys and what else depends on the image alone,
+            and the state proper.
         memory: the images'.
     """
 
