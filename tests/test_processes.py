@@ -143,10 +143,11 @@ def logged(folder):
 
 
 def assert_logged_alike(one, other):
+    """As near as several steps of sums in another order leave them; `test_two_shares…` is stricter, step by step."""
     one, other = logged(one), logged(other)
     assert len(one) == len(other)
     for mine, theirs in zip(one, other, strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5, nan_ok=True)
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5, nan_ok=True)
 
 
 def assert_weights_alike(one, other):
