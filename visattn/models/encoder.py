@@ -1,5 +1,6 @@
 """Any timm backbone as a grid of annotation vectors."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +21,9 @@ from visattn.geometry import CellShift
 from visattn.models.mode import evaluating
 from visattn.models.normalise import Normalise
 from visattn.models.receptive_field import UnknownPlaceError, cell_centres
+from visattn.models.weights import how_to_get, of_package
+
+log = logging.getLogger(__name__)
 
 
 class Annotations(NamedTuple):
@@ -45,8 +49,8 @@ class Encoder(nn.Module):
         stage: which of the backbone's feature maps to use, as in timm's `out_indices`; -1 is the last and coarsest.
             "head" is what the backbone's classifier takes the mean of; in EfficientNets and MobileNets, a convolution
             further on.
-        weights: "pretrained" for those that timm has on the hub, "random" for none, or the path of a weights file with
-            timm's keys.
+        weights: "pretrained" for those of an installed package that carries them (the extra `photos`), else of timm's
+            hub; "random" for none; or the path of a weights file with timm's keys.
         train_from: the first stage that is trained, by the same count; 0 trains everything, None freezes everything.
             What is frozen is also kept in evaluation mode.
         mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
@@ -109,12 +113,24 @@ class Encoder(nn.Module):
         """Replace the backbone's parameters by pretrained ones, as `weights` says.
 
         Raises:
-            InputError: where the file is not there, is no weights file, or is of another backbone.
+            InputError: where the file is not there, is no weights file, or is of another backbone; where neither a
+                package nor the hub has them.
         """
         if self.weights == "random":
             return
         if self.weights == "pretrained":
-            self.body.load_state_dict(self._body(pretrained=True)[0].state_dict())
+            if (state := of_package(self.backbone)) is not None:
+                self._take(state)
+                return
+            try:
+                body = self._body(pretrained=True)[0]
+            except Exception as error:  # of the hub's client, the network and the file, of many kinds
+                raise InputError(
+                    f"the weights of {self.backbone} could not be had from timm's hub "
+                    f"({' '.join(str(error).split())[:200]}); {how_to_get(self.backbone)}"
+                ) from error
+            log.info("weights of %s: timm's hub", self.backbone)
+            self.body.load_state_dict(body.state_dict())
             return
         path = Path(self.weights).expanduser()
         if not path.is_file():
@@ -123,15 +139,19 @@ class Encoder(nn.Module):
             )
         try:
             file = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-            file = {_flat(name): value for name, value in file.items()}
-            own = self.body.state_dict()
-            missing = [n for n in own if _flat(n) not in file and not n.endswith("num_batches_tracked")]
-            if missing:
-                raise RuntimeError(f"{len(missing)} of {len(own)} tensors are missing, {missing[0]} first")
-            self.body.load_state_dict({name: file.get(_flat(name), value) for name, value in own.items()})
+            self._take(file)
         except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        """Take a whole model's weights by timm's names; a `RuntimeError` where some are missing or do not fit."""
+        state = {_flat(name): value for name, value in state.items()}
+        own = self.body.state_dict()
+        missing = [n for n in own if _flat(n) not in state and not n.endswith("num_batches_tracked")]
+        if missing:
+            raise RuntimeError(f"{len(missing)} of {len(own)} tensors are missing, {missing[0]} first")
+        self.body.load_state_dict({name: state.get(_flat(name), value) for name, value in own.items()})
 
     def cell_shift(self, image_size: tuple[int, int]) -> CellShift:
         """Where each annotation vector looks in an image of (h, w) pixels, known from the network's layout alone.

@@ -1,0 +1,86 @@
+"""Pretrained weights: of a package, of timm's hub, or a sentence with the way out."""
+
+import hashlib
+
+import matplotlib.cbook
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from visattn.data.images import to_tensor
+from visattn.errors import InputError
+from visattn.geometry import fit_image
+from visattn.models import Encoder, weights
+
+BACKBONE = "test_efficientnet"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package that carries weights of a small backbone under names of its own; the file and timm's state."""
+    torch.manual_seed(5)
+    state = timm.create_model(BACKBONE).state_dict()
+    (tmp_path / "carrier" / "models").mkdir(parents=True)
+    (tmp_path / "carrier" / "__init__.py").touch()
+    path = tmp_path / "carrier" / "models" / "a.pth"
+    torch.save({f"_{i}.{name.rpartition('.')[2]}": value for i, (name, value) in enumerate(state.items())}, path)
+    known = weights.Package("the-carrier", "carrier", "models/a.pth", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(weights, "PACKAGES", {BACKBONE: known})
+    return path, state
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    create = timm.create_model
+
+    def refuse(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("cannot reach\nthe hub")
+        return create(name, pretrained, **options)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+
+
+@pytest.mark.parametrize("stage", [-1, 2, "head"])
+def test_a_package_gives_what_a_file_of_the_same_weights_gives(stage, package, no_hub, tmp_path, caplog):
+    torch.save(package[1], tmp_path / "same.pth")
+    ours, theirs = (Encoder(BACKBONE, stage, source) for source in ("pretrained", str(tmp_path / "same.pth")))
+    with caplog.at_level("INFO"):
+        ours.load_weights()
+    theirs.load_weights()
+    assert f"weights of {BACKBONE}: the package the-carrier" in caplog.text
+    images = torch.randint(0, 256, (2, 3, 96, 64), dtype=torch.uint8)
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+
+
+def test_other_weights_in_the_package_are_refused(package):
+    path, state = package
+    torch.save({name: value + 1 for name, value in state.items()}, path)
+    with pytest.raises(InputError, match=r"a\.pth does not hold the weights that visattn knows; .* the-carrier"):
+        Encoder(BACKBONE, weights="pretrained").load_weights()
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.pth is missing; .* the-carrier"):
+        Encoder(BACKBONE, weights="pretrained").load_weights()
+
+
+def test_without_package_and_hub_there_is_a_way_out(no_hub, monkeypatch):
+    sentence = r"weights of test_vit could not be had from timm's hub \(cannot reach the hub\); give a weights file"
+    with pytest.raises(InputError, match=sentence):
+        Encoder("test_vit", weights="pretrained").load_weights()
+    missing = weights.Package("the-carrier", "no_such_carrier", "a.pth", "")
+    monkeypatch.setattr(weights, "PACKAGES", {BACKBONE: missing})
+    with pytest.raises(InputError, match=r"install the extra photos, which has them in the-carrier, or give a weights"):
+        Encoder(BACKBONE, weights="pretrained").load_weights()
+
+
+def test_the_package_of_efficientnet_lite2_knows_a_uniform():
+    """Class 652 of ImageNet is "military uniform"; the photograph of Grace Hopper, public domain, is matplotlib's."""
+    model = timm.create_model("tf_efficientnet_lite2").eval()
+    model.load_state_dict(weights.of_package("tf_efficientnet_lite2"))
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        picture, _ = fit_image(Image.open(file).convert("RGB"), (260, 260), "crop")
+    pixels = Encoder("tf_efficientnet_lite2").normalise(to_tensor(picture)[None])
+    with torch.inference_mode():
+        assert model(pixels).argmax().item() == 652
