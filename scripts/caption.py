@@ -173,7 +173,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, and folders of them")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a captioner trained by 'visattn fit'")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a captioner trained by 'visattn fit', or captioner-shapes"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument(
         "--map",

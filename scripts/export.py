@@ -167,7 +167,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a captioner or classifier of 'visattn fit', or vit-cifar10"
+        "--checkpoint", type=Path, required=True, help="a model of 'visattn fit', or one that comes with visattn"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument(

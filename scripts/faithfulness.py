@@ -132,7 +132,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="image files, and folders of them")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a model trained by 'visattn fit', or vit-cifar10"
+        "--checkpoint", type=Path, required=True, help="a model of 'visattn fit', or one that comes with visattn"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument(

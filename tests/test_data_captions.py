@@ -97,6 +97,23 @@ def test_grouped_batches_hold_all_captions_of_their_images_in_a_row() -> None:
     assert not same(batches, epoch(data, 1))
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_grouped_batches_by_the_image(world: int) -> None:
+    data = Toy(batch_size=2 * CAPTIONS)
+    data.grouped = True
+    batches = data.train_dataloader().dataset
+    seen = Counter()
+    for number in range(batches.batches(world)):
+        shares = [batches[BatchName(0, number, rank, world)] for rank in range(world)]
+        ids = [i for share in shares for i in share.ids]
+        if len(ids) >= world:  # else an image's captions have to be parted
+            assert len(set(ids)) == len(ids)
+        seen.update(pair for share in shares for pair in pairs(data, share))
+    want = Counter((e.id, tuple(c)) for e in data.examples("train") for c in e.captions)
+    assert set(seen) == set(want)
+    assert sum(seen.values()) == sum(want.values())
+
+
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     first = epoch(Toy(batch_size=7, seed=3), 2)
     torch.manual_seed(1)

@@ -58,6 +58,23 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch, capsys
     assert not list(tmp_path.glob("*.ckpt"))
 
 
+def test_a_loss_that_is_no_number_ends_a_validation_too(captioner_checkpoint, tmp_path, capsys):
+    """The weights of one word are infinite: only images with a caption that has it are named."""
+    checkpoint, word = torch.load(captioner_checkpoint, weights_only=True), "circle"
+    number = checkpoint["hyper_parameters"]["output_names"].index(word)
+    checkpoint["state_dict"]["decoder.embedding.weight"][number] = float("inf")
+    torch.save(checkpoint, tmp_path / "broken.ckpt")
+    config = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *FAST, *SMALL_SHAPES]
+    assert main(["validate", *config, f"--ckpt_path={tmp_path / 'broken.ckpt'}", f"--output={tmp_path}"]) == 2
+    named = [
+        name
+        for name, captions in ShapesCaptions(val_size=7).references("val").items()
+        if any(word in caption for caption in captions)
+    ]
+    assert 0 < len(named) < 7
+    assert f"the val loss of the images {', '.join(named)} is not finite in torch.float32" in sentence(capsys)
+
+
 @pytest.mark.parametrize(
     ("subcommand", "options", "said"),
     [

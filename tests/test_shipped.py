@@ -18,7 +18,8 @@ from visattn.__main__ import main
 from visattn.captioner import Captioner
 from visattn.checkpoints import SHIPPED, load_model, read
 from visattn.classifier import Classifier
-from visattn.data import CIFAR10
+from visattn.data import CIFAR10, ShapesCaptions
+from visattn.data.images import to_tensor
 from visattn.errors import InputError
 from visattn.explain import ViT
 
@@ -104,9 +105,46 @@ def test_it_is_exported_as_any_other(tmp_path):
     assert ours == theirs
 
 
+def test_the_captioner_of_shapes_is_small_described_and_nearly_always_true(offline):
+    """On 100 scenes of the validation split, as on all of them when its card was written."""
+    folder = FOLDER.parent / "captioner_shapes"
+    described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 2e6
+    assert described["vocabulary"] == ShapesCaptions().vocabulary
+    model = load_model("captioner-shapes", Captioner)
+    data = ShapesCaptions()
+    names = list(data.references("val"))[:100]
+    scenes = torch.stack([to_tensor(data.scene(name).picture(64)) for name in names])
+    said = [caption for (caption,) in model.caption(scenes)]
+    true = [data.facts(name).judge(caption.words).true for name, caption in zip(names, said, strict=True)]
+    assert sum(true) >= 95
+    assert said[0].weights.shape == (len(said[0].words), 8, 8)
+
+
+def test_the_captioner_of_shapes_is_exported_and_gone_on_from_as_any_other(tmp_path):
+    exported = export.parts_of(Path("captioner-shapes"))
+    export.export(exported, tmp_path / "out", export.comparison_images(exported), torch.float16)
+    theirs = (FOLDER.parent / "captioner_shapes" / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == theirs
+    words = [
+        "fit",
+        "--config",
+        str(CONFIGS / "shapes_captioner.yaml"),
+        *FAST,
+        "--data.val_size=7",
+        "--data.batch_size=5",
+    ]
+    words += ["--model.optimization.lr=1e-9", "--start_from=captioner-shapes", f"--output={tmp_path / 'run'}"]
+    assert main(words) == 0
+    ours, more = (load_model(path, Captioner).decoder for path in ("captioner-shapes", tmp_path / "run" / "last.ckpt"))
+    torch.testing.assert_close(ours.state_dict(), more.state_dict(), rtol=0, atol=1e-6)
+
+
 def test_other_names_are_told_what_there_is(tmp_path, monkeypatch):
-    assert list(SHIPPED) == ["vit-cifar10"]
-    with pytest.raises(InputError, match=r"there is no checkpoint vit-cifar100; .* comes with visattn: vit-cifar10$"):
+    assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes"]
+    with pytest.raises(
+        InputError, match=r"there is no checkpoint vit-cifar100; .* comes with visattn: vit-cifar10, captioner-shapes$"
+    ):
         load_model("vit-cifar100", Classifier)
     with pytest.raises(InputError, match=r"holds visattn\.classifier\.Classifier, but a checkpoint of .*Captioner"):
         load_model("vit-cifar10", Captioner)

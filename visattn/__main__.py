@@ -166,10 +166,12 @@ class CLI(LightningCLI):
             if subcommand != "fit" and option.partition(".")[0] in OF_TRAINING:
                 continue
             of = option.partition(".")[0]
+            free = of in OF_DECODING or config.override_checkpoint
+            free |= is_shipped(config.ckpt_path) and of not in options  # the loss: an exported model has none
             mend = "or give --override_checkpoint to use the value given here"
             if of == "optimization":  # Lightning puts back the optimiser as it was
                 mend = "or begin another training with --start_from"
-            if of == "optimization" or not (of in OF_DECODING or config.override_checkpoint):
+            if of == "optimization" or not free:
                 raise InputError(
                     f"--model.init_args.{option} is {here!r} here and {there!r} in {config.ckpt_path}; leave it out, "
                     f"{mend}"

@@ -274,10 +274,11 @@ class Captioner(LightningModule):
         targets = tokens[:, 1:]
         logits, glimpses = self.decoder(of_captions, tokens[:, :-1])
         losses = self.loss.sums(logits, glimpses, targets).loss
-        if not losses.isfinite().all():  # half precision overflows here with weights that are all finite
+        if not (finite := losses.isfinite()).all():  # half precision overflows here with weights that are all finite
+            names = ", ".join(batch.ids[i] for i in batch.owner[~finite].unique().tolist())
             raise InputError(
-                f"the {split} loss of the images {', '.join(map(str, batch.ids))} is not finite; "
-                "lower the learning rate, or take --trainer.precision 32-true"
+                f"the {split} loss of the images {names} is not finite in {self.dtype}; a lower learning rate in "
+                "training, or --trainer.precision 32-true, may mend that"
             )
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
         decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))

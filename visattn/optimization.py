@@ -1,5 +1,7 @@
 """The optimiser and how its learning rate goes up and down."""
 
+import functools
+import inspect
 import math
 from typing import Any
 
@@ -102,6 +104,10 @@ class Optimization:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * along)) / 2
 
 
+_timms_orthogonal = inspect.unwrap(muon.zeropower_via_newtonschulz)
+
+
+@functools.wraps(_timms_orthogonal)
 def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
     """Muon's update, which timm computes in bfloat16 on every device; here in float32 where that is slow."""
     if not bfloat16_support(update.device).there:
@@ -110,7 +116,7 @@ def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
 
 
 # A CPU without instructions for bfloat16 takes three times as long for it as for float32; timm has no option for that.
-_timms_orthogonal, muon.zeropower_via_newtonschulz = muon.zeropower_via_newtonschulz, _orthogonal
+muon.zeropower_via_newtonschulz = _orthogonal
 
 
 def _fuse(optimizer: Adam | AdamW) -> None:

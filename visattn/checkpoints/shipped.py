@@ -9,10 +9,10 @@ from typing import Any
 
 import lightning
 
-from visattn.export import load_classifier
+from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
 
-SHIPPED = {"vit-cifar10": "vit_cifar10"}
-"""The folder in `visattn/pretrained` of each name."""
+SHIPPED = {"vit-cifar10": "classifier", "captioner-shapes": "captioner"}
+"""The kind of each, by its name; its folder in `visattn/pretrained` has the name with an underscore."""
 
 
 def is_shipped(path: Path | str) -> bool:
@@ -21,13 +21,14 @@ def is_shipped(path: Path | str) -> bool:
 
 
 def checkpoint_of(name: str) -> dict[str, Any]:
-    """A shipped classifier in the layout of a checkpoint of `visattn fit`, as far as it goes without a training.
+    """A shipped model in the layout of a checkpoint of `visattn fit`, as far as it goes without a training.
 
     Raises:
         InputError: where a file of it is missing or is not the one that was written.
     """
-    with as_file(files("visattn") / "pretrained" / SHIPPED[name]) as folder:
-        exported = load_classifier(folder)
+    load, module, options = KINDS[SHIPPED[name]]
+    with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:
+        exported = load(folder)
     described = exported.describe()
     return {
         "pytorch-lightning_version": lightning.__version__,
@@ -35,9 +36,31 @@ def checkpoint_of(name: str) -> dict[str, Any]:
         "global_step": 0,
         "state_dict": exported.weights.state_dict(),
         "hyper_parameters": {
-            "_class_path": "visattn.classifier.Classifier",
+            "_class_path": module,
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
-            "output_names": exported.class_names,
-            **{option: described[option] for option in ("image_size", "fit", "mean", "std", "model")},
+            **{option: described[option] for option in ("image_size", "fit")},
+            **options(exported, {channel: described[channel] for channel in ("mean", "std")}),
         },
     }
+
+
+def _of_captioner(exported: ExportedCaptioner, channels: dict[str, list[float]]) -> dict[str, Any]:
+    encoder = exported.parts["encoder"]
+    return {
+        "output_names": exported.vocabulary.words,
+        "tokens": exported.vocabulary.tokens.spec,
+        "max_length": exported.max_length,
+        "encoder": {**encoder, "init_args": {**encoder["init_args"], **channels}},
+        "decoder": exported.parts["decoder"],
+    }
+
+
+def _of_classifier(exported: ExportedClassifier, channels: dict[str, list[float]]) -> dict[str, Any]:
+    return {"output_names": exported.class_names, "model": exported.parts["model"], **channels}
+
+
+KINDS = {
+    "classifier": (load_classifier, "visattn.classifier.Classifier", _of_classifier),
+    "captioner": (load_captioner, "visattn.captioner.Captioner", _of_captioner),
+}
+"""What reads the folder of each kind, its Lightning module, and the options that this takes."""

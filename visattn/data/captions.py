@@ -52,7 +52,7 @@ class CaptionData(BatchedData, ABC):
     """Captioned images in batches of `CaptionBatch`.
 
     Training batches hold (image, caption) pairs, each pair once an epoch, of nearly one length so that little is
-    padded, or all captions of their images (see `bucketed` and `grouped`); their order is a function of (seed, epoch).
+    padded, or all captions of their images (see `grouped`); their order is a function of (seed, epoch).
     Evaluation batches hold `eval_batch_size` images, each once and with all of its captions, in the order of
     `examples`.
 
@@ -66,10 +66,10 @@ class CaptionData(BatchedData, ABC):
 
     Attributes:
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off; see `report_words`.
-        bucketed: whether training batches are of nearly one length, or mixed. Mixed ones are for data in which a
-            caption's length tells what is in the image: batch normalisation would never see a typical batch.
-        grouped: whether a training batch holds all captions of its images, in place of bucketing: an image is then
-            encoded once an epoch, and its captions share one memory.
+        grouped: whether a training batch holds all captions of its images, in place of captions of nearly one length:
+            an image is then encoded once an epoch, and its captions share one memory, if `batch_size` is a multiple of
+            their number. Also for data in which a caption's length tells what is in the image: batch normalisation
+            would else never see a typical batch.
         mirror: whether a training image is mirrored left to right, by chance, every other time that it is seen. One
             of which a caption says "left" or "right" never is.
         features: None, or annotation vectors by image id; where set, batches carry them in place of images.
@@ -78,7 +78,6 @@ class CaptionData(BatchedData, ABC):
 
     features: Features | None = None
     mirrored_features: Features | None = None
-    bucketed = True
     grouped = False
     mirror = False
     max_unknown = MAX_UNKNOWN
@@ -246,9 +245,16 @@ class _Pairs(TrainingBatches[CaptionBatch]):
             first = self.captions.first
             return np.concatenate([np.arange(first[i], first[i + 1]) for i in rng.permutation(len(first) - 1)])
         shuffled = rng.permutation(self.count)
-        if not self.captions.data.bucketed:
-            return shuffled
         return shuffled[np.argsort(self.captions.lengths[shuffled], kind="stable")]
+
+    def share(self, items: np.ndarray, rank: int, world: int) -> np.ndarray:
+        """As for all data; where grouped, whole images, as long as there is one for each process."""
+        image = np.searchsorted(self.captions.first, items, side="right")
+        starts = np.flatnonzero(np.diff(image, prepend=-1))
+        if not self.captions.data.grouped or len(starts) < world:
+            return super().share(items, rank, world)
+        begin, end = ((len(starts) * r) // world for r in (rank, rank + 1))
+        return items[starts[begin] : starts[end] if end < len(starts) else len(items)]
 
     def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:
         if self.captions.data.grouped:

@@ -72,6 +72,10 @@ class TrainingBatches(Dataset, ABC, Generic[Batch]):
             self._planned = (epoch, world), [batches[i] for i in rng.permutation(len(batches))]
         return self._planned[1]
 
+    def share(self, items: np.ndarray, rank: int, world: int) -> np.ndarray:
+        """The items of a batch that are one process's."""
+        return items[rank::world]
+
     def batches(self, world: int = 1) -> int:
         """How many batches an epoch has."""
         return -(-self.count // (self.batch_size * world))
@@ -85,7 +89,7 @@ class TrainingBatches(Dataset, ABC, Generic[Batch]):
         items = self.plan(name.epoch, name.world)[name.batch]
         if len(items) < name.world:  # every process needs something: an epoch's last few items are then seen twice
             items = np.resize(items, name.world)
-        return self.make(items[name.rank :: name.world], name)
+        return self.make(self.share(items, name.rank, name.world), name)
 
 
 class EpochSampler(DistributedSampler):

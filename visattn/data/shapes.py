@@ -220,7 +220,6 @@ class ShapesCaptions(CaptionData):
     """
 
     fit: Fit = "squash"
-    bucketed = False  # three things need a longer caption than one
     grouped = True
     captions_per_image = 5
 
@@ -230,7 +229,7 @@ class ShapesCaptions(CaptionData):
         val_size: int = 250,
         test_size: int = 500,
         image_size: tuple[int, int] = (64, 64),
-        batch_size: int = 64,
+        batch_size: int = 80,
         eval_batch_size: int = 64,
         max_length: int = 25,
         min_count: int = 1,
