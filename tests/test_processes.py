@@ -36,7 +36,7 @@ CAPTIONER = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *SCENES, *QUIET
 # Plain descent: Adam makes steps of one size of gradients that are nothing but rounding, and so blows it up.
 CAPTIONER += [
     "--model.init_args.optimization.init_args.optimizer=sgd",
-    "--model.init_args.optimization.init_args.lr=0.5",
+    "--model.init_args.optimization.init_args.lr=0.1",
 ]
 HARD = ["--config", str(CONFIGS / "attention" / "hard_published.yaml")]
 # Batch normalisation counts in each process by itself, so the encoder stays as it is.
@@ -134,10 +134,13 @@ def torchrun(folder):
 
 
 def logged(folder):
-    """The rows of a run's log, as numbers; what is measured in seconds left out."""
+    """The rows of a run's log, as numbers.
+
+    Left out is what is measured in seconds, and pointing: where weights are nearly even, rounding decides the largest.
+    """
     with (folder / "logs" / "version_0" / "metrics.csv").open() as file:
         return [
-            {key: float(value) for key, value in row.items() if value and not key.endswith("_per_s")}
+            {key: float(value) for key, value in row.items() if value and not key.endswith(("_per_s", "pointing"))}
             for row in csv.DictReader(file)
         ]
 
