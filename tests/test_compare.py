@@ -144,3 +144,10 @@ def test_what_does_not_fit_is_refused(changes, sentence):
         comparison_sheet([comparison(**changes)])
     with pytest.raises(ValueError, match="at least one picture"):
         comparison_sheet([])
+
+
+def test_every_recurrent_row_states_its_order():
+    """The recipe's own is Luong's for Shapes and Xu's for Flickr8k, so a row that says nothing would be two."""
+    orders = {name: set(row.overlays) & {"xu", "luong"} for name, row in compare.MECHANISMS.items()}
+    assert orders.pop("transformer") == set()
+    assert all(order == ({"xu"} if name.endswith("_xu") else {"luong"}) for name, order in orders.items())
