@@ -14,7 +14,7 @@ from matplotlib.image import BboxImage
 from PIL import Image
 
 from visattn import precision
-from visattn.__main__ import main
+from visattn.cli import main
 from visattn.data import CIFAR10
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -17,8 +17,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from visattn import processes, regimes
-from visattn.__main__ import main
 from visattn.attention import HardAttention
+from visattn.cli import main
 from visattn.data import ShapesClasses
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Sampling

@@ -3,7 +3,6 @@
 import functools
 import json
 
-import benchmark
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,7 @@ from visattn.benchmarks.report import Report, Table
 from visattn.benchmarks.sentences import sentences, zipf
 from visattn.benchmarks.setting import Setting
 from visattn.benchmarks.timing import Spread, Times, take_turns
+from visattn.cli import benchmark
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder
 from visattn.objectives import CaptionLoss

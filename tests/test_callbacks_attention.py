@@ -9,7 +9,8 @@ import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES, TALKATIVE
 from PIL import Image
 
-from visattn.__main__ import main, run_cli
+from visattn.cli import main
+from visattn.cli.training import run_cli
 from visattn.decoding import captions
 
 SHEETS = ["--trainer.callbacks+=visattn.callbacks.AttentionSheets", "--trainer.callbacks.images=3"]

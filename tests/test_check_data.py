@@ -4,10 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-import check_data
 import numpy as np
 import pytest
 from PIL import Image
+
+from visattn.cli import check_data
 
 KINDS = {
     "missing": ["gone.png"],

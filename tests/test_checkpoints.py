@@ -6,19 +6,16 @@ import signal
 import subprocess
 import time
 
-import benchmark
-import caption
-import ground
-import overlay
 import pytest
 import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from test_resuming import fork
 
-from visattn.__main__ import main, run_cli
 from visattn.captioner import Captioner
 from visattn.checkpoints import WholeCheckpoints, load_model, read, remove_unfinished
 from visattn.checkpoints.agreement import differences
+from visattn.cli import benchmark, caption, ground, main, overlay
+from visattn.cli.training import run_cli
 from visattn.errors import InputError
 
 WORDS = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *FAST, *SMALL_SHAPES]

@@ -20,9 +20,10 @@ import pytest
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 
-from visattn.__main__ import main as visattn
+from visattn.cli import COMMANDS, TRAINING
+from visattn.cli import main as visattn
 
-SCRIPTS = sorted(path.stem for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
+OWN = sorted(name.replace("-", "_") for name in COMMANDS if name not in TRAINING)
 MOST = None if os.environ.get("VISATTN_FUZZ") == "all" else 40  # command lines of a program
 NUMBERS = ["0", "-1", "1", "1.5", "-0.5", "nan", "inf", "-inf", "1e308", "9" * 25, "2147483648", "0x10", "१", "1e9"]
 TEXTS = ["", " ", "x", "-", ",", "💥\u202e", "\udcff", "a" * 300, "%s{}", "null", "../..", "[1", "{", "random", "8cm"]
@@ -43,7 +44,7 @@ def parser_of(name: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentPa
     with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", catch)
         try:
-            importlib.import_module(name).main([])
+            importlib.import_module(f"visattn.cli.{name}").main([])
         except CaughtError as caught:
             return caught.args[0]
     raise AssertionError(f"{name} has no parser")
@@ -88,17 +89,13 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dict[str, list[list[str]]]:
     """Command lines of each program that work; what trains for long is left out of them."""
-    import compare
-    import demo
-    import overlay
-    import prepare_coco
-    import sequences
+    from visattn.cli import compare, demo, overlay, prepare_coco, sequences
 
     monkeypatch.setattr(demo, "train_and_test", stop)
     monkeypatch.setattr(compare, "train", stop)
     monkeypatch.setattr(prepare_coco, "download", stop)
     monkeypatch.setattr(sequences, "train", stop)
-    for module, _ in importlib.import_module("benchmark").SUBJECTS.values():
+    for module, _ in importlib.import_module("visattn.cli.benchmark").SUBJECTS.values():
         monkeypatch.setattr(module, "measure", stop)
     overlay.main(["--checkpoint", "vit-cifar10", "--export", "npz", "--output", "results", "image.png"])
     captioner, classifier = str(captioner_checkpoint), str(classifier_checkpoint)
@@ -193,12 +190,16 @@ def outcome(program, words: list[str], capsys: pytest.CaptureFixture[str]) -> st
     said = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     if status == 2 and (len(said) < 1 or len(said[0].split("error: ")[1]) < 8):
         return f"2, and said {said}"
-    return None if status in (0, 2) or (status == 1 and program.__module__ == "check_data") else f"status {status}"
+    return (
+        None
+        if status in (0, 2) or (status == 1 and program.__module__ == "visattn.cli.check_data")
+        else f"status {status}"
+    )
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", OWN)
 def test_a_mistake_on_a_command_line_is_a_sentence(name, usual, monkeypatch, capsys):
-    program = importlib.import_module(name).main
+    program = importlib.import_module(f"visattn.cli.{name}").main
     parser = parser_of(name, monkeypatch)
     lines = [line for words in usual[name] for line in mistakes(parser, words)]
     faults = {}

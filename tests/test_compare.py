@@ -2,7 +2,6 @@
 
 import json
 
-import compare
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
+from visattn.cli import compare
 from visattn.data import ShapesCaptions
 from visattn.geometry import Geometry
 from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure

@@ -1,10 +1,10 @@
 """What a training has logged, drawn along its epochs."""
 
-import curves
 import numpy as np
 import pytest
 from conftest import assert_nothing_overlaps
 
+from visattn.cli import curves
 from visattn.errors import InputError
 from visattn.overlay import Curves, curves_sheet
 

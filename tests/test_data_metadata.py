@@ -276,7 +276,7 @@ def test_what_a_folder_holds_beside_images_is_counted(tmp_path: Path, caplog: py
         PICTURE.save(tmp_path / name)
     for name in ("captions.json", "a.npz", ".DS_Store", "._a.png"):
         (tmp_path / name).write_bytes(b"")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="visattn"):
         assert [path.name for path in list_images([tmp_path])] == ["a.png", "b.JPG"]
     assert not caplog.records
     for name in ("c.heic", "d.HEIC", "e.jxl", "f.txt", "g"):

@@ -15,7 +15,7 @@ import torch
 from conftest import CONFIGS, FAST
 from PIL import Image
 
-from visattn.__main__ import main
+from visattn.cli import main
 from visattn.data import CaptionBatch, Shards
 from visattn.data.loading import BatchName
 from visattn.data.streams import Segment, segments

@@ -1,4 +1,4 @@
-"""`scripts/evaluate.py` as a user runs it; the captions and official scores are those of the metrics' own test."""
+"""`visattn evaluate` as a user runs it; the captions and official scores are those of the metrics' own test."""
 
 import json
 import os
@@ -6,11 +6,11 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-import evaluate
 import pytest
 from test_metrics_captions import CANDIDATES, METEOR, NAMES, OFFICIAL, OFFICIAL_CORPUS, REFERENCES
 
 from visattn import __version__
+from visattn.cli import evaluate
 from visattn.metrics import DocumentFrequencies, caption_scores
 from visattn.metrics.captions import CaptionScores
 
@@ -95,7 +95,8 @@ def test_official_scores_are_printed_and_written(run):
         [name, f"{score:.4f}"] for name, score in zip(NAMES, OFFICIAL_CORPUS, strict=True)
     ]
     assert len({len(line) for line in lines[:6]}) == 1
-    assert lines[6:] == ["note: candidates without a word, scored 0: 1", content["signature"]]
+    repeats = "captions that repeat a pair of words: 14.3%, references 0.0%"  # "a a a a cup cup of of tea"
+    assert lines[6:] == [repeats, "note: candidates without a word, scored 0: 1", content["signature"]]
     assert content["signature"] == (
         f"BLEU+ROUGE-L+CIDEr-D|tok:ptb-py|refs:1-4|df:references(7)|images:7|empty:1|visattn:{__version__}"
     )
@@ -107,6 +108,8 @@ def test_official_scores_are_printed_and_written(run):
         "references_of_unknown_images": 0,
         "empty_candidates": 1,
         "empty_references": 0,
+        "repeating_candidates": 1,
+        "repeating_references": 0,
     }
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import export
 import numpy as np
 import pytest
 import torch
@@ -26,6 +25,7 @@ from visattn.attention import (
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
+from visattn.cli import export
 from visattn.data.images import read_inputs
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
@@ -379,7 +379,7 @@ def test_weights_that_are_wrong_are_named(good, tmp_path):
 
 
 def test_a_description_that_is_missing_or_damaged_is_named(good, tmp_path):
-    with pytest.raises(InputError, match=f"there is no .*{DESCRIPTION}; scripts/export.py writes such a folder"):
+    with pytest.raises(InputError, match=f"there is no .*{DESCRIPTION}; visattn export writes such a folder"):
         load_captioner(tmp_path)
     for content in (b"", b"{", (good / DESCRIPTION).read_bytes()[:-40], b"\xff\xfe", b"[" * 100_000):
         (tmp_path / DESCRIPTION).write_bytes(content)

@@ -3,7 +3,6 @@ import json
 import re
 import sys
 
-import export
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from visattn.attention import (
 )
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
+from visattn.cli import export
 from visattn.data.images import read_inputs
 from visattn.decoding import BeamSearch, decode
 from visattn.errors import InputError

@@ -1,14 +1,13 @@
-"""scripts/exposure.py: reports side by side."""
+"""visattn exposure: reports side by side."""
 
 import json
 import shutil
 
-import exposure
 import pytest
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 
-from visattn.__main__ import main
+from visattn.cli import exposure, main
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
-"""`scripts/faithfulness.py` as a user runs it, on models of two training steps."""
+"""`visattn faithfulness` as a user runs it, on models of two training steps."""
 
 import json
 
-import faithfulness
 import numpy as np
 import pytest
 import torch
@@ -11,6 +10,7 @@ from PIL import Image
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
+from visattn.cli import faithfulness
 from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
 

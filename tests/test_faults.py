@@ -10,10 +10,10 @@ import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from test_resuming import captioner_words, fork
 
-from visattn.__main__ import main
 from visattn.captioner import Captioner
 from visattn.checkpoints import read
 from visattn.classifier import Classifier
+from visattn.cli import main
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
 from visattn.runs import claimed

@@ -1,12 +1,13 @@
-"""`scripts/ground.py` as a user runs it, on a tiny data set in COCO's layout."""
+"""`visattn ground` as a user runs it, on a tiny data set in COCO's layout."""
 
 import json
 
-import ground
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from visattn.cli import ground
 
 # The cat has no outline, and the last picture has no instance.
 CAPTIONS = {

@@ -4,14 +4,12 @@ import json
 import os
 from pathlib import Path
 
-import caption
-import overlay
 import pytest
 from conftest import CONFIGS, FAST
 from PIL import Image
 from test_program import photograph_options
 
-from visattn.__main__ import main
+from visattn.cli import caption, main, overlay
 
 NAMES = ["NUL.jpg", "two\nlines.png", "<script>alert(1)<script>.png", "$\\frac{ $.png", "-rf.png", "..png", "名前.png"]
 

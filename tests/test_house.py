@@ -10,13 +10,14 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 FLOORS = [
     {"errors", "allocator", "linear", "processes"},
     {"files", "geometry", "vocabulary", "attention", "precision"},
-    {"models", "metrics", "overlay", "program"},
+    {"models", "metrics", "overlay"},
     {"data"},
     {"decoding", "objectives", "optimization", "evaluation", "explain"},
     {"regimes", "export", "results"},
     {"captioner", "classifier", "benchmarks"},
     {"checkpoints", "callbacks"},
     {"runs", "studies"},
+    {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

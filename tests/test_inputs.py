@@ -6,23 +6,14 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-import caption
-import check_data
-import curves
-import evaluate
-import exposure
-import faithfulness
-import ground
 import numpy as np
-import overlay
 import pytest
-import view
 import yaml
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 
-from visattn.__main__ import main
 from visattn.benchmarks.report import check_path
+from visattn.cli import caption, check_data, curves, evaluate, exposure, faithfulness, ground, main, overlay, view
 from visattn.errors import InputError
 from visattn.files import (
     guarded,

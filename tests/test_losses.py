@@ -4,17 +4,15 @@ import json
 import logging
 from pathlib import Path
 
-import check_data
-import export
 import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, FAST
 from PIL import Image
 
-from visattn.__main__ import main
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
+from visattn.cli import check_data, export, main
 from visattn.data import Photographs
 from visattn.data.annotations import read_annotations
 from visattn.data.losses import LeftOut, WordCounts, report_words, word_losses
@@ -137,7 +135,7 @@ def test_a_script_without_spaces_is_told(tmp_path: Path, script: tuple[str, ...]
 
 def test_what_there_is_too_little_of_to_judge_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, [f"a dog number{n} runs" for n in range(17)])
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="visattn"):
         Photographs(tmp_path, "captions.json", min_count=1, val_fraction=0.3).setup("fit")
     assert any("of the validation captions are unknown" in message for message in caplog.messages)
 

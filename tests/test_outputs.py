@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 
-from visattn.__main__ import main
+from visattn.cli import main
 
 
 @pytest.fixture

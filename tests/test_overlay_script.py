@@ -1,14 +1,14 @@
-"""scripts/overlay.py: methods, classes and timm's models, as a user asks for them."""
+"""visattn overlay: methods, classes and timm's models, as a user asks for them."""
 
 import json
 
 import numpy as np
-import overlay
 import pytest
 import timm
 import torch
 from PIL import Image
 
+from visattn.cli import overlay
 from visattn.geometry import Geometry
 
 

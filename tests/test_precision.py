@@ -10,8 +10,8 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES
 from lightning.pytorch.plugins import DoublePrecision, MixedPrecision
 
 from visattn import precision
-from visattn.__main__ import main
 from visattn.checkpoints import read
+from visattn.cli import main
 from visattn.errors import InputError
 from visattn.precision import bfloat16_support, of_option, resolved, slowness
 from visattn.runs import Trainer

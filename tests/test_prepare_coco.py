@@ -9,11 +9,11 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-import prepare_coco
 import pytest
 from conftest import fit
 from PIL import Image
 
+from visattn.cli import prepare_coco
 from visattn.data import download as module
 from visattn.data.download import download, unpack
 from visattn.errors import InputError

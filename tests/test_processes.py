@@ -1,7 +1,7 @@
 """One process and two do the same: gradients, baselines, losses, scores, predictions; and each draws for itself.
 
-Two processes are started by Lightning, which trains a captioner with hard attention, once through and once with a
-signal on the way, and by torchrun, for all else. Draws are prescribed where runs are compared (`shares.py`).
+Two processes are started by torchrun, and by Lightning for a run with a signal on the way. Draws are prescribed where
+runs are compared (`shares.py`).
 """
 
 import csv
@@ -18,7 +18,7 @@ import torch
 from conftest import CONFIGS, TALKATIVE
 
 from visattn import processes
-from visattn.__main__ import main
+from visattn.cli import main
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
 from visattn.evaluation import collect
@@ -92,24 +92,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hard(folder):
-    """By Lightning: the folder of the run, beside that of one process in `one`."""
-    own = overlay(folder, "hard", FROZEN | {"decoder": {"init_args": SECOND_PLACE}})
-    common = ["fit", *CAPTIONER, *HARD, *own]
-    two = [*common, *batch(4), *TWO, *witness(folder / "hard_witness"), "--output", str(folder / "hard")]
-    (folder / "hard.json").write_text(json.dumps([*common, *batch(4), *TWO]))
-    said = launch([sys.executable, "-m", "visattn", *two], folder)
-    assert said.count("Starting with 2 processes") == 1
-    assert "Using `DistributedSampler`" not in said
-    assert main([*common, *batch(8), *ONE, "--output", str(folder / "hard_one")]) == 0
-    return folder / "hard"
-
-
-@pytest.fixture(scope="module")
 def torchrun(folder):
     """By torchrun: what it said; its runs are in folders of their names, those of one process in `name_one`."""
     best = ["--ckpt_path", str(folder / "soft" / "best.ckpt")]
     captioner = [*CAPTIONER, *overlay(folder, "frozen", FROZEN)]
+    hard = [*CAPTIONER, *HARD, *overlay(folder, "hard", FROZEN | {"decoder": {"init_args": SECOND_PLACE}})]
     critical = ["--config", str(CONFIGS / "training" / "self_critical.yaml"), "--trainer.limit_train_batches=2"]
     runs = {
         "soft": ["fit", *captioner, "--features", str(folder / "features")],
@@ -117,7 +104,9 @@ def torchrun(folder):
         "predict": ["predict", *captioner, *best],
         "classifier": ["fit", *CLASSIFIER],
         "critical": ["fit", *captioner, *critical, "--start_from", str(folder / "soft" / "last.ckpt")],
+        "hard": ["fit", *hard],
     }
+    (folder / "hard.json").write_text(json.dumps([*runs["hard"], *batch(4), *TWO]))
 
     two = [
         [*run, *TWO, "--output", str(folder / name)]
@@ -127,7 +116,7 @@ def torchrun(folder):
     (folder / "runs.json").write_text(json.dumps(two))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     said = launch([*command, str(TESTS / "shares.py"), str(folder / "steps.pt"), str(folder / "runs.json")], folder)
-    for name in ("validate", "predict", "soft", "classifier"):
+    for name in ("validate", "predict", "soft", "classifier", "hard"):
         size = batch(8) if runs[name][0] == "fit" else []
         assert main([*runs[name], *ONE, *size, "--output", str(folder / f"{name}_one")]) == 0
     return said
@@ -183,8 +172,9 @@ def test_shares_of_these_batches_have_different_numbers_of_words():
     assert words[1::2].sum() > 1.5 * words[::2].sum()
 
 
-def test_hard_attention_trains_alike_with_lightnings_processes(hard, folder):
+def test_hard_attention_trains_alike(torchrun, folder):
     """Every step's loss and diagnostics, every epoch's scores, the baseline and the weights."""
+    hard = folder / "hard"
     assert_logged_alike(hard, folder / "hard_one")
     assert_weights_alike(hard, folder / "hard_one")
     baseline = torch.load(hard / "last.ckpt", weights_only=True)["state_dict"]["loss.reinforce.baseline.average"]
@@ -193,25 +183,30 @@ def test_hard_attention_trains_alike_with_lightnings_processes(hard, folder):
     assert {"train/advantage_variance", "train/reinforce_gradient_share", "val/CIDEr-D", "val/gap"} <= columns
 
 
-def test_the_best_checkpoint_is_the_same_for_all(hard, folder):
+def test_the_best_checkpoint_is_the_same_for_all(torchrun, folder):
     first, second = seen(folder / "hard_witness")
     assert first["best"] == second["best"]
     assert first["logged"] == second["logged"]
     assert first["weights"] == second["weights"]
 
 
-def test_a_signal_to_one_process_ends_all_after_the_step_and_they_go_on(hard, folder):
+def test_a_signal_to_one_of_lightnings_processes_ends_all_after_the_step_and_they_go_on(torchrun, folder):
     """To the one that writes no checkpoint, as where a machine is taken away; the run is then the uninterrupted one."""
     words = [sys.executable, "-m", "visattn", *json.loads((folder / "hard.json").read_text())]
     run = ["--output", str(folder / "signalled")]
     callback = [f"--trainer.callbacks.init_args.{name}" for name in (f"number={signal.SIGUSR1:d}", "rank=1", "step=1")]
     stop = ["--trainer.callbacks+=shares.Signalled", *callback]
     said = launch([*words, *run, *stop], folder, status=128 + signal.SIGUSR1)
+    assert said.count("Starting with 2 processes") == 1
+    assert "Using `DistributedSampler`" not in said
     assert said.count("SIGUSR1: stopped after step 2; go on with --ckpt_path ") == 1
     saved = torch.load(folder / "signalled" / "last.ckpt", weights_only=True)
     assert (saved["global_step"], len(saved["random_states"])) == (2, 2)
     launch([*words, *run, "--ckpt_path", "last"], folder)
-    ends = [torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (hard, folder / "signalled")]
+    ends = [
+        torch.load(path / "last.ckpt", weights_only=True)["state_dict"]
+        for path in (folder / "hard", folder / "signalled")
+    ]
     for name, tensor in ends[0].items():
         assert torch.equal(tensor, ends[1][name]), name
 
@@ -256,7 +251,7 @@ def test_a_classifier_trains_and_validates_alike(torchrun, folder):
     assert_weights_alike(folder / "classifier", folder / "classifier_one")
 
 
-def test_every_process_draws_for_itself_and_the_same_again(torchrun, hard, folder):
+def test_every_process_draws_for_itself_and_the_same_again(torchrun, folder):
     """Python's, NumPy's and PyTorch's numbers at the first step."""
     runs = [seen(folder / f"{name}_witness") for name in ("hard", "soft", "critical")]
     for first, second in runs:

@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-import view
 from PIL import Image
 
+from visattn.cli import view
 from visattn.errors import InputError
 from visattn.files import write_npz
 from visattn.geometry import fit_geometry

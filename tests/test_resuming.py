@@ -14,9 +14,10 @@ import witness
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from witness import QUIET, steps, watched
 
-from visattn.__main__ import main, run_cli
 from visattn.captioner import Captioner
 from visattn.checkpoints import WholeCheckpoints, read
+from visattn.cli import main
+from visattn.cli.training import run_cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as in the processes that are killed
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import sequences
 import torch
 from PIL import Image
 
+from visattn.cli import sequences
 from visattn.studies.sequences import MECHANISMS, SequenceModel, Task, alignment, evaluate, make_batch, train
 from visattn.vocabulary import END, PAD, START
 

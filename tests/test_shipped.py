@@ -4,9 +4,7 @@ import json
 import socket
 from pathlib import Path
 
-import export
 import numpy as np
-import overlay
 import pytest
 import torch
 from conftest import CONFIGS, FAST
@@ -14,10 +12,10 @@ from PIL import Image
 from safetensors import safe_open
 
 import visattn
-from visattn.__main__ import main
 from visattn.captioner import Captioner
 from visattn.checkpoints import SHIPPED, load_model, read
 from visattn.classifier import Classifier
+from visattn.cli import export, main, overlay
 from visattn.data import CIFAR10, ShapesCaptions
 from visattn.data.images import to_tensor
 from visattn.errors import InputError

@@ -8,8 +8,8 @@ import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 
 from visattn import processes
-from visattn.__main__ import main
 from visattn.checkpoints import read
+from visattn.cli import main
 
 DTYPES = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 SMALL_CAPTIONER = ["--model.decoder.hidden=16", "--model.decoder.embedding=8", "--data.batch_size=13"]

@@ -9,7 +9,8 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES, fit
 from test_decoders import GRID, D, L
 from test_program import photograph_options
 
-from visattn.__main__ import main, run_cli
+from visattn.cli import main
+from visattn.cli.training import run_cli
 from visattn.data import ShapesCaptions
 from visattn.data.batch import CaptionBatch
 from visattn.errors import InputError

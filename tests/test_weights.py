@@ -1,17 +1,22 @@
 """Pretrained weights: of a package, of timm's hub, or a sentence with the way out."""
 
 import hashlib
+import json
 
 import matplotlib.cbook
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors import safe_open
 
+from visattn.cli.export import export
 from visattn.data.images import to_tensor
 from visattn.errors import InputError
+from visattn.export import ExportedCaptioner, load_captioner
 from visattn.geometry import fit_image
-from visattn.models import Encoder, weights
+from visattn.models import Encoder, LuongDecoder, weights
+from visattn.vocabulary import SPECIALS, Vocabulary
 
 BACKBONE = "test_efficientnet"
 
@@ -47,7 +52,7 @@ def no_hub(monkeypatch):
 def test_a_package_gives_what_a_file_of_the_same_weights_gives(stage, package, no_hub, tmp_path, caplog):
     torch.save(package[1], tmp_path / "same.pth")
     ours, theirs = (Encoder(BACKBONE, stage, source) for source in ("pretrained", str(tmp_path / "same.pth")))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="visattn"):
         ours.load_weights()
     theirs.load_weights()
     assert f"weights of {BACKBONE}: the package the-carrier" in caplog.text
@@ -84,3 +89,54 @@ def test_the_package_of_efficientnet_lite2_knows_a_uniform():
     pixels = Encoder("tf_efficientnet_lite2").normalise(to_tensor(picture)[None])
     with torch.inference_mode():
         assert model(pixels).argmax().item() == 652
+
+
+@pytest.fixture
+def captioner(package):
+    """One whose encoder has its pretrained weights, which are to be left out of its folder."""
+    torch.manual_seed(3)
+    encoder = Encoder(BACKBONE, 2, "pretrained", train_from=None).eval()
+    encoder.load_weights()
+    words = [*SPECIALS, "a", "dog", "runs"]
+    options = {"hidden": 11, "embedding": 13, "placed": 8}
+    decoder = LuongDecoder(len(Vocabulary(words)), encoder.size, **options).eval()
+    parts = {
+        "encoder": {"class_path": "visattn.models.Encoder", "init_args": {"backbone": BACKBONE, "stage": 2}},
+        "decoder": {"class_path": "visattn.models.LuongDecoder", "init_args": options},
+    }
+    return ExportedCaptioner(encoder, decoder, Vocabulary(words), (96, 64), "squash", 7, parts, "pretrained")
+
+
+def test_a_folder_without_its_encoders_weights(captioner, no_hub, tmp_path, monkeypatch):
+    images = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
+    folder = tmp_path / "out"
+    assert export(captioner, folder, images)["safetensors"].within(0)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert all(name.startswith("decoder.") for name in file.keys())  # noqa: SIM118
+    with pytest.raises(InputError, match="without its encoder's weights"):  # nothing is fetched unasked
+        load_captioner(folder)
+    again = load_captioner(folder, pretrained=True)
+    assert not again.encoder.training
+    assert again.encoder_weights == "pretrained"
+    torch.testing.assert_close(again.encoder(images), captioner.encoder(images), rtol=0, atol=0)
+    described = json.loads((folder / "model.json").read_text())
+    assert described["encoder_weights"] == "pretrained"
+    for wrong in ("hub", 3, None):
+        (folder / "model.json").write_text(json.dumps(described | {"encoder_weights": wrong}))
+        with pytest.raises(InputError, match=r"model\.json: encoder_weights must be one of"):
+            load_captioner(folder, pretrained=True)
+    (folder / "model.json").write_text(json.dumps(described))
+    monkeypatch.setattr(weights, "PACKAGES", {})
+    with pytest.raises(InputError, match=r"could not be had from timm's hub \(cannot reach the hub\)$"):
+        load_captioner(folder, pretrained=True)
+
+
+def test_other_weights_than_the_pretrained_are_not_left_out(captioner, no_hub, tmp_path):
+    with torch.no_grad():
+        next(captioner.encoder.parameters()).add_(1e-6)
+    images = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
+    with pytest.raises(InputError, match="not the pretrained ones"):
+        export(captioner, tmp_path / "out", images)
+    assert not (tmp_path / "out").exists()
+    assert export(captioner._replace(encoder_weights="file"), tmp_path / "out", images)["safetensors"].within(0)
+    torch.testing.assert_close(load_captioner(tmp_path / "out").encoder(images), captioner.encoder(images))

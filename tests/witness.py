@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from visattn.__main__ import main
 from visattn.captioner import Captioner
 from visattn.classifier import Classifier
+from visattn.cli import main
 
 # Options of a training that says little and validates little.
 QUIET = [

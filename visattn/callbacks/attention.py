@@ -97,7 +97,7 @@ class AttentionHealth(Callback):
 class AttentionSheets(Callback):
     """Draws the sheets of a fixed set of validation images every few epochs of a training.
 
-    They are those of `scripts/caption.py` and `scripts/overlay.py`, on the original pixels, written to
+    They are those of `visattn caption` and `visattn overlay`, on the original pixels, written to
     `attention/epoch_NNN/` and, where the logger is TensorBoard's, shown there. The images are spread evenly over the
     validation split; the training's random numbers are left as they were.
 

@@ -1,18 +1,37 @@
 """Trained models that come with visattn, called by a name where else a checkpoint's path stands.
 
-Each is a folder of `visattn.export` inside the package, in half precision, with a model card.
+Each is a folder of `visattn.export` inside the package, in half precision, with a model card. A pretrained encoder's
+weights are not in it: they come from a package or from timm's hub.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import lightning
 
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
 
-SHIPPED = {"vit-cifar10": "classifier", "captioner-shapes": "captioner"}
-"""The kind of each, by its name; its folder in `visattn/pretrained` has the name with an underscore."""
+
+class Shipped(NamedTuple):
+    """A model that comes with visattn.
+
+    Attributes:
+        kind: of model.
+        decoding: the module's options for generating captions, as chosen on the validation split.
+    """
+
+    kind: Literal["classifier", "captioner"]
+    decoding: Mapping[str, Any] = {}
+
+
+SHIPPED = {
+    "vit-cifar10": Shipped("classifier"),
+    "captioner-shapes": Shipped("captioner"),
+}
+"""By name; the folder in `visattn/pretrained` has the name with underscores."""
 
 
 def is_shipped(path: Path | str) -> bool:
@@ -26,31 +45,35 @@ def checkpoint_of(name: str) -> dict[str, Any]:
     Raises:
         InputError: where a file of it is missing or is not the one that was written.
     """
-    load, module, options = KINDS[SHIPPED[name]]
+    shipped = SHIPPED[name]
     with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:
+        load = {"captioner": partial(load_captioner, pretrained=True), "classifier": load_classifier}[shipped.kind]
         exported = load(folder)
+    module, options = KINDS[shipped.kind]
     described = exported.describe()
     return {
         "pytorch-lightning_version": lightning.__version__,
         "epoch": 0,
         "global_step": 0,
-        "state_dict": exported.weights.state_dict(),
+        "state_dict": exported.whole.state_dict(),
         "hyper_parameters": {
             "_class_path": module,
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
             **{option: described[option] for option in ("image_size", "fit")},
             **options(exported, {channel: described[channel] for channel in ("mean", "std")}),
+            **shipped.decoding,
         },
     }
 
 
 def _of_captioner(exported: ExportedCaptioner, channels: dict[str, list[float]]) -> dict[str, Any]:
     encoder = exported.parts["encoder"]
+    frozen = {"weights": "pretrained", "train_from": None} if exported.encoder_weights == "pretrained" else {}
     return {
         "output_names": exported.vocabulary.words,
         "tokens": exported.vocabulary.tokens.spec,
         "max_length": exported.max_length,
-        "encoder": {**encoder, "init_args": {**encoder["init_args"], **channels}},
+        "encoder": {**encoder, "init_args": {**encoder["init_args"], **channels, **frozen}},
         "decoder": exported.parts["decoder"],
     }
 
@@ -60,7 +83,7 @@ def _of_classifier(exported: ExportedClassifier, channels: dict[str, list[float]
 
 
 KINDS = {
-    "classifier": (load_classifier, "visattn.classifier.Classifier", _of_classifier),
-    "captioner": (load_captioner, "visattn.captioner.Captioner", _of_captioner),
+    "classifier": ("visattn.classifier.Classifier", _of_classifier),
+    "captioner": ("visattn.captioner.Captioner", _of_captioner),
 }
-"""What reads the folder of each kind, its Lightning module, and the options that this takes."""
+"""The Lightning module of each kind, and the options that it takes."""

@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from visattn.metrics import ExposureSums, Grounding, Health, Verdict, caption_scores, truth_scores
+from visattn.metrics import (
+    ExposureSums,
+    Grounding,
+    Health,
+    Verdict,
+    caption_scores,
+    repeat_share,
+    truth_scores,
+)
 
 
 class EvaluatedImage(NamedTuple):
@@ -65,9 +73,10 @@ class CaptionEvaluation(NamedTuple):
             references: by image id, at least of those that were seen.
 
         Returns:
-            `loss`, the scores of generated captions, `teacher_forced_…` ones, `gap` and the accuracies behind it, what
-            is known of attention, `grounding_…` where a word was scored against regions, and where the data knows
-            what is in its images, how many captions are `true`, and the other numbers of `truth_scores`.
+            `loss`, the scores of generated captions, `teacher_forced_…` ones, `gap` and the accuracies behind it, the
+            shares of captions that repeat a pair of words, `repeats` and `reference_repeats`, what is known of
+            attention, `grounding_…` where a word was scored against regions, and where the data knows what is in its
+            images, how many captions are `true`, and the other numbers of `truth_scores`.
         """
         references = {name: references[name] for name in self.images}
         own = caption_scores(references, {name: image.words for name, image in self.images.items()}).corpus
@@ -82,6 +91,8 @@ class CaptionEvaluation(NamedTuple):
             **{f"{name}_accuracy": numbers[name] for name in ("teacher_forced", "free_running", "another_reference")},
             "gap": numbers["gap"],
             "words": sum(len(image.words) for image in images) / len(images),
+            "repeats": repeat_share(image.words for image in images),
+            "reference_repeats": repeat_share(line for lines in references.values() for line in lines),
             "attention_gate": self.gate,
         }
         if health is not None:

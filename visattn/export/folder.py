@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from visattn.models import Decoder, Normalise, VisionTransformer
 from visattn.vocabulary import Vocabulary, Words
 
 FORMAT = 1
+EncoderWeights = Literal["file", "pretrained"]
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -39,6 +40,8 @@ class ExportedCaptioner(NamedTuple):
         fit: how an image is made that size, for `visattn.geometry.fit_image`.
         max_length: of a generated caption, in words.
         parts: the blueprints of encoder and decoder.
+        encoder_weights: where the encoder's weights are: in the weights file with the decoder's, or "pretrained": left
+            out, since they are those that everybody can have.
     """
 
     encoder: nn.Module
@@ -48,11 +51,17 @@ class ExportedCaptioner(NamedTuple):
     fit: Fit
     max_length: int
     parts: dict[str, Blueprint]
+    encoder_weights: EncoderWeights = "file"
+
+    @property
+    def whole(self) -> nn.ModuleDict:
+        """All that has weights, by its name in a checkpoint."""
+        return nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
 
     @property
     def weights(self) -> nn.ModuleDict:
-        """What has weights, by its name in the weights file."""
-        return nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
+        """What has weights in the weights file, by its name there."""
+        return self.whole if self.encoder_weights == "file" else nn.ModuleDict({"decoder": self.decoder})
 
     def describe(self) -> dict[str, Any]:
         """What `model.json` says of it, but for its files."""
@@ -70,6 +79,7 @@ class ExportedCaptioner(NamedTuple):
             "cell_shift": list(cells),
             "cell_stride": list(cells.stride),
             "cells_see": [list(corner) for corner in cells.seen],
+            **({} if self.encoder_weights == "file" else {"encoder_weights": self.encoder_weights}),
             **self.parts,
         }
 
@@ -94,9 +104,14 @@ class ExportedClassifier(NamedTuple):
     parts: dict[str, Blueprint]
 
     @property
-    def weights(self) -> nn.ModuleDict:
-        """What has weights, by its name in the weights file."""
+    def whole(self) -> nn.ModuleDict:
+        """All that has weights, by its name in a checkpoint."""
         return nn.ModuleDict({"model": self.model})
+
+    @property
+    def weights(self) -> nn.ModuleDict:
+        """What has weights in the weights file, by its name there."""
+        return self.whole
 
     def describe(self) -> dict[str, Any]:
         """What `model.json` says of it, but for its files."""
@@ -112,18 +127,31 @@ class ExportedClassifier(NamedTuple):
         }
 
 
-def load_captioner(folder: str | Path) -> ExportedCaptioner:
-    """The captioner in a folder that `scripts/export.py` wrote, on the CPU, in float32 whatever the file is in.
+def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCaptioner:
+    """The captioner in a folder that `visattn export` wrote, on the CPU, in float32 whatever the file is in.
+
+    Args:
+        folder: the folder.
+        pretrained: where it was written without its encoder's weights, take the pretrained ones of an installed
+            package or of timm's hub (`Encoder.load_pretrained`). Nothing is ever downloaded without it.
 
     Raises:
         InputError: where a file is missing or damaged, is not the one that was written with the others, or holds
-            another model than it says.
+            another model than it says; where the encoder's weights are not in it, and may not or cannot be had.
     """
-    return _load(Path(folder), "captioner", _captioner)
+    exported = _load(Path(folder), "captioner", _captioner)
+    if exported.encoder_weights == "pretrained":
+        if not pretrained:
+            raise InputError(
+                f"{folder} was exported without its encoder's weights; load_captioner(…, pretrained=True) takes them "
+                "from an installed package, or downloads them"
+            )
+        exported.encoder.load_pretrained()
+    return exported
 
 
 def load_classifier(folder: str | Path) -> ExportedClassifier:
-    """The classifier in a folder that `scripts/export.py` wrote; otherwise as `load_captioner`."""
+    """The classifier in a folder that `visattn export` wrote; otherwise as `load_captioner`."""
     return _load(Path(folder), "classifier", _classifier)
 
 
@@ -166,7 +194,7 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise InputError(f"there is no {path}; scripts/export.py writes such a folder from a checkpoint")
+        raise InputError(f"there is no {path}; visattn export writes such a folder from a checkpoint")
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -255,7 +283,16 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
         raise InputError(f"its encoder makes a grid of {list(grid)} of an image, and not {described['grid']}")
     decoder.check_grid(grid)
     parts = {name: described[name] for name in ("encoder", "decoder")}
-    return ExportedCaptioner(encoder, decoder, vocabulary, size, described["fit"], described["max_length"], parts)
+    return ExportedCaptioner(
+        encoder.eval(),
+        decoder,
+        vocabulary,
+        size,
+        described["fit"],
+        described["max_length"],
+        parts,
+        described["encoder_weights"],
+    )
 
 
 def _classifier(described: dict[str, Any]) -> ExportedClassifier:
@@ -332,6 +369,7 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "cell_shift": (_are_numbers(2), "two numbers of pixels"),
         "cell_stride": (_are_numbers(2), "two numbers of pixels"),
         "cells_see": (lambda v: isinstance(v, list) and all(map(_are_numbers(2), v)), "two corners, in pixels"),
+        "encoder_weights": (lambda v: v in get_args(EncoderWeights), f"one of {', '.join(get_args(EncoderWeights))}"),
         "encoder": (lambda v: isinstance(v, dict), "an object"),
         "decoder": (lambda v: isinstance(v, dict), "an object"),
     },
@@ -340,4 +378,7 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "model": (lambda v: isinstance(v, dict), "an object"),
     },
 }
-_ABSENT: dict[str, dict[str, Any]] = {"captioner": {"tokens": Words.spec}, "classifier": {}}  # what need not be there
+_ABSENT: dict[str, dict[str, Any]] = {
+    "captioner": {"tokens": Words.spec, "encoder_weights": "file"},
+    "classifier": {},
+}  # what need not be there

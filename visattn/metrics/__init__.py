@@ -2,9 +2,10 @@
 
 from visattn.metrics.captions import CaptionScores, CiderD, DocumentFrequencies, caption_scores
 from visattn.metrics.exposure import ExposureGap, ExposureSums, teacher_forced_captions
-from visattn.metrics.grounding import Grounding, entropy, grounding
+from visattn.metrics.grounding import Grounding, coverage, entropy, grounding
 from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
+from visattn.metrics.repeats import repeat_share, repeats_itself
 from visattn.metrics.reward import CiderReward
 from visattn.metrics.truth import Facts, Grammar, TruthReward, Verdict, is_truth_score, truth_scores
 
@@ -23,10 +24,13 @@ __all__ = [
     "Verdict",
     "attention_health",
     "caption_scores",
+    "coverage",
     "entropy",
     "grounding",
     "is_truth_score",
     "ptb_tokenize",
+    "repeat_share",
+    "repeats_itself",
     "teacher_forced_captions",
     "truth_scores",
 ]

@@ -94,7 +94,7 @@ def grounding(
         cells, even = geometry.cells(weights.shape), Geometry.identity(mask.shape).cells(weights.shape)
         hits, centre_hit = _Discs.around_cells(weights.shape, mask.shape, float(tolerance), cells).meet(mask)
         largest = weights >= weights.max() * (1 - _TIE)
-        covered = _covered(mask, weights.shape, cells)
+        covered = coverage(mask, weights.shape, cells)
         scores.append(
             (
                 hits[largest].mean(),
@@ -102,7 +102,7 @@ def grounding(
                 centre_hit,
                 (weights * covered).sum() / weights.sum(),
                 mask.mean(),
-                (_centred(weights.shape) * _covered(mask, weights.shape, even)).sum(),
+                (_centred(weights.shape) * coverage(mask, weights.shape, even)).sum(),
             )
         )
     means = np.mean(scores, axis=0) if scores else np.full(6, np.nan)
@@ -156,8 +156,14 @@ def _shares(grid: tuple[int, int], size: tuple[int, int], cells: CellShift) -> l
     return found
 
 
-def _covered(mask: np.ndarray, grid: tuple[int, int], cells: CellShift) -> np.ndarray:
-    """(h, w) share of each cell's area that the region covers."""
+def coverage(mask: np.ndarray, grid: tuple[int, int], cells: CellShift) -> np.ndarray:
+    """(h, w) share of each cell's area that a region covers.
+
+    Args:
+        mask: (H, W) boolean, True in the region.
+        grid: (h, w) of the cells.
+        cells: where they look in an input of H×W pixels.
+    """
     rows, columns = _shares(grid, mask.shape, cells)
     return rows @ mask.astype(float) @ columns.T
 

@@ -119,18 +119,7 @@ class Encoder(nn.Module):
         if self.weights == "random":
             return
         if self.weights == "pretrained":
-            if (state := of_package(self.backbone)) is not None:
-                self._take(state)
-                return
-            try:
-                body = self._body(pretrained=True)[0]
-            except Exception as error:  # of the hub's client, the network and the file, of many kinds
-                raise InputError(
-                    f"the weights of {self.backbone} could not be had from timm's hub "
-                    f"({' '.join(str(error).split())[:200]}); {how_to_get(self.backbone)}"
-                ) from error
-            log.info("weights of %s: timm's hub", self.backbone)
-            self.body.load_state_dict(body.state_dict())
+            self.load_pretrained("give a weights file: --model.encoder.weights FILE")
             return
         path = Path(self.weights).expanduser()
         if not path.is_file():
@@ -143,6 +132,29 @@ class Encoder(nn.Module):
         except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
+
+    def load_pretrained(self, *ways_out: str) -> None:
+        """Replace the backbone's parameters by those of an installed package or, without one, of timm's hub.
+
+        Args:
+            ways_out: what an error adds to the ways out that it knows.
+
+        Raises:
+            InputError: where neither has them.
+        """
+        if (state := of_package(self.backbone)) is not None:
+            self._take(state)
+            return
+        try:
+            body = self._body(pretrained=True)[0]
+        except Exception as error:  # of the hub's client, the network and the file, of many kinds
+            ways = ", or ".join([*how_to_get(self.backbone), *ways_out])
+            raise InputError(
+                f"the weights of {self.backbone} could not be had from timm's hub "
+                f"({' '.join(str(error).split())[:200]})" + (f"; {ways}" if ways else "")
+            ) from error
+        log.info("weights of %s: timm's hub", self.backbone)
+        self.body.load_state_dict(body.state_dict())
 
     def _take(self, state: dict[str, Tensor]) -> None:
         """Take a whole model's weights by timm's names; a `RuntimeError` where some are missing or do not fit."""

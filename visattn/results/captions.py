@@ -28,7 +28,7 @@ _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
 @dataclass(frozen=True)
 class CaptionWriter:
-    """Writes pictures' captions into a folder; `scripts/caption.py` says what each export is.
+    """Writes pictures' captions into a folder; `visattn caption` says what each export is.
 
     Attributes:
         folder: where to write; it must exist.

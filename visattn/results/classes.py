@@ -19,7 +19,7 @@ ClassExport = Literal["sheet", "svg", "pdf", "npz"]
 
 @dataclass(frozen=True)
 class ClassWriter:
-    """Writes a classifier's findings into a folder; `scripts/overlay.py` says what each export is.
+    """Writes a classifier's findings into a folder; `visattn overlay` says what each export is.
 
     Attributes:
         folder: where to write; it must exist.

@@ -1,4 +1,4 @@
-"""Folders of results, as `scripts/caption.py` and `scripts/overlay.py` write them, back in memory to be looked at."""
+"""Folders of results, as `visattn caption` and `visattn overlay` write them, back in memory to be looked at."""
 
 import json
 import math
@@ -94,7 +94,7 @@ def list_results(folder: Path) -> list[Listed]:
     if not found:
         raise InputError(
             f"{folder} is no folder of results, it has neither {' nor '.join(LISTS)}; "
-            "make one with scripts/caption.py or scripts/overlay.py"
+            "make one with visattn caption or visattn overlay"
         )
     path = max(found, key=lambda p: p.stat().st_mtime)  # where both programs wrote here, the later has the maps
     try:

@@ -1,4 +1,4 @@
-"""Captioners that differ in their attention alone, side by side: steps, maps, a table; `scripts/compare.py` trains."""
+"""Captioners that differ in their attention alone, side by side: steps, maps, a table; `visattn compare` trains."""
 
 import statistics
 import time

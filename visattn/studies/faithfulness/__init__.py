@@ -1,6 +1,6 @@
 """Does the attention map matter? What `visattn.explain.faithfulness` measures, of a whole model.
 
-Curves by a model's maps beside maps that know nothing, and a captioner without its α; `scripts/faithfulness.py` is the
+Curves by a model's maps beside maps that know nothing, and a captioner without its α; `visattn faithfulness` is the
 door.
 """
 

@@ -1,4 +1,4 @@
-"""Caption scores of files, as the official COCO tool gives them; `scripts/evaluate.py` is the door."""
+"""Caption scores of files, as the official COCO tool gives them; `visattn evaluate` is the door."""
 
 from visattn.studies.scores.scoring import TOKENIZERS, evaluate
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from visattn import __version__
 from visattn.errors import InputError
-from visattn.metrics import DocumentFrequencies, caption_scores, ptb_tokenize
+from visattn.metrics import DocumentFrequencies, caption_scores, ptb_tokenize, repeats_itself
 from visattn.metrics.official import java_tokenize, meteor, require
 from visattn.studies.scores.files import Captions, pair, read_candidates, read_references
 from visattn.vocabulary import Characters, phrases, read_tokens
@@ -50,7 +50,7 @@ def evaluate(
     frequencies: Path | None = None,
     frequencies_split: str | None = None,
 ) -> dict[str, Any]:
-    """Score a file of candidates; what may be missing or odd in it is told by `scripts/evaluate.py --help`.
+    """Score a file of candidates; what may be missing or odd in it is told by `visattn evaluate --help`.
 
     Args:
         references: COCO's caption file or a Karpathy file.
@@ -101,6 +101,8 @@ def evaluate(
         "references_of_unknown_images": known.stray,
         "empty_candidates": sum(not caption for caption in candidate_tokens.values()),
         "empty_references": sum(not caption for captions in reference_tokens.values() for caption in captions),
+        "repeating_candidates": sum(map(repeats_itself, candidate_tokens.values())),
+        "repeating_references": sum(map(repeats_itself, itertools.chain.from_iterable(reference_tokens.values()))),
     }
     numbers = sorted({len(captions) for captions in reference_tokens.values()})
     share = f"/{len(known.captions)}" if counts["images_without_candidate"] else ""

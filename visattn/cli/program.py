@@ -1,4 +1,4 @@
-"""What every program of the project does around its main function."""
+"""What every command does around its main function."""
 
 import argparse
 import functools
@@ -60,6 +60,13 @@ def program(main: Main) -> Callable[..., int]:
         return 0
 
     return run
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser for `visattn NAME`, whose help begins with a text that stands as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"visattn {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def parse(parser: argparse.ArgumentParser, args: Sequence[str] | None, *outputs: str) -> argparse.Namespace:

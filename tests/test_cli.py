@@ -1,0 +1,66 @@
+"""One program: its commands, the doors in scripts/, and configurations by their names."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONFIGS, FAST, SMALL_SHAPES
+
+from visattn.cli import COMMANDS, TRAINING, main
+from visattn.cli.configurations import packaged, resolved
+from visattn.errors import InputError
+
+SCRIPTS = sorted(path for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
+
+
+def test_every_command_has_a_door_in_scripts_with_the_same_options():
+    assert {path.stem.replace("_", "-") for path in SCRIPTS} == set(COMMANDS) - set(TRAINING)
+    for path in SCRIPTS:
+        assert len(path.read_text().splitlines()) <= 15
+        assert f'main(["{path.stem.replace("_", "-")}", *sys.argv[1:]])' in path.read_text()
+
+
+def test_the_program_loads_no_command_to_list_them():
+    heavy = "torch", "lightning", "numpy", "matplotlib"
+    code = (
+        f"import sys; from visattn.cli import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "no command"), (["capton"], "caption"), (["--absent"], "--absent")])
+def test_what_is_no_command_is_one_sentence(words, said, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("visattn ")
+
+
+def test_configurations_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("{}")
+    words = ["fit", "--config", "attention/hard", "--config=shapes_vit", "-c", "mine.yaml", "--output", "shapes_vit"]
+    hard, vit = CONFIGS / "attention" / "hard.yaml", CONFIGS / "shapes_vit.yaml"
+    expected = ["fit", "--config", str(hard), f"--config={vit}", "-c", "mine.yaml", "--output", "shapes_vit"]
+    assert resolved(words) == expected
+    with pytest.raises(InputError, match="shapes_captioner"):
+        packaged("shapes_captoner")
+
+
+def test_a_training_by_the_name_of_its_configuration(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config=shapes_captioner", "--config", "attention/multihead", "--output=run", *FAST, *SMALL_SHAPES]
+    assert main(["fit", *words]) == 0
+    (saved,) = Path("run").rglob("config.yaml")
+    assert "MultiHeadAttention" in saved.read_text()
+    assert main(["fit", "--config", "attention/hart", "--output=other", *FAST]) == 2
+    assert "attention/hard" in capsys.readouterr().err
+    assert not Path("other").exists()

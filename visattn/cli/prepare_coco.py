@@ -1,0 +1,165 @@
+"""Download COCO with its captions, check it and lay it out as the configurations expect it.
+
+    visattn prepare-coco --root data/coco                   # the Karpathy splits, as most papers do
+    visattn prepare-coco --root data/coco2017 --set 2017    # COCO's own splits of 2017
+    visattn prepare-coco --root data/coco --only captions   # no pictures
+
+The Karpathy splits (5,000 photographs each to validate and to test on, 113,287 to train on) are a file of Andrej
+Karpathy's over the photographs of 2014; --set 2017 has the same photographs under other names. A connection that breaks
+off, or a program that was stopped, goes on where it was. Sums are those that COCO's archives are known by; the file of
+the splits has no published one. It needs about twice the size of the largest archive in free space beside what it
+unpacks, unless archives are kept (--keep-archives).
+
+After it, in the root: `dataset_coco.json` (Karpathy's) or nothing, `annotations/` (captions and instances), `images/`.
+COCO's annotations are under CC BY 4.0, its photographs under the terms of Flickr (https://cocodataset.org/#termsofuse).
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from visattn.cli.program import command_parser, program
+from visattn.data.download import download, unpack
+from visattn.errors import InputError
+from visattn.files import write_text
+
+COCO = (
+    "https://s3.amazonaws.com/images.cocodataset.org"  # COCO's own bucket; its images.cocodataset.org speaks no https
+)
+KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent"
+_GB = 10**9
+
+
+class Archive(NamedTuple):
+    """A zip file, and what becomes of it.
+
+    Attributes:
+        url: within its site.
+        site: where it is.
+        md5: its sum, or None where none was published.
+        size: in bytes, roughly.
+        place: a member's name to its place in the root, or None where it is not wanted.
+    """
+
+    url: str
+    site: str
+    md5: str | None
+    size: float
+    place: Callable[[str], str | None]
+
+
+def _annotations(name: str) -> str | None:
+    """Captions and instances; key points stay in the archive."""
+    return name if Path(name).name.startswith(("captions_", "instances_")) else None
+
+
+def _splits(name: str) -> str | None:
+    return name if name == "dataset_coco.json" else None
+
+
+def _image(name: str) -> str:
+    """Karpathy's file names a picture with the folder that it is in ("train2014/COCO_train2014_….jpg")."""
+    return f"images/{name}"
+
+
+def _flat(name: str) -> str:
+    """The files of 2017 do not say in which folder a picture is, and no two have the same name."""
+    return f"images/{Path(name).name}"
+
+
+SETS: dict[str, dict[str, list[Archive]]] = {
+    "karpathy": {
+        "captions": [
+            Archive("caption_datasets.zip", KARPATHY, None, 0.04 * _GB, _splits),
+            Archive(
+                "annotations/annotations_trainval2014.zip",
+                COCO,
+                "0a379cfc70b0e71301e0f377548639bd",
+                0.25 * _GB,
+                _annotations,
+            ),
+        ],
+        "images": [
+            Archive("zips/val2014.zip", COCO, "a3d79f5ed8d289b7a7554ce06a5782b3", 6.6 * _GB, _image),
+            Archive("zips/train2014.zip", COCO, "0da8c0bd3d6becc4dcb32757491aca88", 13.5 * _GB, _image),
+        ],
+    },
+    "2017": {
+        "captions": [
+            Archive(
+                "annotations/annotations_trainval2017.zip",
+                COCO,
+                "f4bbac642086de4f52a3fdda2de5fa2c",
+                0.25 * _GB,
+                _annotations,
+            ),
+        ],
+        "images": [
+            Archive("zips/val2017.zip", COCO, "442b8da7639aecaf257c1dceb8ba8c80", 0.8 * _GB, _flat),
+            Archive("zips/train2017.zip", COCO, "cced6f7f71b7629ddf16f17bbcfab6b2", 19.3 * _GB, _flat),
+        ],
+    },
+}
+
+
+def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict[str, int]:
+    """Fetch and unpack archives that are not yet there.
+
+    Args:
+        root: folder of the data set; made where missing.
+        archives: in the order in which they are wanted.
+        keep: the zip files.
+
+    Returns:
+        The number of files of each archive, by its name; `prepared.json` in the root has them too.
+
+    Raises:
+        InputError: where there is not enough space, or see `download` and `unpack`.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    record = root / "prepared.json"
+    done: dict[str, int] = json.loads(record.read_text()) if record.exists() else {}
+    left = [archive for archive in archives if Path(archive.url).name not in done]
+    need = sum(archive.size for archive in left) * (2 if keep else 1) + (
+        0 if keep else max((archive.size for archive in left), default=0)
+    )
+    came = sum(path.stat().st_size for path in root.glob("*.zip*"))
+    free = shutil.disk_usage(root).free
+    if free + came < need:
+        raise InputError(
+            f"{root} has {free / _GB:.1f} GB of free space, and about {need / _GB:.1f} GB are needed; "
+            "make room, or choose another --root"
+        )
+    for archive in left:
+        name = Path(archive.url).name
+        ours = not (root / name).exists()  # one that somebody put there is theirs
+        download(f"{archive.site}/{archive.url}", root / name, archive.md5)
+        done[name] = unpack(root / name, root, archive.place)
+        write_text(record, json.dumps(done, indent=1))
+        if ours and not keep:
+            (root / name).unlink()
+    return done
+
+
+@program
+def main(args: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = command_parser("prepare-coco", __doc__)
+    parser.add_argument("--root", type=Path, default=Path("data/coco"), help="folder (default: data/coco)")
+    parser.add_argument("--set", choices=tuple(SETS), default="karpathy", help="the splits (default: karpathy)")
+    parser.add_argument("--only", choices=("captions", "images"), help="a part of it (default: both)")
+    parser.add_argument("--mirror", help="address to fetch COCO's archives from, in place of COCO's own")
+    parser.add_argument("--keep-archives", action="store_true", help="keep downloaded zip files once unpacked")
+    options = parser.parse_args(args)
+    parts = SETS[options.set]
+    archives = [archive for part in ([options.only] if options.only else parts) for archive in parts[part]]
+    if options.mirror:
+        archives = [archive._replace(site=options.mirror.rstrip("/")) for archive in archives]
+        if not re.match(r"(https?|file)://", options.mirror):
+            raise InputError(f"--mirror is '{options.mirror}'; it must be an address, https://… or file://…")
+    for name, count in prepare(options.root, archives, options.keep_archives).items():
+        print(f"{name}: {count:,} files")
+    print(f"COCO is in {options.root}; train with --config configs/coco_soft.yaml --data.root {options.root}")
