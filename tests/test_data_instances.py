@@ -329,7 +329,7 @@ def test_geometry_from_the_size_alone():
     assert fit_geometry((53, 97), SIZE, "crop").offset == (0.0, 7.0)  # 31 × 57 of which 43 are kept
 
 
-def test_images_are_found_by_id_or_by_file_name(root):
+def test_images_are_found_by_id_or_by_file_name(root, caplog):
     def karpathy(**more):
         sentences = [{"tokens": ["a", "dog"]}]
         images = [{"filename": f"{name}.png", "split": "val", "sentences": sentences} | more for name in ("5", "11")]
@@ -344,10 +344,18 @@ def test_images_are_found_by_id_or_by_file_name(root):
     assert karpathy().regions("11", ["dog"])[0] is not None  # by the name of the file
     path.write_text(path.read_text().replace('"11.png"', '"COCO_val2014_000000391895.jpg"'))
     assert karpathy().regions("11", ["dog"])[0] is None
+    with caplog.at_level("WARNING", logger="visattn"):
+        karpathy().setup("fit")  # the outlines of training images may be there to supervise attention
+    assert "instances.json lacks 1 of 1 images to validate or test on" in caplog.text
+    known = path.read_text()
+    path.write_text(
+        known.replace('"id": 5', '"id": 55').replace('"image_id": 5', '"image_id": 55').replace('"5.png"', '"55.png"')
+    )
     with pytest.raises(
         InputError, match=r"instances\.json has none of the 1 images to validate or test on, such as 11"
     ):
         karpathy().setup("fit")
+    path.write_text(known)
     (root / "karpathy.json").write_text(
         json.dumps(
             {

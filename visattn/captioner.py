@@ -122,6 +122,7 @@ class Captioner(LightningModule):
         _ = self.cell_shift  # a backbone whose maps cannot be laid is refused before anything is computed
         if stage == "fit":
             self._require_facts()
+            self._supervise()
         if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
             self.encoder.load_weights()
 
@@ -258,6 +259,19 @@ class Captioner(LightningModule):
                     f"{name} is to be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
                     "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
                 )
+
+    def _supervise(self) -> None:
+        """Have the data say where words are, if attention is supervised; refuse where it knows of none."""
+        if not self.loss.supervision:
+            return
+        data = self.trainer.datamodule
+        known = (data.regions(name, words) for name, lines in data.references("train").items() for words in lines)
+        if not any(mask is not None for masks in known for mask in masks):
+            raise InputError(
+                f"attention is to be supervised, but {data.describe()} knows of no training word where it is; give "
+                "outlines of training images (--data.instances FILE), or leave out --model.loss.supervision"
+            )
+        data.places = self.encoder.grid(self.image_size), self.cell_shift
 
     def _name_tokens(self) -> None:
         """Say once of which tokens the scores are, where they compare with no others."""

@@ -87,7 +87,7 @@ class TeacherForcing(Regime):
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
         memory, tokens = rows(memory, batch, loss.draws)
-        return forced(decoder, memory, tokens, tokens[:, :-1], loss)
+        return forced(decoder, memory, tokens, tokens[:, :-1], loss, batch.regions)
 
 
 class ScheduledSampling(Regime):
@@ -112,7 +112,7 @@ class ScheduledSampling(Regime):
         heard = tokens[:, :-1]
         if truth < 1:
             heard = self.mix(decoder, memory, tokens, truth)
-        taught = forced(decoder, memory, tokens, heard, loss)
+        taught = forced(decoder, memory, tokens, heard, loss, batch.regions)
         replaced = (heard != tokens[:, :-1]).sum() / processes.mean((tokens[:, 1:-1] > END).sum())
         return taught._replace(logs=taught.logs | {"truth": taught.loss.new_tensor(truth), "replaced": replaced})
 
@@ -235,13 +235,27 @@ def rows(memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[Memory, T
     return memory, batch.tokens.repeat_interleave(draws, dim=0)
 
 
-def forced(decoder: Decoder, memory: Memory, tokens: Tensor, heard: Tensor, loss: CaptionLoss) -> Taught:
-    """The loss of captions (N, T) with START, given the words (N, T − 1) that the decoder hears before each next."""
+def forced(
+    decoder: Decoder,
+    memory: Memory,
+    tokens: Tensor,
+    heard: Tensor,
+    loss: CaptionLoss,
+    regions: Tensor | None = None,
+) -> Taught:
+    """The loss of captions (N, T) with START, given the words (N, T − 1) that the decoder hears before each next.
+
+    Regions are those of `CaptionBatch`, of each of its captions, which may stand here several times in a row.
+    """
     logits, glimpses = decoder(memory, heard)
-    losses = loss(logits, glimpses, tokens[:, 1:])
+    if regions is not None:
+        regions = regions.repeat_interleave(len(tokens) // len(regions), dim=0)
+    losses = loss(logits, glimpses, tokens[:, 1:], regions)
     logs = {
         "cross_entropy": losses.cross_entropy,
         "doubly_stochastic": losses.doubly_stochastic,
         "accuracy": losses.accuracy,
     }
+    if loss.supervision:
+        logs["supervision"] = losses.supervision
     return Taught(losses.loss, int((tokens[:, 1:] != PAD).sum()), logs | losses.diagnostics, losses.reinforce)

@@ -30,6 +30,8 @@ class CaptionBatch(NamedTuple):
         owner: (B,) int64, the row of the image to which each caption belongs.
         tokens: (B, T) int64: START, the words, END, then PAD.
         ids: N names of the images.
+        regions: (B, T - 1, h w) where each word after START is: β of Liu et al. 2017, which sums to 1 over the places,
+            or 0 everywhere where that is not known. None where attention is not supervised.
     """
 
     images: Tensor | None
@@ -37,3 +39,4 @@ class CaptionBatch(NamedTuple):
     owner: Tensor
     tokens: Tensor
     ids: list[str]
+    regions: Tensor | None = None

@@ -1,5 +1,6 @@
 """What every captioned data set shares: the vocabulary, the references, and how captions become batches."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,8 +16,8 @@ from visattn.data.batch import CaptionBatch
 from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
 from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
 from visattn.errors import InputError
-from visattn.geometry import Geometry
-from visattn.metrics import Facts
+from visattn.geometry import CellShift, Geometry
+from visattn.metrics import Facts, coverage
 from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
 
 SIDES = {"left", "right"}  # words that a mirror makes wrong
@@ -74,10 +75,13 @@ class CaptionData(BatchedData, ABC):
             of which a caption says "left" or "right" never is.
         features: None, or annotation vectors by image id; where set, batches carry them in place of images.
         mirrored_features: likewise of the mirrored images; needed where both `features` and `mirror` are set.
+        places: None, or the (h, w) grid of annotation vectors and where its cells look; where set, training batches say
+            where each word is (`CaptionBatch.regions`), so that attention can be supervised.
     """
 
     features: Features | None = None
     mirrored_features: Features | None = None
+    places: tuple[tuple[int, int], CellShift] | None = None
     grouped = False
     mirror = False
     max_unknown = MAX_UNKNOWN
@@ -195,6 +199,7 @@ class _Captions:
         self.tokens = torch.full((len(captions), int(self.lengths.max())), PAD, dtype=torch.int32)
         filled = torch.arange(self.tokens.shape[1]) < torch.from_numpy(self.lengths)[:, None]
         self.tokens[filled] = torch.tensor([i for caption in captions for i in caption], dtype=torch.int32)
+        self._regions: dict[tuple[int, bool], list[Tensor | None]] = {}
 
     def batch(self, pairs: np.ndarray, generator: torch.Generator | None = None) -> CaptionBatch:
         """The batch of these captions, by number; an image stands once, mirrored by chance where there is a generator.
@@ -217,7 +222,29 @@ class _Captions:
             if mirrored.any():
                 of_mirrored = [name for name, turned in zip(ids, mirrored.tolist(), strict=True) if turned]
                 features[mirrored] = _look_up(self.data.mirrored_features, of_mirrored)
-        return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids)
+        regions = None
+        if self.data.places is not None:
+            regions = torch.zeros(*tokens[:, 1:].shape, math.prod(self.data.places[0]))
+            for row, (pair, turned) in enumerate(zip(pairs.tolist(), mirrored[owner].tolist(), strict=True)):
+                for t, region in enumerate(self._regions_of(pair, turned)):
+                    if region is not None:
+                        regions[row, t] = region
+        return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids, regions)
+
+    def _regions_of(self, pair: int, mirrored: bool) -> list[Tensor | None]:
+        """Of each word of a caption, what share of its region is in each cell, (h w) in sum 1; None where unknown."""
+        if (pair, mirrored) not in self._regions:
+            image = self.image[pair]
+            example = self.split_examples[image]
+            words = example.captions[pair - self.first[image]][: self.data.max_length]
+            masks = self.data.regions(example.id, words)
+            turned = (mask if mask is None or not mirrored else mask[:, ::-1] for mask in masks)
+            shares = [None if mask is None else coverage(mask, *self.data.places).ravel() for mask in turned]
+            self._regions[pair, mirrored] = [
+                torch.from_numpy(share / share.sum()).float() if share is not None and share.any() else None
+                for share in shares
+            ]
+        return self._regions[pair, mirrored]
 
 
 def _sided(caption: list[str], vocabulary: Vocabulary) -> bool:

@@ -39,9 +39,9 @@ class Photographs(CaptionData):
         images: folder of the pictures, relative to `root` or absolute.
         val_annotations: a second caption file, whose images validate (COCO has one for each split).
         instances: None, or a COCO file of the things in the images, relative to `root` or absolute, so that attention
-            can be scored: a word of a caption is where the instances of the category are that it names, if it names
-            one (`visattn.data.coco_words`) and their outlines are known (`visattn.data.instances`). Only images to
-            validate or test on are looked for in it: by their id, else by the name of their file.
+            can be scored, and supervised in training (`CaptionLoss.supervision`): a word of a caption is where the
+            instances of the category are that it names, if it names one (`visattn.data.coco_words`) and their outlines
+            are known (`visattn.data.instances`). Images are looked for in it by their id, else by their file's name.
         layout: of the caption files; "auto" tells by their content.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
         fit: how a photograph is made that size; see `visattn.geometry.fit_image`.
@@ -202,9 +202,15 @@ class Photographs(CaptionData):
 
     def _check_instances(self) -> None:
         """Say before the evaluation what it would otherwise only fall silent about."""
-        scored = [example for split in ("val", "test") for example in self.examples(split)]
-        found = sum(self._instances.find(example.id, example.path.name) is not None for example in scored)
-        if scored and not found:
+        scored, trained = (
+            [example for split in splits for example in self.examples(split)]
+            for splits in (("val", "test"), ("train",))
+        )
+        found, in_training = (
+            sum(self._instances.find(example.id, example.path.name) is not None for example in examples)
+            for examples in (scored, trained)
+        )
+        if scored and not found and not in_training:
             raise InputError(
                 f"{self.instances} has none of the {len(scored)} images to validate or test on, such as "
                 f"{scored[0].id}; give the instances of the same images"
