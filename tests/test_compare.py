@@ -13,7 +13,7 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.cli import compare
 from visattn.data import ShapesCaptions
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure
 from visattn.studies.comparison import step_times, table
 

@@ -17,7 +17,7 @@ from visattn.data import CaptionBatch, CaptionData, CaptionedImage, Photographs
 from visattn.data.annotations import read_annotations
 from visattn.data.loading import BatchName
 from visattn.errors import InputError
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 WORDS = ["a", "dog", "runs", "over", "the", "red", "hill", "while", "birds", "sing"]

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile
 
-from visattn.data import images
-from visattn.data.images import BACKGROUND, decode_image, list_images, load_image, read_inputs, to_tensor
+from visattn.data.inputs import read_inputs, to_tensor
 from visattn.errors import InputError
+from visattn.images import reading as images
+from visattn.images.reading import BACKGROUND, decode_image, list_images, load_image
 
 ORIENTATION = 0x0112
 

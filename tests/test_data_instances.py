@@ -11,7 +11,7 @@ from visattn.data import Instances, Photographs
 from visattn.data.coco_words import NAMES, WORDS, categories
 from visattn.data.instances import decode_runs
 from visattn.errors import InputError
-from visattn.geometry import fit_geometry
+from visattn.images import fit_geometry
 
 CATEGORIES = [{"id": 3, "name": "dog"}, {"id": 7, "name": "person"}, {"id": 19, "name": "hot dog"}]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from visattn.data.images import decode_image, image_size, list_images, load_image
-from visattn.data.metadata import without_metadata
 from visattn.errors import InputError
+from visattn.images.metadata import without_metadata
+from visattn.images.reading import decode_image, image_size, list_images, load_image
 
 HEIGHT, WIDTH = 29, 43
 ORIENTATION, RESOLUTION, SOFTWARE = 0x112, 0x11A, 0x131
@@ -255,7 +255,7 @@ def test_all_that_pixels_depend_on_stays() -> None:
 
 
 def test_limits_hold_without_metadata_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from visattn.data import images
+    from visattn.images import reading as images
 
     monkeypatch.setattr(images, "MAX_PIXELS", HEIGHT * WIDTH - 1)
     with pytest.raises(InputError, match="pixels, more than"):

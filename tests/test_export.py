@@ -26,7 +26,7 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.cli import export
-from visattn.data.images import read_inputs
+from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
 from visattn.export.folder import DESCRIPTION, WEIGHTS, write_description, write_weights

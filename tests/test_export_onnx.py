@@ -20,7 +20,7 @@ from visattn.attention import (
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.cli import export
-from visattn.data.images import read_inputs
+from visattn.data.inputs import read_inputs
 from visattn.decoding import BeamSearch, decode
 from visattn.errors import InputError
 from visattn.export.graphs import PACKAGES, PREPARE, STEP, write_decoder_graphs

@@ -20,7 +20,7 @@ from visattn.explain.faithfulness import (
     taken,
     transition,
 )
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 
 H, W, CELLS = 7, 11, (3, 5)
 BLANK = torch.tensor([3.0, 5.0, 7.0], dtype=torch.float64).view(3, 1, 1)

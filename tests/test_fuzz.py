@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visattn.data import images
 from visattn.data.annotations import read_annotations, read_entries
-from visattn.data.images import decode_image
 from visattn.data.inspection import KINDS, caption_faults
 from visattn.data.instances import Instances
 from visattn.errors import InputError
 from visattn.files import safe_name, safe_names
-from visattn.geometry import Geometry, fit_geometry, fit_image
+from visattn.images import Geometry, fit_geometry, fit_image
+from visattn.images import reading as images
+from visattn.images.reading import decode_image
 from visattn.overlay import Panel, Section, caption_sheet, encode_figure, page
 from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary, clean_words, tokenize
 

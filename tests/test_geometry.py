@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from visattn.errors import InputError
-from visattn.geometry import PAD_COLOUR, CellShift, Geometry, fit_geometry, fit_image
+from visattn.images.geometry import PAD_COLOUR, CellShift, Geometry, fit_geometry, fit_image
 from visattn.overlay.heatmap import cell_box
 
 FITS = ("crop", "pad", "squash")

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
     {"errors", "allocator", "linear", "processes"},
-    {"files", "geometry", "vocabulary", "attention", "precision"},
+    {"files", "vocabulary", "attention", "precision"},
+    {"images"},
     {"models", "metrics", "overlay"},
     {"data"},
     {"decoding", "objectives", "optimization", "evaluation", "explain"},
@@ -64,7 +65,7 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
             assert set(imports(path)) <= {"attention", "errors", "linear"}, path
         if room_of(path) == "linear":
             assert outside <= {"torch", "typing", "functools", "os", "pathlib"}, path
-        if room_of(path) in ("models", "metrics", "overlay", "explain", "geometry", "decoding", "objectives", "export"):
+        if room_of(path) in ("models", "metrics", "overlay", "explain", "images", "decoding", "objectives", "export"):
             assert "lightning" not in outside, path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visattn.errors import InputError
-from visattn.geometry import CellShift
+from visattn.images import CellShift
 from visattn.metrics import entropy, grounding
 
 GRID, SIZE = (3, 5), (23, 37)  # no cell ends at the end of a pixel

@@ -15,7 +15,7 @@ from PIL import Image
 
 from visattn.errors import InputError
 from visattn.files import write_bytes, write_text
-from visattn.geometry import Geometry, fit_image
+from visattn.images import Geometry, fit_image
 from visattn.overlay import (
     Panel,
     Section,
@@ -526,6 +526,6 @@ def test_the_room_knows_no_model():
     imports = re.findall(r"^(?:from|import) (\S+)", "\n".join(p.read_text() for p in folder.glob("*.py")), re.MULTILINE)
     ours = {name for name in imports if name.startswith("visattn")}
     assert all(
-        name.startswith(("visattn.overlay.", "visattn.geometry", "visattn.errors", "visattn.files")) for name in ours
+        name.startswith(("visattn.overlay.", "visattn.images", "visattn.errors", "visattn.files")) for name in ours
     )
     assert not {"torch", "matplotlib.pyplot"} & set(imports)

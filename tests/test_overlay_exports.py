@@ -10,10 +10,10 @@ from conftest import assert_nothing_overlaps, images_of, pixels_of
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from visattn.data.images import read_inputs
+from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
 from visattn.files import write_folder
-from visattn.geometry import Geometry, fit_image
+from visattn.images import Geometry, fit_image
 from visattn.overlay import (
     caption_gif,
     caption_sheet,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from visattn.cli import overlay
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from visattn.errors import InputError
-from visattn.geometry import CellShift, Geometry
+from visattn.images import CellShift, Geometry
 from visattn.models import Encoder
 from visattn.models.receptive_field import UnknownPlaceError, cell_centres
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from visattn.cli import view
 from visattn.errors import InputError
 from visattn.files import write_npz
-from visattn.geometry import fit_geometry
+from visattn.images import fit_geometry
 from visattn.metrics import entropy
 from visattn.results import list_results
 
@@ -128,6 +130,41 @@ def test_further_captions_come_back_with_their_maps(tmp_path, pictures):
     assert not further.others
     assert not other.further
     assert view.main(["--output", str(tmp_path / "view.html"), str(tmp_path / "r")]) == 0
+
+
+def test_these_programs_need_no_pytorch(tmp_path, pictures):
+    """view, evaluate, check-data and curves, in a Python that has neither PyTorch nor Lightning."""
+    captions(tmp_path / "r", pictures)
+    said = [{"image_id": 1, "id": 1, "caption": "a red circle"}]
+    (tmp_path / "candidates.json").write_text(json.dumps(said))
+    listed = {"images": [{"id": 1, "file_name": "a.png", "width": 53, "height": 37}], "annotations": said}
+    (tmp_path / "captions.json").write_text(json.dumps(listed))
+    log = tmp_path / "run" / "logs" / "version_0" / "metrics.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch,step,val/loss\n0,1,2.0\n1,3,1.0\n")
+    options = ["--root", ".", "--images", "pictures", "--annotations", "captions.json", "--max-unknown", "1"]
+    lines = [
+        ["view", "--output", "view.html", "r"],
+        ["evaluate", "--references", "captions.json", "--candidates", "candidates.json"],
+        ["check-data", *options, "--workers", "0"],
+        ["check-data", *options, "--workers", "2"],
+        ["curves", "run", "--number", "val/loss", "--output", "curve.png"],
+        ["prepare-coco", "--help"],
+    ]
+    code = f"""
+import sys
+for name in ("torch", "torchvision", "torchmetrics", "lightning", "timm"):
+    sys.modules[name] = None
+from visattn.cli import main
+for words in {lines}:
+    try:
+        print(words[0], main(words), file=sys.stderr)
+    except SystemExit as end:
+        print(words[0], end.code, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    ends = [line for line in done.stderr.splitlines() if line.startswith(tuple(words[0] for words in lines))]
+    assert ends == [f"{words[0]} 0" for words in lines], done.stderr
 
 
 @pytest.mark.parametrize("name", ["../r/b_captions/2.npz", "{}/b_captions/2.npz", "gone/2.npz"])

@@ -15,8 +15,8 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.cli import COMMANDS, caption, compare, demo, main, overlay
-from visattn.data.images import read_inputs
-from visattn.geometry import Geometry
+from visattn.data.inputs import read_inputs
+from visattn.images import Geometry
 from visattn.overlay.arguments import centimetres
 from visattn.results import captions as writing
 

@@ -17,7 +17,7 @@ from visattn.checkpoints import SHIPPED, load_model, read
 from visattn.classifier import Classifier
 from visattn.cli import export, main, overlay
 from visattn.data import CIFAR10, ShapesCaptions
-from visattn.data.images import to_tensor
+from visattn.data.inputs import to_tensor
 from visattn.errors import InputError
 from visattn.explain import ViT
 

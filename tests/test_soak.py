@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.overlay import caption_sheet, encode_figure, encode_png, heatmap, shared_limits
 
 SHEETS = 50  # every 50th overlay is a whole sheet: a sheet takes 60 ms, a heat map under one

@@ -15,7 +15,7 @@ from visattn.cli import main
 from visattn.data import Photographs, ShapesCaptions
 from visattn.data.captions import _Captions
 from visattn.errors import InputError
-from visattn.geometry import CellShift, Geometry
+from visattn.images import CellShift, Geometry
 from visattn.models import LuongDecoder
 from visattn.objectives import CaptionLoss
 from visattn.objectives.likelihood import supervision_penalty

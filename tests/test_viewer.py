@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visattn.geometry import CellShift, Geometry, fit_geometry
+from visattn.images import CellShift, Geometry, fit_geometry
 from visattn.overlay import Answer, Reading, Scene, heatmap, shared_limits, viewer
 from visattn.overlay.heatmap import cell_box, palette
 

@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from visattn.cli.export import export
-from visattn.data.images import to_tensor
+from visattn.data.inputs import to_tensor
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, load_captioner
-from visattn.geometry import fit_image
+from visattn.images import fit_image
 from visattn.models import Encoder, LuongDecoder, weights
 from visattn.vocabulary import SPECIALS, Vocabulary
 

@@ -19,7 +19,7 @@ from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode,
 from visattn.errors import InputError
 from visattn.evaluation import CaptionEvaluation, EvaluatedImage, collect
 from visattn.explain import word_relevance
-from visattn.geometry import CellShift, Fit
+from visattn.images import CellShift, Fit
 from visattn.metrics import (
     ExposureSums,
     Grounding,

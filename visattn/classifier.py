@@ -17,7 +17,7 @@ from visattn.data.loading import Split
 from visattn.errors import InputError
 from visattn.evaluation import collect
 from visattn.explain import Subject, ViT
-from visattn.geometry import Fit, fit_image
+from visattn.images import Fit, fit_image
 from visattn.models import Normalise, VisionTransformer
 from visattn.optimization import Optimization
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from visattn.benchmarks.report import Table
 from visattn.benchmarks.setting import Setting
-from visattn.geometry import fit_geometry
+from visattn.images import fit_geometry
 from visattn.overlay import caption_sheet, classification_sheet, encode_figure, rasterise
 
 PACKAGES = ("matplotlib", "pillow")

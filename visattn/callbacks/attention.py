@@ -19,11 +19,11 @@ from visattn.captioner import Captioner
 from visattn.classifier import Classifier
 from visattn.data.captions import CaptionData
 from visattn.data.classification import ClassificationData
-from visattn.data.images import load_image
 from visattn.errors import InputError
 from visattn.explain import Raw, Rollout, Subject
 from visattn.files import safe_name, write_folder, write_text
-from visattn.geometry import Geometry
+from visattn.images import Geometry
+from visattn.images.reading import load_image
 from visattn.metrics import Health, attention_health
 from visattn.overlay import caption_sheet, classification_sheet, encode_figure, rasterise
 
@@ -138,7 +138,7 @@ class AttentionSheets(Callback):
 
 
 class _Example(NamedTuple):
-    """A validation image, ready for the model and for drawing; see `visattn.data.images.Input`."""
+    """A validation image, ready for the model and for drawing; see `visattn.data.inputs.Input`."""
 
     id: str
     original: np.ndarray

@@ -16,7 +16,7 @@ Writes to the output folder, for each image, what `--export` names:
     npz     <stem>.npz: the maps themselves: `words` (T,), `alpha` (T, H, W), and `focus` (T, H, W), what really
             multiplied the annotation vectors: with hard attention one place a word, which the pictures frame; `beta`
             (T,), what the decoder multiplied what it saw by; `log_probs` (T,) of the words; `geometry` (5, 2), see
-            `visattn.geometry.Geometry`; with `--map relevance` also `relevance` (T, H, W), which the pictures then
+            `visattn.images.Geometry`; with `--map relevance` also `relevance` (T, H, W), which the pictures then
             show in place of α: how much each place speaks for the word (`visattn.explain.word_relevance`)
 
 With `--n-best` there are several captions of an image, of a beam search the best first, drawn ones as they were drawn:
@@ -41,10 +41,11 @@ from visattn.attention.hard import Evaluation
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data.images import list_images, read_inputs
+from visattn.data.inputs import read_inputs
 from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.errors import InputError
 from visattn.files import guarded, protect
+from visattn.images.reading import list_images
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
 from visattn.results import CaptionExport, CaptionWriter
 

@@ -23,7 +23,7 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import load_model, read
 from visattn.classifier import Classifier
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data.images import read_inputs, to_tensor
+from visattn.data.inputs import read_inputs, to_tensor
 from visattn.data.shapes import make_scene
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
@@ -32,7 +32,7 @@ from visattn.export.folder import DTYPES, EncoderWeights, write_description, wri
 from visattn.export.graphs import check_installed, write_captioner_graphs, write_classifier_graph
 from visattn.export.parity import Parity, compare_captioners, compare_outputs
 from visattn.files import new_folder
-from visattn.geometry import fit_image
+from visattn.images import fit_image
 
 Exported = ExportedCaptioner | ExportedClassifier
 

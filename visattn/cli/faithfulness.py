@@ -32,10 +32,11 @@ from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.data import CIFAR10, CIFAR100, CaptionData, Photographs, ShapesCaptions, ShapesClasses
-from visattn.data.images import list_images, read_inputs
+from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
 from visattn.explain.faithfulness import Units
 from visattn.files import protect, require_free, write_text
+from visattn.images.reading import list_images
 from visattn.overlay import save_figure
 from visattn.precision import OPTIONS, of_option
 from visattn.studies.faithfulness import (

@@ -27,7 +27,7 @@ from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.data import CaptionedImage, Photographs
 from visattn.data.coco_words import categories
 from visattn.files import protect, require_file, write_text
-from visattn.geometry import Fit
+from visattn.images import Fit
 from visattn.metrics import Grounding
 
 ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}

@@ -17,7 +17,7 @@ Writes to the output folder, for each image, what `--export` names:
     svg pdf <stem>.svg, <stem>.pdf: the same sheet, in which text is text
     npz     <stem>.npz: the maps themselves: for each method its name with _ for -, (H, W), such as `rollout`; `layers`
             (depth, heads, H, W), what is attended to in every layer and head; `probabilities`, `classes`; `target`, the
-            number of the class explained; and `geometry` (5, 2), see `visattn.geometry.Geometry`
+            number of the class explained; and `geometry` (5, 2), see `visattn.images.Geometry`
 
 and at the end `classes.json`, a list with an entry for each image.
 """
@@ -37,12 +37,13 @@ from tqdm import tqdm
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data.images import Input, list_images, read_fitted
+from visattn.data.inputs import Input, read_fitted
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
 from visattn.explain.pretrained import MAX_SIDE
 from visattn.explain.rollout import Fusion
 from visattn.files import guarded, protect
+from visattn.images.reading import list_images
 from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
 from visattn.results import ClassExport, ClassWriter
 

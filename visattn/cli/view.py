@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data.images import load_image
 from visattn.errors import InputError
 from visattn.files import protect, require_file, write_text
+from visattn.images.reading import load_image
 from visattn.overlay import Scene, viewer
 from visattn.overlay.viewer import SIDE
 from visattn.results import Listed, files_of, list_results

@@ -1,17 +1,36 @@
 """Images with captions or labels, as batches: what is on a disk or generated becomes `CaptionBatch` or `ImageBatch`.
 
-This room knows no model, no metric and no drawing; models normalise the uint8 images that it hands over.
+This room knows no model, no metric and no drawing; models normalise the uint8 images that it hands over. A class is
+imported when it is asked for, so that reading a caption file needs no PyTorch.
 """
 
-from visattn.data.batch import CaptionBatch, ImageBatch
-from visattn.data.captions import CaptionData, CaptionedImage
-from visattn.data.cifar import CIFAR10, CIFAR100
-from visattn.data.classification import ClassificationData
-from visattn.data.images import list_images, load_image
-from visattn.data.instances import Instances
-from visattn.data.photographs import Photographs
-from visattn.data.shapes import ShapesCaptions, ShapesClasses
-from visattn.data.shards import Shards
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visattn.data.batch import CaptionBatch, ImageBatch
+    from visattn.data.captions import CaptionData, CaptionedImage
+    from visattn.data.cifar import CIFAR10, CIFAR100
+    from visattn.data.classification import ClassificationData
+    from visattn.data.instances import Instances
+    from visattn.data.photographs import Photographs
+    from visattn.data.shapes import ShapesCaptions, ShapesClasses
+    from visattn.data.shards import Shards
+
+_MODULES = {
+    "CIFAR10": "cifar",
+    "CIFAR100": "cifar",
+    "CaptionBatch": "batch",
+    "CaptionData": "captions",
+    "CaptionedImage": "captions",
+    "ClassificationData": "classification",
+    "ImageBatch": "batch",
+    "Instances": "instances",
+    "Photographs": "photographs",
+    "ShapesCaptions": "shapes",
+    "ShapesClasses": "shapes",
+    "Shards": "shards",
+}
 
 __all__ = [
     "CIFAR10",
@@ -26,6 +45,14 @@ __all__ = [
     "ShapesCaptions",
     "ShapesClasses",
     "Shards",
-    "list_images",
-    "load_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

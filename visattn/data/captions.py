@@ -16,7 +16,7 @@ from visattn.data.batch import CaptionBatch
 from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
 from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
 from visattn.errors import InputError
-from visattn.geometry import CellShift, Geometry
+from visattn.images import CellShift, Geometry
 from visattn.metrics import Facts, coverage
 from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
 

@@ -3,18 +3,19 @@
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import torch
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from visattn.data.annotations import Entry
-from visattn.data.images import OddSizeError, decode_image
 from visattn.data.losses import MAX_UNKNOWN, SHOWN, WordCounts, WordLoss, word_losses
 from visattn.errors import InputError
+from visattn.images.reading import OddSizeError, decode_image
 from visattn.vocabulary import Vocabulary
 
 MAX_BAD = 0.01  # share of a data set that may be left out: more is no accident
@@ -67,39 +68,28 @@ class Picture(NamedTuple):
     digest: str | None
 
 
-class _Mapped(Dataset, Generic[Item, Result]):
-    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
-        self.function, self.items = function, items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Result:
-        return self.function(self.items[index])
-
-
-def _first(results: list[Result]) -> list[Result]:
-    return results
-
-
 def in_parallel(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, unit: str = "image"
 ) -> Iterator[Result]:
     """`function` of each item, in their order, worked out by so many processes (0: by this one), with a progress bar.
 
-    It is PyTorch's loader that does it: of it we know that a process that dies is an error and no waiting for ever.
+    Raises:
+        InputError: where one of the processes dies.
     """
-    loader = DataLoader(
-        _Mapped(function, items),
-        batch_size=16 if len(items) > 256 else 1,
-        num_workers=workers,
-        collate_fn=_first,
-        generator=torch.Generator(),  # draws nothing from the training's random numbers
-    )
-    with tqdm(total=len(items), desc=title, unit=unit) as bar:
-        for results in loader:
-            yield from results
-            bar.update(len(results))
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(items), desc=title, unit=unit))
+        results: Iterable[Result] = map(function, items)
+        if workers:
+            pool = stack.enter_context(ProcessPoolExecutor(workers))
+            results = pool.map(function, items, chunksize=16 if len(items) > 256 else 1)
+        try:
+            for result in results:
+                yield result
+                bar.update()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process that looks through the data has died; if memory is short, use fewer workers"
+            ) from error
 
 
 class _Trial(Generic[Item]):

@@ -18,7 +18,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from visattn.errors import InputError
-from visattn.geometry import Fit
+from visattn.images import Fit
 
 Split = Literal["train", "val", "test"]
 Batch = TypeVar("Batch")

@@ -14,13 +14,14 @@ from torch import Tensor
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.coco_words import WORDS, categories
-from visattn.data.images import fitting, image_size, load_image, to_input
+from visattn.data.inputs import fitting, to_input
 from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
 from visattn.data.loading import Split
 from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN
 from visattn.errors import InputError
-from visattn.geometry import Fit, Geometry, fit_geometry
+from visattn.images import Fit, Geometry, fit_geometry
+from visattn.images.reading import image_size, load_image
 from visattn.vocabulary import Words, read_tokens
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Photographs(CaptionData):
             are known (`visattn.data.instances`). Images are looked for in it by their id, else by their file's name.
         layout: of the caption files; "auto" tells by their content.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
-        fit: how a photograph is made that size; see `visattn.geometry.fit_image`.
+        fit: how a photograph is made that size; see `visattn.images.fit_image`.
         val_fraction: share of the training images to hold out where no validation images are named; the choice is a
             function of `seed` and the images' ids.
         restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.classification import ClassificationData
-from visattn.data.images import to_tensor
+from visattn.data.inputs import to_tensor
 from visattn.data.loading import Split
 from visattn.errors import InputError
-from visattn.geometry import Fit, Geometry
+from visattn.images import Fit, Geometry
 from visattn.metrics import Facts, Grammar
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")

@@ -13,14 +13,15 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from visattn.data.batch import CaptionBatch
-from visattn.data.images import decode_image, fitting, to_input
+from visattn.data.inputs import fitting, to_input
 from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
 from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
 from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, LeftOut, WordCounts, report_words, word_losses
 from visattn.data.streams import StreamedBatches
 from visattn.data.tars import RawSample, captions_of, picture_of, texts, webdataset
 from visattn.errors import InputError
-from visattn.geometry import Fit
+from visattn.images import Fit
+from visattn.images.reading import decode_image
 from visattn.vocabulary import PAD, Vocabulary, Words, read_tokens, tokens_of
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Shards(BatchedData):
         max_left_out: the share of a split's captions that may be left out, since they have no word or cannot be read.
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
-        fit: how a picture is made that size; see `visattn.geometry.fit_image`.
+        fit: how a picture is made that size; see `visattn.images.fit_image`.
         batch_size: samples of a training batch, for one process, each with all of its captions.
         eval_batch_size: samples of an evaluation batch, at most; with workers they come in another order.
         max_length: words of a caption that a batch holds; longer captions are cut.

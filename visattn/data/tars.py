@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visattn.data.images import SUFFIXES
 from visattn.errors import InputError
+from visattn.images.reading import SUFFIXES
 from visattn.vocabulary import Tokens
 
 # Suffixes in a shard, the first that a sample has.

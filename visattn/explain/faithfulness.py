@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visattn.errors import InputError
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 
 Units = Literal["pixels", "cells"]
 Score = Callable[[Tensor], Tensor]  # images (N, 3, h, w) to the log-probabilities (N, W) of W targets

@@ -16,7 +16,7 @@ from torch import nn
 from visattn.errors import InputError
 from visattn.explain.subject import Subject
 from visattn.explain.vit import ViT
-from visattn.geometry import CellShift, Geometry, Pair
+from visattn.images.geometry import CellShift, Geometry, Pair
 from visattn.models.normalise import Normalise
 
 MAX_RESIZED = 80_000_000  # pixels of a picture on its way to the input: 240 MB

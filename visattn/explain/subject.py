@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from visattn.errors import InputError
 from visattn.explain.vit import ViT
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.models.mode import evaluating
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from visattn.errors import InputError
 from visattn.explain.reading import Look, overheard
-from visattn.geometry import CellShift, Geometry
+from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer
 from visattn.models.mode import evaluating
 from visattn.models.receptive_field import UnknownPlaceError, cell_centres

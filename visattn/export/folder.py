@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from visattn.errors import InputError
 from visattn.export.blueprint import Blueprint, read
 from visattn.files import write_bytes, write_text
-from visattn.geometry import Fit
+from visattn.images import Fit
 from visattn.models import Decoder, Normalise, VisionTransformer
 from visattn.vocabulary import Vocabulary, Words
 
@@ -37,7 +37,7 @@ class ExportedCaptioner(NamedTuple):
         decoder: words from those; `visattn.decoding.decode` drives it.
         vocabulary: words ↔ ids.
         image_size: (h, w) of the input in pixels.
-        fit: how an image is made that size, for `visattn.geometry.fit_image`.
+        fit: how an image is made that size, for `visattn.images.fit_image`.
         max_length: of a generated caption, in words.
         parts: the blueprints of encoder and decoder.
         encoder_weights: where the encoder's weights are: in the weights file with the decoder's, or "pretrained": left
@@ -92,7 +92,7 @@ class ExportedClassifier(NamedTuple):
         model: to logits (B, classes), or attention maps.
         class_names: in the order of the logits.
         image_size: (h, w) of the input in pixels.
-        fit: how an image is made that size, for `visattn.geometry.fit_image`.
+        fit: how an image is made that size, for `visattn.images.fit_image`.
         parts: the blueprint of the model.
     """
 

@@ -3,7 +3,7 @@
 A score means nothing alone: objects are large and stand in the middle. Each is therefore reported beside what two maps
 that have seen no image would get, the uniform one and the centred one.
 
-Coordinates are those of `visattn.geometry`: continuous, in input pixels, (y, x), from the upper left edge.
+Coordinates are those of `visattn.images.geometry`: continuous, in input pixels, (y, x), from the upper left edge.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
-from visattn.geometry import CellShift, Geometry, Pair
+from visattn.images.geometry import CellShift, Geometry, Pair
 
 CENTRE_SIGMA = 0.25  # of the centred map: its standard deviation, as a share of the height and of the width
 _TIE = 1e-6  # cells this close to the largest, relative to it, are as large: float32 sums differ by less
@@ -72,7 +72,7 @@ def grounding(
         masks: for each word a boolean (H, W) mask at the input's resolution, or None for a word that names nothing in
             the image and is not counted. A word whose object the crop left outside the input is one: give None.
         tolerance: in input pixels; the published rule is 15 with a shorter side of 224.
-        cell_shift: where the cells look (`visattn.geometry.Geometry.cell_shift`). It concerns the maps alone: what the
+        cell_shift: where the cells look (`visattn.images.Geometry.cell_shift`). It concerns the maps alone: what the
             uniform and the centred map would get does not depend on it.
 
     Returns:

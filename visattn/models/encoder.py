@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
-from visattn.geometry import CellShift
+from visattn.images import CellShift
 from visattn.models.mode import evaluating
 from visattn.models.normalise import Normalise
 from visattn.models.receptive_field import UnknownPlaceError, cell_centres

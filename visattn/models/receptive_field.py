@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from visattn.errors import InputError
-from visattn.geometry import CellShift
+from visattn.images import CellShift
 from visattn.models.mode import evaluating
 from visattn.models.places import (
     NEAR,

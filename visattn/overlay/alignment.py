@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.overlay.canvas import (
     HEADING,
     INK,

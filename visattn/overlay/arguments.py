@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from visattn.errors import InputError
-from visattn.geometry import Interpolation
+from visattn.images import Interpolation
 from visattn.overlay.canvas import WORD_SIZE
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY
 

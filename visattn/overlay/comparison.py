@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, item_width
 from visattn.overlay.heatmap import (
     COLOUR_MAP,

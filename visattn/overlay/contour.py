@@ -4,7 +4,7 @@ import numpy as np
 from contourpy import contour_generator
 
 from visattn.errors import InputError
-from visattn.geometry import Geometry, Interpolation
+from visattn.images import Geometry, Interpolation
 
 
 def mass_level(spread: np.ndarray, share: float) -> float:

@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap
 from PIL import Image
 
 from visattn.errors import InputError
-from visattn.geometry import Geometry, Interpolation
+from visattn.images import Geometry, Interpolation
 
 COLOUR_MAP = (
     "inferno"  # its lightness rises evenly: no false edges, and it survives a grey printer and colour blindness

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.errors import InputError
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.overlay.canvas import HEADING, INK, LEGEND, MARGIN, MUTED, NOTE, SMALL, WORD_SIZE, Sheet, flow, item_width
 from visattn.overlay.heatmap import as_shown
 from visattn.overlay.look import Drawn

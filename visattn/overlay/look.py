@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from visattn.geometry import Geometry, Interpolation
+from visattn.images import Geometry, Interpolation
 from visattn.overlay.canvas import Sheet
 from visattn.overlay.contour import check_shares, mass_contours
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, heatmap, shared_limits

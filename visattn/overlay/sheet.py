@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.geometry import Geometry, Interpolation
+from visattn.images import Geometry, Interpolation
 from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE, WORD_SIZE
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, check_map, check_picture, colour_strip, hatched, shared_limits
 from visattn.overlay.layout import RIGHT, WRONG, Panel, Paper, draw, percent, stand_in_a_row

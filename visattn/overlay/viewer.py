@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.overlay.document import document, escaped, picture_source
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, palette
 

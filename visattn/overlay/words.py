@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from visattn.geometry import Geometry, Interpolation
+from visattn.images import Geometry, Interpolation
 from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, WORD_SIZE, Sheet, rasterise
 from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, as_shown, colour_strip, shared_limits
 from visattn.overlay.look import Drawn, Look, Scale, check_words, draw_words

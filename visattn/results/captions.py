@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from visattn.data.images import Input
 from visattn.errors import InputError
 from visattn.files import remove_file, require_own, safe_names, write_bytes, write_folder, write_npz, write_text
 from visattn.overlay import caption_gif, caption_sheet, check_style, encode_png, save_figure, word_pictures
 from visattn.results.earlier import require_room, written_before
 
 if TYPE_CHECKING:  # who looks at results needs no decoder, and no timm
+    from visattn.data.inputs import Input
     from visattn.decoding import Caption
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
@@ -77,7 +77,7 @@ class CaptionWriter:
         _ = self._before
 
     def write(
-        self, item: Input, captions: Sequence["Caption"], relevance: Sequence[np.ndarray] | None = None
+        self, item: "Input", captions: Sequence["Caption"], relevance: Sequence[np.ndarray] | None = None
     ) -> dict[str, Any]:
         """Write a picture's captions: the first under the picture's name, the others in a folder of their own.
 
@@ -139,7 +139,9 @@ class CaptionWriter:
         with suppress(OSError):  # there is more, or none
             folder.rmdir()
 
-    def _write(self, item: Input, caption: "Caption", relevance: np.ndarray | None, name: str, title: str) -> list[str]:
+    def _write(
+        self, item: "Input", caption: "Caption", relevance: np.ndarray | None, name: str, title: str
+    ) -> list[str]:
         """Write one caption's files, named after `name`, a path in the folder; the names of the files and folders."""
         maps = caption.weights if relevance is None else relevance
         seen = (item.original, caption.labels, maps, item.geometry)

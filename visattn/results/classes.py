@@ -4,15 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.data.images import Input
 from visattn.files import safe_names, write_npz, write_text
 from visattn.overlay import caption_sheet, check_style, classification_sheet, save_figure
 from visattn.results.earlier import require_room
+
+if TYPE_CHECKING:
+    from visattn.data.inputs import Input
 
 ClassExport = Literal["sheet", "svg", "pdf", "npz"]
 
@@ -55,7 +57,7 @@ class ClassWriter:
         )
 
     def write(
-        self, item: Input, found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None
+        self, item: "Input", found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None
     ) -> dict[str, Any]:
         """Write a picture's sheet and maps.
 
@@ -105,7 +107,7 @@ class ClassWriter:
 
     def _sheet(
         self,
-        item: Input,
+        item: "Input",
         panels: Sequence[tuple[str, np.ndarray]],
         top: Sequence[tuple[str, float]],
         truth: str | None,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
-from visattn.geometry import Geometry
+from visattn.images import Geometry
 from visattn.metrics import entropy
 from visattn.overlay import Answer, Reading
 from visattn.overlay.viewer import Kind

@@ -10,8 +10,8 @@ from visattn.captioner import Captioner
 from visattn.data import ShapesCaptions
 from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData, CaptionedImage
-from visattn.data.images import load_image
-from visattn.geometry import Geometry, fit_image
+from visattn.images import Geometry, fit_image
+from visattn.images.reading import load_image
 from visattn.overlay import Comparison, Row
 from visattn.regimes import TeacherForcing
 

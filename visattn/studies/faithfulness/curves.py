@@ -12,7 +12,7 @@ from visattn.captioner import Captioner
 from visattn.classifier import Classifier
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
 from visattn.explain.faithfulness import Score, Walk, area, blurred, centre_map, difference, random_map
-from visattn.geometry import CellShift, Geometry, Pair
+from visattn.images.geometry import CellShift, Geometry, Pair
 from visattn.studies.faithfulness.captions import OwnCaption, of_tokens
 from visattn.studies.faithfulness.setting import Example, Settings
 

@@ -2,7 +2,7 @@
 
 Coordinates are continuous, in pixels from the upper left *edge*, so the centre of pixel (0, 0) is at (0.5, 0.5). All
 pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the image as a person
-sees it, after its EXIF orientation has been applied; `visattn.data.images.load_image` hands it over so.
+sees it, after its EXIF orientation has been applied; `visattn.images.load_image` hands it over so.
 """
 
 from typing import Literal, NamedTuple

@@ -1,0 +1,18 @@
+"""Pictures: read from files, fitted to a model's input, and the way back. NumPy and Pillow, no PyTorch."""
+
+from visattn.images.geometry import CellShift, Fit, Geometry, Interpolation, fit_geometry, fit_image
+from visattn.images.reading import OddSizeError, decode_image, image_size, list_images, load_image
+
+__all__ = [
+    "CellShift",
+    "Fit",
+    "Geometry",
+    "Interpolation",
+    "OddSizeError",
+    "decode_image",
+    "fit_geometry",
+    "fit_image",
+    "image_size",
+    "list_images",
+    "load_image",
+]
