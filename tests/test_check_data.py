@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from visattn.cli import check_data
+from visattn.data.inspection import in_parallel
+from visattn.errors import InputError
 
 KINDS = {
     "missing": ["gone.png"],
@@ -137,3 +141,21 @@ def test_a_check_that_cannot_be_made(clean: Path, capsys: pytest.CaptureFixture)
     }.items():
         assert run(clean, *options) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_process_that_dies_is_an_error_and_no_waiting_for_ever():
+    def die(item):
+        if item == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    with pytest.raises(InputError, match="has died"):
+        list(in_parallel(die, range(7), 2, "Looking"))
+
+
+def test_what_processes_work_out_comes_in_order():
+    """Of a function that cannot be pickled, as that of a data module with a trainer."""
+    for workers in (0, 2):
+        assert list(in_parallel(lambda item: item * item, range(300), workers, "Looking")) == [
+            i * i for i in range(300)
+        ]

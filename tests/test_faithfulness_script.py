@@ -130,7 +130,8 @@ def test_pictures_of_any_kind_have_no_references(run, hard_checkpoint, photograp
 
 def test_captioned_photographs(run, captioner_checkpoint, karpathy_root):
     options = ["--data", "photographs", "--root", karpathy_root, "--annotations", "dataset_flickr8k.json"]
-    status, _, found = run(captioner_checkpoint, *options, "--split", "val", "--limit", 2, "--precision", "bf16")
+    options += ["--split", "val", "--limit", 2, "--method", "attention", "--precision", "bf16"]
+    status, _, found = run(captioner_checkpoint, *options)
     assert status == 0
     assert found["ablation"]["images"] == 2
     assert found["ablation"]["variants"]["as trained"]["CIDEr-D"] >= 0
@@ -144,7 +145,7 @@ def test_classes_of_cifar(run, classifier_checkpoint, cifar_root):
 
 
 def test_seeds_decide_everything(run, captioner_checkpoint):
-    options = ["--data", "shapes", "--limit", 1]
+    options = ["--data", "shapes", "--limit", 1, "--method", "attention"]
     first, again, other = (run(captioner_checkpoint, *options, "--seed", seed)[2] for seed in (3, 3, 5))
     assert first == again
     for part in ("groups", "ablation"):

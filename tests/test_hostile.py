@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import CONFIGS, FAST
 from PIL import Image
-from test_program import photograph_options
+from test_program import IN_SMALL, photograph_options
 
 from visattn.cli import caption, main, overlay
 
@@ -54,7 +54,7 @@ def test_a_bad_image_is_one_sentence_or_is_left_out(karpathy_root, tmp_path, cap
     (karpathy_root / "dataset_flickr8k.json").write_text(json.dumps(annotations))
     (karpathy_root / "images" / "150.jpg").write_bytes(b"<html>not found</html>")
     options = [*photograph_options(karpathy_root), "--data.init_args.workers=2", f"--features={tmp_path / 'kept'}"]
-    words = ["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), *FAST, *options]
+    words = ["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), *FAST, *options, *IN_SMALL]
     assert main([*words, "--output", str(tmp_path / "stops")]) == 2
     error = capsys.readouterr().err.split("error: ")[1]
     assert error.startswith(f"{karpathy_root / 'images' / '150.jpg'} cannot be read as an image")

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import multiprocessing
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -80,8 +81,11 @@ def in_parallel(
         bar = stack.enter_context(tqdm(total=len(items), desc=title, unit=unit))
         results: Iterable[Result] = map(function, items)
         if workers:
-            pool = stack.enter_context(ProcessPoolExecutor(workers))
-            results = pool.map(function, items, chunksize=16 if len(items) > 256 else 1)
+            # Forked where that can be: a function may hang on a data module and its trainer, which cannot be pickled.
+            forked = "fork" in multiprocessing.get_all_start_methods()
+            context = multiprocessing.get_context("fork" if forked else None)
+            pool = stack.enter_context(ProcessPoolExecutor(workers, context, _keep, (function,)))
+            results = pool.map(_apply, items, chunksize=16 if len(items) > 256 else 1)
         try:
             for result in results:
                 yield result
@@ -90,6 +94,17 @@ def in_parallel(
             raise InputError(
                 "a process that looks through the data has died; if memory is short, use fewer workers"
             ) from error
+
+
+_kept: list[Callable[[Any], Any]] = []  # of a process of `in_parallel`, what it is to do
+
+
+def _keep(function: Callable[[Any], Any]) -> None:
+    _kept[:] = [function]
+
+
+def _apply(item: Any) -> Any:
+    return _kept[0](item)
 
 
 class _Trial(Generic[Item]):
