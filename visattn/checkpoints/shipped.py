@@ -30,6 +30,13 @@ class Shipped(NamedTuple):
 SHIPPED = {
     "vit-cifar10": Shipped("classifier"),
     "captioner-shapes": Shipped("captioner"),
+    "captioner-flickr8k": Shipped(
+        "captioner",
+        {
+            "search": {"class_path": "visattn.decoding.BeamSearch", "init_args": {"size": 5, "length_penalty": 1.0}},
+            "no_repeat": 2,
+        },
+    ),
 }
 """By name; the folder in `visattn/pretrained` has the name with underscores."""
 
