@@ -256,7 +256,7 @@ def test_a_script_runs_by_its_path(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("error: there is no checkpoint none.ckpt")
 
 
-def test_demo_makes_its_page(tmp_path, capsys):
+def test_demo_makes_its_page(tmp_path, capsys, monkeypatch):
     output = tmp_path / "demo"
     words = ["--output", str(output), "--count", "3", "--options", *FAST, "--data.init_args.train_size=29"]
     assert demo.main(words) == 0
@@ -264,7 +264,8 @@ def test_demo_makes_its_page(tmp_path, capsys):
     assert {"CIDEr-D", "grounding_pointing", "grounding_pointing_uniform"} <= set(results["captioner"]["test"])
     assert "accuracy" in results["vit"]["test"]
     html = (output / "index.html").read_text()
-    assert html.count("data:image/png;base64,") == 6
+    assert html.count("data:image/png;base64,") == 7  # three of each kind, and a photograph
+    assert f"<h3><span>{results['photograph']['caption']}</span>" in html
     share = results["captioner"]["test"]["true"]
     assert f"never seen, {share:.0%} are true (" in html
     for entry in results["captioner"]["captions"]:
@@ -279,6 +280,8 @@ def test_demo_makes_its_page(tmp_path, capsys):
         ]
         assert struck.strip() in headings
     assert "index.html" in capsys.readouterr().out
+    monkeypatch.setattr(demo, "in_package", lambda backbone: False)
+    assert "extra" in demo.photograph_part(tmp_path)[1][0].text
     assert demo.main(["--output", str(output)]) == 2
     assert "is not empty" in capsys.readouterr().err
 

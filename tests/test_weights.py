@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import matplotlib.cbook
 import pytest
@@ -89,6 +90,17 @@ def test_the_package_of_efficientnet_lite2_knows_a_uniform():
     pixels = Encoder("tf_efficientnet_lite2").normalise(to_tensor(picture)[None])
     with torch.inference_mode():
         assert model(pixels).argmax().item() == 652
+
+
+@pytest.mark.skipif("VISATTN_HUB" not in os.environ, reason="needs the network: set VISATTN_HUB=1")
+def test_the_package_and_timms_hub_give_equal_features(monkeypatch):
+    package, hub = (Encoder("tf_efficientnet_lite2", -1, "pretrained").eval() for _ in range(2))
+    package.load_weights()
+    monkeypatch.setattr(weights, "PACKAGES", {})
+    hub.load_weights()
+    images = torch.randint(0, 256, (2, 3, 288, 288), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(package(images).values, hub(images).values, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture

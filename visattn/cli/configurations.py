@@ -18,10 +18,11 @@ def packaged(name: str) -> Path:
     Raises:
         InputError: where there is none of that name.
     """
-    path = FOLDER / f"{name}.yaml"
+    short = name.removeprefix("configs/").removesuffix(".yaml")
+    path = FOLDER / f"{short}.yaml"
     if not path.is_file():
         names = sorted(str(file.relative_to(FOLDER).with_suffix("")) for file in FOLDER.rglob("*.yaml"))
-        near = get_close_matches(name, names, n=3, cutoff=0.4) or names
+        near = get_close_matches(short, names, n=3, cutoff=0.4) or names
         raise InputError(
             f"--config {name} is neither a file nor a configuration that comes with visattn, such as {', '.join(near)}"
         )
@@ -49,4 +50,4 @@ def resolved(words: Sequence[str]) -> list[str]:
 def _file_of(word: str) -> str:
     if word.startswith("-") or Path(word).exists() or "\n" in word or ":" in word:  # YAML itself is allowed, too
         return word
-    return str(packaged(word.removeprefix("configs/").removesuffix(".yaml"))) if word.isprintable() and word else word
+    return str(packaged(word)) if word.isprintable() and word else word
