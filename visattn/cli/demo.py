@@ -10,6 +10,7 @@ and `results.json`.
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ def captioner_part(output: Path, count: int, options: Sequence[str]) -> tuple[di
     grounding = [
         ["Attention on the named thing", "Model", "A place at random", "The centre"],
         *(
-            [title, *(f"{metrics[f'grounding_{key}{control}']:.1%}" for control in ("", "_uniform", "_centre"))]
+            [title, *(share(metrics[f"grounding_{key}{control}"], 1) for control in ("", "_uniform", "_centre"))]
             for title, key in (("largest weight is on it (pointing)", "pointing"), ("share of the weight", "mass"))
         ),
     ]
@@ -205,6 +206,11 @@ def photograph_part(output: Path) -> tuple[dict | None, list[Section]]:
     return entry, [Section(heading, text, [panel])]
 
 
+def share(value: float, digits: int = 0) -> str:
+    """A share in percent; a dash where there was nothing to count."""
+    return "–" if math.isnan(value) else f"{value:.{digits}%}"
+
+
 def true_shares(metrics: Mapping[str, float]) -> str:
     """How many captions of the test split are true, in a sentence."""
     known = [(title, metrics[f"true_{n}"]) for n, title in COUNTS.items() if f"true_{n}" in metrics]
@@ -275,8 +281,8 @@ def main(args: Sequence[str] | None = None) -> None:
 Done in {results["minutes"]:.1f} minutes.
   captions   {captions["true"]:.0%} true, CIDEr-D {captions["CIDEr-D"]:.2f}, BLEU-4 {captions["BLEU-4"]:.2f} \
 on unseen scenes
-  attention  on the named thing for {captions["grounding_pointing"]:.0%} of the words \
-(a place at random: {captions["grounding_pointing_uniform"]:.0%})
+  attention  on the named thing for {share(captions["grounding_pointing"])} of the words \
+(a place at random: {share(captions["grounding_pointing_uniform"])})
   classes    {classes["accuracy"]:.1%} right
 
 Look at      {out / "index.html"}
