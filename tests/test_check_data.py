@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +154,28 @@ def test_a_process_that_dies_is_an_error_and_no_waiting_for_ever():
 
     with pytest.raises(InputError, match="has died"):
         list(in_parallel(die, range(7), 2, "Looking"))
+
+
+def test_processes_may_compute_after_this_one_has_with_several_threads():
+    """As where images are looked through after a model was built: its threads are not in the forked processes."""
+    code = """
+import torch
+from visattn.data.inspection import in_parallel
+torch.set_num_threads(2)
+torch.randn(500, 500) @ torch.randn(500, 500) + torch.randn(3000, 3000).exp().sum()
+print(list(in_parallel(lambda i: float(torch.ones(3000, 3000).exp().sum() > i), range(4), 2, "Looking")))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[1.0, 1.0, 1.0, 1.0]"
+
+
+def test_who_stops_early_does_not_wait_for_all():
+    start, results = time.monotonic(), in_parallel(lambda item: time.sleep(0.2) or item, range(100), 2, "Looking")
+    assert next(results) == 0
+    results.close()
+    assert time.monotonic() - start < 8  # all would take ten seconds
 
 
 def test_what_processes_work_out_comes_in_order():

@@ -51,6 +51,8 @@ def test_configurations_by_name(tmp_path, monkeypatch):
     hard, vit = CONFIGS / "attention" / "hard.yaml", CONFIGS / "shapes_vit.yaml"
     expected = ["fit", "--config", str(hard), f"--config={vit}", "-c", "mine.yaml", "--output", "shapes_vit"]
     assert resolved(words) == expected
+    Path("shapes_captioner").mkdir()  # a run's folder of that name hides nothing
+    assert resolved(["--config", "shapes_captioner"]) == ["--config", str(CONFIGS / "shapes_captioner.yaml")]
     with pytest.raises(InputError, match="shapes_captioner"):
         packaged("shapes_captoner")
 
@@ -64,3 +66,12 @@ def test_a_training_by_the_name_of_its_configuration(tmp_path, monkeypatch, caps
     assert main(["fit", "--config", "attention/hart", "--output=other", *FAST]) == 2
     assert "attention/hard" in capsys.readouterr().err
     assert not Path("other").exists()
+
+
+def test_an_interrupt_while_a_command_is_loaded_is_no_traceback(monkeypatch, capsys):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("visattn.cli.importlib.import_module", interrupt)
+    assert main(["caption", "photo.jpg"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

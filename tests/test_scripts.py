@@ -16,6 +16,7 @@ from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
 from visattn.cli import COMMANDS, caption, compare, demo, main, overlay
 from visattn.data.inputs import read_inputs
+from visattn.errors import InputError
 from visattn.images import Geometry
 from visattn.overlay.arguments import centimetres
 from visattn.results import captions as writing
@@ -256,6 +257,10 @@ def test_a_script_runs_by_its_path(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("error: there is no checkpoint none.ckpt")
 
 
+def refuse(*_):
+    raise InputError("the package has other weights")
+
+
 def test_demo_makes_its_page(tmp_path, capsys, monkeypatch):
     output = tmp_path / "demo"
     words = ["--output", str(output), "--count", "3", "--options", *FAST, "--data.init_args.train_size=29"]
@@ -282,6 +287,12 @@ def test_demo_makes_its_page(tmp_path, capsys, monkeypatch):
     assert "index.html" in capsys.readouterr().out
     monkeypatch.setattr(demo, "in_package", lambda backbone: False)
     assert "extra" in demo.photograph_part(tmp_path)[1][0].text
+    monkeypatch.undo()
+    monkeypatch.setattr(demo, "captioner_part", lambda *_: ({"test": {"true": 1.0}, "minutes": 0}, []))
+    monkeypatch.setattr(demo, "classifier_part", lambda *_: ({"test": {}, "minutes": 0}, []))
+    monkeypatch.setattr(demo, "caption_images", refuse)
+    assert demo.demo(tmp_path / "no_photograph")["photograph"] is None  # what has been trained is kept
+    assert "the package has other weights" in (tmp_path / "no_photograph" / "index.html").read_text()
     assert demo.main(["--output", str(output)]) == 2
     assert "is not empty" in capsys.readouterr().err
 

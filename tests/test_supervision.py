@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from visattn.attention import Glimpse, SoftAttention
 from visattn.cli import main
-from visattn.data import Photographs, ShapesCaptions
+from visattn.data import ShapesCaptions
 from visattn.data.captions import _Captions
 from visattn.errors import InputError
 from visattn.images import CellShift, Geometry
@@ -87,6 +87,7 @@ def test_a_batch_says_where_each_word_is():
             assert np.abs(region - counts / counts.sum()).sum() < 0.25
         assert not batch.regions[row, len(said) :].any()
     assert known > 50
+    assert next(iter(data.val_dataloader())).regions is None  # nothing would look at them
 
 
 def test_regions_of_a_mirrored_image_are_mirrored():
@@ -139,4 +140,8 @@ def test_a_training_is_supervised_by_a_number(tmp_path, karpathy_root, capsys):
     said = capsys.readouterr().err
     assert "dataset_flickr8k.json" in said
     assert "--data.instances" in said
-    assert Photographs(karpathy_root, "dataset_flickr8k.json").places is None
+    assert not list((tmp_path / "no").rglob("*.ckpt"))
+    critical = ["--config", str(CONFIGS / "training" / "self_critical.yaml"), f"--output={tmp_path / 'critical'}"]
+    words = ["fit", "--config", str(CONFIGS / "shapes_captioner.yaml"), *critical, *FAST, *SMALL_SHAPES]
+    assert main([*words, "--model.loss.supervision=0.5"]) == 2
+    assert "SelfCritical" in capsys.readouterr().err

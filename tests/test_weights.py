@@ -92,6 +92,15 @@ def test_the_package_of_efficientnet_lite2_knows_a_uniform():
         assert model(pixels).argmax().item() == 652
 
 
+def test_weights_of_another_layout_in_the_package_are_a_sentence(package, monkeypatch):
+    path, state = package
+    torch.save(dict(list(state.items())[:-3]), path)
+    known = weights.Package("the-carrier", "carrier", "models/a.pth", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(weights, "PACKAGES", {BACKBONE: known})
+    with pytest.raises(InputError, match="do not fit the backbone 'test_efficientnet'"):
+        Encoder(BACKBONE, weights="pretrained").load_weights()
+
+
 @pytest.mark.skipif("VISATTN_HUB" not in os.environ, reason="needs the network: set VISATTN_HUB=1")
 def test_the_package_and_timms_hub_give_equal_features(monkeypatch):
     package, hub = (Encoder("tf_efficientnet_lite2", -1, "pretrained").eval() for _ in range(2))

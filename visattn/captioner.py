@@ -264,6 +264,11 @@ class Captioner(LightningModule):
         """Have the data say where words are, if attention is supervised; refuse where it knows of none."""
         if not self.loss.supervision:
             return
+        if not self.regime.reads_captions:
+            raise InputError(
+                f"attention is supervised on given captions, and {type(self.regime).__name__} reads none; leave out "
+                "--model.loss.supervision"
+            )
         data = self.trainer.datamodule
         known = (data.regions(name, words) for name, lines in data.references("train").items() for words in lines)
         if not any(mask is not None for masks in known for mask in masks):

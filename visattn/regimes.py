@@ -48,10 +48,12 @@ class Regime:
     Attributes:
         signature: the choices that decide what a score is worth, in one line; empty where there are none.
         needs_facts: whether the data has to know all that is in its images.
+        reads_captions: whether the decoder is given the batch's captions, word by word.
     """
 
     signature = ""
     needs_facts = False
+    reads_captions = True
 
     def begin(
         self,
@@ -162,6 +164,8 @@ class SelfCritical(Regime):
     Raises:
         InputError: where the mean has no other sample; where there is no such reward.
     """
+
+    reads_captions = False
 
     def __init__(self, samples: int = 5, baseline: CriticKind = "mean", reward: RewardKind = "CIDEr-D") -> None:
         if samples < (2 if baseline == "mean" else 1):

@@ -75,9 +75,13 @@ def main(args: Sequence[str] | None = None) -> int:
     if not words or words[0] not in COMMANDS:
         return _refuse(words)
     command = words[0]
-    if command in TRAINING:
-        return importlib.import_module("visattn.cli.training").main(words)
-    return importlib.import_module(f"visattn.cli.{command.replace('-', '_')}").main(words[1:])
+    try:
+        if command in TRAINING:
+            return importlib.import_module("visattn.cli.training").main(words)
+        return importlib.import_module(f"visattn.cli.{command.replace('-', '_')}").main(words[1:])
+    except KeyboardInterrupt:  # while it is loaded; later the command itself says so
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _refuse(words: Sequence[str]) -> int:

@@ -48,6 +48,6 @@ def resolved(words: Sequence[str]) -> list[str]:
 
 
 def _file_of(word: str) -> str:
-    if word.startswith("-") or Path(word).exists() or "\n" in word or ":" in word:  # YAML itself is allowed, too
+    if word.startswith("-") or Path(word).is_file() or "\n" in word or ":" in word:  # YAML itself is allowed, too
         return word
     return str(packaged(word)) if word.isprintable() and word else word

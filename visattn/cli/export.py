@@ -207,6 +207,10 @@ def main(args: Sequence[str] | None = None) -> None:
         raise InputError("--dtype is of the weights file, and --format onnx writes none; take --format both")
     exported = parts_of(options.checkpoint, options.places)
     if options.encoder_weights == "pretrained":
+        if options.format == "onnx":
+            raise InputError(
+                "--encoder-weights is of the weights file, and --format onnx writes none; take --format both"
+            )
         if not isinstance(exported, ExportedCaptioner):
             raise InputError("--encoder-weights pretrained is for captioners; a classifier has no encoder")
         exported = exported._replace(encoder_weights="pretrained")

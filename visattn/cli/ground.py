@@ -147,7 +147,12 @@ def table(rows: dict[str, dict]) -> str:
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = command_parser("ground", __doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a captioner trained by 'visattn fit'")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="a captioner trained by 'visattn fit', or one that comes with visattn",
+    )
     parser.add_argument("--root", type=Path, required=True, help="folder of the photographs' data set")
     parser.add_argument("--annotations", required=True, help="caption file, relative to --root or absolute")
     parser.add_argument("--instances", required=True, help="COCO's file of instances, likewise")

@@ -182,7 +182,7 @@ class _Captions:
     """The captions of a split as one matrix of ids, and batches of its rows."""
 
     def __init__(self, data: CaptionData, split: Split) -> None:
-        self.data = data
+        self.data, self.split = data, split
         self.split_examples = data._examples(split)
         vocabulary = Vocabulary(data.vocabulary, data.tokens)
         captions = [
@@ -223,7 +223,7 @@ class _Captions:
                 of_mirrored = [name for name, turned in zip(ids, mirrored.tolist(), strict=True) if turned]
                 features[mirrored] = _look_up(self.data.mirrored_features, of_mirrored)
         regions = None
-        if self.data.places is not None:
+        if self.data.places is not None and self.split == "train":
             regions = torch.zeros(*tokens[:, 1:].shape, math.prod(self.data.places[0]))
             for row, (pair, turned) in enumerate(zip(pairs.tolist(), mirrored[owner].tolist(), strict=True)):
                 for t, region in enumerate(self._regions_of(pair, turned)):

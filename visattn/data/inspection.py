@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import multiprocessing
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -84,7 +85,8 @@ def in_parallel(
             # Forked where that can be: a function may hang on a data module and its trainer, which cannot be pickled.
             forked = "fork" in multiprocessing.get_all_start_methods()
             context = multiprocessing.get_context("fork" if forked else None)
-            pool = stack.enter_context(ProcessPoolExecutor(workers, context, _keep, (function,)))
+            pool = ProcessPoolExecutor(workers, context, _keep, (function,))
+            stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(_apply, items, chunksize=16 if len(items) > 256 else 1)
         try:
             for result in results:
@@ -101,6 +103,8 @@ _kept: list[Callable[[Any], Any]] = []  # of a process of `in_parallel`, what it
 
 def _keep(function: Callable[[Any], Any]) -> None:
     _kept[:] = [function]
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)  # the threads of the process that was forked are not here, and would be waited for
 
 
 def _apply(item: Any) -> Any:

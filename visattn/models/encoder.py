@@ -142,9 +142,15 @@ class Encoder(nn.Module):
         Raises:
             InputError: where neither has them.
         """
-        if (state := of_package(self.backbone)) is not None:
-            self._take(state)
-            return
+        try:
+            if (state := of_package(self.backbone)) is not None:
+                self._take(state)
+                return
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the weights in the package do not fit the backbone '{self.backbone}': {reason}"
+            ) from error
         try:
             body = self._body(pretrained=True)[0]
         except Exception as error:  # of the hub's client, the network and the file, of many kinds

@@ -45,7 +45,7 @@ function seenOf(geometry, axis) {
 
 /**
  * For each of n pixels along one axis: the two cells between whose middles it lies, the second one's share, and whether
- * the model saw it. As `visattn.geometry.Geometry.to_original_map` has it.
+ * the model saw it. As `visattn.images.Geometry.to_original_map` has it.
  */
 function reader(n, axis, geometry, cells, smooth) {
   const [, input, scale, offset, shift, stride] = geometry.map((pair) => pair[axis]), [low, high] = seenOf(geometry, axis);
