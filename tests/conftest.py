@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # with more, PyTorch adds in no fixed order
 
 import numpy as np
 import pytest
+import timm
 import torch
 from matplotlib.image import BboxImage
 from PIL import Image
@@ -97,6 +98,19 @@ def hard_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def classifier_checkpoint(tmp_path_factory):
     return fit("shapes_vit.yaml", tmp_path_factory.mktemp("classifier"), *SMALL_SHAPES)
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """A timm whose hub cannot be reached."""
+    create = timm.create_model
+
+    def refuse(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("cannot reach\nthe hub")
+        return create(name, pretrained, **options)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
 
 
 @pytest.fixture

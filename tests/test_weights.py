@@ -37,18 +37,6 @@ def package(tmp_path, monkeypatch):
     return path, state
 
 
-@pytest.fixture
-def no_hub(monkeypatch):
-    create = timm.create_model
-
-    def refuse(name, pretrained=False, **options):
-        if pretrained:
-            raise OSError("cannot reach\nthe hub")
-        return create(name, pretrained, **options)
-
-    monkeypatch.setattr(timm, "create_model", refuse)
-
-
 @pytest.mark.parametrize("stage", [-1, 2, "head"])
 def test_a_package_gives_what_a_file_of_the_same_weights_gives(stage, package, no_hub, tmp_path, caplog):
     torch.save(package[1], tmp_path / "same.pth")
