@@ -395,6 +395,7 @@ def test_the_program_says_what_is_wrong(captioner_checkpoint, tmp_path, capsys):
     output = ["--output", str(tmp_path / "out")]
     for args, sentence in (
         ([*checkpoint, *output, "--format", "onnx", "--dtype", "float16"], "--dtype is of the weights file"),
+        ([*checkpoint, *output, "--format", "onnx", "--encoder-weights", "pretrained"], "--encoder-weights is of"),
         ([*checkpoint, *output, "--maps"], "--maps is for the ONNX graph of a classifier"),
         ([*checkpoint, *output, "--places", "argmax"], "has no hard attention; leave out --places"),
         (["--checkpoint", str(tmp_path / "none.ckpt"), *output], "there is no checkpoint"),
