@@ -10,8 +10,8 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES, TALKATIVE
 from PIL import Image
 
 from visattn.cli import main
-from visattn.cli.training import run_cli
 from visattn.decoding import captions
+from visattn.runs.program import run_cli
 
 SHEETS = ["--trainer.callbacks+=visattn.callbacks.AttentionSheets", "--trainer.callbacks.images=3"]
 

@@ -15,8 +15,8 @@ from visattn.captioner import Captioner
 from visattn.checkpoints import WholeCheckpoints, load_model, read, remove_unfinished
 from visattn.checkpoints.agreement import differences
 from visattn.cli import benchmark, caption, ground, main, overlay
-from visattn.cli.training import run_cli
 from visattn.errors import InputError
+from visattn.runs.program import run_cli
 
 WORDS = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *FAST, *SMALL_SHAPES]
 DECODER = "--model.init_args.decoder.init_args"

@@ -1,15 +1,31 @@
 """One program: its commands, the doors in scripts/, and configurations by their names."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 
+import visattn.cli as cli
+from visattn.attention.hard import Evaluation
+from visattn.benchmarks import decoding, maps
 from visattn.cli import COMMANDS, TRAINING, main
-from visattn.cli.configurations import packaged, resolved
 from visattn.errors import InputError
+from visattn.explain.faithfulness import Units
+from visattn.explain.pretrained import MAX_SIDE
+from visattn.explain.rollout import Fusion
+from visattn.export.folder import DTYPES, EncoderWeights
+from visattn.overlay import style
+from visattn.overlay.viewer import SIDE
+from visattn.precision import OPTIONS
+from visattn.results import CaptionExport, ClassExport
+from visattn.runs.configurations import packaged, resolved
+from visattn.studies import sequences
+from visattn.studies.faithfulness import CLASS_METHODS, SUBSTRATES, WORD_METHODS
+from visattn.tasks import benchmark, caption, compare, overlay
 
 SCRIPTS = sorted(path for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
 
@@ -28,6 +44,58 @@ def test_the_program_loads_no_command_to_list_them():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+LIGHT = sorted(set(COMMANDS) - set(TRAINING))
+
+
+@pytest.mark.parametrize("command", LIGHT)
+def test_help_loads_nothing_heavy(command):
+    heavy = "torch", "torchvision", "timm", "lightning", "torchmetrics", "matplotlib"
+    code = (
+        f"import sys; from visattn.cli import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"usage: visattn {command}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_options_take_what_the_functions_take():
+    """Commands state their choices themselves, so that --help loads no model."""
+    for name in (*LIGHT, "models", "pictures"):
+        importlib.import_module(f"visattn.cli.{name.replace('-', '_')}")
+    assert get_args(caption.Map) == cli.caption.MAPS
+    assert get_args(CaptionExport) == cli.caption.EXPORTS
+    assert get_args(Evaluation) == cli.caption.PLACES
+    assert tuple(overlay.METHODS) == cli.overlay.METHODS
+    assert get_args(Fusion) == cli.overlay.FUSIONS
+    assert get_args(ClassExport) == cli.overlay.EXPORTS
+    assert cli.overlay.MAX_SIDE == MAX_SIDE
+    assert {*CLASS_METHODS, *WORD_METHODS} == set(cli.faithfulness.METHODS)
+    assert get_args(Units) == cli.faithfulness.UNITS
+    assert cli.faithfulness.SUBSTRATES == SUBSTRATES
+    assert tuple(compare.SOURCES) == cli.compare.DATA
+    assert tuple(compare.MECHANISMS) == cli.compare.MECHANISMS
+    assert (tuple(sequences.TASKS), tuple(sequences.MECHANISMS), sequences.BATCH) == (
+        cli.sequences.TASKS,
+        cli.sequences.MECHANISMS,
+        cli.sequences.BATCH,
+    )
+    assert tuple(DTYPES) == cli.export.DTYPES
+    assert get_args(EncoderWeights) == cli.export.ENCODER_WEIGHTS
+    assert list(benchmark.SUBJECTS) == list(cli.benchmark.SUBJECTS)
+    assert (style.COLOUR_MAP, style.OPACITY, style.WORD_SIZE) == (
+        cli.pictures.COLOUR_MAP,
+        cli.pictures.OPACITY,
+        cli.pictures.WORD_SIZE,
+    )
+    assert set(cli.models.PRECISIONS) == set(OPTIONS)
+    defaults = vars(cli.benchmark.parser().parse_args(["decoding"]))
+    assert (defaults["images"], defaults["beam"], defaults["max_length"]) == decoding.FULL
+    defaults = vars(cli.benchmark.parser().parse_args(["maps"]))
+    assert (defaults["timm"], defaults["images"]) == maps.FULL
+    assert f"(default: {SIDE})" in Path(cli.view.__file__).read_text()
 
 
 @pytest.mark.parametrize(("words", "said"), [([], "no command"), (["capton"], "caption"), (["--absent"], "--absent")])

@@ -89,13 +89,14 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dict[str, list[list[str]]]:
     """Command lines of each program that work; what trains for long is left out of them."""
-    from visattn.cli import compare, demo, overlay, prepare_coco, sequences
+    from visattn.cli import overlay, prepare_coco
+    from visattn.tasks import benchmark, compare, demo, sequences
 
     monkeypatch.setattr(demo, "train_and_test", stop)
     monkeypatch.setattr(compare, "train", stop)
     monkeypatch.setattr(prepare_coco, "download", stop)
     monkeypatch.setattr(sequences, "train", stop)
-    for module, _ in importlib.import_module("visattn.cli.benchmark").SUBJECTS.values():
+    for module in benchmark.SUBJECTS.values():
         monkeypatch.setattr(module, "measure", stop)
     overlay.main(["--checkpoint", "vit-cifar10", "--export", "npz", "--output", "results", "image.png"])
     captioner, classifier = str(captioner_checkpoint), str(classifier_checkpoint)

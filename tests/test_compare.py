@@ -16,6 +16,7 @@ from visattn.data import ShapesCaptions
 from visattn.images import Geometry
 from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure
 from visattn.studies.comparison import step_times, table
+from visattn.tasks.compare import MECHANISMS
 
 
 def test_compare_writes_all_that_it_promises(tmp_path, capsys):
@@ -148,6 +149,6 @@ def test_what_does_not_fit_is_refused(changes, sentence):
 
 def test_every_recurrent_row_states_its_order():
     """The recipe's own is Luong's for Shapes and Xu's for Flickr8k, so a row that says nothing would be two."""
-    orders = {name: set(row.overlays) & {"xu", "luong"} for name, row in compare.MECHANISMS.items()}
+    orders = {name: set(row.overlays) & {"xu", "luong"} for name, row in MECHANISMS.items()}
     assert orders.pop("transformer") == set()
     assert all(order == ({"xu"} if name.endswith("_xu") else {"luong"}) for name, order in orders.items())

@@ -7,6 +7,7 @@ from conftest import assert_nothing_overlaps
 from visattn.cli import curves
 from visattn.errors import InputError
 from visattn.overlay import Curves, curves_sheet
+from visattn.tasks import curves as work
 
 HEAD = "epoch,step,train/loss,val/accuracy\n"
 
@@ -23,20 +24,20 @@ def run(tmp_path):
 
 
 def test_a_number_stands_at_its_epoch(run):
-    rows = curves.read_metrics(run)
-    epochs, values = curves.line(rows, "val/accuracy", run)
+    rows = work.read_metrics(run)
+    epochs, values = work.line(rows, "val/accuracy", run)
     assert (epochs.tolist(), values.tolist()) == ([1.0, 2.0], [0.25, 0.75])
-    epochs, values = curves.line(rows, "train/loss", run)
+    epochs, values = work.line(rows, "train/loss", run)
     np.testing.assert_allclose(epochs, [2 / 7, 4 / 7, 11 / 7])
     assert values.tolist() == [0.5, 2.0, 1.5]
 
 
 def test_the_mean_of_an_epoch_stands_at_its_end(run):
-    rows = curves.read_metrics(run)
-    epochs, values = curves.means(*curves.line(rows, "train/loss", run))
+    rows = work.read_metrics(run)
+    epochs, values = work.means(*work.line(rows, "train/loss", run))
     np.testing.assert_allclose(epochs, [1, 11 / 7])  # the second epoch's last loss was logged before its end
     assert values.tolist() == [1.25, 1.5]
-    epochs, values = curves.means(*curves.line(rows, "val/accuracy", run))
+    epochs, values = work.means(*work.line(rows, "val/accuracy", run))
     assert (epochs.tolist(), values.tolist()) == ([1.0, 2.0], [0.25, 0.75])
 
 
@@ -45,7 +46,7 @@ def test_the_mean_of_an_epoch_stands_at_its_end(run):
     [([64.7, 93.2], list(range(60, 100, 5))), ([0.02, 0.98], [0, 0.2, 0.4, 0.6, 0.8, 1.0]), ([3.0, 3.0], None)],
 )
 def test_heights_are_round_and_enclose_the_values(values, heights):
-    found = curves.heights(np.array(values))
+    found = work.heights(np.array(values))
     assert heights is None or found == heights
     assert found[0] <= min(values) <= max(values) <= found[-1]
     assert found[0] < found[-1]
@@ -85,8 +86,8 @@ def test_last_values_that_are_close_are_written_apart():
 
 def test_what_is_not_there_is_named(run, tmp_path):
     with pytest.raises(InputError, match="logged no 'val/CIDEr-D'; there is train/loss, val/accuracy"):
-        curves.line(curves.read_metrics(run), "val/CIDEr-D", run)
+        work.line(work.read_metrics(run), "val/CIDEr-D", run)
     with pytest.raises(InputError, match="holds no logs"):
-        curves.read_metrics(tmp_path)
+        work.read_metrics(tmp_path)
     with pytest.raises(ValueError, match="the line of 'one' in 'a number'"):
         curves_sheet([Curves("a number", {"one": (np.arange(3), np.arange(2))}, (0, 1))])

@@ -32,6 +32,7 @@ from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner
 from visattn.export.folder import DESCRIPTION, WEIGHTS, write_description, write_weights
 from visattn.export.parity import compare_captioners
 from visattn.models import Encoder, LSTMDecoder, LuongDecoder, Normalise, TransformerDecoder, VisionTransformer
+from visattn.tasks import export as work
 from visattn.vocabulary import SPECIALS, Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -213,9 +214,9 @@ def test_what_float16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):
     ours = captioner()
     ours.decoder.out.bias.data[5] = 70000.0
     with pytest.raises(InputError, match=r"decoder\.out\.bias has values up to 7e\+04.*take bfloat16"):
-        export.export(ours, tmp_path / "out", images(), torch.float16)
+        work.export(ours, tmp_path / "out", images(), torch.float16)
     assert list(tmp_path.iterdir()) == []
-    export.export(ours, tmp_path / "out", images(), torch.bfloat16)
+    work.export(ours, tmp_path / "out", images(), torch.bfloat16)
 
 
 def test_tensors_that_are_shared_or_views_are_kept(tmp_path):
@@ -229,23 +230,23 @@ def test_tensors_that_are_shared_or_views_are_kept(tmp_path):
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
-    export.export(classifier(), tmp_path / "out", images())  # an empty one will do
+    work.export(classifier(), tmp_path / "out", images())  # an empty one will do
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match="already holds something: choose another --output"):
-        export.export(classifier(), tmp_path / "out", images())
+        work.export(classifier(), tmp_path / "out", images())
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "load_classifier", lambda folder: classifier()._replace(normalise=Normalise()))
+    monkeypatch.setattr(work, "load_classifier", lambda folder: classifier()._replace(normalise=Normalise()))
     with pytest.raises(RuntimeError, match=r"are not the model's: 5 of 5 the same; largest differences: logits 0\.5"):
-        export.export(classifier(), tmp_path / "out", images())
+        work.export(classifier(), tmp_path / "out", images())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_classes_of_others_are_not_exported():
     with pytest.raises(InputError, match=r"its score is 'mine\.Score'; an exported model may have visattn's Add"):
-        export.describe("attention", part(SoftAttention, score={"class_path": "mine.Score", "init_args": {}}))
+        work.describe("attention", part(SoftAttention, score={"class_path": "mine.Score", "init_args": {}}))
 
 
 def edit(folder, change):
@@ -417,7 +418,7 @@ def test_places_of_hard_attention_are_written(hard_checkpoint, tmp_path):
 
 
 def test_images_of_a_user_are_compared_on(captioner_checkpoint, photographs):
-    exported = export.parts_of(captioner_checkpoint)
-    found = export.comparison_images(exported, [photographs])
+    exported = work.parts_of(captioner_checkpoint)
+    found = work.comparison_images(exported, [photographs])
     assert found.shape == (2, 3, *exported.image_size)
-    assert len(export.comparison_images(exported, [])) == 8
+    assert len(work.comparison_images(exported, [])) == 8

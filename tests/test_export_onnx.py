@@ -25,6 +25,7 @@ from visattn.decoding import BeamSearch, decode
 from visattn.errors import InputError
 from visattn.export.graphs import PACKAGES, PREPARE, STEP, write_decoder_graphs
 from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder
+from visattn.tasks import export as work
 
 for package in PACKAGES:
     pytest.importorskip(package, reason="the extra 'onnx' is not installed")
@@ -103,11 +104,11 @@ def test_a_captioner_is_exported_and_the_example_captions_without_pytorch(
 
 def test_the_graph_of_a_classifier_is_the_classifier(tmp_path):
     ours = classifier()
-    found = export.export(ours, tmp_path / "out", images(), weights=None, onnx=True, maps=True)
+    found = work.export(ours, tmp_path / "out", images(), weights=None, onnx=True, maps=True)
     assert found["ONNX"].within(1e-4)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"classifier.onnx", "model.json"}
     with pytest.raises(InputError, match=r"was exported without model\.safetensors"):
-        export.load_classifier(tmp_path / "out")
+        work.load_classifier(tmp_path / "out")
     graph = load_classifier_graph(tmp_path / "out")
     given = graph({"images": images(7).numpy()})
     pixels = ours.normalise(images(7))
@@ -119,7 +120,7 @@ def test_the_graph_of_a_classifier_is_the_classifier(tmp_path):
 def test_graphs_that_are_not_the_model_are_not_kept(tmp_path):
     sentence = r"the graphs are not the model within 1e-12 and were not kept: 5 of 5 the same; .*: logits [^,]*; other"
     with pytest.raises(InputError, match=sentence):
-        export.export(classifier(), tmp_path / "out", images(), onnx=True, tolerance=1e-12)
+        work.export(classifier(), tmp_path / "out", images(), onnx=True, tolerance=1e-12)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,10 +128,10 @@ def test_attention_that_draws_and_packages_that_are_missing_are_named(tmp_path, 
     ours = captioner("Luong, hard, scaled dot")
     ours.decoder.attention.evaluation = "sample"
     with pytest.raises(InputError, match="hard attention draws places, which a graph cannot; give --places argmax"):
-        export.export(ours, tmp_path / "out", images(), onnx=True)
+        work.export(ours, tmp_path / "out", images(), onnx=True)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    find_spec = export.check_installed.__globals__["importlib"].util.find_spec
+    find_spec = work.check_installed.__globals__["importlib"].util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
     with pytest.raises(InputError, match=r"ONNX needs onnxscript: install the extra, pip install 'visattn\[onnx\]'"):
-        export.export(ours, tmp_path / "out", images(), onnx=True)
+        work.export(ours, tmp_path / "out", images(), onnx=True)
     assert list(tmp_path.iterdir()) == []

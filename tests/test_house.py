@@ -9,15 +9,16 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
     {"errors", "allocator", "linear", "processes"},
-    {"files", "vocabulary", "attention", "precision"},
+    {"files", "vocabulary", "attention", "precision", "devices"},
     {"images"},
     {"models", "metrics", "overlay"},
-    {"data"},
+    {"data", "registry"},
     {"decoding", "objectives", "optimization", "evaluation", "explain"},
-    {"regimes", "export", "results"},
+    {"regimes", "export", "results", "imports"},
     {"captioner", "classifier", "benchmarks"},
     {"checkpoints", "callbacks"},
     {"runs", "studies"},
+    {"tasks"},
     {"cli"},
     {"__main__"},
 ]

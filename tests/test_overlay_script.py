@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from visattn.cli import overlay
+from visattn.explain import timm_subject
 from visattn.images import Geometry
+from visattn.tasks.overlay import overlay_images
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +100,8 @@ def test_the_target_is_what_is_explained(weights, photographs, tmp_path):
 
 def test_a_model_without_classes_is_looked_into(photographs, tmp_path):
     words = ["--timm", "test_vit", "--weights", "random", "--output", tmp_path / "out", photographs]
-    subject = overlay.timm_subject("test_vit", "random", num_classes=0)
-    entries = overlay.overlay_images(subject, [photographs], tmp_path / "features", exports=("svg",))
+    subject = timm_subject("test_vit", "random", num_classes=0)
+    entries = overlay_images(subject, [photographs], tmp_path / "features", exports=("svg",))
     assert [set(entry) for entry in entries] == [{"image", "overlay", "files"}] * 2
     assert ">attention</text>" in (tmp_path / "features" / "wide.svg").read_text()
     assert run(*words) == 0

@@ -17,7 +17,7 @@ from witness import QUIET, steps, watched
 from visattn.captioner import Captioner
 from visattn.checkpoints import WholeCheckpoints, read
 from visattn.cli import main
-from visattn.cli.training import run_cli
+from visattn.runs.program import run_cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as in the processes that are killed
 

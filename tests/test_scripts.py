@@ -14,12 +14,15 @@ from PIL import Image
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
 from visattn.classifier import Classifier
-from visattn.cli import COMMANDS, caption, compare, demo, main, overlay
+from visattn.cli import COMMANDS, caption, compare, main, overlay
+from visattn.cli import demo as demo_command
+from visattn.cli.pictures import centimetres
 from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
 from visattn.images import Geometry
-from visattn.overlay.arguments import centimetres
 from visattn.results import captions as writing
+from visattn.tasks import demo
+from visattn.tasks.overlay import overlay_images
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -192,7 +195,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(classifier_checkpoint, p
     other.mkdir()
     Image.new("RGB", (64, 64)).save(other / "wide.png")
     subject = load_model(classifier_checkpoint, Classifier).subject()
-    entries = overlay.overlay_images(subject, [photographs, other], tmp_path / "out")
+    entries = overlay_images(subject, [photographs, other], tmp_path / "out")
     assert [entry["overlay"] for entry in entries] == ["turned.png", "wide.png", "wide-2.png"]
 
 
@@ -229,7 +232,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(
     assert "there is no checkpoint" in fails(tmp_path / "none.ckpt", good)
 
 
-@pytest.mark.parametrize("script", [caption, overlay, demo, compare])
+@pytest.mark.parametrize("script", [caption, overlay, demo_command, compare])
 def test_help(script, capsys, caplog):
     with pytest.raises(SystemExit) as exit_:
         script.main(["--help"])
@@ -264,7 +267,7 @@ def refuse(*_):
 def test_demo_makes_its_page(tmp_path, capsys, monkeypatch):
     output = tmp_path / "demo"
     words = ["--output", str(output), "--count", "3", "--options", *FAST, "--data.init_args.train_size=29"]
-    assert demo.main(words) == 0
+    assert demo_command.main(words) == 0
     results = json.loads((output / "results.json").read_text())
     assert {"CIDEr-D", "grounding_pointing", "grounding_pointing_uniform"} <= set(results["captioner"]["test"])
     assert "accuracy" in results["vit"]["test"]
@@ -293,7 +296,7 @@ def test_demo_makes_its_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "caption_images", refuse)
     assert demo.demo(tmp_path / "no_photograph")["photograph"] is None  # what has been trained is kept
     assert "the package has other weights" in (tmp_path / "no_photograph" / "index.html").read_text()
-    assert demo.main(["--output", str(output)]) == 2
+    assert demo_command.main(["--output", str(output)]) == 2
     assert "is not empty" in capsys.readouterr().err
 
 

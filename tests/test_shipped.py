@@ -16,11 +16,12 @@ import visattn
 from visattn.captioner import Captioner
 from visattn.checkpoints import SHIPPED, load_model, read
 from visattn.classifier import Classifier
-from visattn.cli import export, main, overlay
+from visattn.cli import main, overlay
 from visattn.data import CIFAR10, ShapesCaptions
 from visattn.data.inputs import to_tensor
 from visattn.errors import InputError
 from visattn.explain import ViT
+from visattn.tasks import export as work
 
 FOLDER = Path(visattn.__file__).parent / "pretrained" / "vit_cifar10"
 PARAMETERS = 2_379_242
@@ -100,8 +101,8 @@ def test_a_training_begins_from_it_and_does_not_go_on_with_it(cifar_root, tmp_pa
 
 
 def test_it_is_exported_as_any_other(tmp_path):
-    exported = export.parts_of(Path("vit-cifar10"))
-    export.export(exported, tmp_path / "out", export.comparison_images(exported), torch.float16)
+    exported = work.parts_of(Path("vit-cifar10"))
+    work.export(exported, tmp_path / "out", work.comparison_images(exported), torch.float16)
     ours, theirs = ((folder / "model.safetensors").read_bytes() for folder in (FOLDER, tmp_path / "out"))
     assert ours == theirs
 
@@ -123,8 +124,8 @@ def test_the_captioner_of_shapes_is_small_described_and_nearly_always_true(offli
 
 
 def test_the_captioner_of_shapes_is_exported_and_gone_on_from_as_any_other(tmp_path):
-    exported = export.parts_of(Path("captioner-shapes"))
-    export.export(exported, tmp_path / "out", export.comparison_images(exported), torch.float16)
+    exported = work.parts_of(Path("captioner-shapes"))
+    work.export(exported, tmp_path / "out", work.comparison_images(exported), torch.float16)
     theirs = (FOLDER.parent / "captioner_shapes" / "model.safetensors").read_bytes()
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == theirs
     words = [

@@ -10,7 +10,6 @@ from test_decoders import GRID, D, L
 from test_program import photograph_options
 
 from visattn.cli import main
-from visattn.cli.training import run_cli
 from visattn.data import ShapesCaptions
 from visattn.data.batch import CaptionBatch
 from visattn.errors import InputError
@@ -18,6 +17,7 @@ from visattn.metrics import Facts, Grammar, TruthReward, truth_scores
 from visattn.models import LSTMDecoder
 from visattn.objectives import CaptionLoss
 from visattn.regimes import SelfCritical, TeacherForcing
+from visattn.runs.program import run_cli
 from visattn.vocabulary import END, PAD, SPECIALS, Vocabulary
 
 BY_TRUTH = ["--checkpoint.monitor=val/true", "--checkpoint.mode=max"]

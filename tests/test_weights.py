@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from visattn.cli.export import export
 from visattn.data.inputs import to_tensor
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, load_captioner
 from visattn.images import fit_image
 from visattn.models import Encoder, LuongDecoder, weights
+from visattn.tasks.export import export
 from visattn.vocabulary import SPECIALS, Vocabulary
 
 BACKBONE = "test_efficientnet"

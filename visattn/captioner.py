@@ -28,7 +28,7 @@ from visattn.metrics import (
     is_truth_score,
     teacher_forced_captions,
 )
-from visattn.models import Annotations, Decoder, Encoder, LSTMDecoder
+from visattn.models import Annotations, Decoder, GridEncoder, LSTMDecoder
 from visattn.objectives import CaptionLoss, gradient_share
 from visattn.optimization import Optimization
 from visattn.regimes import Regime, TeacherForcing, rows
@@ -76,7 +76,7 @@ class Captioner(LightningModule):
         output_names: list[str],
         image_size: tuple[int, int],
         fit: Fit,
-        encoder: Encoder,
+        encoder: GridEncoder,
         decoder: Callable[[int, int], Decoder] = LSTMDecoder,
         loss: CaptionLoss | None = None,
         optimization: Optimization | None = None,

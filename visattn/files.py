@@ -17,6 +17,7 @@ import secrets
 import shutil
 import stat
 import unicodedata
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -303,3 +304,9 @@ def require_own(folder: Path, own: str) -> None:
         if path.is_dir() or not re.fullmatch(own, path.name):
             raise InputError(f"{path} is not of an earlier run; move it away, or choose another --output")
         _require_no_input(path)
+
+
+def local_path(word: str) -> str:
+    """A word of a command line in which a `file://` address, as file managers hand it over, is the path."""
+    found = re.fullmatch(r"(|-[\w.-]+=|[^/]*=)file:(?://(?:localhost)?)?(/.*)", word, re.DOTALL)
+    return found[1] + urllib.parse.unquote(found[2]) if found else word

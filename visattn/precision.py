@@ -81,6 +81,11 @@ def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
     return precision
 
 
+def autocast(precision: Literal["32", "bf16"], device: torch.device) -> torch.autocast:
+    """What `of_option` chose, while it is entered."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def cpu_features() -> set[str]:
     """Names of instruction sets that this CPU has, among others those in `avx512_bf16`, `amx_bf16` and `bf16`."""
     if hasattr(torch.cpu, "get_capabilities"):

@@ -14,6 +14,7 @@ import torch
 
 from visattn.allocator import freed_memory_is_kept
 from visattn.benchmarks.timing import Run, Times, nothing, take_turns
+from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.linear import onednn_is_taken
 from visattn.precision import of_option
@@ -41,11 +42,7 @@ class Setting(NamedTuple):
         """
         if rounds < 1:
             raise InputError(f"--rounds is {rounds}; it must be at least 1")
-        if device not in ("cpu", "cuda"):
-            raise InputError(f"--device is {device}; it must be cpu or cuda")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device is cuda, and PyTorch finds no GPU here; take cpu")
-        chosen = torch.device(device)
+        chosen = choose_device(device)
         return cls(chosen, of_option(precision, chosen), rounds)
 
     def autocast(self) -> AbstractContextManager:

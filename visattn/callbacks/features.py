@@ -20,7 +20,7 @@ from tqdm import tqdm
 from visattn.captioner import Captioner
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.errors import InputError
-from visattn.models import Encoder
+from visattn.models import GridEncoder
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +159,10 @@ class _Inputs(Dataset):
         return image.flip(-1) if self.mirrored else image
 
 
-def _key(encoder: Encoder, data: CaptionData, examples: list[CaptionedImage]) -> str:
+def _key(encoder: GridEncoder, data: CaptionData, examples: list[CaptionedImage]) -> str:
     """A name for all that the features depend on."""
     digest = hashlib.sha256()
-    digest.update(f"{encoder.backbone} {encoder.stage} {encoder.options} {data.image_size} {data.fit}".encode())
+    digest.update(f"{encoder.description} {data.image_size} {data.fit}".encode())
     for name, tensor in [*encoder.state_dict().items(), *encoder.normalise.named_buffers()]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
@@ -171,4 +171,4 @@ def _key(encoder: Encoder, data: CaptionData, examples: list[CaptionedImage]) ->
         if example.path is not None:
             status = example.path.stat()
             digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    return f"{encoder.backbone}-{digest.hexdigest()[:16]}"
+    return f"{encoder.name}-{digest.hexdigest()[:16]}"

@@ -95,7 +95,10 @@ def trained(path: Path | str) -> tuple[dict[str, Any], str, dict[str, Any]]:
         raise InputError(f"{path} is refused: it wants to be made by {instantiator}, which is no part of visattn")
     for name in [found, *_strings(options)]:
         if _foreign(name):
-            raise InputError(f"{path} is refused: it names {name}, which is no part of visattn; import it first")
+            raise InputError(
+                f"{path} is refused: it names {name}, which is no part of visattn; if it is yours, name its file or "
+                "module with --import, or in Python call visattn.register on the class"
+            )
     kind = _resolve(found)
     known = inspect.signature(kind).parameters if isinstance(kind, type) else options
     for name, value in options.items():

@@ -25,150 +25,16 @@ what belongs to the second and further ones is in <stem>_captions/2.png, <stem>_
 At the end `captions.json`, a list with an entry for each image and what was written of it.
 """
 
-import argparse
-import gc
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from visattn.attention import HardAttention
-from visattn.attention.hard import Evaluation
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
+from visattn.cli.models import add_model_options
+from visattn.cli.pictures import add_picture_options, exports_of, look_of, paper_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data.inputs import read_inputs
-from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
-from visattn.errors import InputError
-from visattn.files import guarded, protect
-from visattn.images.reading import list_images
-from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
-from visattn.results import CaptionExport, CaptionWriter
 
-Map = Literal["alpha", "relevance"]
-
-MEANING: dict[Map, str] = {"alpha": "attention weight α", "relevance": "relevance for the word"}
-
-
-def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) -> None:
-    """Set how a captioner with hard attention picks a place for a word.
-
-    Raises:
-        InputError: where its attention is not hard.
-    """
-    hard = [module for module in model.modules() if isinstance(module, HardAttention)]
-    if not hard:
-        raise InputError(f"{checkpoint} has no hard attention; leave out --places")
-    for attention in hard:
-        attention.evaluation = evaluation
-
-
-def choose_search(options: argparse.Namespace) -> Search | None:
-    """The search that the options ask for; None where they ask for none.
-
-    Raises:
-        InputError: where an option belongs to another search, or is out of its range.
-    """
-    kind = options.decode or (None if options.beam is None else "beam")
-    owners = {"beam": "beam", "length_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
-    given = {name: value for name, value in vars(options).items() if name in owners and value is not None}
-    for name in given:
-        if owners[name] != kind:
-            raise InputError(f"--{name.replace('_', '-')} is for --decode {owners[name]}; give that, too")
-    for name, least in (("n_best", 1), ("batch_size", 1), ("max_length", 1), ("no_repeat", 0)):
-        if (value := getattr(options, name)) is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
-    check_ranges(options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1))
-    if kind == "beam":
-        size = given.pop("beam", max(5, options.n_best))
-        if options.n_best > size > 0:
-            raise InputError(
-                f"--n-best {options.n_best} is more than a beam of {size} has; set --beam {options.n_best}"
-            )
-        return BeamSearch(size, best=options.n_best, **given)
-    if kind == "sample":
-        return Sampling(options.n_best, **given)
-    if options.n_best > 1:
-        raise InputError("--n-best needs --decode beam or --decode sample")
-    return Greedy() if kind == "greedy" else None
-
-
-@guarded()
-def caption_images(
-    checkpoint: Path,
-    images: Iterable[Path],
-    output: Path,
-    batch_size: int = 16,
-    places: Evaluation | None = None,
-    search: Search | None = None,
-    max_length: int | None = None,
-    no_repeat: int | None = None,
-    exports: Sequence[CaptionExport] = ("sheet", "npz"),
-    look: Mapping[str, Any] | None = None,
-    paper: Mapping[str, Any] | None = None,
-    shown: Map = "alpha",
-) -> list[dict]:
-    """Caption the images in files and folders; see the head of this file for what is written.
-
-    Args:
-        checkpoint: a captioner trained by `visattn fit`, or the name of one that comes with visattn.
-        images: files and folders.
-        output: folder for what is written; made where missing.
-        batch_size: images captioned at a time.
-        places: how hard attention picks a place for a word; None leaves it as trained.
-        search: how to choose the words; None takes the checkpoint's own.
-        max_length: of a caption, in words; likewise.
-        no_repeat: no run of so many words occurs twice in a caption, 0 allows all; likewise.
-        exports: what to write of each caption.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
-        paper: the size of its sheets: width, points, columns of `caption_sheet`.
-        shown: which map of each word the pictures show.
-
-    Returns:
-        The entries of `captions.json`, as `CaptionWriter.write` has them.
-    """
-    # First, since an option that cannot be drawn with is told before a model is loaded.
-    writer = CaptionWriter(output, exports, look or {}, {"meaning": MEANING[shown], **(paper or {})})
-    paths = list_images(images)
-    protect([checkpoint, *paths])
-    writer.require_room(paths, search.best if search else 1)
-    model = load_model(checkpoint, Captioner)
-    if places is not None:
-        choose_places(model, places, checkpoint)
-    if search is not None:
-        model.search = search
-    elif model.search.best > 1:
-        writer.require_room(paths, model.search.best)
-    model.no_repeat = model.no_repeat if no_repeat is None else no_repeat
-    model.max_length = max_length or model.max_length
-    output.mkdir(parents=True, exist_ok=True)
-    entries = []
-    inputs = read_inputs(paths, model.image_size, model.fit)
-    with tqdm(total=len(paths), desc="Captioning", unit="image") as bar:
-        while batch := list(itertools.islice(inputs, batch_size)):
-            images = torch.stack([item.tensor for item in batch])
-            captions = model.caption(images)
-            relevance = relevance_of(model, images, captions) if shown == "relevance" else [None] * len(batch)
-            for item, found, maps in zip(batch, captions, relevance, strict=True):
-                item = item._replace(geometry=item.geometry._replace(cell_shift=model.cell_shift))
-                entries.append(writer.write(item, found, maps))
-                bar.update()
-                if len(entries) % max(1, batch_size // len(found)) == 0:
-                    gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
-    writer.finish(entries)
-    return entries
-
-
-def relevance_of(
-    model: Captioner, images: torch.Tensor, captions: Sequence[Sequence[Caption]]
-) -> list[tuple[np.ndarray, ...]]:
-    """How much each place speaks for each word, (T, H, W) for each caption of each image."""
-    ranks = zip(*captions, strict=True)
-    return list(zip(*(model.relevance(images, [c.words for c in rank]) for rank in ranks), strict=True))
+MAPS = ("alpha", "relevance")
+EXPORTS = ("sheet", "svg", "pdf", "words", "gif", "npz")
+PLACES = ("argmax", "sample", "expected")
 
 
 @program
@@ -191,12 +57,12 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--map",
-        choices=get_args(Map),
+        choices=MAPS,
         default="alpha",
         help="what pictures show of each word: what was attended to, or what speaks for it (default: alpha)",
     )
     add_picture_options(
-        parser, get_args(CaptionExport), "shared; own for relevance, of which words that are nearly certain have little"
+        parser, EXPORTS, "shared; own for relevance, of which words that are nearly certain have little"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images captioned at a time (default: 16)")
     parser.add_argument(
@@ -224,13 +90,18 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-length", type=int, help="words of a caption at most (default: as in training)")
     parser.add_argument(
         "--places",
-        choices=get_args(Evaluation),
+        choices=PLACES,
         help="with hard attention: the likeliest place, a drawn one, or all by their weights (default: as trained)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of drawn words and places (default: 0)")
+    add_model_options(parser)
     options = parse(parser, args, "output")
+    check_ranges(options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1))
+    exports, look = exports_of(options), look_of(options, "own" if options.map == "relevance" else "shared")
+
+    from visattn.tasks.caption import caption_images, choose_search
+
     search = choose_search(options)
-    torch.manual_seed(options.seed)
     entries = caption_images(
         options.checkpoint,
         options.images,
@@ -240,10 +111,13 @@ def main(args: Sequence[str] | None = None) -> None:
         search=search,
         max_length=options.max_length,
         no_repeat=options.no_repeat,
-        exports=exports_of(options),
-        look=look_of(options, "own" if options.map == "relevance" else "shared"),
+        exports=exports,
+        look=look,
         paper=paper_of(options),
         shown=options.map,
+        device=options.device,
+        precision=options.precision,
+        seed=options.seed,
     )
     for entry in entries:
         for caption in entry.get("captions", [entry]):

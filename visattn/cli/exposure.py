@@ -8,76 +8,11 @@ not is said in `visattn/metrics/exposure.py`: the gap is not exposure bias alone
 beside it.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from visattn.callbacks import exposure_of
 from visattn.cli.program import command_parser, parse, program
-from visattn.errors import InputError
-from visattn.files import protect, require_free, write_text
-from visattn.overlay import exposure_sheet, save_figure
-
-COLUMNS = {
-    "CIDEr-D": "{:.3f}",
-    "BLEU-4": "{:.3f}",
-    "cross_entropy": "{:.3f}",
-    "teacher_forced_accuracy": "{:.1%}",
-    "free_running_accuracy": "{:.1%}",
-    "gap": "{:.3f}",
-    "another_reference_accuracy": "{:.1%}",
-    "teacher_forced_CIDEr-D": "{:.3f}",
-    "words": "{:.1f}",
-}
-TITLES = {
-    "cross_entropy": "loss",
-    "teacher_forced_accuracy": "right after true words",
-    "free_running_accuracy": "right after own words",
-    "another_reference_accuracy": "another reference",
-    "teacher_forced_CIDEr-D": "CIDEr-D, teacher-forced",
-}
-
-
-def read_report(argument: str) -> dict[str, Any]:
-    """The report that an argument names, as NAME=PATH or PATH; its file is protected.
-
-    Raises:
-        InputError: where there is none, or more than one.
-    """
-    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
-    path = Path(place)
-    if path.is_dir():
-        found = sorted(path.glob("exposure_*.json"))
-        if len(found) != 1:
-            raise InputError(
-                f"{path} holds {len(found)} files exposure_*.json; name the one to show, or make one with "
-                "'visattn test' or 'visattn validate'"
-            )
-        path = found[0]
-    protect([path])
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        exposure_of(report)
-        missing = [] if report["split"] else ["split"]
-        missing += [column for column in COLUMNS if column not in report["scores"]]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no report of 'visattn test' or 'visattn validate'") from error
-    if missing:
-        raise InputError(f"{path} lacks the score {missing[0]}; make it anew with 'visattn test'")
-    return report | {"name": name or report["name"]}
-
-
-def table(reports: Sequence[dict[str, Any]]) -> str:
-    """The reports as Markdown."""
-    titles = ["captioner", *(TITLES.get(column, column) for column in COLUMNS)]
-    lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
-    for report in reports:
-        cells = [form.format(report["scores"][column]).replace("%", " %") for column, form in COLUMNS.items()]
-        lines.append("| " + " | ".join([report["name"], *cells]) + " |")
-    return "\n".join(lines)
+from visattn.files import require_free
 
 
 @program
@@ -88,13 +23,10 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument("--title", help="a line above the figure")
     options = parse(parser, args, "output")
-    reports = [read_report(argument) for argument in options.reports]
-    if len({report["split"] for report in reports}) > 1:
-        raise InputError("the reports are of different splits; compare those of one split alone")
+
+    from visattn.tasks.exposure import read_reports, write_report
+
+    reports = read_reports(options.reports)
     require_free(options.output / name for name in ("exposure.png", "exposure.md"))
-    options.output.mkdir(parents=True, exist_ok=True)
-    figure = exposure_sheet([exposure_of(report) for report in reports], title=options.title)
-    save_figure(figure, options.output / "exposure.png")
-    write_text(options.output / "exposure.md", table(reports) + "\n")
-    print(table(reports))
+    print(write_report(reports, options.output, options.title))
     print(f"\nfigure and table are in {options.output}")

@@ -13,134 +13,12 @@ captioner was trained on.
 """
 
 import json
-import math
-import warnings
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning import Trainer
-
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
+from visattn.cli.models import add_model_options
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data import CaptionedImage, Photographs
-from visattn.data.coco_words import categories
 from visattn.files import protect, require_file, write_text
-from visattn.images import Fit
-from visattn.metrics import Grounding
-
-ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}
-NOTES = {
-    "generated": "no generated word names an annotated thing",
-    "ground truth": "no reference's word names an annotated thing",
-}
-
-
-class Unseen(Photographs):
-    """Photographs to test on: the test split, else the validation split, else all."""
-
-    def examples(self, split: str) -> Sequence[CaptionedImage]:
-        if split != "test":
-            return []
-        return super().examples("test") or super().examples("val") or super().examples("train")
-
-
-def ground(
-    checkpoint: Path,
-    root: Path,
-    annotations: str,
-    instances: str,
-    images: str = "images",
-    fit: Fit | None = None,
-    limit: int | None = None,
-    batch_size: int = 32,
-) -> dict:
-    """Score where a captioner's attention is; see the head of this file.
-
-    Args:
-        checkpoint: a captioner trained by `visattn fit`.
-        root: folder of the data set; the next three are relative to it or absolute.
-        annotations: the caption file, in one of the layouts of `visattn.data.annotations`.
-        instances: COCO's file of instances.
-        images: folder of the pictures.
-        fit: how a photograph becomes an input; None does as in training.
-        limit: at most so many images, the first of the file.
-        batch_size: images at a time.
-
-    Returns:
-        What the file holds: `rows` (for each the fields of `Grounding`; None in place of a share where no word was
-        scored), `categories` (how many of the references' scored words name each), `unknown_words` (how many more
-        the model's vocabulary lacks, which are not scored), `captions` (scores of the generated ones), `images` (how
-        many were tested, and how many have a scored reference), and what was tested.
-
-    Raises:
-        InputError: where a file or an option cannot be used.
-    """
-    model = load_model(checkpoint, Captioner)
-    data = Unseen(
-        root,
-        annotations,
-        images,
-        instances=instances,
-        image_size=model.image_size,
-        fit=fit or model.fit,
-        val_fraction=0,
-        limit=limit,
-        eval_batch_size=batch_size,
-        max_length=model.max_length,
-        max_left_out=1,
-    )
-    data.tokens, data.vocabulary = model.vocabulary.tokens.spec, list(model.vocabulary.words)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning 2.6 with PyTorch 2.15
-        trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
-        (metrics,) = trainer.test(model, datamodule=data, verbose=False)
-    rows = {
-        name: {field: metrics.get(f"{prefix}{field}", math.nan) for field in Grounding._fields}
-        for name, prefix in ROWS.items()
-    }
-    scored, known = scored_words(data), model.vocabulary.ids
-    return {
-        "checkpoint": str(checkpoint),
-        "annotations": str(data.annotations),
-        "instances": str(data.instances),
-        "fit": data.fit,
-        "images": {"tested": len(data.examples("test")), "scored": len({image for image, *_ in scored})},
-        "rows": {
-            name: {f: None if math.isnan(v) else v for f, v in row.items()}
-            | {"words": 0 if math.isnan(row["words"]) else int(row["words"])}
-            for name, row in rows.items()
-        },
-        "categories": dict(Counter(category for _, word, category in scored if word in known).most_common()),
-        "unknown_words": sum(word not in known for _, word, _ in scored),
-        "captions": {name: metrics[f"test/{name}"] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")},
-    }
-
-
-def scored_words(data: Photographs) -> list[tuple[str, str, str]]:
-    """(image, word, category) of each of the references' words that has a region."""
-    return [
-        (example.id, word, category)
-        for example in data.examples("test")
-        for words in (caption[: data.max_length] for caption in example.captions)
-        for word, category, region in zip(words, categories(words), data.regions(example.id, words), strict=True)
-        if region is not None
-    ]
-
-
-def table(rows: dict[str, dict]) -> str:
-    """The rows as aligned text."""
-    lines = [["", *Grounding._fields]]
-    for name, row in rows.items():
-        shares = ["–" if row[field] is None else f"{row[field]:.1%}" for field in Grounding._fields[1:]]
-        lines.append([name, str(row["words"]), *shares])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
 
 
 @program
@@ -163,11 +41,15 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="at most so many images, the first of the file")
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="file for all numbers")
+    add_model_options(parser)
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), limit=(1, 2**31))
     protect(options.root / name for name in (options.annotations, options.instances))
     protect(path for path in (options.root / options.images).rglob("*"))
     require_file(options.output)
+
+    from visattn.tasks.ground import NOTES, ground, table
+
     result = ground(
         options.checkpoint,
         options.root,
@@ -177,6 +59,8 @@ def main(args: Sequence[str] | None = None) -> None:
         fit=options.fit,
         limit=options.limit,
         batch_size=options.batch_size,
+        device=options.device,
+        precision=options.precision,
     )
     write_text(options.output, json.dumps(result, ensure_ascii=False, indent=1))
     print(table(result["rows"]))

@@ -22,160 +22,18 @@ Writes to the output folder, for each image, what `--export` names:
 and at the end `classes.json`, a list with an entry for each image.
 """
 
-import argparse
-import gc
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
 
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
+from visattn.cli.models import add_model_options
+from visattn.cli.pictures import add_picture_options, exports_of, look_of, paper_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.data.inputs import Input, read_fitted
-from visattn.errors import InputError
-from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
-from visattn.explain.pretrained import MAX_SIDE
-from visattn.explain.rollout import Fusion
-from visattn.files import guarded, protect
-from visattn.images.reading import list_images
-from visattn.overlay.arguments import add_picture_options, exports_of, look_of, paper_of
-from visattn.results import ClassExport, ClassWriter
+from visattn.files import protect
 
-METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
-OF_CLASS = ("gradient-rollout", "relevance")
-Method = Callable[[ViT, Tensor, Tensor | None], Tensor]
-
-
-@guarded()
-def overlay_images(
-    subject: Subject,
-    images: Iterable[Path],
-    output: Path,
-    methods: Mapping[str, Method] | None = None,
-    target: str | None = None,
-    batch_size: int = 8,
-    truths: Mapping[str, str] | None = None,
-    exports: Sequence[ClassExport] = ("sheet", "npz"),
-    look: Mapping[str, Any] | None = None,
-    paper: Mapping[str, Any] | None = None,
-) -> list[dict]:
-    """Classify the images in files and folders and explain it; see the head of this file for what is written.
-
-    Args:
-        subject: the classifier.
-        images: files and folders.
-        output: folder for what is written; made where missing.
-        methods: by their names; None is rollout and the last layer.
-        target: the class to explain, its name or number; None takes the likeliest.
-        batch_size: images at a time.
-        truths: the true class by file stem, where known; the sheets then say whether the prediction is right.
-        exports: what to write of each image.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `classification_sheet`; they
-            share a scale where all maps are weights of attention and it is not given.
-        paper: the size of its sheets: width, points, columns of `classification_sheet`.
-
-    Returns:
-        The entries of `classes.json`, as `ClassWriter.write` has them.
-    """
-    paths = list_images(images)
-    methods = {"rollout": Rollout(), "raw": Raw()} if methods is None else methods
-    number = None if target is None else subject.target(target)
-    titles = {
-        name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
-        for name, method in methods.items()
-    }
-    look = {"scale": usual_scale(methods), **(look or {})}
-    writer = ClassWriter(output, subject.class_names, exports, look, {"meaning": meaning_of(methods), **(paper or {})})
-    protect(paths)
-    writer.require_room(paths)
-    output.mkdir(parents=True, exist_ok=True)
-    entries = []
-    inputs = read_fitted(paths, subject.see)
-    with tqdm(total=len(paths), desc="Looking", unit="image") as bar:
-        while batch := list(itertools.islice(inputs, batch_size)):
-            for item, found in zip(batch, see(subject, batch, methods, number), strict=True):
-                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name)))
-                bar.update()
-            gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
-    writer.finish(entries)
-    return entries
-
-
-def see(
-    subject: Subject, batch: Sequence[Input], methods: Mapping[str, Method], number: int | None
-) -> list[dict[str, np.ndarray]]:
-    """What is kept of each image: the maps by their method, every layer's and head's, and the probabilities."""
-    images = torch.stack([item.tensor for item in batch])
-    pixels = subject.normalise(images)
-    found = {"layers": subject.vit.rows(pixels)}
-    targets = None
-    if subject.class_names:
-        found["probabilities"] = subject.probabilities(images)
-        targets = found["probabilities"].argmax(dim=-1) if number is None else torch.full((len(batch),), number)
-        found["target"] = targets
-    found |= {name: method(subject.vit, pixels, targets) for name, method in methods.items()}
-    arrays = (part.cpu().numpy() for part in found.values())
-    return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
-
-
-def usual_scale(methods: Iterable[str]) -> str:
-    """Maps share a colour scale where all are weights of attention; else their units differ."""
-    return "own" if set(methods) & set(OF_CLASS) else "shared"
-
-
-def meaning_of(methods: Iterable[str]) -> str:
-    """What the colours of these methods' maps stand for."""
-    return " and ".join(sorted({"relevance" if name in OF_CLASS else "attention" for name in methods}))
-
-
-def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
-    """The methods that the command line asks for, by their names, in its order."""
-    names = list(dict.fromkeys(options.method or ["rollout", "raw"]))
-    rollouts = ("rollout", "gradient-rollout")
-    for option, users in (("layer", ("raw",)), ("head", ("raw",)), ("fusion", rollouts), ("discard", rollouts)):
-        if getattr(options, option) is not None and not set(names) & set(users):
-            raise InputError(f"--{option} is for --method {' and '.join(users)}")
-    if options.target is not None and not set(names) & set(OF_CLASS):
-        raise InputError(f"--target is for --method {' and '.join(OF_CLASS)}; other maps are the same for every class")
-    given = {
-        "raw": {"layer": options.layer, "head": options.head},
-        **{name: {"fusion": options.fusion, "discard": options.discard} for name in rollouts},
-        "relevance": {},
-    }
-    return {
-        name: METHODS[name](**{key: value for key, value in given[name].items() if value is not None}) for name in names
-    }
-
-
-def choose_subject(options: argparse.Namespace) -> Subject:
-    """The model that the command line asks for."""
-    if options.checkpoint is not None:
-        for option in ("weights", "classes", "image_size"):
-            if getattr(options, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} is for --timm; a checkpoint has its own")
-        return load_model(options.checkpoint, Classifier).subject(str(options.checkpoint))
-    return timm_subject(
-        options.timm,
-        options.weights or "pretrained",
-        None if options.classes is None else read_names(options.classes),
-        None if options.image_size is None else tuple(options.image_size),
-    )
-
-
-def read_names(path: Path) -> list[str]:
-    """Names of classes, one a line."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path} with names of classes")
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\n").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text: names of classes are wanted, one a line") from error
+METHODS = ("raw", "rollout", "gradient-rollout", "relevance")
+FUSIONS = ("mean", "max", "min")
+EXPORTS = ("sheet", "svg", "pdf", "npz")
+MAX_SIDE = 4096  # of an input, in pixels
 
 
 @program
@@ -207,17 +65,21 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", action="append", choices=METHODS, help="may be given several times; see above")
     parser.add_argument("--layer", type=int, help="of raw, from 0 (default: -1, the last)")
     parser.add_argument("--head", type=int, help="of raw, from 0 (default: the mean of all)")
-    parser.add_argument("--fusion", choices=get_args(Fusion), help="of heads in a rollout (default: mean)")
+    parser.add_argument("--fusion", choices=FUSIONS, help="of heads in a rollout (default: mean)")
     parser.add_argument(
         "--discard", type=float, help="share of a layer's weights that a rollout leaves out, the smallest (default: 0)"
     )
     parser.add_argument("--target", metavar="CLASS", help="to explain: a name or number (default: the likeliest)")
-    add_picture_options(
-        parser, get_args(ClassExport), "shared, or own where a method explains a class, since units then differ"
-    )
+    add_picture_options(parser, EXPORTS, "shared, or own where a method explains a class, since units then differ")
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
+    add_model_options(parser)
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE))
+
+    from visattn.images.reading import list_images
+    from visattn.results import ClassWriter
+    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, usual_scale
+
     methods = choose_methods(options)
     look, paper = look_of(options, usual_scale(methods)), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
@@ -233,6 +95,8 @@ def main(args: Sequence[str] | None = None) -> None:
         exports=exports,
         look=look,
         paper=paper,
+        device=options.device,
+        precision=options.precision,
     )
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])

@@ -7,13 +7,13 @@ import logging
 import os
 import re
 import sys
-import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from visattn.allocator import keep_freed_memory
 from visattn.errors import InputError
-from visattn.files import guarded, protect
+from visattn.files import guarded, local_path, protect
+from visattn.imports import import_classes
 
 Main = Callable[[Sequence[str] | None], None]
 
@@ -89,6 +89,8 @@ def parse(parser: argparse.ArgumentParser, args: Sequence[str] | None, *outputs:
         if name not in outputs:
             protect([value for value in values if isinstance(value, str | os.PathLike)])
         _require_whole([value for value in values if isinstance(value, Path)])
+    for name in getattr(options, "imports", ()):
+        import_classes(name)
     return options
 
 
@@ -104,12 +106,6 @@ def check_ranges(options: argparse.Namespace, **ranges: tuple[float, float]) -> 
             if value is not None and not least <= value <= most:
                 bound = f"at least {least:,}" if not value > most else f"at most {most:,}"
                 raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {bound}")
-
-
-def local_path(word: str) -> str:
-    """A word of a command line in which a `file://` address, as file managers hand it over, is the path."""
-    found = re.fullmatch(r"(|-[\w.-]+=|[^/]*=)file:(?://(?:localhost)?)?(/.*)", word, re.DOTALL)
-    return found[1] + urllib.parse.unquote(found[2]) if found else word
 
 
 def _require_whole(paths: Sequence[Path]) -> None:

@@ -41,6 +41,17 @@ class Subject(NamedTuple):
             )
         return self.fit(image)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.vit.model.parameters()).device
+
+    def to(self, device: torch.device) -> "Subject":
+        """The same on a device; the network itself is moved."""
+        self.vit.model.to(device)
+        self.normalise.to(device)
+        return self
+
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """Images (B, 3, h, w) uint8 to the probabilities of the classes (B, classes), float32."""

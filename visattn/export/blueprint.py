@@ -1,7 +1,8 @@
 """A part of a model as plain values, and back.
 
 A blueprint is what the command line writes: `class_path` and `init_args`, parts within parts. Nothing is ever imported
-because a file says so: a class path is looked up among the classes listed here, and arguments are numbers and strings.
+because a file says so: a class path is looked up among the classes listed here and those that the user has registered
+(`visattn.register`), and arguments are numbers and strings.
 """
 
 import functools
@@ -34,6 +35,7 @@ from visattn.models import (
     TransformerDecoder,
     VisionTransformer,
 )
+from visattn.registry import path_of, registered
 
 Blueprint = dict[str, Any]  # {"class_path": str, "init_args": {name: a plain value, or a Blueprint}}
 
@@ -71,7 +73,9 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
         for name, value in (configuration.get("init_args") or {}).items()
         if not (role == "encoder" and name in _LEFT_OUT)
     }
-    blueprint = {"class_path": f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}", "init_args": arguments}
+    own = path_of(cls) in registered(role)
+    path = path_of(cls) if own else f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}"
+    blueprint = {"class_path": path, "init_args": arguments}
     read(role, blueprint)
     return blueprint
 
@@ -109,8 +113,13 @@ def _find(role: str, path: Any) -> type[nn.Module]:
     for cls in classes:
         if path in (f"{cls.__module__}.{cls.__name__}", f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}"):
             return cls
+    if (own := registered(role).get(str(path))) is not None:
+        return own
     names = ", ".join(cls.__name__ for cls in classes)
-    raise InputError(f"its {role} is {str(path)[:80]!r}; an exported model may have visattn's {names}, nothing else")
+    raise InputError(
+        f"its {role} is {str(path)[:80]!r}, which is none of visattn's ({names}); if it is yours, name its file or "
+        "module with --import, or in Python call visattn.register on the class"
+    )
 
 
 def _options(value: Any) -> dict[str, Any] | None:

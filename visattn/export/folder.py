@@ -275,7 +275,8 @@ def _sketch(make: Callable[[dict[str, Any]], Any], described: dict[str, Any]) ->
 
 
 def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
-    encoder = read("encoder", described["encoder"])(mean=described["mean"], std=described["std"])
+    encoder = read("encoder", described["encoder"])()
+    encoder.normalise = Normalise(described["mean"], described["std"])
     size, vocabulary = tuple(described["image_size"]), Vocabulary(described["vocabulary"], described["tokens"])
     decoder = read("decoder", described["decoder"])(len(vocabulary), encoder.size)
     grid = encoder.grid(size)

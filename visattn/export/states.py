@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from visattn.attention import Memory
+from visattn.errors import InputError
 from visattn.models import Decoder, LSTMDecoder, LuongDecoder, TransformerDecoder
 from visattn.models.lstm_decoder import LSTMState
 from visattn.models.transformer_decoder import TransformerState
@@ -74,8 +75,22 @@ class CacheTensors:
 
 
 _OF_DECODER = {LSTMDecoder: XuTensors, LuongDecoder: LuongTensors, TransformerDecoder: CacheTensors}
+"""A decoder from outside says how in its class attribute `state_tensors`."""
 
 
 def state_tensors(decoder: Decoder) -> type[StateTensors]:
-    """How the states of a decoder are tensors."""
-    return _OF_DECODER[type(decoder)]
+    """How the states of a decoder are tensors.
+
+    Raises:
+        InputError: where that is not known, so that no graph of a step can be made.
+    """
+    kind = type(decoder)
+    if (own := getattr(kind, "state_tensors", None)) is not None:
+        return own
+    known = next((cls for cls in kind.__mro__ if cls in _OF_DECODER and kind.init is cls.init), None)
+    if known is None:
+        raise InputError(
+            f"{kind.__name__} does not say how its states become tensors, which ONNX needs: give it a class attribute "
+            "state_tensors (see visattn.export.states.StateTensors), or export with --format safetensors"
+        )
+    return _OF_DECODER[known]

@@ -1,7 +1,8 @@
 """Networks; they need torch and timm, and know no Lightning, data or plots."""
 
 from visattn.models.decoder import Decoder
-from visattn.models.encoder import Annotations, Encoder
+from visattn.models.encoder import Encoder
+from visattn.models.grid_encoder import Annotations, GridEncoder
 from visattn.models.lstm_decoder import LSTMDecoder, LuongDecoder, RecurrentDecoder
 from visattn.models.normalise import Normalise
 from visattn.models.stem import ConvolutionalStem
@@ -13,6 +14,7 @@ __all__ = [
     "ConvolutionalStem",
     "Decoder",
     "Encoder",
+    "GridEncoder",
     "LSTMDecoder",
     "LuongDecoder",
     "Normalise",

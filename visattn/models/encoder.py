@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import timm
 import torch
@@ -13,32 +13,16 @@ from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from timm.layers import Format
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
-from visattn.images import CellShift
-from visattn.models.mode import evaluating
-from visattn.models.normalise import Normalise
-from visattn.models.receptive_field import UnknownPlaceError, cell_centres
+from visattn.models.grid_encoder import GridEncoder
 from visattn.models.weights import how_to_get, of_package
 
 log = logging.getLogger(__name__)
 
 
-class Annotations(NamedTuple):
-    """Annotation vectors of a batch of images (Xu 2015, section 3.1.1).
-
-    Attributes:
-        values: (B, L, D), row by row from the upper left.
-        grid: (H, W) with H * W == L.
-    """
-
-    values: Tensor
-    grid: tuple[int, int]
-
-
-class Encoder(nn.Module):
+class Encoder(GridEncoder):
     """A convolutional or transformer backbone, cut off where its map is still a grid.
 
     The constructor builds the architecture only; `load_weights` fetches pretrained weights, once, before training. So a
@@ -74,15 +58,13 @@ class Encoder(nn.Module):
         options: dict[str, Any] | None = None,
         keep_statistics: bool = False,
     ) -> None:
-        super().__init__()
         if not timm.is_model(backbone):
             similar = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5]) or "see timm.list_models()"
             raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
+        body, size = _body(backbone, stage, options or {})
+        config = resolve_model_data_config(body)
+        super().__init__(body, size, mean or config["mean"], std or config["std"])
         self.backbone, self.stage, self.weights, self.options = backbone, stage, weights, options or {}
-        self.body, self.size = self._body()
-        self._cell_shift: dict[tuple[int, int], CellShift] = {}
-        config = resolve_model_data_config(self.body)
-        self.normalise = Normalise(mean or config["mean"], std or config["std"])
         self._freeze_before(train_from)
         self._evaluated = [
             module
@@ -92,22 +74,17 @@ class Encoder(nn.Module):
         self.train()  # so that what is frozen is in evaluation mode from the start: Lightning leaves modes alone
         self.body.to(memory_format=torch.channels_last)  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
 
-    def _body(self, pretrained: bool = False) -> tuple[nn.Module, int]:
-        """What turns pixels into a list of one feature map, and the size of its vectors."""
-        if self.stage == "head":
-            whole = timm.create_model(self.backbone, pretrained, num_classes=0, global_pool="", **self.options)
-            return _BeforePooling(whole), whole.num_features
-        try:
-            options = {"features_only": True, "out_indices": (self.stage,), **self.options}
-            body = timm.create_model(self.backbone, pretrained, **options)
-        except (IndexError, AssertionError) as error:
-            raise InputError(f"the backbone '{self.backbone}' has no stage {self.stage}; -1 is its last") from error
-        return body, body.feature_info.channels()[-1]
+    @property
+    def description(self) -> str:
+        return f"{self.backbone} {self.stage} {self.options}"
 
     @property
-    def frozen(self) -> bool:
-        """Whether no parameter is trained, so that features may be computed once and kept."""
-        return not any(parameter.requires_grad for parameter in self.body.parameters())
+    def name(self) -> str:
+        return self.backbone
+
+    @property
+    def channels_last(self) -> bool:
+        return Format(getattr(self.body, "output_fmt", "NCHW")) is Format.NHWC
 
     def load_weights(self) -> None:
         """Replace the backbone's parameters by pretrained ones, as `weights` says.
@@ -152,7 +129,7 @@ class Encoder(nn.Module):
                 f"the weights in the package do not fit the backbone '{self.backbone}': {reason}"
             ) from error
         try:
-            body = self._body(pretrained=True)[0]
+            body = _body(self.backbone, self.stage, self.options, pretrained=True)[0]
         except Exception as error:  # of the hub's client, the network and the file, of many kinds
             ways = ", or ".join([*how_to_get(self.backbone), *ways_out])
             raise InputError(
@@ -170,38 +147,6 @@ class Encoder(nn.Module):
         if missing:
             raise RuntimeError(f"{len(missing)} of {len(own)} tensors are missing, {missing[0]} first")
         self.body.load_state_dict({name: state.get(_flat(name), value) for name, value in own.items()})
-
-    def cell_shift(self, image_size: tuple[int, int]) -> CellShift:
-        """Where each annotation vector looks in an image of (h, w) pixels, known from the network's layout alone.
-
-        Raises:
-            InputError: where that cannot be known of this backbone.
-        """
-        if image_size not in self._cell_shift:
-            try:
-                self._cell_shift[image_size] = cell_centres(self.body, image_size, self._channels_last)
-            except UnknownPlaceError as error:
-                raise InputError(f"the backbone '{self.backbone}' has no maps that can be laid: {error}") from error
-        return self._cell_shift[image_size]
-
-    @property
-    def _channels_last(self) -> bool:
-        return Format(getattr(self.body, "output_fmt", "NCHW")) is Format.NHWC
-
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the annotation vectors of an image of (h, w) pixels, found without computing them.
-
-        Raises:
-            InputError: where the backbone takes no image of that size.
-        """
-        shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
-        pixels = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
-        try:
-            with torch.no_grad(), evaluating(self):
-                return functional_call(self, shapes, pixels).grid
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:  # as each of timm's puts it
-            size, reason = "×".join(map(str, image_size[::-1])), " ".join(str(error).split())[:200]
-            raise InputError(f"the backbone '{self.backbone}' takes no image of {size} pixels: {reason}") from error
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""
@@ -230,18 +175,20 @@ class Encoder(nn.Module):
             module.training = False  # not `eval()`, which would reach into trained children
         return self
 
-    def forward(self, images: Tensor) -> Annotations:
-        """Images (B, 3, h, w) uint8 to annotation vectors (B, L, D) and their grid."""
-        pixels = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        (features,) = self.body(pixels)
-        if features.ndim != 4:
-            raise InputError(f"the backbone '{self.backbone}' has no grid before its head; take stage -1")
-        if self._channels_last:
-            features = features.permute(0, 3, 1, 2)
-        if features.shape[1] != self.size:
-            raise InputError(f"the backbone '{self.backbone}' has its channels on no axis that timm tells of")
-        height, width = features.shape[-2:]
-        return Annotations(features.flatten(2).transpose(1, 2), (height, width))
+
+def _body(
+    backbone: str, stage: int | Literal["head"], options: dict[str, Any], pretrained: bool = False
+) -> tuple[nn.Module, int]:
+    """What turns pixels into a list of one feature map, and the size of its vectors."""
+    if stage == "head":
+        whole = timm.create_model(backbone, pretrained, num_classes=0, global_pool="", **options)
+        return _BeforePooling(whole), whole.num_features
+    try:
+        asked = {"features_only": True, "out_indices": (stage,), **options}
+        body = timm.create_model(backbone, pretrained, **asked)
+    except (IndexError, AssertionError) as error:
+        raise InputError(f"the backbone '{backbone}' has no stage {stage}; -1 is its last") from error
+    return body, body.feature_info.channels()[-1]
 
 
 class _BeforePooling(nn.Module):

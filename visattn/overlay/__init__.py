@@ -1,15 +1,16 @@
 """Drawing: arrays and a geometry in, pictures and pages out. Nothing here runs a model."""
 
 from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_sheets
-from visattn.overlay.canvas import WORD_SIZE, encode_figure, rasterise, save_figure
+from visattn.overlay.canvas import encode_figure, rasterise, save_figure
 from visattn.overlay.comparison import Comparison, Row, comparison_sheet
 from visattn.overlay.curves import Curves, curves_sheet
 from visattn.overlay.exposure import Exposure, exposure_sheet
 from visattn.overlay.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.overlay.growth import Curve, Growth, growth_sheet
-from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, encode_png, heatmap, shared_limits
+from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
+from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 from visattn.overlay.words import caption_gif, word_pictures
 

@@ -20,12 +20,12 @@ from visattn.overlay.canvas import (
     NOTE,
     SMALL,
     TITLE_SIZE,
-    WORD_SIZE,
     Sheet,
     flow,
     item_width,
 )
-from visattn.overlay.heatmap import COLOUR_MAP, check_map, heatmap, shared_limits
+from visattn.overlay.heatmap import check_map, heatmap, shared_limits
+from visattn.overlay.style import COLOUR_MAP, WORD_SIZE
 from visattn.overlay.text import DPI, line_height, shorten, text_width, wrap
 
 _EXPECTED = (38, 190, 178)  # a colour that is not in the colour map

@@ -30,7 +30,7 @@ INK, MUTED = "#1f2328", "#667079"
 # In pixels at DPI; text in points.
 MARGIN = 44
 HEADING, NOTE, LEGEND = 38, 30, 40  # heights of a line above and under a panel, and of one of the legend
-WORD_SIZE, TITLE_SIZE, SMALL = 11.0, 14.0, 8.5
+TITLE_SIZE, SMALL = 14.0, 8.5
 
 _PNG_LEVEL = 2  # of zlib: four times as fast as the usual 6, and the files a twelfth larger
 

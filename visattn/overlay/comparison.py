@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.images import Geometry
-from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, WORD_SIZE, Sheet, flow, item_width
+from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, Sheet, flow, item_width
 from visattn.overlay.heatmap import (
     COLOUR_MAP,
     OPACITY,
@@ -18,6 +18,7 @@ from visattn.overlay.heatmap import (
     colour_strip,
     heatmap,
 )
+from visattn.overlay.style import WORD_SIZE
 from visattn.overlay.text import line_height, shorten, wrap
 
 _SIDE = 132  # of the square with the area of a panel, in pixels

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.overlay.canvas import INK, MARGIN, MUTED, SMALL, TITLE_SIZE, WORD_SIZE, Sheet, flow, item_width
+from visattn.overlay.canvas import INK, MARGIN, MUTED, SMALL, TITLE_SIZE, Sheet, flow, item_width
+from visattn.overlay.style import WORD_SIZE
 from visattn.overlay.text import line_height, shorten, text_width, wrap
 
 _COLOURS = ("#2a5a8c", "#d2600a", "#3c8d5a", "#8a4f9e", "#b03a48")  # of runs, in their order, then again

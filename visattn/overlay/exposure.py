@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, TITLE_SIZE, WORD_SIZE, Sheet, flow
+from visattn.overlay.canvas import INK, LEGEND, MARGIN, MUTED, SMALL, TITLE_SIZE, Sheet, flow
+from visattn.overlay.style import WORD_SIZE
 from visattn.overlay.text import line_height, shorten, text_width, wrap
 
 _TAUGHT, _FREE, _PERSON = "#2a5a8c", "#d2600a", MUTED  # two are apart to colour-blind eyes too, and all in their dashes

@@ -12,11 +12,7 @@ from PIL import Image
 
 from visattn.errors import InputError
 from visattn.images import Geometry, Interpolation
-
-COLOUR_MAP = (
-    "inferno"  # its lightness rises evenly: no false edges, and it survives a grey printer and colour blindness
-)
-OPACITY = 0.85
+from visattn.overlay.style import COLOUR_MAP, OPACITY
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _SATURATION, _LIGHT = 0.50, 0.86  # what is left of the picture's own colour and light, so that the map's stand out

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from visattn.errors import InputError
 from visattn.images import Geometry
-from visattn.overlay.canvas import HEADING, INK, LEGEND, MARGIN, MUTED, NOTE, SMALL, WORD_SIZE, Sheet, flow, item_width
+from visattn.overlay.canvas import HEADING, INK, LEGEND, MARGIN, MUTED, NOTE, SMALL, Sheet, flow, item_width
 from visattn.overlay.heatmap import as_shown
 from visattn.overlay.look import Drawn
+from visattn.overlay.style import WORD_SIZE
 from visattn.overlay.text import DPI, line_height, shorten, text_width, wrap
 
 _TRACK = "#e9ecef"

@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.images import Geometry, Interpolation
-from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE, WORD_SIZE
-from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, check_map, check_picture, colour_strip, hatched, shared_limits
+from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE
+from visattn.overlay.heatmap import check_map, check_picture, colour_strip, hatched, shared_limits
 from visattn.overlay.layout import RIGHT, WRONG, Panel, Paper, draw, percent, stand_in_a_row
 from visattn.overlay.look import Drawn, Look, Scale, check_words, draw_words
+from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE
 
 _STRIP = 260  # the colour scale's length
 

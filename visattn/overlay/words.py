@@ -10,9 +10,10 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from visattn.images import Geometry, Interpolation
-from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, WORD_SIZE, Sheet, rasterise
-from visattn.overlay.heatmap import COLOUR_MAP, OPACITY, as_shown, colour_strip, shared_limits
+from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, Sheet, rasterise
+from visattn.overlay.heatmap import as_shown, colour_strip, shared_limits
 from visattn.overlay.look import Drawn, Look, Scale, check_words, draw_words
+from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE
 from visattn.overlay.text import line_height, reads_leftward, shorten, text_width
 
 _LINE_SHARE = 1 / 330  # of a picture's side: a line of one point on a panel, and as thick in proportion here

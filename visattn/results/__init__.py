@@ -1,7 +1,39 @@
-"""Folders of results: what a captioner or a classifier made of pictures, written, and back in memory."""
+"""Folders of results: what a captioner or a classifier made of pictures, written, and read back."""
 
-from visattn.results.captions import CaptionExport, CaptionWriter
-from visattn.results.classes import ClassExport, ClassWriter
-from visattn.results.reading import Listed, files_of, list_results
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CaptionExport", "CaptionWriter", "ClassExport", "ClassWriter", "Listed", "files_of", "list_results"]
+if TYPE_CHECKING:
+    from visattn.results.captions import CaptionExport, CaptionWriter
+    from visattn.results.classes import ClassExport, ClassWriter
+    from visattn.results.reading import Listed, files_of, list_results
+
+_MODULES = {
+    "CaptionExport": "captions",
+    "CaptionWriter": "captions",
+    "ClassExport": "classes",
+    "ClassWriter": "classes",
+    "Listed": "reading",
+    "files_of": "reading",
+    "list_results": "reading",
+}
+
+__all__ = [
+    "CaptionExport",
+    "CaptionWriter",
+    "ClassExport",
+    "ClassWriter",
+    "Listed",
+    "files_of",
+    "list_results",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

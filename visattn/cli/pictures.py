@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from visattn.errors import InputError
 from visattn.images import Interpolation
-from visattn.overlay.canvas import WORD_SIZE
-from visattn.overlay.heatmap import COLOUR_MAP, OPACITY
+
+COLOUR_MAP, OPACITY, WORD_SIZE = "inferno", 0.85, 11.0  # of visattn.overlay.style, which loads matplotlib
 
 
 def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str], scale: str) -> None:

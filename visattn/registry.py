@@ -1,0 +1,99 @@
+"""Classes from outside the package, which checkpoints and exported folders may name once a user has named them.
+
+A file never imports anything: `visattn.register` from Python, or `--import` on a command line, says which classes are
+trusted. Nothing here imports PyTorch until a class is registered.
+"""
+
+import importlib
+import inspect
+from typing import NamedTuple, TypeVar
+
+from visattn.errors import InputError
+
+Class = TypeVar("Class", bound=type)
+
+
+class Role(NamedTuple):
+    """A part of a model that may come from outside.
+
+    Attributes:
+        base: the class to inherit from, and the module that it is imported from.
+        defines: the methods that a subclass must define.
+        sizes: what its constructor is given, in this order; everything else must have a default.
+    """
+
+    base: tuple[str, str]
+    defines: tuple[str, ...]
+    sizes: tuple[str, ...]
+
+
+ROLES = {
+    "attention": Role(("visattn.attention", "SpatialAttention"), ("keys", "forward"), ("query_size", "value_size")),
+    "score": Role(("visattn.attention", "Score"), ("keys", "forward"), ("query_size", "value_size")),
+    "decoder": Role(
+        ("visattn.models", "Decoder"), ("prepare", "init", "step", "forward"), ("vocabulary_size", "value_size")
+    ),
+    "encoder": Role(("visattn.models", "GridEncoder"), (), ()),
+}
+_registered: dict[str, dict[str, type]] = {role: {} for role in ROLES}
+
+
+def register(cls: Class) -> Class:
+    """Let checkpoints and exported folders name a class of yours; also a decorator.
+
+    Args:
+        cls: a subclass of `SpatialAttention`, `Score`, `Decoder` or `GridEncoder`.
+
+    Returns:
+        The class itself.
+
+    Raises:
+        InputError: where it is none of these, lacks a method, or has a constructor that the sizes do not suffice for.
+    """
+    role = role_of(cls)
+    if role is None:
+        bases = ", ".join(name for _, name in (known.base for known in ROLES.values()))
+        name = getattr(cls, "__qualname__", cls)
+        raise InputError(f"{name} cannot be registered: it is a subclass of none of {bases}")
+    _check(cls, role)
+    _registered[role][path_of(cls)] = cls
+    return cls
+
+
+def registered(role: str) -> dict[str, type]:
+    """The registered classes of a role, by their import paths."""
+    return _registered.get(role, {})
+
+
+def role_of(cls: object) -> str | None:
+    """The role of a class, by what it inherits from; None where it has none."""
+    if not inspect.isclass(cls):
+        return None
+    for role, known in ROLES.items():
+        base = getattr(importlib.import_module(known.base[0]), known.base[1])
+        if issubclass(cls, base) and cls is not base:
+            return role
+    return None
+
+
+def path_of(cls: type) -> str:
+    """Where a class is imported from."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _check(cls: type, role: str) -> None:
+    """Raise an `InputError` where a class breaks the contract in a way that can be told without running it."""
+    module, name = ROLES[role].base
+    base = getattr(importlib.import_module(module), name)
+    missing = [method for method in ROLES[role].defines if getattr(cls, method) is getattr(base, method)]
+    if missing:
+        raise InputError(f"{path_of(cls)} does not define {' and '.join(missing)}, as every {name} must")
+    sizes = ROLES[role].sizes
+    try:
+        inspect.signature(cls).bind(*sizes)
+    except TypeError as error:
+        given = " and ".join(sizes) or "no argument"
+        raise InputError(
+            f"the constructor of {path_of(cls)} must work when given {given} alone ({error}); give its other arguments "
+            "defaults"
+        ) from error

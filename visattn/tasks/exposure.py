@@ -1,0 +1,91 @@
+"""Exposure bias of several captioners side by side: a table and a figure of what `visattn test` or `validate` found."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from visattn.callbacks import exposure_of
+from visattn.errors import InputError
+from visattn.files import protect, write_text
+from visattn.overlay import exposure_sheet, save_figure
+
+COLUMNS = {
+    "CIDEr-D": "{:.3f}",
+    "BLEU-4": "{:.3f}",
+    "cross_entropy": "{:.3f}",
+    "teacher_forced_accuracy": "{:.1%}",
+    "free_running_accuracy": "{:.1%}",
+    "gap": "{:.3f}",
+    "another_reference_accuracy": "{:.1%}",
+    "teacher_forced_CIDEr-D": "{:.3f}",
+    "words": "{:.1f}",
+}
+TITLES = {
+    "cross_entropy": "loss",
+    "teacher_forced_accuracy": "right after true words",
+    "free_running_accuracy": "right after own words",
+    "another_reference_accuracy": "another reference",
+    "teacher_forced_CIDEr-D": "CIDEr-D, teacher-forced",
+}
+
+
+def read_reports(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """The reports that the arguments name, all of one split.
+
+    Raises:
+        InputError: as `read_report`, and where they are of different splits.
+    """
+    reports = [read_report(argument) for argument in arguments]
+    if len({report["split"] for report in reports}) > 1:
+        raise InputError("the reports are of different splits; compare those of one split alone")
+    return reports
+
+
+def read_report(argument: str) -> dict[str, Any]:
+    """The report that an argument names, as NAME=PATH or PATH; its file is protected.
+
+    Raises:
+        InputError: where there is none, or more than one.
+    """
+    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
+    path = Path(place)
+    if path.is_dir():
+        found = sorted(path.glob("exposure_*.json"))
+        if len(found) != 1:
+            raise InputError(
+                f"{path} holds {len(found)} files exposure_*.json; name the one to show, or make one with "
+                "'visattn test' or 'visattn validate'"
+            )
+        path = found[0]
+    protect([path])
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        exposure_of(report)
+        missing = [] if report["split"] else ["split"]
+        missing += [column for column in COLUMNS if column not in report["scores"]]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no report of 'visattn test' or 'visattn validate'") from error
+    if missing:
+        raise InputError(f"{path} lacks the score {missing[0]}; make it anew with 'visattn test'")
+    return report | {"name": name or report["name"]}
+
+
+def table(reports: Sequence[dict[str, Any]]) -> str:
+    """The reports as Markdown."""
+    titles = ["captioner", *(TITLES.get(column, column) for column in COLUMNS)]
+    lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    for report in reports:
+        cells = [form.format(report["scores"][column]).replace("%", " %") for column, form in COLUMNS.items()]
+        lines.append("| " + " | ".join([report["name"], *cells]) + " |")
+    return "\n".join(lines)
+
+
+def write_report(reports: Sequence[dict[str, Any]], output: Path, title: str | None = None) -> str:
+    """Write `exposure.png` and `exposure.md` into a folder; the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    save_figure(exposure_sheet([exposure_of(report) for report in reports], title=title), output / "exposure.png")
+    write_text(output / "exposure.md", table(reports) + "\n")
+    return table(reports)
