@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import swin_transformer, vision_transformer
 
 from visattn.errors import InputError
 from visattn.models import Encoder
@@ -127,6 +128,52 @@ def test_local_weights_are_loaded_whole_or_refused(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     with pytest.raises(InputError, match=r"bad.safetensors does not hold"):
         Encoder("resnet10t", weights=str(tmp_path / "bad.safetensors")).load_weights()
+
+
+VIT = ("vit_tiny_patch16_224", vision_transformer, {"depth": 2, "embed_dim": 30, "num_heads": 5, "img_size": 112})
+SWIN = ("swin_tiny_patch4_window7_224", swin_transformer, {"depths": (1, 1), "embed_dim": 6, "num_heads": (2, 3)})
+
+
+@pytest.mark.filterwarnings("ignore:.*searchsorted", "ignore:Using a non-tuple sequence")  # of timm's interpolation
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        (VIT, {"img_size": (48, 80)}, "position embeddings resampled from 7×7 to 3×5"),
+        (VIT, {"img_size": (24, 40), "patch_size": 8}, "patch embedding resampled from 16×16 to 8×8"),
+        (SWIN, {"img_size": (80, 80), "window_size": 5}, "relative_position_bias_table resampled"),
+    ],
+)
+def test_weights_of_another_input_size_are_resampled_as_by_timm(model, options, said, tmp_path, caplog):
+    """Whatever the number of classes is, and without a classifier, too."""
+    name, module, sizes = model
+    path = tmp_path / "w.safetensors"
+    own = timm.create_model(name, num_classes=0, **sizes | options)
+    for classes in (11, 0):
+        torch.manual_seed(classes)
+        source = timm.create_model(name, num_classes=classes, **sizes)
+        for parameter in source.parameters():
+            torch.nn.init.normal_(parameter)
+        save_file(source.state_dict(), path)
+        expected = module.checkpoint_filter_fn(source.state_dict(), own)
+        encoder = Encoder(name, weights=str(path), options=sizes | options)
+        caplog.clear()
+        with caplog.at_level("INFO", "visattn"):
+            encoder.load_weights()
+        assert said in caplog.text
+        for key, value in encoder.body.state_dict().items():
+            assert torch.equal(value, expected[key.removeprefix("model.").replace("layers_", "layers.")]), key
+
+
+@pytest.mark.parametrize("other", [{"embed_dim": 35}, {"depth": 1}, {"class_token": False, "global_pool": "avg"}])
+def test_weights_of_another_backbone_are_not_resampled(other, tmp_path):
+    name, _, sizes = VIT
+    path = tmp_path / "w.safetensors"
+    save_file(timm.create_model(name, **sizes | other).state_dict(), path)
+    encoder = Encoder(name, weights=str(path), options=sizes | {"img_size": (48, 80)})
+    before = {key: value.clone() for key, value in encoder.body.state_dict().items()}
+    with pytest.raises(InputError, match="does not hold weights of the backbone 'vit_tiny_patch16_224'"):
+        encoder.load_weights()
+    assert all(torch.equal(value, before[key]) for key, value in encoder.body.state_dict().items())
 
 
 def test_normalisation_is_the_backbones_own():

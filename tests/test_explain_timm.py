@@ -90,9 +90,11 @@ def test_a_subject_is_the_model_as_timm_runs_it(tmp_path):
         assert subject.class_names == [str(n) for n in range(11)]
 
 
-def test_weights_of_another_size_are_resampled(tmp_path):
+def test_weights_of_another_size_are_resampled(tmp_path, caplog):
     save_file(timm.create_model(NAME, num_classes=5, **SMALL).state_dict(), tmp_path / "w.safetensors")
-    subject = timm_subject(NAME, tmp_path / "w.safetensors", image_size=(48, 80), **SMALL)
+    with caplog.at_level("INFO", "visattn"):
+        subject = timm_subject(NAME, tmp_path / "w.safetensors", image_size=(48, 80), **SMALL)
+    assert "position embeddings resampled from 14×14 to 3×5" in caplog.text
     assert subject.vit.grid((48, 80)) == (3, 5)
     fitted, geometry = subject.see(noise(100, 100))
     assert fitted.size == (80, 48)

@@ -144,6 +144,26 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
         assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
 
 
+def test_a_system_without_locks_trains_after_a_warning(tmp_path):
+    """As Windows is: no fcntl, no SIGUSR1, no masks of signals."""
+    script = """
+import os, signal, sys, types
+from lightning.pytorch.trainer.connectors import signal_connector
+signal_connector.signal = types.SimpleNamespace(**vars(signal))  # what Lightning does on Windows is its own affair
+sys.modules["fcntl"] = None
+for name in ("SIGUSR1", "sigwaitinfo", "pthread_sigmask"):
+    delattr(signal, name)
+del os.pwrite
+from visattn.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    words = ["fit", *WORDS, "--data.init_args.workers=1", f"--output={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"no lock is to be had on {tmp_path}: let no other run write to it" in done.stderr
+    assert (tmp_path / "last.ckpt").exists()
+
+
 def test_resume_auto_goes_back_past_a_damaged_file(tmp_path, caplog, capsys):
     """It begins where there is nothing; goes on from the one before; and overwrites nothing where all are damaged."""
     words = ["fit", *WORDS, f"--output={tmp_path}", "--resume=auto", "--last.every_steps=1"]

@@ -8,9 +8,13 @@ import timm
 import torch
 from PIL import Image
 
+from visattn.checkpoints import load_model
+from visattn.classifier import Classifier
 from visattn.cli import overlay
+from visattn.data.inputs import read_fitted
 from visattn.explain import timm_subject
 from visattn.images import Geometry
+from visattn.images.reading import list_images
 from visattn.tasks.overlay import overlay_images
 
 
@@ -64,6 +68,25 @@ def test_all_methods_for_a_model_of_timm(weights, classes, photographs, tmp_path
             assert geometry.original == {"turned.png": (71, 43), "wide.png": (47, 61)}[entry["overlay"]]
             assert min(geometry.scale) * min(geometry.original) > 160  # timm's crop keeps less than all
     assert f"wide.jpg: {entries[1]['class']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("names", "runs"), [(["rollout", "raw"], 1), (list(overlay.METHODS), 3)])
+def test_methods_share_a_run_of_the_model(names, runs, classifier_checkpoint, photographs, tmp_path):
+    """All but those of a gradient, and the probabilities with them; each is what it is alone."""
+    subject, counted = load_model(classifier_checkpoint, Classifier).subject("vit"), []
+    subject.vit.model.blocks[0].register_forward_hook(lambda *_: counted.append(1))
+    methods = {name: overlay.METHODS[name]() for name in names}
+    overlay_images(subject, [photographs], tmp_path / "out", methods, exports=("npz",))
+    assert len(counted) == runs
+    paths = list_images([photographs])
+    images = torch.stack([item.tensor for item in read_fitted(paths, subject.see)])
+    pixels = subject.normalise(images)
+    alone = {"probabilities": subject.probabilities(images), "layers": subject.vit.rows(pixels)}
+    alone |= {name.replace("-", "_"): method(subject.vit, pixels) for name, method in methods.items()}
+    for i, path in enumerate(paths):
+        with np.load(tmp_path / "out" / f"{path.stem}.npz") as file:
+            for name, maps in alone.items():
+                np.testing.assert_array_equal(file[name], maps[i].numpy(), name)
 
 
 def test_batches_and_single_images_give_the_same(classifier_checkpoint, photographs, tmp_path):

@@ -9,6 +9,7 @@ its path is spelled. `require_free` tells the same of planned outputs before any
 What is named after something that others chose, such as an image's id, gets a name by `safe_name`.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -27,6 +28,11 @@ from typing import BinaryIO
 import numpy as np
 
 from visattn.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 class _Inputs:
@@ -190,6 +196,31 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def lock(descriptor: int, wait: bool = False) -> bool | None:
+    """Lock an open file for this process, until it closes the file or ends in any way, killed or not.
+
+    Args:
+        descriptor: of the file, open for writing.
+        wait: until no other process has the lock.
+
+    Returns:
+        Whether this process has the lock now; None where the operating system or the file system has none to give.
+    """
+    # A lock of the process (POSIX), not of the open file as `flock` has it: workers that outlive a killed run for some
+    # seconds have the file open, too.
+    if fcntl is None:
+        return None
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return None
+    return True
 
 
 @contextmanager

@@ -5,7 +5,9 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,22 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from visattn.captioner import Captioner
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.errors import InputError
+from visattn.files import lock, write_text
 from visattn.models import GridEncoder
+from visattn.models.mode import evaluating
 
 log = logging.getLogger(__name__)
+
+RECORD_SECONDS = 10.0  # of encoding that a kill may cost
+
+_PARTIAL, _RECORD = ".computing-", "done.json"
+_STALE_SECONDS = 7 * 24 * 3600  # a run in progress writes its record every few seconds
 
 
 class FeatureStore:
@@ -54,7 +63,7 @@ class FeatureCache(Callback):
     features lie in a folder named after all that they depend on: the encoder's parameters and normalisation, the
     input's size and fit, and each picture's name, size and date. So a stale cache is never read. They are kept in half
     precision. One process computes them, the others wait, for half an hour at most: what takes longer is better
-    computed by a training of one process before.
+    computed by a training of one process before. An encoding that is stopped or killed is continued by the next run.
 
     Args:
         directory: where to keep them; each set of features gets a folder of its own.
@@ -100,44 +109,103 @@ class FeatureCache(Callback):
         return self.directory / _key(pl_module.encoder, data, _examples(data))
 
     def _compute(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> None:
-        """Encode all images into a temporary folder, which takes its name when it is whole."""
-        module, examples = trainer.lightning_module, inputs.examples
+        """Encode all images into a hidden folder, which takes its name when it is whole; continue a killed run's.
+
+        Of several runs one encodes, under a lock that ends with its process, and the others wait. Where there are no
+        locks, each encodes into a folder of its own, which no other continues.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".computing-"))
-        try:
-            loader = DataLoader(
-                inputs,
-                batch_size=self.batch_size,
-                num_workers=inputs.data.workers,
-                generator=torch.Generator(),  # so that computing them draws nothing from the training's random numbers
-            )
-            array, done = None, 0
-            training = module.encoder.training
-            module.encoder.eval()
-            with (
-                torch.inference_mode(),
-                trainer.precision_plugin.forward_context(),
-                tqdm(total=len(examples), desc="Encoding images once", unit="image") as bar,
-            ):
-                for images in loader:
-                    values, grid = module.encoder(images.to(module.device))
-                    features = values.unflatten(1, grid).to(torch.float16).cpu().numpy()
-                    if array is None:
-                        shape = (len(examples), *features.shape[1:])
-                        array = np.lib.format.open_memmap(temporary / "features.npy", "w+", np.float16, shape)
-                    array[done : done + len(features)] = features
-                    done += len(features)
-                    bar.update(len(features))
-            module.encoder.train(training)
-            array.flush()
-            (temporary / "ids.json").write_text(json.dumps([e.id for e in examples]), encoding="utf-8")
-            try:
-                temporary.replace(folder)
-            except OSError:  # another run has computed the same meanwhile: a folder that is there is whole
-                if not folder.exists():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        partial = folder.with_name(f"{_PARTIAL}{folder.name}")
+        _delete_stale(self.directory, but=partial)
+        lock_file = _lock_file(partial)
+        with lock_file.open("ab") as file:
+            if (locked := lock(file.fileno())) is False:
+                log.info("another run is encoding these images; waiting for it")
+                lock(file.fileno(), wait=True)
+            if not folder.exists():
+                if locked is None:
+                    partial = Path(tempfile.mkdtemp(dir=self.directory, prefix=_PARTIAL))
+                partial.mkdir(exist_ok=True)
+                try:
+                    self._encode(inputs, partial, trainer)
+                    partial.replace(folder)
+                    (folder / _RECORD).unlink(missing_ok=True)
+                except OSError:  # another run without a lock has computed the same: a folder that is there is whole
+                    if not folder.exists():
+                        raise
+                finally:
+                    if locked is None:
+                        shutil.rmtree(partial, ignore_errors=True)
+        lock_file.unlink(missing_ok=True)  # not after an error: who waits for it would no longer keep out a third run
+
+    def _encode(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> None:
+        """Write the features of all inputs to a folder, from where an earlier run was stopped."""
+        module, total, precision = trainer.lightning_module, len(inputs), trainer.precision
+        array, done = _recorded(folder, total, precision)
+        if done:
+            log.info("continuing at image %d of %d", done + 1, total)
+        else:
+            _record(folder, 0, precision)  # before the array is begun anew
+        loader = DataLoader(
+            Subset(inputs, range(done, total)),
+            batch_size=self.batch_size,
+            num_workers=inputs.data.workers,
+            generator=torch.Generator(),  # so that computing them draws nothing from the training's random numbers
+        )
+        recorded_at = time.monotonic()
+        with (
+            evaluating(module.encoder),
+            torch.inference_mode(),
+            trainer.precision_plugin.forward_context(),
+            tqdm(total=total, initial=done, desc="Encoding images once", unit="image") as bar,
+        ):
+            for images in loader:
+                values, grid = module.encoder(images.to(module.device))
+                features = values.unflatten(1, grid).to(torch.float16).cpu().numpy()
+                if array is None:
+                    shape = (total, *features.shape[1:])
+                    array = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, shape)
+                array[done : done + len(features)] = features
+                done += len(features)
+                bar.update(len(features))
+                if time.monotonic() - recorded_at >= RECORD_SECONDS:
+                    array.flush()
+                    _record(folder, done, precision)
+                    recorded_at = time.monotonic()
+        array.flush()
+        write_text(folder / "ids.json", json.dumps([example.id for example in inputs.examples]))
+
+
+def _recorded(folder: Path, total: int, precision: str) -> tuple[np.ndarray | None, int]:
+    """The array of a run that was stopped, and how many of its rows are done; None and 0 where there is none."""
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        if record["rows"] and record["precision"] == precision:
+            array = np.lib.format.open_memmap(folder / "features.npy", "r+")
+            if len(array) == total:
+                return array, record["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing was recorded yet, or it is damaged
+    return None, 0
+
+
+def _record(folder: Path, rows: int, precision: str) -> None:
+    """Put on record, durably, that the first rows of the array are done in this precision."""
+    write_text(folder / _RECORD, json.dumps({"rows": rows, "precision": precision}))
+
+
+def _lock_file(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.lock")
+
+
+def _delete_stale(directory: Path, but: Path) -> None:
+    """Delete what killed runs have left and none has continued: of other settings, pictures or versions of visattn."""
+    for path in directory.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):  # another run deletes it, too
+            if path != but and path.is_dir() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                log.info("deleting %s, which no run has continued for a week", path)
+                shutil.rmtree(path)
+                _lock_file(path).unlink(missing_ok=True)
 
 
 def _examples(data: CaptionData) -> list[CaptionedImage]:

@@ -168,7 +168,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
     So only SIGTERM of the parent itself ends a worker, as it does at the end of the program.
     """
-    for number in (signal.SIGUSR1, signal.SIGINT):
+    for number in (getattr(signal, "SIGUSR1", signal.SIGINT), signal.SIGINT):  # Windows has no SIGUSR1
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -10,7 +10,6 @@ import timm
 import torch
 from PIL import Image
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
-from timm.models import load_state_dict
 from torch import nn
 
 from visattn.errors import InputError
@@ -18,6 +17,7 @@ from visattn.explain.subject import Subject
 from visattn.explain.vit import ViT
 from visattn.images.geometry import CellShift, Geometry, Pair
 from visattn.models.normalise import Normalise
+from visattn.models.weights import of_file
 
 MAX_RESIZED = 80_000_000  # pixels of a picture on its way to the input: 240 MB
 MAX_SIDE = 4096  # pixels of an input's side, and …
@@ -94,12 +94,7 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; give 'pretrained', 'random' or a file")
     try:
-        state = load_state_dict(str(path))
-        head = timm.get_pretrained_cfg(name).classifier or "head"
-        head = state.get(f"{head if isinstance(head, str) else head[0]}.weight")
-        classes = {} if head is None else {"num_classes": head.shape[0]}
-        overlay = {"file": str(path), "custom_load": False, **classes}  # not as a file of the original authors
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options | classes)
+        return of_file(name, path, **options)
     except Exception as error:  # whatever reading a file of another kind trips over
         raise InputError(f"{path} does not hold weights of {name}: {_short(error)}") from error
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from visattn.explain.vit import ViT
+from visattn.explain.vit import Reading, ViT
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,12 @@ class Raw:
 
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) to maps (B, H, W); the same for every class."""
-        heads = None if self.head is None else [self.head]
-        return vit.rows(images, [self.layer], heads).mean(dim=(1, 2))
+        return vit.read_together(images, [self.reading(vit)])[1][0]
+
+    def reading(self, vit: ViT) -> Reading:
+        """The same, of a run that others read, too."""
+        hear, result = vit.reading_rows([self.layer], None if self.head is None else [self.head])
+        return Reading(hear, lambda seen: result(seen).mean(dim=(1, 2)))
 
     def __str__(self) -> str:
         layer = "last layer" if self.layer == -1 else f"layer {self.layer}"

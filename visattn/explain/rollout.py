@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visattn.errors import InputError
 from visattn.explain.reading import Look
-from visattn.explain.vit import ViT
+from visattn.explain.vit import Reading, ViT
 
 Fusion = Literal["mean", "max", "min"]
 
@@ -66,16 +66,8 @@ def rollout(layers: Iterable[Tensor], fusion: Fusion = "mean", discard: float = 
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """`rollout` of all layers, as the classes' tokens have it.
-
-    Args:
-        fusion: how heads become one.
-        discard: share of each layer's weights that is set to 0.
-
-    Raises:
-        InputError: where an option is out of its range.
-    """
+class _OverHeads:
+    """What rollouts have in common: how a layer's heads become one matrix."""
 
     fusion: Fusion = "mean"
     discard: float = 0.0
@@ -86,9 +78,30 @@ class Rollout:
         if not 0 <= self.discard < 1:
             raise InputError(f"the share to discard is {self.discard}; it must be at least 0 and less than 1")
 
-    @torch.no_grad()
+    def _options(self) -> list[str]:
+        """What is not as in the paper."""
+        fused = [] if self.fusion == "mean" else [f"{self.fusion} of heads"]
+        return fused + ([f"{self.discard:.0%} discarded"] if self.discard else [])
+
+
+@dataclass(frozen=True)
+class Rollout(_OverHeads):
+    """`rollout` of all layers, as the classes' tokens have it.
+
+    Args:
+        fusion: how heads become one.
+        discard: share of each layer's weights that is set to 0.
+
+    Raises:
+        InputError: where an option is out of its range.
+    """
+
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) to maps (B, H, W); the same for every class."""
+        return vit.read_together(images, [self.reading(vit)])[1][0]
+
+    def reading(self, vit: ViT) -> Reading:
+        """The same, of a run that others read, too."""
         out = weights = None
 
         def hear(layer: int, look: Look) -> None:
@@ -97,20 +110,14 @@ class Rollout:
             passed = passed_on(weights, self.fusion, self.discard)
             out = passed if out is None else passed @ out
 
-        seen = vit.run(images, hear)
-        return vit.read(out, seen)
+        return Reading(hear, lambda seen: vit.read(out, seen))
 
     def __str__(self) -> str:
         return ", ".join(["attention rollout", *self._options()])
 
-    def _options(self) -> list[str]:
-        """What is not as in the paper."""
-        fused = [] if self.fusion == "mean" else [f"{self.fusion} of heads"]
-        return fused + ([f"{self.discard:.0%} discarded"] if self.discard else [])
-
 
 @dataclass(frozen=True)
-class GradientRollout(Rollout):
+class GradientRollout(_OverHeads):
     """Rollout of (∇A ∘ A)⁺ in the place of A, where ∇A is the gradient of the class's logit (Gildenblat 2020).
 
     Heads are fused before negative values are cut off, as in his code; each layer meets its own gradient, which it does

@@ -35,6 +35,18 @@ class Logits(NamedTuple):
     pool: Look | None
 
 
+class Reading(NamedTuple):
+    """What is made of the layers' looks while the model runs; of one run only. See `ViT.read_together`.
+
+    Attributes:
+        hear: is given each layer's number and look.
+        result: from the run, when it is over, to what was read: (B, …).
+    """
+
+    hear: Callable[[int, Look], None]
+    result: Callable[[Logits], Tensor]
+
+
 class ViT:
     """Any Vision Transformer whose layers attend over one grid of patches: ours, and timm's.
 
@@ -263,6 +275,10 @@ class ViT:
 
         As `read` of `maps`, but where a class token is read only its row is computed.
         """
+        return self.read_together(images, [self.reading_rows(layers, heads)])[1][0]
+
+    def reading_rows(self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Reading:
+        """`rows`, of a run that others read, too."""
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
@@ -272,8 +288,18 @@ class ViT:
                 # The mean is the row, but where the latent query, which looks last, weighs the rows.
                 kept[layer] = rows if self._latent else rows.mean(dim=2, keepdim=True)
 
+        return Reading(hear, lambda seen: torch.stack([self._read(kept[layer], seen) for layer in chosen], dim=1))
+
+    @torch.no_grad()
+    def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
+        """Run the model once on normalised images (B, 3, h, w); the run, and what each reading has made of it."""
+
+        def hear(layer: int, look: Look) -> None:
+            for reading in readings:
+                reading.hear(layer, look)
+
         seen = self.run(images, hear)
-        return torch.stack([self._read(kept[layer], seen) for layer in chosen], dim=1)
+        return seen, [reading.result(seen) for reading in readings]
 
     def _heads(self, heads: Sequence[int] | None, look: Look) -> list[int] | slice:
         if heads is None:

