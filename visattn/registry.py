@@ -34,6 +34,7 @@ ROLES = {
         ("visattn.models", "Decoder"), ("prepare", "init", "step", "forward"), ("vocabulary_size", "value_size")
     ),
     "encoder": Role(("visattn.models", "GridEncoder"), (), ()),
+    "model": Role(("visattn.models", "VisionTransformer"), (), ("classes", "image_size")),
 }
 _registered: dict[str, dict[str, type]] = {role: {} for role in ROLES}
 
@@ -42,7 +43,7 @@ def register(cls: Class) -> Class:
     """Let checkpoints and exported folders name a class of yours; also a decorator.
 
     Args:
-        cls: a subclass of `SpatialAttention`, `Score`, `Decoder` or `GridEncoder`.
+        cls: a subclass of `SpatialAttention`, `Score`, `Decoder`, `GridEncoder` or `VisionTransformer`.
 
     Returns:
         The class itself.
