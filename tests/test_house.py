@@ -2,13 +2,14 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "visattn"
 
 # From what knows nothing to what knows all; rooms of one line do not know each other.
 FLOORS = [
-    {"errors", "allocator", "linear", "processes"},
+    {"errors", "fast", "processes"},
     {"files", "vocabulary", "attention", "precision"},
     {"images"},
     {"models", "metrics", "overlay"},
@@ -62,9 +63,10 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
         outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         if room_of(path) == "attention":
             assert outside <= {"torch", "visattn", "typing", "collections", "math", "contextlib"}, path
-            assert set(imports(path)) <= {"attention", "errors", "linear"}, path
-        if room_of(path) == "linear":
-            assert outside <= {"torch", "typing", "functools", "os", "pathlib"}, path
+            assert set(imports(path)) <= {"attention", "errors", "fast"}, path
+        if room_of(path) == "fast":
+            assert outside <= {"torch", "visattn", *sys.stdlib_module_names}, path
+            assert set(imports(path)) <= {"fast"}, path
         if room_of(path) in ("models", "metrics", "overlay", "explain", "images", "decoding", "objectives", "export"):
             assert "lightning" not in outside, path
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from visattn.fast.conversion import working_precision
+
 
 class Memory(NamedTuple):
     """What is attended to, prepared once per image.
@@ -72,12 +74,6 @@ def check_places(values: Tensor, grid: tuple[int, int]) -> None:
     """Raise a `ValueError` where a grid (H, W) does not have as many places as there are values (B, L, D)."""
     if grid[0] * grid[1] != values.shape[1]:
         raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
-
-
-def working_precision(values: Tensor) -> Tensor:
-    """Values as autocast's products want them: converted once, where otherwise every step's product would do it."""
-    device = values.device.type
-    return values.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else values
 
 
 class SpatialAttention(nn.Module):

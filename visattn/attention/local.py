@@ -8,7 +8,7 @@ from torch import Tensor
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.scores import GeneralScore, Score
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
 
 
 class LocalAttention(SpatialAttention):

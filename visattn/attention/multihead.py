@@ -12,7 +12,7 @@ from torch.overrides import has_torch_function
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.errors import InputError
-from visattn.linear import Linear, linear
+from visattn.fast.linear import Linear, linear
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
 
 
 class Score(nn.Module):

@@ -11,8 +11,8 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from visattn.allocator import keep_freed_memory
 from visattn.errors import InputError
+from visattn.fast.allocator import keep_freed_memory
 from visattn.files import guarded, protect
 
 Main = Callable[[Sequence[str] | None], None]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory, MultiHeadAttention, MultiHeadSelfAttention
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
 from visattn.models.decoder import Decoder
 from visattn.models.positions import check_placed_size, placed, sinusoid
 from visattn.models.vit import MLP

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from visattn.attention import MultiHeadSelfAttention
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
 
 
 class PatchEmbedding(nn.Module):
