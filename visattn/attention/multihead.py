@@ -12,43 +12,25 @@ from torch.overrides import has_torch_function
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.errors import InputError
+from visattn.fast import bfloat16
 from visattn.fast.linear import Linear, linear
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """What `_attend` hands over, without the weights, as fast as it goes: by PyTorch's fused kernel, or by hand.
-
-    In bfloat16 on a CPU that kernel is slow, most of all backward, and PyTorch's unfused one computes in float32.
-    Milliseconds fused and by hand, forward alone and with backward: (32, 3, 65, 64) 2.2 and 0.8, 18 and 2.4;
-    (4, 6, 197, 64) 3.3 and 1.4, 12 and 3.6; causal (64, 8, 20, 64) 2.0 and 1.6, 27 and 4.8. By hand scores are rounded
-    to bfloat16, as everything else is then: the output is off by 0.7 % in place of 0.4 % (AMD EPYC, one core, processor
-    time, medians of 7, PyTorch 2.15, 2026-11-25). In float32 there is little between them.
-    """
+    """softmax(QKᵀ/√d) V alone, by a fused kernel: PyTorch's, unless `visattn.fast.bfloat16` has a faster way."""
     listened_to = has_torch_function((query,)) or torch.compiler.is_exporting()  # to the kernel's call
-    if not _rounded(query) or listened_to:
-        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
-    scores = _scores(query, key, _before(query.shape[2], key) if causal else mask)
-    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
+    if bfloat16.is_used(query) and not listened_to:
+        return bfloat16.attend(query, key, value, _before(query.shape[2], key) if causal else mask)[0]
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """softmax(QKᵀ/√d) V, and the softmax in float32: the kernels add up in that too, but for what `_fused` rounds."""
+    """softmax(QKᵀ/√d) V, and the softmax, in float32 as the kernels add up; rounded where `_fused` rounds."""
     with torch.autocast(query.device.type, enabled=False):
-        if _rounded(query):
-            weights = torch.softmax(_scores(query, key, mask), dim=-1, dtype=torch.float32)
-            return weights.to(value.dtype) @ value, weights
+        if bfloat16.is_used(query):
+            return bfloat16.attend(query, key, value, mask, torch.float32)
         out, weights = attend(query.float(), key.float(), value.float(), mask)
     return out.to(value.dtype), weights
-
-
-def _rounded(query: Tensor) -> bool:
-    """Whether scores are rounded; see `_fused`."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16
-
-
-def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
 def _before(queries: int, key: Tensor) -> Tensor:
