@@ -61,12 +61,10 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
         tree = ast.parse(path.read_text())
         outside = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
         outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        if room_of(path) == "attention":
-            assert outside <= {"torch", "visattn", "typing", "collections", "math", "contextlib"}, path
-            assert set(imports(path)) <= {"attention", "errors", "fast"}, path
-        if room_of(path) == "fast":
+        known = {"attention": {"attention", "errors", "fast"}, "fast": {"fast"}}.get(room_of(path))
+        if known:
             assert outside <= {"torch", "visattn", *sys.stdlib_module_names}, path
-            assert set(imports(path)) <= {"fast"}, path
+            assert set(imports(path)) <= known, path
         if room_of(path) in ("models", "metrics", "overlay", "explain", "images", "decoding", "objectives", "export"):
             assert "lightning" not in outside, path
 

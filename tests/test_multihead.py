@@ -106,7 +106,7 @@ def test_step_equals_forward_and_keeps_what_it_had():
 def test_one_query_many_queries_and_the_fused_path_agree(masked):
     attention, queries = cross(), draw(B, T, Q)
     memory = remember(attention, masked)
-    assert memory.keys.shape == memory.own.shape == (B, HEADS, H * W, A // HEADS)
+    assert memory.keys.shape == memory.projected.shape == (B, HEADS, H * W, A // HEADS)
     together, weights = attention.glimpses(queries, memory), attention.head_weights(queries, memory)
     assert together.context.shape == (B, T, D)
     assert weights.shape == (B, HEADS, T, H * W)

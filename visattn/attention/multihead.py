@@ -4,6 +4,8 @@ Both classes have a fast path through fused kernels, and one that says exactly w
 together. Axis letters beside those of the contract: N tokens, T queries, d = A / heads the size of one head's part.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,6 +110,17 @@ class MultiHeadSelfAttention(nn.Module):
         return self.look(x)[1]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadsMemory(Memory):
+    """A memory whose values are projected for each head; `keys` is (B, heads, L, d).
+
+    Attributes:
+        projected: (B, heads, L, d) a W^V.
+    """
+
+    projected: Tensor
+
+
 class MultiHeadAttention(SpatialAttention):
     """A query attends to places: "encoder-decoder attention" (Vaswani 2017, section 3.2.3), one query or many.
 
@@ -140,12 +153,13 @@ class MultiHeadAttention(SpatialAttention):
         """(B, L, D) annotation vectors to (B, heads, L, d)."""
         return self._split(self.key(values)).contiguous()
 
-    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """The contract's, but `keys` is (B, heads, L, d), and so is `own`, the projected values.
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> HeadsMemory:
+        """The contract's, with values projected, too.
 
-        Both lie in memory head by head, as the products with them need it, so that no step copies them.
+        Keys and projected values lie in memory head by head, as the products with them need it: no step copies them.
         """
-        return super().prepare(values, grid, mask)._replace(own=self._split(self.value(values)).contiguous())
+        memory, projected = super().prepare(values, grid, mask), self._split(self.value(values)).contiguous()
+        return HeadsMemory(**vars(memory), projected=projected)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, A) to the heads' parts (B, heads, N, d)."""
@@ -155,41 +169,42 @@ class MultiHeadAttention(SpatialAttention):
         """(B, heads, K T, d) of the heads to (N, T, D), as the queries stood."""
         return self.proj(out.transpose(1, 2).flatten(2)).reshape(*queries.shape[:2], -1)
 
-    def _operands(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _operands(self, queries: Tensor, memory: HeadsMemory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Query (B, heads, K T, d), captions of an image together; key, value (B, heads, L, d); mask (B, 1, 1, L)."""
         mask = None if memory.mask is None else memory.mask[:, None, None]
         query = memory.per_image(self.query(queries)).flatten(1, 2)
-        return self._split(query), memory.keys, memory.own, mask
+        return self._split(query), memory.keys, memory.projected, mask
 
-    def attend(self, queries: Tensor, memory: Memory) -> Tensor:
+    def attend(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
         """The fast path: queries (N, T, Q) to contexts (N, T, D)."""
         query, key, value, mask = self._operands(queries, memory)
         return self._join(_fused(query, key, value, mask), queries)
 
-    def glimpses(self, queries: Tensor, memory: Memory) -> Glimpse:
+    def glimpses(self, queries: Tensor, memory: HeadsMemory) -> Glimpse:
         """Queries (N, T, Q) to the same contexts and the weights that made them, with a time axis."""
         out, weights = _attend(*self._operands(queries, memory))
         weights = weights.mean(dim=1).reshape(*queries.shape[:2], -1)
         return Glimpse.soft(self._join(out, queries), weights)
 
-    def head_weights(self, queries: Tensor, memory: Memory) -> Tensor:
+    def head_weights(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
         """Queries (N, T, Q) to the weights of each head (N, heads, T, L), float32; each row sums to 1."""
         weights = _attend(*self._operands(queries, memory))[1]
         return weights.unflatten(2, (-1, queries.shape[1])).transpose(1, 2).flatten(0, 1)
 
-    def contexts(self, weights: Tensor, memory: Memory) -> Tensor:
+    def contexts(self, weights: Tensor, memory: HeadsMemory) -> Tensor:
         """What any weights of the heads (N, heads, T, L) make of the places: contexts (N, T, D).
 
         Those of `head_weights` make what `attend` hands over.
         """
         rows = memory.per_image(weights.transpose(1, 2))  # (B, K, T, heads, L)
-        out = rows.flatten(1, 2).transpose(1, 2).to(memory.own.dtype) @ memory.own
+        out = rows.flatten(1, 2).transpose(1, 2).to(memory.projected.dtype) @ memory.projected
         return self._join(out, rows.flatten(0, 1))
 
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+    def forward(self, query: Tensor, memory: HeadsMemory, t: int) -> Glimpse:
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
 
-    def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
+    def terms(self, query: Tensor, memory: HeadsMemory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
         """The contract's, head by head: a place's vector is the head's part of its value after the last projection."""
         weights = self.head_weights(query.unsqueeze(1), memory).squeeze(2)
-        return weights, torch.einsum("bhld,ohd->bhlo", memory.own, self.proj.weight.unflatten(1, (self.heads, -1)))
+        proj = self.proj.weight.unflatten(1, (self.heads, -1))
+        return weights, torch.einsum("bhld,ohd->bhlo", memory.projected, proj)
