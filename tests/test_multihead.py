@@ -43,11 +43,11 @@ def test_causal_weights_explain_the_fused_output():
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_first_token_alone_and_a_look_are_what_forward_has(ordered, bias):
+def test_the_first_token_alone_and_with_weights_are_what_forward_has(ordered, bias):
     torch.manual_seed(1)
     attention, x = MultiHeadSelfAttention(A, HEADS, bias, causal=ordered), draw(B, N, A)
     torch.testing.assert_close(attention.first(x), attention(x)[:, 0])
-    out, weights = attention.look(x)
+    out, weights = attention.with_weights(x)
     torch.testing.assert_close(out, attention(x))
     torch.testing.assert_close(weights, attention.weights(x))
 

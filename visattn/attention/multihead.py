@@ -43,8 +43,8 @@ def _before(queries: int, key: Tensor) -> Tensor:
 class MultiHeadSelfAttention(nn.Module):
     """Tokens attend to tokens, with the parameter names of timm (`qkv`, `proj`), so that weights interchange.
 
-    `forward` is the fast path; `weights` says exactly what it attends to, `look` does both; `first` is the fast path
-    for one token, `step` goes on by one token.
+    `forward` is the fast path; `weights` says exactly what it attends to, `with_weights` does both; `first` is the fast
+    path for one token, `step` goes on by one token.
 
     Args:
         size: D, size of a token.
@@ -84,7 +84,7 @@ class MultiHeadSelfAttention(nn.Module):
         out = _fused(query, key, value, causal=self.causal)
         return self.proj(out.flatten(1))
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, and the `weights`, which here are computed on the way: (B, N, D) and (B, heads, N, N)."""
         query, key, value = self._split(x)
         out, weights = _attend(query, key, value, _before(x.shape[1], key) if self.causal else None)
@@ -107,7 +107,7 @@ class MultiHeadSelfAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """(B, N, D) tokens to the attention weights (B, heads, N, N), float32; each row sums to 1."""
-        return self.look(x)[1]
+        return self.with_weights(x)[1]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

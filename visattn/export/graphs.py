@@ -146,7 +146,7 @@ class _ClassifyWithMaps(_Classify):
     """And the weights that each block attends with, (B, depth, heads, 1 + L, 1 + L)."""
 
     def forward(self, given: Tensors) -> Tensors:
-        logits, attention = self.model.look(self.normalise(given["images"]))
+        logits, attention = self.model.with_weights(self.normalise(given["images"]))
         return {"logits": logits, "attention": torch.stack(attention, dim=1)}
 
 
