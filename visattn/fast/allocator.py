@@ -1,9 +1,8 @@
 """Tell glibc to keep freed memory, because on virtual machines touching a page for the first time is very slow.
 
 PyTorch's CPU tensors come from malloc. By default glibc gives blocks above a threshold straight back to the kernel when
-they are freed, and the next training step pays for every page again: a caption training step was once seen to go from
-10.3 s to 0.7 s with this setting, on a virtual machine and before this code was written.
-`VISATTN_KEEP_FREED_MEMORY=0` in the environment switches it off, and so does `VISATTN_FAST=0`.
+they are freed, and the next training step pays for every page again. `VISATTN_KEEP_FREED_MEMORY=0` in the environment
+leaves that so, and so does `VISATTN_FAST=0`.
 """
 
 import ctypes

@@ -1,8 +1,7 @@
 """y = x Wᵀ + b, in float32 by oneDNN on CPUs of which PyTorch's own choice leaves half unused.
 
 PyTorch gives a linear layer in float32 to MKL, which takes AVX2 on AMD's processors even where they have AVX-512.
-oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512: on two cores of an EPYC the three products of a
-layer, forward and backward, were 1.1 to 2.8 times as fast (2026-11-25). Values are those of float32 either way, but for
+oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512. Values are those of float32 either way, but for
 the order of sums. `VISATTN_ONEDNN=0` in the environment leaves PyTorch's choice, `VISATTN_ONEDNN=1` takes oneDNN on any
 CPU; `VISATTN_FAST=0` comes before both.
 """
