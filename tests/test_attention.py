@@ -167,8 +167,10 @@ def test_multihead_refuses_heads_that_do_not_divide():
         MultiHeadSelfAttention(30, 7)
 
 
-def test_the_additive_score_is_the_published_one_with_its_gradient():
+@pytest.mark.parametrize("fast", "10")
+def test_the_additive_score_is_the_published_one_with_its_gradient(fast, monkeypatch):
     """e = vᵀ tanh(W q + U k + b), however it is computed; large and small pre-activations, of either sign."""
+    monkeypatch.setenv("VISATTN_FAST", fast)
     torch.manual_seed(0)
     score = AdditiveScore(7, 11, hidden=13).double()
     query, values = torch.randn(2, 3, 7).double().requires_grad_(), torch.randn(2, 5, 11).double().requires_grad_()

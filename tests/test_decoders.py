@@ -144,8 +144,9 @@ def test_bfloat16_agrees_with_float32(name):
     torch.testing.assert_close(rough.float()[same], exact[same], rtol=0, atol=0.05)
 
 
-def test_the_memory_is_in_the_precision_of_the_products():
+def test_the_memory_is_in_the_precision_of_the_products(monkeypatch):
     """Else each step would convert all annotation vectors again."""
+    monkeypatch.setenv("VISATTN_FAST", "1")
     model = decoder()
     with torch.autocast("cpu", torch.bfloat16):
         memory = model.prepare(values(), GRID)

@@ -281,5 +281,5 @@ def test_sizes_are_as_documented():
     decoded = decode(model, model.prepare(values(), GRID), BeamSearch(5, best=2), T)
     steps = decoded.tokens.shape[1]
     assert decoded.log_prob.shape == (6,)
-    assert decoded.log_probs.shape == decoded.places.shape == decoded.tokens.shape == (6, steps)
+    assert decoded.log_probs.shape == decoded.places_log_prob.shape == decoded.tokens.shape == (6, steps)
     assert decoded.weights.shape == decoded.focus.shape == (6, steps, L)

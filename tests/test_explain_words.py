@@ -48,7 +48,7 @@ class Explicit(SpatialAttention):
         self.kept.append((focus, shift))
         focus = focus + shift
         if isinstance(self.inner, MultiHeadAttention):
-            context = self.inner.proj((focus.unsqueeze(2) @ memory.own).flatten(1))
+            context = self.inner.proj((focus.unsqueeze(2) @ memory.projected).flatten(1))
         else:
             context = (focus @ memory.values).squeeze(1)
         return glimpse._replace(context=context)

@@ -51,7 +51,7 @@ def test_what_a_coin_is_tossed_for(coin, share_rows, share_steps):
     assert drawn.float().mean().item() == pytest.approx(0.3, abs=4 * 0.46 / independent**0.5)
     owners = torch.tensor([3, 3, 8])
     if coin == "image":  # the captions and draws of one image share its coin
-        assert torch.equal(memory.rows(owners).own, memory.own[owners])
+        assert torch.equal(memory.rows(owners).drawn, memory.drawn[owners])
 
 
 def test_outside_training_the_option_says_what_is_used():

@@ -7,7 +7,7 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from visattn.linear import Linear, linear, onednn_is_taken
+from visattn.fast.linear import Linear, linear, onednn_is_taken
 
 SHAPE, IN, OUT = (3, 43), 257, 131  # of more multiplications than oneDNN is started for
 OPERATOR = torch.ops.mkldnn._linear_pointwise

@@ -43,11 +43,11 @@ def test_causal_weights_explain_the_fused_output():
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_first_token_alone_and_a_look_are_what_forward_has(ordered, bias):
+def test_the_first_token_alone_and_with_weights_are_what_forward_has(ordered, bias):
     torch.manual_seed(1)
     attention, x = MultiHeadSelfAttention(A, HEADS, bias, causal=ordered), draw(B, N, A)
     torch.testing.assert_close(attention.first(x), attention(x)[:, 0])
-    out, weights = attention.look(x)
+    out, weights = attention.with_weights(x)
     torch.testing.assert_close(out, attention(x))
     torch.testing.assert_close(weights, attention.weights(x))
 
@@ -106,7 +106,7 @@ def test_step_equals_forward_and_keeps_what_it_had():
 def test_one_query_many_queries_and_the_fused_path_agree(masked):
     attention, queries = cross(), draw(B, T, Q)
     memory = remember(attention, masked)
-    assert memory.keys.shape == memory.own.shape == (B, HEADS, H * W, A // HEADS)
+    assert memory.keys.shape == memory.projected.shape == (B, HEADS, H * W, A // HEADS)
     together, weights = attention.glimpses(queries, memory), attention.head_weights(queries, memory)
     assert together.context.shape == (B, T, D)
     assert weights.shape == (B, HEADS, T, H * W)

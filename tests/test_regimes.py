@@ -225,7 +225,7 @@ def test_drawn_places_are_judged_by_the_same_reward():
     torch.manual_seed(0)
     memory = model.prepare(values(), GRID)
     sampled = decode(model, memory, Sampling(3), 5)
-    assert torch.all((sampled.places < 0) == (sampled.tokens != PAD))
+    assert torch.all((sampled.places_log_prob < 0) == (sampled.tokens != PAD))
     said = sampled.tokens != PAD
     assert torch.all(sampled.focus[said].sum(-1) == 1)
     taught = regime.teach(model, memory, batch(), CaptionLoss(), 0)

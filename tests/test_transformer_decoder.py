@@ -56,7 +56,7 @@ def test_forward_equals_repeated_step(mask, map_layer):
 def test_a_memory_holds_the_annotation_vectors_and_every_layers_keys():
     memory = decoder().prepare(values(), GRID, some())
     assert torch.equal(memory.values, values())
-    assert memory.keys.shape == memory.own.shape == (B, LAYERS, HEADS, L, S // HEADS)
+    assert memory.keys.shape == memory.projected.shape == (B, LAYERS, HEADS, L, S // HEADS)
 
 
 def test_a_step_projects_neither_places_nor_past_words_again():
@@ -171,7 +171,7 @@ def test_maps_of_all_heads_explain_the_output(map_layer):
     x = model.embedding(tokens) * S**0.5 + sinusoid(torch.arange(T), S)
     for layer, block in enumerate(model.blocks):
         x = x + block.words(block.norm1(x))
-        context = block.places.proj((maps[:, layer] @ memory.own[:, layer]).transpose(1, 2).flatten(2))
+        context = block.places.proj((maps[:, layer] @ memory.projected[:, layer]).transpose(1, 2).flatten(2))
         x = x + context
         x = x + block.mlp(block.norm3(x))
         if layer == map_layer:

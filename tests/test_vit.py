@@ -67,7 +67,7 @@ def test_logits_are_the_same_by_every_way_through_the_model_and_so_are_gradients
 
     every_token = model.head(model.norm(model.blocks(model.tokens(images)))[:, 0])
     expected = run(every_token)
-    for logits in (model(images), model.overheard(images), model.look(images)[0]):
+    for logits in (model(images), model.plain_forward(images), model.with_weights(images)[0]):
         for one, other in zip(run(logits), expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
 

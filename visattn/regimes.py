@@ -207,7 +207,7 @@ class SelfCritical(Regime):
         tokens = int((sampled.tokens != PAD).sum())
         images, mean_tokens = processes.mean(torch.tensor([len(batch.ids), tokens], device=rewards.device))
         captions = images * self.samples
-        value = self.loss(sampled.log_prob + sampled.places.sum(dim=1), mean_tokens, rewards, greedy)
+        value = self.loss(sampled.log_prob + sampled.places_log_prob.sum(dim=1), mean_tokens, rewards, greedy)
         logs = {
             "reward": rewards.sum() / captions,
             "unfinished": (sampled.tokens != END).all(dim=1).sum() / captions,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
-from visattn.attention.multihead import MultiHeadAttention
+from visattn.attention.multihead import HeadsMemory, MultiHeadAttention
 from visattn.attention.soft import context
 
 # Weights (R, G, L) of R words to as many others; a word's G rows, of heads or of α and what was drawn from it, are
@@ -98,22 +98,22 @@ class AblatedHeads(Ablated):
 
     mechanism: MultiHeadAttention
 
-    def attend(self, queries: Tensor, memory: Memory) -> Tensor:
+    def attend(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
         """As `MultiHeadAttention.attend`."""
         return self.glimpses(queries, memory).context
 
-    def glimpses(self, queries: Tensor, memory: Memory) -> Glimpse:
+    def glimpses(self, queries: Tensor, memory: HeadsMemory) -> Glimpse:
         """As `MultiHeadAttention.glimpses`."""
         weights = self.head_weights(queries, memory)
         return Glimpse.soft(self.mechanism.contexts(weights, memory), weights.mean(dim=1))
 
-    def head_weights(self, queries: Tensor, memory: Memory) -> Tensor:
+    def head_weights(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
         """As `MultiHeadAttention.head_weights`; of a shuffle each call draws its own."""
         weights = self.mechanism.head_weights(queries, memory).transpose(1, 2)  # (N, T, heads, L)
         changed = self.change(weights.flatten(0, 1), _mask(memory, weights.shape[0] * weights.shape[1]))
         return changed.unflatten(0, weights.shape[:2]).transpose(1, 2)
 
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+    def forward(self, query: Tensor, memory: HeadsMemory, t: int) -> Glimpse:
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
 
 

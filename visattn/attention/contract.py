@@ -5,14 +5,19 @@ keys and query are compared, Q the size of the query, N = B K captions: K of eac
 samples or beams. They share the image's row of the memory, which is never copied for them.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from visattn.fast.conversion import working_precision
 
-class Memory(NamedTuple):
-    """What is attended to, prepared once per image.
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is attended to, prepared once per image; a mechanism that keeps more of an image extends it by a field.
 
     Attributes:
         values: (B, L, D) annotation vectors.
@@ -20,23 +25,25 @@ class Memory(NamedTuple):
             it is (B, heads, L, d).
         grid: (H, W) with H * W == L; L itself tells nothing about the shape.
         mask: (B, L) bool, True where a place may be attended, or None where all may.
-        own: (B, …) what else a mechanism keeps of each image, such as hard attention's coin; None where nothing.
     """
 
     values: Tensor
     keys: Tensor
     grid: tuple[int, int]
     mask: Tensor | None = None
-    own: Tensor | None = None
 
     def per_image(self, x: Tensor) -> Tensor:
         """What belongs to captions (N, …) by image: (B, K, …)."""
         return x.unflatten(0, (self.values.shape[0], -1))
 
-    def rows(self, index: Tensor) -> "Memory":
+    def rows(self, index: Tensor) -> Self:
         """The memories of the images `index`, a row of this one for each."""
-        mask, own = (None if part is None else part[index] for part in (self.mask, self.own))
-        return Memory(self.values[index], self.keys[index], self.grid, mask, own)
+        return self.map(lambda part: part[index])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """A memory with each tensor changed."""
+        parts = {name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()}
+        return type(self)(**parts)
 
 
 class Glimpse(NamedTuple):
@@ -72,12 +79,6 @@ def check_places(values: Tensor, grid: tuple[int, int]) -> None:
     """Raise a `ValueError` where a grid (H, W) does not have as many places as there are values (B, L, D)."""
     if grid[0] * grid[1] != values.shape[1]:
         raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
-
-
-def working_precision(values: Tensor) -> Tensor:
-    """Values as autocast's products want them: converted once, where otherwise every step's product would do it."""
-    device = values.device.type
-    return values.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else values
 
 
 class SpatialAttention(nn.Module):

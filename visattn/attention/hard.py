@@ -1,6 +1,7 @@
 """Hard attention: one place is drawn, and nothing else is seen."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,17 @@ from visattn.errors import InputError
 
 Coin = Literal["image", "step", "batch"]
 Evaluation = Literal["argmax", "sample", "expected"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TossedMemory(Memory):
+    """A memory of training in which each image has a coin.
+
+    Attributes:
+        drawn: (B,) bool, True where places are drawn, False where all are expected.
+    """
+
+    drawn: Tensor
 
 
 class HardAttention(SoftAttention):
@@ -63,9 +75,8 @@ class HardAttention(SoftAttention):
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         memory = super().prepare(values, grid, mask)
         if self.training and self.coin == "image" and self.probability > 0:
-            memory = memory._replace(
-                own=torch.rand(len(values), dtype=torch.float32, device=values.device) < self.probability
-            )
+            coins = torch.rand(len(values), dtype=torch.float32, device=values.device)
+            return TossedMemory(**vars(memory), drawn=coins < self.probability)
         return memory
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
@@ -89,7 +100,7 @@ class HardAttention(SoftAttention):
     def _toss(self, memory: Memory, captions: int) -> Tensor:
         """(N,) True where a place is drawn, False where all are expected."""
         if self.coin == "image":
-            return memory.own.repeat_interleave(captions // len(memory.own))
+            return memory.drawn.repeat_interleave(captions // len(memory.drawn))
         count, device = captions if self.coin == "step" else 1, memory.values.device
         tosses = torch.rand(count, dtype=torch.float32, device=device) < self.probability
         return tosses.expand(captions)

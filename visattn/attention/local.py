@@ -1,6 +1,7 @@
 """Local attention: a window is attended, and nothing outside it is looked at (Luong 2015, section 3.2)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,7 +9,18 @@ from torch import Tensor
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.scores import GeneralScore, Score
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LocalMemory(Memory):
+    """A memory that knows how far an image reaches.
+
+    Attributes:
+        extent: (B, 2) rows and columns up to the last place that may be attended.
+    """
+
+    extent: Tensor
 
 
 class LocalAttention(SpatialAttention):
@@ -59,14 +71,14 @@ class LocalAttention(SpatialAttention):
     def keys(self, values: Tensor) -> Tensor:
         return self.score.keys(values)
 
-    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> LocalMemory:
         memory = super().prepare(values, grid, mask)
         extent = torch.tensor(grid, device=values.device).expand(values.shape[0], 2)
-        if mask is not None:  # up to the last row and column with a place that may be attended
+        if mask is not None:
             rows, columns = (mask.unflatten(1, grid).any(dim=axis) for axis in (2, 1))
             count = [(n * torch.arange(1, n.shape[1] + 1, device=n.device)).amax(dim=1) for n in (rows, columns)]
             extent = torch.stack(count, dim=1)
-        return memory._replace(own=extent)
+        return LocalMemory(**vars(memory), extent=extent)
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
         """p: (N, 2) row and column, from the query (N, Q), the rows and columns there are (N, 2), and the step."""
@@ -76,8 +88,8 @@ class LocalAttention(SpatialAttention):
         """What becomes of the softmax (N, n) of places at a distance (N, n, 2) in rows and columns from p."""
         return weights
 
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        extent = memory.own.repeat_interleave(query.shape[0] // memory.own.shape[0], dim=0)
+    def forward(self, query: Tensor, memory: LocalMemory, t: int) -> Glimpse:
+        extent = memory.extent.repeat_interleave(query.shape[0] // memory.extent.shape[0], dim=0)
         # An axis with a single place has no position on it: a sequence is a grid of one row.
         position = self.position(query, extent, t).masked_fill(extent == 1, 0)
         rows, columns = (self._candidates(position[:, axis], n) for axis, n in enumerate(memory.grid))

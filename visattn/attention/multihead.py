@@ -4,6 +4,8 @@ Both classes have a fast path through fused kernels, and one that says exactly w
 together. Axis letters beside those of the contract: N tokens, T queries, d = A / heads the size of one head's part.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,43 +14,25 @@ from torch.overrides import has_torch_function
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.errors import InputError
-from visattn.linear import Linear, linear
+from visattn.fast import bfloat16
+from visattn.fast.linear import Linear, linear
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """What `_attend` hands over, without the weights, as fast as it goes: by PyTorch's fused kernel, or by hand.
-
-    In bfloat16 on a CPU that kernel is slow, most of all backward, and PyTorch's unfused one computes in float32.
-    Milliseconds fused and by hand, forward alone and with backward: (32, 3, 65, 64) 2.2 and 0.8, 18 and 2.4;
-    (4, 6, 197, 64) 3.3 and 1.4, 12 and 3.6; causal (64, 8, 20, 64) 2.0 and 1.6, 27 and 4.8. By hand scores are rounded
-    to bfloat16, as everything else is then: the output is off by 0.7 % in place of 0.4 % (AMD EPYC, one core, processor
-    time, medians of 7, PyTorch 2.15, 2026-11-25). In float32 there is little between them.
-    """
+    """softmax(QKᵀ/√d) V alone, by a fused kernel: PyTorch's, unless `visattn.fast.bfloat16` has a faster way."""
     listened_to = has_torch_function((query,)) or torch.compiler.is_exporting()  # to the kernel's call
-    if not _rounded(query) or listened_to:
-        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
-    scores = _scores(query, key, _before(query.shape[2], key) if causal else mask)
-    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
+    if bfloat16.is_used(query) and not listened_to:
+        return bfloat16.attend(query, key, value, _before(query.shape[2], key) if causal else mask)[0]
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """softmax(QKᵀ/√d) V, and the softmax in float32: the kernels add up in that too, but for what `_fused` rounds."""
+    """softmax(QKᵀ/√d) V, and the softmax, in float32 as the kernels add up; rounded where `_fused` rounds."""
     with torch.autocast(query.device.type, enabled=False):
-        if _rounded(query):
-            weights = torch.softmax(_scores(query, key, mask), dim=-1, dtype=torch.float32)
-            return weights.to(value.dtype) @ value, weights
+        if bfloat16.is_used(query):
+            return bfloat16.attend(query, key, value, mask, torch.float32)
         out, weights = attend(query.float(), key.float(), value.float(), mask)
     return out.to(value.dtype), weights
-
-
-def _rounded(query: Tensor) -> bool:
-    """Whether scores are rounded; see `_fused`."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16
-
-
-def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
 def _before(queries: int, key: Tensor) -> Tensor:
@@ -59,8 +43,8 @@ def _before(queries: int, key: Tensor) -> Tensor:
 class MultiHeadSelfAttention(nn.Module):
     """Tokens attend to tokens, with the parameter names of timm (`qkv`, `proj`), so that weights interchange.
 
-    `forward` is the fast path; `weights` says exactly what it attends to, `look` does both; `first` is the fast path
-    for one token, `step` goes on by one token.
+    `forward` is the fast path; `weights` says exactly what it attends to, `with_weights` does both; `first` is the fast
+    path for one token, `step` goes on by one token.
 
     Args:
         size: D, size of a token.
@@ -100,7 +84,7 @@ class MultiHeadSelfAttention(nn.Module):
         out = _fused(query, key, value, causal=self.causal)
         return self.proj(out.flatten(1))
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, and the `weights`, which here are computed on the way: (B, N, D) and (B, heads, N, N)."""
         query, key, value = self._split(x)
         out, weights = _attend(query, key, value, _before(x.shape[1], key) if self.causal else None)
@@ -123,7 +107,18 @@ class MultiHeadSelfAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """(B, N, D) tokens to the attention weights (B, heads, N, N), float32; each row sums to 1."""
-        return self.look(x)[1]
+        return self.with_weights(x)[1]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadsMemory(Memory):
+    """A memory whose values are projected for each head; `keys` is (B, heads, L, d).
+
+    Attributes:
+        projected: (B, heads, L, d) a W^V.
+    """
+
+    projected: Tensor
 
 
 class MultiHeadAttention(SpatialAttention):
@@ -158,12 +153,13 @@ class MultiHeadAttention(SpatialAttention):
         """(B, L, D) annotation vectors to (B, heads, L, d)."""
         return self._split(self.key(values)).contiguous()
 
-    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """The contract's, but `keys` is (B, heads, L, d), and so is `own`, the projected values.
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> HeadsMemory:
+        """The contract's, with values projected, too.
 
-        Both lie in memory head by head, as the products with them need it, so that no step copies them.
+        Keys and projected values lie in memory head by head, as the products with them need it: no step copies them.
         """
-        return super().prepare(values, grid, mask)._replace(own=self._split(self.value(values)).contiguous())
+        memory, projected = super().prepare(values, grid, mask), self._split(self.value(values)).contiguous()
+        return HeadsMemory(**vars(memory), projected=projected)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, A) to the heads' parts (B, heads, N, d)."""
@@ -173,41 +169,42 @@ class MultiHeadAttention(SpatialAttention):
         """(B, heads, K T, d) of the heads to (N, T, D), as the queries stood."""
         return self.proj(out.transpose(1, 2).flatten(2)).reshape(*queries.shape[:2], -1)
 
-    def _operands(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _operands(self, queries: Tensor, memory: HeadsMemory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Query (B, heads, K T, d), captions of an image together; key, value (B, heads, L, d); mask (B, 1, 1, L)."""
         mask = None if memory.mask is None else memory.mask[:, None, None]
         query = memory.per_image(self.query(queries)).flatten(1, 2)
-        return self._split(query), memory.keys, memory.own, mask
+        return self._split(query), memory.keys, memory.projected, mask
 
-    def attend(self, queries: Tensor, memory: Memory) -> Tensor:
+    def attend(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
         """The fast path: queries (N, T, Q) to contexts (N, T, D)."""
         query, key, value, mask = self._operands(queries, memory)
         return self._join(_fused(query, key, value, mask), queries)
 
-    def glimpses(self, queries: Tensor, memory: Memory) -> Glimpse:
+    def glimpses(self, queries: Tensor, memory: HeadsMemory) -> Glimpse:
         """Queries (N, T, Q) to the same contexts and the weights that made them, with a time axis."""
         out, weights = _attend(*self._operands(queries, memory))
         weights = weights.mean(dim=1).reshape(*queries.shape[:2], -1)
         return Glimpse.soft(self._join(out, queries), weights)
 
-    def head_weights(self, queries: Tensor, memory: Memory) -> Tensor:
+    def head_weights(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
         """Queries (N, T, Q) to the weights of each head (N, heads, T, L), float32; each row sums to 1."""
         weights = _attend(*self._operands(queries, memory))[1]
         return weights.unflatten(2, (-1, queries.shape[1])).transpose(1, 2).flatten(0, 1)
 
-    def contexts(self, weights: Tensor, memory: Memory) -> Tensor:
+    def contexts(self, weights: Tensor, memory: HeadsMemory) -> Tensor:
         """What any weights of the heads (N, heads, T, L) make of the places: contexts (N, T, D).
 
         Those of `head_weights` make what `attend` hands over.
         """
         rows = memory.per_image(weights.transpose(1, 2))  # (B, K, T, heads, L)
-        out = rows.flatten(1, 2).transpose(1, 2).to(memory.own.dtype) @ memory.own
+        out = rows.flatten(1, 2).transpose(1, 2).to(memory.projected.dtype) @ memory.projected
         return self._join(out, rows.flatten(0, 1))
 
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+    def forward(self, query: Tensor, memory: HeadsMemory, t: int) -> Glimpse:
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
 
-    def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
+    def terms(self, query: Tensor, memory: HeadsMemory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
         """The contract's, head by head: a place's vector is the head's part of its value after the last projection."""
         weights = self.head_weights(query.unsqueeze(1), memory).squeeze(2)
-        return weights, torch.einsum("bhld,ohd->bhlo", memory.own, self.proj.weight.unflatten(1, (self.heads, -1)))
+        proj = self.proj.weight.unflatten(1, (self.heads, -1))
+        return weights, torch.einsum("bhld,ohd->bhlo", memory.projected, proj)

@@ -6,13 +6,13 @@ there, so they can also be given some of the places alone.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast import additive
+from visattn.fast.linear import Linear
 
 
 class Score(nn.Module):
@@ -41,10 +41,7 @@ class AdditiveScore(Score):
 
     Also Luong's "concat" (2015, eq. 8), whose W[q; k] is the same sum of two products.
 
-    A tanh for each place, hidden unit and step is what additive attention costs. But tanh(x) = 1 − 2 / (1 + e^2x), and
-    e^2(q + k) = e^2q e^2k, whose second factor depends on the image alone: it is what is kept as keys, and a step has a
-    product and a reciprocal in place of the tanh. So that no factor overflows, W q and U k + b are cut at ±40, far
-    beyond what a hidden unit comes to.
+    On a CPU the tanh is what that costs; `visattn.fast.additive` computes the same without one.
 
     Args:
         query_size: Q.
@@ -59,83 +56,16 @@ class AdditiveScore(Score):
         self.energy = Linear(hidden, 1, bias=False)  # a constant would vanish in the softmax
 
     def keys(self, values: Tensor) -> Tensor:
-        return _squared_exponential(self.key(values))
+        """U k + b, (B, L, A)."""
+        keys = self.key(values)
+        return additive.prepared(keys) if additive.is_used() else keys
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        factor = _squared_exponential(self.query(query))
-        weight = self.energy.weight[0].to(torch.promote_types(factor.dtype, keys.dtype))
-        with torch.autocast(query.device.type, enabled=False):  # one precision, forward and backward
-            if torch.compiler.is_exporting():  # a graph for any batch: pieces are counted when it runs, if at all
-                return weight.sum() - 2 * (_halves(factor, keys) @ weight)
-            return weight.sum() - 2 * _SumOfHalves.apply(factor, keys, weight)
-
-
-class _SumOfHalves(torch.autograd.Function):
-    """e^2q (B, K, A), e^2k (B, L, A), v (A,) to Σ v h (B, K, L), where h = (1 − tanh(q + k)) / 2 = 1 / (1 + e^2q e^2k).
-
-    By hand, because (B, K, L, A) is large. It is worked through in pieces, on a CPU of a size that stays in the cache,
-    and nothing of it is kept: the backward pass makes it again, which takes less time than to fetch it from memory.
-    Sums are in float32 at least; ∂h/∂e^2k = −e^2q h², and ∂h/∂e^2q = −e^2k h² = (h² − h) / e^2q, whose sums over the
-    places are products of matrices.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(query, keys, weight)
-        pieces, dtype = _pieces(query, keys), torch.promote_types(query.dtype, torch.float32)
-        parts = (whole.split(pieces) for whole in (query, keys))
-        sums = []
-        for q, k in zip(*parts, strict=True):
-            inverse = _inverse(q.to(dtype), k.to(dtype))
-            sums.append(torch.div(weight, inverse, out=inverse).sum(dim=-1))  # h @ v took three times as long in MKL
-        return torch.cat(sums).to(weight.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, keys, weight = ctx.saved_tensors
-        pieces, dtype = _pieces(query, keys), torch.promote_types(query.dtype, torch.float32)
-        of_query, of_keys = torch.empty_like(query), torch.empty_like(keys)
-        of_weight = torch.zeros_like(weight, dtype=dtype)
-        whole = (query, keys, gradient, of_query, of_keys)
-        for q, k, g, into_query, into_keys in zip(*(one.split(pieces) for one in whole), strict=True):
-            q, k, g = q.to(dtype), k.to(dtype), g.to(dtype)
-            half = _halves(q, k)
-            row = g.unsqueeze(2)
-            first = (row @ half).squeeze(2)  # Σ g h over the places
-            of_weight += first.sum(dim=(0, 1))
-            half.square_()
-            second = (row @ half).squeeze(2)  # Σ g h²
-            into_query.copy_((second - first).mul_(weight).div_(q))
-            half.mul_(g.unsqueeze(3))
-            factor = (q * -weight).unsqueeze(2)
-            if half.shape[1] == 1:
-                torch.mul(half, factor, out=into_keys.unsqueeze(1))
-            else:
-                into_keys.copy_(half.mul_(factor).sum(dim=1))
-        return of_query, of_keys, of_weight.to(weight.dtype)
-
-
-def _halves(query: Tensor, keys: Tensor) -> Tensor:
-    """e^2q (B, K, A), e^2k (B, L, A) to h (B, K, L, A)."""
-    return _inverse(query, keys).reciprocal_()
-
-
-def _inverse(query: Tensor, keys: Tensor) -> Tensor:
-    """e^2q (B, K, A), e^2k (B, L, A) to 1 / h = 1 + e^2q e^2k (B, K, L, A)."""
-    return torch.addcmul(query.new_ones(()), query.unsqueeze(2), keys.unsqueeze(1))
-
-
-def _pieces(query: Tensor, keys: Tensor) -> int:
-    """Images in a piece: about two megabytes on a CPU, all elsewhere."""
-    if query.device.type != "cpu":
-        return max(1, len(query))
-    return max(1, 2**19 // max(1, query.shape[1] * keys.shape[1] * query.shape[2]))
-
-
-def _squared_exponential(x: Tensor) -> Tensor:
-    """e^2x; in float32 where half precision would overflow."""
-    x = x.float() if x.dtype == torch.float16 else x
-    return (2 * x.clamp(-40, 40)).exp()
+        query = self.query(query)
+        if additive.is_used():
+            return additive.scores(query, keys, self.energy.weight[0])
+        hidden = torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1))  # (B, K, L, A)
+        return self.energy(hidden).squeeze(-1)
 
 
 class DotScore(Score):

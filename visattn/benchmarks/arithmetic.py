@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from visattn.benchmarks.setting import Setting
 from visattn.benchmarks.timing import Run, Spread, Times
-from visattn.linear import linear
+from visattn.fast.linear import linear
 
 PRODUCT = "one large product"
 

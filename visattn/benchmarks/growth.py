@@ -1,6 +1,7 @@
 """How cost grows: with the grid, the caption, the beam, the batch and the resolution. Milliseconds for each image."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -181,7 +182,8 @@ def _resolutions(setting: Setting, sizes: Sizes) -> Sweep:
             model.zero_grad()
             F.cross_entropy(model(images).float(), targets).backward()
 
-        return train, torch.inference_mode()(lambda: model.look(images)), torch.inference_mode()(lambda: model(images))
+        maps, logits = (torch.inference_mode()(partial(run, images)) for run in (model.with_weights, model))
+        return train, maps, logits
 
     each = list(zip(*(runs(side) for side in sizes.resolutions), strict=True))
     names = ("training step", "inference with all maps", "inference")

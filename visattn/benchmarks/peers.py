@@ -53,9 +53,9 @@ class Peer(NamedTuple):
 
 
 def ours(architecture: Architecture, weights: Mapping[str, Tensor]) -> Peer:
-    """visattn, whose maps come from `VisionTransformer.look`."""
+    """visattn, whose maps come from `VisionTransformer.with_weights`."""
     model = _given(architecture.build(), weights)
-    return Peer("visattn", model, model, lambda images: model.look(images)[1])
+    return Peer("visattn", model, model, lambda images: model.with_weights(images)[1])
 
 
 def of_timm(architecture: Architecture, weights: Mapping[str, Tensor]) -> Peer:

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from visattn.allocator import freed_memory_is_kept
 from visattn.benchmarks.timing import Run, Times, nothing, take_turns
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.linear import onednn_is_taken
+from visattn.fast.allocator import freed_memory_is_kept
+from visattn.fast.linear import onednn_is_taken
 from visattn.precision import of_option
 
 
@@ -76,7 +76,7 @@ class Setting(NamedTuple):
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else processor(),
             "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
             "precision": "float32" if self.precision == "32" else "bfloat16 by autocast, weights in float32",
-            "memory": f"freed memory is {'' if freed_memory_is_kept() else 'not '}kept (visattn.allocator)",
+            "memory": f"freed memory is {'' if freed_memory_is_kept() else 'not '}kept (visattn.fast.allocator)",
             "linear layers in float32": f"visattn's by {_linear(self.device)}; the peers' as PyTorch chooses",
             "rounds": f"median of {self.rounds} in which all took turns (least–most), after one that warmed up",
             "versions": ", ".join([f"Python {platform.python_version()}", f"PyTorch {torch.__version__}", *versions]),
@@ -84,7 +84,7 @@ class Setting(NamedTuple):
 
 
 def _linear(device: torch.device) -> str:
-    return "oneDNN (visattn.linear)" if device.type == "cpu" and onednn_is_taken() else "PyTorch's choice"
+    return "oneDNN (visattn.fast.linear)" if device.type == "cpu" and onednn_is_taken() else "PyTorch's choice"
 
 
 def processor() -> str:

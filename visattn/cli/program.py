@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from visattn.allocator import keep_freed_memory
 from visattn.errors import InputError
+from visattn.fast.allocator import keep_freed_memory
 from visattn.files import guarded, local_path, protect
 from visattn.imports import import_classes
 

@@ -22,7 +22,7 @@ class Decoded(NamedTuple):
             word); 0 where PAD.
         weights: (N, T, L) what was attended to for each token, α; 0 where PAD.
         focus: (N, T, L) what really multiplied the annotation vectors; 0 where PAD.
-        places: (N, T) log-probability of the place that was drawn, 0 where none was, or PAD.
+        places_log_prob: (N, T) log-probability of the place that was drawn, 0 where none was, or PAD.
         gates: (N, T) what the decoder multiplied the contexts by, β; 0 where PAD.
         cut: (N,) log-probability of not ending where a caption was cut; 0 where it ended.
     """
@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
     log_probs: Tensor
     weights: Tensor
     focus: Tensor
-    places: Tensor
+    places_log_prob: Tensor
     gates: Tensor
     cut: Tensor
 
@@ -53,7 +53,7 @@ class _Step(NamedTuple):
         scores: (B′, K) of the caption that is complete with this step, or cut at it; −∞ where there is none.
         weights: (B′, K, L) what was seen for each caption as it was before the step.
         focus: (B′, K, L) likewise.
-        places: (B′, K) likewise.
+        places_log_prob: (B′, K) likewise.
         gates: (B′, K) likewise.
     """
 
@@ -65,7 +65,7 @@ class _Step(NamedTuple):
     scores: Tensor
     weights: Tensor
     focus: Tensor
-    places: Tensor
+    places_log_prob: Tensor
     gates: Tensor
 
 
@@ -177,9 +177,9 @@ def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
     length = int(said.sum(dim=-1).max())
     image, step = torch.arange(images, device=slots.device), torch.arange(length, device=slots.device)
     rows = (image[:, None, None], step, slots[..., :length])
-    weights, focus, places, gates = (part[rows] for part in (trace.weights, trace.focus, trace.places, trace.gates))
     said = said[..., :length]
-    seen = (weights * said[..., None], focus * said[..., None], places * said, gates * said)
+    seen = [part[rows] * said[..., None] for part in (trace.weights, trace.focus)]
+    seen += [part[rows] * said for part in (trace.places_log_prob, trace.gates)]
     # In two steps, since the gradient of log 0 is no number even where it is not looked at.
     open_end = torch.where(complete, -1.0, final.clamp(max=-1e-6))
     cut = torch.where(complete, 0.0, torch.log1p(-open_end.exp()))

@@ -81,7 +81,7 @@ class ViT:
             self._grid_of = model.grid_of
             self.patch, self.prefix, self.classes = (model.patch, model.patch), 1, model.head.out_features
             self._rows, self._latent, self.channels = slice(0, 1), False, 3
-            self._logits = model.overheard
+            self._logits = model.plain_forward
         else:
             self._logits = model
             self._read_timm()

@@ -54,7 +54,7 @@ def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Te
             f"the relevance of words is defined for recurrent and Transformer decoders, not {type(decoder)}"
         )
     with torch.inference_mode(False), torch.enable_grad(), evaluating(decoder):
-        memory = Memory(*(part.detach().clone() if isinstance(part, Tensor) else part for part in memory))
+        memory = memory.map(lambda part: part.detach().clone())
         relevance = explain(decoder, memory, previous.clone(), words.clone())
     return relevance.masked_fill(words.unsqueeze(2) == PAD, 0)
 

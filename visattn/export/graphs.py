@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -57,13 +58,14 @@ def write_decoder_graphs(folder: Path, decoder: Decoder, value_size: int, grid: 
         raise InputError("its hard attention draws places, which a graph cannot; give --places argmax or expected")
     values = {"values": torch.zeros(_BATCH, grid[0] * grid[1], value_size)}
     start = _write(folder / PREPARE, _Prepare(decoder, states, grid), values)
+    kind = type(decoder.prepare(values["values"], grid))
     for name, axis in states.growing.items():
         shape = list(start[name].shape)
         shape[axis] = _WORDS
         start[name] = start[name].new_zeros(shape)
     token = {"token": torch.zeros(_BATCH, dtype=torch.long)}
     looked_at = {} if "placed" in start else values
-    _write(folder / STEP, _Step(decoder, states, grid), {**token, **looked_at, **start}, states.growing)
+    _write(folder / STEP, _Step(decoder, states, grid, kind), {**token, **looked_at, **start}, states.growing)
 
 
 def write_classifier_graph(folder: Path, exported: ExportedClassifier, maps: bool = False) -> None:
@@ -103,20 +105,30 @@ class _Prepare(nn.Module):
 
     def forward(self, given: Tensors) -> Tensors:
         memory = self.decoder.prepare(given["values"], self.grid)
-        own = {} if memory.own is None else {"own": memory.own}
+        more = {name: getattr(memory, name) for name in _further(type(memory))}
         placed = {} if memory.values is given["values"] else {"placed": memory.values}
-        return {"keys": memory.keys, **own, **placed, **self.states.pack(self.decoder.init(memory))}
+        return {"keys": memory.keys, **more, **placed, **self.states.pack(self.decoder.init(memory))}
 
 
 class _Step(_Prepare):
-    """A word, the memory and the state, to logits, what was seen, and the next state."""
+    """A word, the memory, of a kind, and the state, to logits, what was seen, and the next state."""
+
+    def __init__(self, decoder: Decoder, states: type[StateTensors], grid: tuple[int, int], kind: type[Memory]) -> None:
+        super().__init__(decoder, states, grid)
+        self.kind = kind
 
     def forward(self, given: Tensors) -> Tensors:
         values = given["placed"] if "placed" in given else given["values"]
-        memory = Memory(values, given["keys"], self.grid, None, given.get("own"))
+        more = {name: given[name] for name in _further(self.kind)}
+        memory = self.kind(values, given["keys"], self.grid, **more)
         logits, glimpse, state = self.decoder.step(self.states.unpack(given, memory), given["token"])
         seen = {"alpha": glimpse.weights, "focus": glimpse.focus, "beta": glimpse.gate}
         return {"logits": logits, **seen, **{f"next_{name}": x for name, x in self.states.pack(state).items()}}
+
+
+def _further(kind: type[Memory]) -> list[str]:
+    """What a mechanism's memory has beside any other's, by name."""
+    return [field.name for field in fields(kind)[len(fields(Memory)) :]]
 
 
 class _Classify(nn.Module):
@@ -134,7 +146,7 @@ class _ClassifyWithMaps(_Classify):
     """And the weights that each block attends with, (B, depth, heads, 1 + L, 1 + L)."""
 
     def forward(self, given: Tensors) -> Tensors:
-        logits, attention = self.model.look(self.normalise(given["images"]))
+        logits, attention = self.model.with_weights(self.normalise(given["images"]))
         return {"logits": logits, "attention": torch.stack(attention, dim=1)}
 
 

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from visattn import fast
 from visattn.attention import Glimpse, Memory, SoftAttention, SpatialAttention
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
+from visattn.fast.unrolled import Unrolled
 from visattn.models.decoder import Decoder
 from visattn.models.positions import check_placed_size, placed
-from visattn.models.unrolled import Unrolled
 from visattn.vocabulary import PAD
 
 Gates = Callable[[Tensor], Tensor]
@@ -132,7 +133,8 @@ class RecurrentDecoder(Decoder):
 
     def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
         words = self.dropout(self.embedding(tokens))
-        gates = Unrolled(self.gates_of_word(words), self.gates_of_state.weight)
+        given, layer = self.gates_of_word(words), self.gates_of_state
+        gates = Unrolled(given, layer.weight) if fast.enabled() else lambda t, inputs: given[:, t] + layer(inputs)
         state = self.init(memory, len(tokens) // len(memory.values))
         glimpses, outs = [], []
         for t in range(tokens.shape[1]):

@@ -1,14 +1,15 @@
 """The transformer's decoder (Vaswani 2017) over an image's places: parallel in training, cached in decoding."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from visattn.attention import Glimpse, Memory, MultiHeadAttention, MultiHeadSelfAttention
+from visattn.attention import Glimpse, HeadsMemory, MultiHeadAttention, MultiHeadSelfAttention
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
 from visattn.models.decoder import Decoder
 from visattn.models.positions import check_placed_size, placed, sinusoid
 from visattn.models.vit import MLP
@@ -28,7 +29,7 @@ class TransformerState(NamedTuple):
 
     caches: tuple[Cache, ...]
     t: int
-    memory: Memory
+    memory: HeadsMemory
 
     def rows(self, captions: Tensor, images: Tensor | None = None) -> "TransformerState":
         """See `Decoder.init`."""
@@ -53,22 +54,22 @@ class DecoderBlock(nn.Module):
         self.mlp = MLP(size, int(size * mlp_ratio))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: HeadsMemory) -> Tensor:
         """All words at once, fused: (N, T, S) to (N, T, S)."""
         x = self._hear(x)
         return self._finish(x, self.places.attend(self.norm2(x), memory))
 
-    def glimpse(self, x: Tensor, memory: Memory) -> tuple[Tensor, Glimpse]:
+    def glimpse(self, x: Tensor, memory: HeadsMemory) -> tuple[Tensor, Glimpse]:
         """`forward`, and what was seen."""
         x = self._hear(x)
         glimpse = self.places.glimpses(self.norm2(x), memory)
         return self._finish(x, glimpse.context), glimpse
 
-    def head_weights(self, x: Tensor, memory: Memory) -> Tensor:
+    def head_weights(self, x: Tensor, memory: HeadsMemory) -> Tensor:
         """(N, heads, T, L) the weights that `forward` looks at the places with."""
         return self.places.head_weights(self.norm2(self._hear(x)), memory)
 
-    def step(self, x: Tensor, memory: Memory, cache: Cache) -> tuple[Tensor, Glimpse, Cache]:
+    def step(self, x: Tensor, memory: HeadsMemory, cache: Cache) -> tuple[Tensor, Glimpse, Cache]:
         """`glimpse` of the next word alone: (N, S) to (N, S)."""
         heard, cache = self.words.step(self.norm1(x), cache)
         x = x + self.dropout(heard)
@@ -147,50 +148,51 @@ class TransformerDecoder(Decoder):
         with torch.no_grad():
             self.embedding.weight[PAD].zero_()
 
-    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """`keys` and `own` (B, layers, heads, L, d) are each layer's; `values` stay the annotation vectors."""
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> HeadsMemory:
+        """`keys` and `projected` (B, layers, heads, L, d) are each layer's; `values` stay the annotation vectors."""
         places = placed(self.norm_values(self.project(values)), grid)
         layers = [block.places.prepare(places, grid, mask) for block in self.blocks]
         # Stacked with the layers in front, so that each layer's part lies in one piece and no step copies it.
-        keys, own = (torch.stack(part).transpose(0, 1) for part in zip(*((m.keys, m.own) for m in layers), strict=True))
-        return Memory(values, keys, grid, mask, own)
+        keys = torch.stack([layer.keys for layer in layers]).transpose(0, 1)
+        projected = torch.stack([layer.projected for layer in layers]).transpose(0, 1)
+        return HeadsMemory(values, keys, grid, mask, projected=projected)
 
-    def init(self, memory: Memory, captions: int = 1) -> TransformerState:
+    def init(self, memory: HeadsMemory, captions: int = 1) -> TransformerState:
         images, layers, heads, _, size = memory.keys.shape
         nothing = memory.keys.new_empty(images * captions, heads, 0, size)
         return TransformerState(((nothing, nothing),) * layers, 0, memory)
 
     def step(self, state: TransformerState, token: Tensor) -> tuple[Tensor, Glimpse, TransformerState]:
         x, glimpses, caches = self._embed(token.unsqueeze(1), state.t).squeeze(1), [], []
-        for (block, own), cache in zip(self._layers(state.memory), state.caches, strict=True):
-            x, glimpse, cache = block.step(x, own, cache)
+        for (block, of_layer), cache in zip(self._layers(state.memory), state.caches, strict=True):
+            x, glimpse, cache = block.step(x, of_layer, cache)
             glimpses.append(glimpse)
             caches.append(cache)
         state = TransformerState(tuple(caches), state.t + 1, state.memory)
         return self.out(self.norm(x)), glimpses[self.map_layer], state
 
-    def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
+    def forward(self, memory: HeadsMemory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
         x = self._embed(tokens)
-        for layer, (block, own) in enumerate(self._layers(memory)):
+        for layer, (block, of_layer) in enumerate(self._layers(memory)):
             if layer == self.map_layer:
-                x, glimpse = block.glimpse(x, own)
+                x, glimpse = block.glimpse(x, of_layer)
             else:
-                x = block(x, own)
+                x = block(x, of_layer)
         return self.out(self.norm(x)), glimpse
 
-    def logits(self, memory: Memory, tokens: Tensor) -> Tensor:
+    def logits(self, memory: HeadsMemory, tokens: Tensor) -> Tensor:
         """The logits of `forward` (N, T, V) alone, every layer fused."""
         x = self._embed(tokens)
-        for block, own in self._layers(memory):
-            x = block(x, own)
+        for block, of_layer in self._layers(memory):
+            x = block(x, of_layer)
         return self.out(self.norm(x))
 
-    def head_maps(self, memory: Memory, tokens: Tensor) -> Tensor:
+    def head_maps(self, memory: HeadsMemory, tokens: Tensor) -> Tensor:
         """The weights of each head of each layer for previous words (N, T): (N, layers, heads, T, L), float32."""
         x, maps = self._embed(tokens), []
-        for block, own in self._layers(memory):
-            maps.append(block.head_weights(x, own))
-            x = block(x, own)
+        for block, of_layer in self._layers(memory):
+            maps.append(block.head_weights(x, of_layer))
+            x = block(x, of_layer)
         return torch.stack(maps, dim=1)
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -199,7 +201,8 @@ class TransformerDecoder(Decoder):
         words = self.embedding(tokens) * self.size**0.5
         return self.dropout(words + sinusoid(positions, self.size).to(words.dtype))
 
-    def _layers(self, memory: Memory) -> Iterator[tuple[DecoderBlock, Memory]]:
+    def _layers(self, memory: HeadsMemory) -> Iterator[tuple[DecoderBlock, HeadsMemory]]:
         """Each block, and the memory as it knows it."""
-        for block, keys, own in zip(self.blocks, memory.keys.unbind(1), memory.own.unbind(1), strict=True):
-            yield block, memory._replace(keys=keys, own=own)
+        layers = zip(self.blocks, memory.keys.unbind(1), memory.projected.unbind(1), strict=True)
+        for block, keys, projected in layers:
+            yield block, replace(memory, keys=keys, projected=projected)

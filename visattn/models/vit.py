@@ -6,9 +6,10 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
+from visattn import fast
 from visattn.attention import MultiHeadSelfAttention
 from visattn.errors import InputError
-from visattn.linear import Linear
+from visattn.fast.linear import Linear
 
 
 class PatchEmbedding(nn.Module):
@@ -134,17 +135,19 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, h, w) to logits (B, classes).
 
-        Of the last block only what becomes of the class token is computed; nothing else of it reaches the logits.
+        Of the last block only what becomes of the class token reaches them: the fast way computes nothing else of it.
         """
+        if not fast.enabled():
+            return self.plain_forward(images)
         x = self.blocks[:-1](self.tokens(images))
         return self.head(self.norm(self.blocks[-1].first(x)))
 
-    def overheard(self, images: Tensor) -> Tensor:
-        """The same logits, but the last block, too, attends from all tokens: for those who look at it from outside."""
-        x, last = self.blocks[:-1](self.tokens(images)), self.blocks[-1]
-        return self.head(self.norm(last.add(x[:, 0], last.attn(last.norm1(x))[:, 0])))
+    def plain_forward(self, images: Tensor) -> Tensor:
+        """The same logits as published (eq. 1 to 4): all tokens go through all blocks, so all attention can be read."""
+        x = self.blocks(self.tokens(images))
+        return self.head(self.norm(x[:, 0]))
 
-    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def with_weights(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The same logits, and the weights that each block attends with.
 
         They are computed on the way, without fused attention: cheaper than twice, once fused and once to be seen. Each
@@ -155,11 +158,11 @@ class VisionTransformer(nn.Module):
         """
         x, last, maps = self.tokens(images), self.blocks[-1], []
         for block in self.blocks:
-            attended, weights = block.attn.look(block.norm1(x))
+            attended, weights = block.attn.with_weights(block.norm1(x))
             maps.append(weights)
             x = block.add(x, attended) if block is not last else block.add(x[:, 0], attended[:, 0])
         return self.head(self.norm(x)), maps
 
     def attention_maps(self, images: Tensor) -> Tensor:
-        """The weights of `look` in one tensor, (B, depth, heads, 1 + L, 1 + L)."""
-        return torch.stack(self.look(images)[1], dim=1)
+        """The weights of `with_weights` in one tensor, (B, depth, heads, 1 + L, 1 + L)."""
+        return torch.stack(self.with_weights(images)[1], dim=1)

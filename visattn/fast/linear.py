@@ -1,10 +1,9 @@
 """y = x Wᵀ + b, in float32 by oneDNN on CPUs of which PyTorch's own choice leaves half unused.
 
 PyTorch gives a linear layer in float32 to MKL, which takes AVX2 on AMD's processors even where they have AVX-512.
-oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512: on two cores of an EPYC the three products of a
-layer, forward and backward, were 1.1 to 2.8 times as fast (2026-11-25). Values are those of float32 either way, but for
+oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512. Values are those of float32 either way, but for
 the order of sums. `VISATTN_ONEDNN=0` in the environment leaves PyTorch's choice, `VISATTN_ONEDNN=1` takes oneDNN on any
-CPU.
+CPU; `VISATTN_FAST=0` comes before both.
 """
 
 import functools
@@ -16,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
+
+from visattn.fast import enabled
 
 _SMALLEST = 2**20  # multiplications, below which starting oneDNN costs more than it saves
 
@@ -56,7 +57,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 def onednn_is_taken() -> bool:
     """Whether linear layers in float32 go to oneDNN: on AMD's CPUs with AVX-512, unless the environment says."""
     wish = os.environ.get("VISATTN_ONEDNN")
-    return wish != "0" and _onednn_is_there() and (wish == "1" or _mkl_takes_half())
+    return enabled() and wish != "0" and _onednn_is_there() and (wish == "1" or _mkl_takes_half())
 
 
 @functools.cache

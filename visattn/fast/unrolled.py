@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from visattn.attention.contract import working_precision
-from visattn.linear import linear
+from visattn.fast.conversion import working_precision
+from visattn.fast.linear import linear
 
 
 class Unrolled:

@@ -1,15 +1,16 @@
 """Tell glibc to keep freed memory, because on virtual machines touching a page for the first time is very slow.
 
 PyTorch's CPU tensors come from malloc. By default glibc gives blocks above a threshold straight back to the kernel when
-they are freed, and the next training step pays for every page again: a caption training step was once seen to go from
-10.3 s to 0.7 s with this setting, on a virtual machine and before this code was written.
-`VISATTN_KEEP_FREED_MEMORY=0` in the environment switches it off.
+they are freed, and the next training step pays for every page again. `VISATTN_KEEP_FREED_MEMORY=0` in the environment
+leaves that so, and so does `VISATTN_FAST=0`.
 """
 
 import ctypes
 import logging
 import os
 import sys
+
+from visattn.fast import enabled
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 * 1024**2  # HEAP_MAX_SIZE / 2, the most that glibc accepts
@@ -24,7 +25,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was done: on Linux with glibc, unless switched off.
     """
-    if sys.platform != "linux" or os.environ.get("VISATTN_KEEP_FREED_MEMORY") == "0":
+    if sys.platform != "linux" or not enabled() or os.environ.get("VISATTN_KEEP_FREED_MEMORY") == "0":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,0 +1,130 @@
+"""Each trick of `visattn.fast` is the plain code that VISATTN_FAST=0 runs in its place, forward and backward."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from visattn.attention import AdditiveScore, MultiHeadAttention, MultiHeadSelfAttention
+from visattn.fast.allocator import keep_freed_memory
+from visattn.fast.linear import linear, onednn_is_taken
+from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder, VisionTransformer
+
+B, K, GRID, T, D, WORDS = 2, 3, (5, 7), 11, 13, 331  # K captions of each of B images
+SIZES = {"hidden": 61, "embedding": 19}
+DECODERS = {
+    "Xu, additive": partial(LSTMDecoder, **SIZES),
+    "Luong, multi-head": partial(LuongDecoder, **SIZES, attention=partial(MultiHeadAttention, heads=1)),
+    "Transformer": partial(TransformerDecoder, size=20, layers=2, heads=5),
+}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.03}  # of the norm
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """Runs something with all tricks and with none, in autocast of a precision; what came out, and all gradients."""
+    monkeypatch.setenv("VISATTN_ONEDNN", "1")
+
+    def run(module, forward, dtype):
+        results = []
+        for switch in "10":
+            monkeypatch.setenv("VISATTN_FAST", switch)
+            module.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                out = forward(module)
+            (out.float() * draw(*out.shape, seed=9)).sum().backward()
+            results.append([out.detach(), *(p.grad for p in module.parameters() if p.grad is not None)])
+        return results
+
+    return run
+
+
+def assert_same(fast, plain, dtype):
+    assert len(fast) == len(plain) > 1
+    for one, other in zip(fast, plain, strict=True):
+        assert one.dtype == other.dtype
+        assert (one - other).norm() <= TOLERANCE[dtype] * other.norm() + 1e-5
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_is_the_same_without_them(name, dtype, both):
+    torch.manual_seed(1)
+    decoder = DECODERS[name](WORDS, D).eval()
+    values = nn.Parameter(draw(B, GRID[0] * GRID[1], D))
+    decoder.register_parameter("values", values)
+    tokens = torch.randint(4, WORDS, (B * K, T), generator=torch.Generator().manual_seed(2))
+    assert_same(*both(decoder, lambda d: d(d.prepare(values, GRID), tokens)[0], dtype), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_the_additive_score_without_a_tanh(dtype, both):
+    torch.manual_seed(1)
+    score, query, values = AdditiveScore(17, D, hidden=23), draw(B, K, 17), draw(B, 37, D, seed=3)
+    score.query.weight.data *= 3
+    seen = []
+
+    def forward(score):
+        seen.append(score.keys(values))
+        return score(query, seen[-1])
+
+    assert_same(*both(score, forward, dtype), dtype)
+    torch.testing.assert_close(seen[0].float(), (2 * seen[1].float()).exp(), rtol=TOLERANCE[dtype], atol=0)
+    torch.testing.assert_close(seen[1].float(), score.key(values), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_by_hand_in_bfloat16(causal, both):
+    torch.manual_seed(1)
+    attention = MultiHeadSelfAttention(30, 5, causal=causal)
+    fast, plain = both(attention, lambda a: a(draw(B, 7, 30)), torch.bfloat16)
+    assert_same(fast, plain, torch.bfloat16)
+    assert not torch.equal(fast[0], plain[0])  # its scores are rounded
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_a_vision_transformers_last_block_for_its_class_token_alone(dtype, both):
+    torch.manual_seed(1)
+    model = VisionTransformer(7, (8, 12), size=30, depth=2, heads=5)
+    nn.init.normal_(model.head.weight)
+    assert_same(*both(model, lambda m: m(draw(B, 3, 8, 12)), dtype), dtype)
+
+
+def test_linear_layers_and_the_allocator_are_switched_off(monkeypatch):
+    monkeypatch.setenv("VISATTN_ONEDNN", "1")
+    monkeypatch.delenv("VISATTN_KEEP_FREED_MEMORY", raising=False)
+    x, weight = draw(127, 257), draw(131, 257, seed=1)
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+    monkeypatch.setenv("VISATTN_FAST", "0")
+    assert not onednn_is_taken()
+    assert torch.equal(linear(x, weight), F.linear(x, weight))
+    assert not keep_freed_memory()
+
+
+PROCESS = """
+import sys, torch
+from visattn.models import LSTMDecoder
+torch.manual_seed(0)
+decoder = LSTMDecoder(331, 13, hidden=61, embedding=19, dropout=0.0)
+logits, glimpse = decoder(decoder.prepare(torch.randn(2, 35, 13), (5, 7)), torch.randint(4, 331, (6, 11)))
+logits.square().mean().backward()
+torch.save([logits.detach(), glimpse.weights.detach(), *(p.grad for p in decoder.parameters())], sys.argv[1])
+"""
+
+
+def test_processes_with_and_without_them_train_alike(tmp_path):
+    results = []
+    for switch in "10":
+        environment = {**os.environ, "VISATTN_FAST": switch, "VISATTN_ONEDNN": "1"}
+        subprocess.run([sys.executable, "-c", PROCESS, tmp_path / switch], env=environment, check=True, timeout=120)
+        results.append(torch.load(tmp_path / switch))
+    assert_same(*results, torch.float32)

@@ -1,0 +1,13 @@
+"""Conversion to autocast's precision once, not at every step."""
+
+import torch
+from torch import Tensor
+
+from visattn.fast import enabled
+
+
+def working_precision(values: Tensor) -> Tensor:
+    """Values as autocast's products want them: converted once, where otherwise every step's product would do it."""
+    device = values.device.type
+    on = enabled() and torch.is_autocast_enabled(device)
+    return values.to(torch.get_autocast_dtype(device)) if on else values
