@@ -352,7 +352,7 @@ def test_validation_scores_the_references_maps(captioner_checkpoint):
         for caption in example.captions:
             maps += list(model.read(data.load(example)[0][None], [caption])[0].weights)
             masks += data.regions(example.id, caption)
-    found = grounding(maps, masks, POINTING_TOLERANCE * 64, model.cell_shift)
+    found = grounding(maps, masks, POINTING_TOLERANCE * 64, model.input.cell_shift)
     with next((captioner_checkpoint.parent / "logs").glob("*/metrics.csv")).open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/ground_truth_grounding_mass"]]
     assert float(rows[-1]["val/ground_truth_grounding_mass"]) == pytest.approx(found.mass, rel=1e-3)

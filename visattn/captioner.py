@@ -19,7 +19,7 @@ from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode,
 from visattn.errors import InputError
 from visattn.evaluation import CaptionEvaluation, EvaluatedImage, collect
 from visattn.explain import word_relevance
-from visattn.images import CellShift, Fit
+from visattn.images import Fit, ModelInput
 from visattn.metrics import (
     ExposureSums,
     Grounding,
@@ -119,7 +119,7 @@ class Captioner(LightningModule):
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
-        _ = self.cell_shift  # a backbone whose maps cannot be laid is refused before anything is computed
+        _ = self.input  # a backbone whose maps cannot be laid is refused before anything is computed
         if stage == "fit":
             self._require_facts()
             self._supervise()
@@ -136,9 +136,9 @@ class Captioner(LightningModule):
         return self.optimization.configure(self)
 
     @property
-    def cell_shift(self) -> CellShift:
-        """For `Geometry.cell_shift`: where the maps' cells look."""
-        return self.encoder.cell_shift(self.image_size)
+    def input(self) -> ModelInput:
+        """What the model takes, and where the cells of its maps look."""
+        return ModelInput(self.image_size, self.fit, self.encoder.cell_shift(self.image_size))
 
     def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:
         """Annotation vectors (N, L, D) of a batch's images, and their grid."""
@@ -276,7 +276,7 @@ class Captioner(LightningModule):
                 f"attention is to be supervised, but {data.describe()} knows of no training word where it is; give "
                 "outlines of training images (--data.instances FILE), or leave out --model.loss.supervision"
             )
-        data.places = self.encoder.grid(self.image_size), self.cell_shift
+        data.places = self.encoder.grid(self.image_size), self.input.cell_shift
 
     def _name_tokens(self) -> None:
         """Say once of which tokens the scores are, where they compare with no others."""
@@ -341,4 +341,4 @@ class Captioner(LightningModule):
             for words, _ in entries
             for word, mask in zip(words, regions(image, words), strict=True)
         )
-        return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.cell_shift)
+        return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.input.cell_shift)

@@ -1,6 +1,5 @@
 """The image classifier as a LightningModule: glue between data, Vision Transformer, loss and accuracy."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from visattn.data.loading import Split
 from visattn.errors import InputError
 from visattn.evaluation import collect
 from visattn.explain import Subject, ViT
-from visattn.images import Fit, fit_image
+from visattn.images import Fit, ModelInput
 from visattn.models import Normalise, VisionTransformer
 from visattn.optimization import Optimization
 
@@ -122,8 +121,12 @@ class Classifier(LightningModule):
 
     def subject(self, name: str = "the classifier") -> Subject:
         """What there is to look into, with what messages call it."""
-        fit = functools.partial(fit_image, size=self.image_size, fit=self.fit)
-        return Subject(ViT(self.model, name), self.normalise, fit, self.class_names)
+        return Subject(ViT(self.model, name), self.normalise, self.input.fit_image, self.class_names)
+
+    @property
+    def input(self) -> ModelInput:
+        """What the model takes; its patches divide it evenly."""
+        return ModelInput(self.image_size, self.fit)
 
     @staticmethod
     def _losses(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:

@@ -22,7 +22,6 @@ from visattn.data.classification import ClassificationData
 from visattn.errors import InputError
 from visattn.explain import Raw, Rollout, Subject
 from visattn.files import safe_name, write_folder, write_text
-from visattn.images import Geometry
 from visattn.images.reading import load_image
 from visattn.metrics import Health, attention_health
 from visattn.overlay import caption_sheet, classification_sheet, encode_figure, rasterise
@@ -143,7 +142,6 @@ class _Example(NamedTuple):
     id: str
     original: np.ndarray
     tensor: Tensor
-    geometry: Geometry
     truth: str | None = None
 
 
@@ -153,16 +151,16 @@ def _examples(data: LightningDataModule, count: int) -> list[_Example]:
         split = data.examples("val")
         out = []
         for i in _spread(len(split), count):
-            tensor, geometry = data.load(split[i])
+            tensor = data.load(split[i])[0]
             path = split[i].path
             original = _pixels(tensor) if path is None else np.asarray(load_image(path))
-            out.append(_Example(split[i].id, original, tensor, geometry))
+            out.append(_Example(split[i].id, original, tensor))
         return out
     if isinstance(data, ClassificationData):
         images, labels = data.tensors("val")
-        ids, size = data.ids("val"), tuple(images.shape[-2:])
+        ids = data.ids("val")
         return [
-            _Example(ids[i], _pixels(images[i]), images[i], Geometry.identity(size), data.class_names[int(labels[i])])
+            _Example(ids[i], _pixels(images[i]), images[i], data.class_names[int(labels[i])])
             for i in _spread(len(labels), count)
         ]
     raise InputError(f"AttentionSheets and AttentionHealth know no images of {type(data).__name__}; leave them out")
@@ -180,7 +178,7 @@ def _sheets(module: LightningModule, examples: list[_Example]) -> Iterator[Figur
     images = torch.stack([example.tensor for example in examples])
     if isinstance(module, Captioner):
         for example, found in zip(examples, module.caption(images), strict=True):
-            caption, geometry = found[0], example.geometry._replace(cell_shift=module.cell_shift)
+            caption, geometry = found[0], module.input.geometry(example.original.shape[:2])
             yield caption_sheet(
                 *(example.original, caption.labels, caption.weights, geometry),
                 drawn=caption.places,
@@ -194,7 +192,7 @@ def _sheets(module: LightningModule, examples: list[_Example]) -> Iterator[Figur
             top = [(module.class_names[i], float(row[i])) for i in np.argsort(-row)[:5]]
             maps = [(name, of_images[n]) for name, of_images in drawn.items()]
             yield classification_sheet(
-                *(example.original, maps, example.geometry),
+                *(example.original, maps, module.input.geometry(example.original.shape[:2])),
                 label=top[0][0],
                 probability=top[0][1],
                 top=top,

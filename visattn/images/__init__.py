@@ -1,6 +1,6 @@
 """Pictures: read from files, fitted to a model's input, and the way back. NumPy and Pillow, no PyTorch."""
 
-from visattn.images.geometry import CellShift, Fit, Geometry, Interpolation, fit_geometry, fit_image
+from visattn.images.geometry import CellShift, Fit, Geometry, Interpolation, ModelInput, fit_geometry, fit_image
 from visattn.images.reading import OddSizeError, decode_image, image_size, list_images, load_image
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Fit",
     "Geometry",
     "Interpolation",
+    "ModelInput",
     "OddSizeError",
     "decode_image",
     "fit_geometry",

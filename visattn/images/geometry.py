@@ -248,3 +248,30 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> t
         whole = image.resize(resized, Image.Resampling.BILINEAR)
         out.paste(whole, (-int(geometry.offset[1]), -int(geometry.offset[0])))
     return out, geometry
+
+
+class ModelInput(NamedTuple):
+    """What a model takes for an input, and where the cells of its maps look: everything that lays a map over a picture.
+
+    Attributes:
+        size: (h, w) in pixels.
+        fit: how an image is made that size; see `fit_image`.
+        cell_shift: see `Geometry.cell_shift`.
+    """
+
+    size: tuple[int, int]
+    fit: Fit
+    cell_shift: CellShift | Pair = (0.0, 0.0)
+
+    def fit_image(self, image: Image.Image) -> tuple[Image.Image, Geometry]:
+        """An upright RGB image as the input image, and its complete geometry; raises as the function `fit_image`."""
+        fitted, geometry = fit_image(image, self.size, self.fit)
+        return fitted, geometry._replace(cell_shift=self.cell_shift)
+
+    def geometry(self, original: tuple[int, int]) -> Geometry:
+        """The complete geometry of an image of `original` (H, W); raises as `fit_geometry`."""
+        return fit_geometry(original, self.size, self.fit)._replace(cell_shift=self.cell_shift)
+
+    def identity(self) -> Geometry:
+        """The complete geometry of an image that has the input's size already."""
+        return Geometry.identity(self.size)._replace(cell_shift=self.cell_shift)

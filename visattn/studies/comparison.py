@@ -10,7 +10,7 @@ from visattn.captioner import Captioner
 from visattn.data import ShapesCaptions
 from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData, CaptionedImage
-from visattn.images import Geometry, fit_image
+from visattn.images import Geometry
 from visattn.images.reading import load_image
 from visattn.overlay import Comparison, Row
 from visattn.regimes import TeacherForcing
@@ -59,12 +59,9 @@ def _wait(device: torch.device) -> None:
 def original(data: CaptionData, example: CaptionedImage, model: Captioner) -> tuple[np.ndarray, Geometry]:
     """The picture that a person sees, and how it became the model's input."""
     if isinstance(data, ShapesCaptions):
-        picture, size = data.scene(example.id).picture(SIDE), data.image_size
-        geometry = Geometry((SIDE, SIDE), size, (size[0] / SIDE, size[1] / SIDE), (0.0, 0.0))
-    else:
-        picture = load_image(example.path)
-        geometry = fit_image(picture, data.image_size, data.fit)[1]
-    return np.asarray(picture), geometry._replace(cell_shift=model.cell_shift)
+        return np.asarray(data.scene(example.id).picture(SIDE)), model.input.geometry((SIDE, SIDE))
+    picture = np.asarray(load_image(example.path))
+    return picture, model.input.geometry(picture.shape[:2])
 
 
 def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, count: int) -> list[Comparison]:

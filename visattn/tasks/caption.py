@@ -15,7 +15,7 @@ from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
 from visattn.captioner import Captioner
 from visattn.checkpoints import load_model
-from visattn.data.inputs import read_inputs
+from visattn.data.inputs import read_fitted
 from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.devices import choose_device
 from visattn.errors import InputError
@@ -129,14 +129,13 @@ def caption_images(
     model.max_length = max_length or model.max_length
     output.mkdir(parents=True, exist_ok=True)
     entries = []
-    inputs = read_inputs(paths, model.image_size, model.fit)
+    inputs = read_fitted(paths, model.input.fit_image)
     with tqdm(total=len(paths), desc="Captioning", unit="image") as bar, autocast(precision, model.device):
         while batch := list(itertools.islice(inputs, batch_size)):
             images = torch.stack([item.tensor for item in batch])
             captions = model.caption(images)
             relevance = relevance_of(model, images, captions) if shown == "relevance" else [None] * len(batch)
             for item, found, maps in zip(batch, captions, relevance, strict=True):
-                item = item._replace(geometry=item.geometry._replace(cell_shift=model.cell_shift))
                 entries.append(writer.write(item, found, maps))
                 bar.update()
                 if len(entries) % max(1, batch_size // len(found)) == 0:

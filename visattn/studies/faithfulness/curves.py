@@ -12,7 +12,6 @@ from visattn.captioner import Captioner
 from visattn.classifier import Classifier
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
 from visattn.explain.faithfulness import Score, Walk, area, blurred, centre_map, difference, random_map
-from visattn.images.geometry import CellShift, Geometry, Pair
 from visattn.studies.faithfulness.captions import OwnCaption, of_tokens
 from visattn.studies.faithfulness.setting import Example, Settings
 
@@ -60,7 +59,7 @@ def follow_classes(model: Classifier, examples: Sequence[Example], settings: Set
     """The curves of the classes that a classifier gives its images, by its maps for these classes."""
     subject = model.subject()
     methods = {str(method): method for method in (CLASS_METHODS[name] for name in settings.methods)}
-    gathered = _Gathered(model, model.normalise.mean, (0.0, 0.0), settings)
+    gathered = _Gathered(model, model.normalise.mean, settings)
     for example in tqdm(examples, **BAR):
         images = example.image.unsqueeze(0).to(model.device)
         label = subject.probabilities(images).argmax(dim=-1)
@@ -80,7 +79,7 @@ def follow_words(
     model: Captioner, examples: Sequence[Example], own: Sequence[OwnCaption], settings: Settings
 ) -> Measured:
     """The curves of the words of a captioner's own captions, each by its own maps."""
-    gathered = _Gathered(model, model.encoder.normalise.mean, model.cell_shift, settings)
+    gathered = _Gathered(model, model.encoder.normalise.mean, settings)
     for example, (tokens, maps) in zip(tqdm(examples, **BAR), own, strict=True):
         words = model.vocabulary.decode(tokens.tolist())
         heard, said = tokens[: len(words)], tokens[1 : len(words) + 1]
@@ -97,11 +96,8 @@ def follow_words(
 class _Gathered:
     """Curves by a model's maps and by the controls, image by image."""
 
-    def __init__(
-        self, model: Classifier | Captioner, mean: Tensor, cell_shift: CellShift | Pair, settings: Settings
-    ) -> None:
-        geometry = Geometry.identity(model.image_size)._replace(cell_shift=cell_shift)
-        self.walk = Walk(geometry, settings.units, settings.steps, settings.batch_size)
+    def __init__(self, model: Classifier | Captioner, mean: Tensor, settings: Settings) -> None:
+        self.walk = Walk(model.input.identity(), settings.units, settings.steps, settings.batch_size)
         self.device, self.settings = model.device, settings
         self.blank = 255 * mean  # 0 in normalised space
         self.targets: list[Target] = []
