@@ -114,7 +114,7 @@ def test_a_setting_is_refused_with_the_option_that_is_wrong():
         with pytest.raises(InputError, match=message):
             Setting.of(*words)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="finds no GPU here"):
+        with pytest.raises(InputError, match="--device is cuda"):
             Setting.of("cuda", "32", 1)
 
 

@@ -51,9 +51,12 @@ def run(root, folder, name, monkeypatch, before=lambda call: None):
 
 def start(*args):
     """The same in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: sys.exit(run(*args[:3], pytest.MonkeyPatch(), *args[3:]))
-    )
+
+    def go():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+        sys.exit(run(*args[:3], pytest.MonkeyPatch(), *args[3:]))
+
+    process = multiprocessing.get_context("fork").Process(target=go)
     process.start()
     return process
 

@@ -15,6 +15,7 @@ from visattn.data.inputs import read_fitted
 from visattn.explain import timm_subject
 from visattn.images import Geometry
 from visattn.images.reading import list_images
+from visattn.tasks import overlay as work
 from visattn.tasks.overlay import overlay_images
 
 
@@ -75,7 +76,7 @@ def test_methods_share_a_run_of_the_model(names, runs, classifier_checkpoint, ph
     """All but those of a gradient, and the probabilities with them; each is what it is alone."""
     subject, counted = load_model(classifier_checkpoint, Classifier).subject("vit"), []
     subject.vit.model.blocks[0].register_forward_hook(lambda *_: counted.append(1))
-    methods = {name: overlay.METHODS[name]() for name in names}
+    methods = {name: work.METHODS[name]() for name in names}
     overlay_images(subject, [photographs], tmp_path / "out", methods, exports=("npz",))
     assert len(counted) == runs
     paths = list_images([photographs])
