@@ -18,7 +18,9 @@ from visattn.files import write_bytes, write_text
 from visattn.images import Geometry, fit_image
 from visattn.overlay import (
     Panel,
+    Paper,
     Section,
+    Style,
     caption_sheet,
     classification_sheet,
     encode_figure,
@@ -198,9 +200,9 @@ def test_same_weight_has_the_same_colour_in_all_panels_of_a_shared_scale():
     image, maps = grey(64, 64), np.full((2, 2, 2), 0.1)
     maps[1, 0, 0] = 0.7
     geometry = Geometry.identity((64, 64))
-    _, one, two = panels(caption_sheet(image, ["a", "b"], maps, geometry, interpolation="nearest"))
+    _, one, two = panels(caption_sheet(image, ["a", "b"], maps, geometry, style=Style(interpolation="nearest")))
     np.testing.assert_array_equal(one[-1, -1], two[-1, -1])
-    figure = caption_sheet(image, ["a", "b"], maps, geometry, scale="own", interpolation="nearest")
+    figure = caption_sheet(image, ["a", "b"], maps, geometry, style=Style("own", interpolation="nearest"))
     _, one, two = panels(figure)
     assert (one[-1, -1] != two[-1, -1]).any()
     np.testing.assert_array_equal(one[-1, -1], two[0, 0])  # each at the end of its own
@@ -220,9 +222,9 @@ def test_panel_shows_the_cell_over_its_place_in_the_picture(size):
     weights = np.zeros((1, 7, 5))
     weights[0, 2, 3] = 1
     geometry = geometry_of(grey(*size))
-    picture, panel = panels(caption_sheet(grey(*size), ["dot"], weights, geometry, interpolation="nearest"), least=2)[
-        :2
-    ]
+    picture, panel = panels(
+        caption_sheet(grey(*size), ["dot"], weights, geometry, style=Style(interpolation="nearest")), least=2
+    )[:2]
     assert picture.shape == panel.shape
     low, high = geometry.to_original(np.array([(2, 3), (3, 4)]) / (7, 5) * 43) / size * panel.shape[:2]
     y, x = np.nonzero(panel[..., 1] == panel[..., 1].max())
@@ -278,7 +280,7 @@ def test_hostile_words_are_drawn_without_a_warning():
             geometry_of(scene()),
             title=" ".join(HOSTILE),
             notes=HOSTILE,
-            scale="own",
+            style=Style("own"),
         )
         data = encode_figure(figure)
         sheet = classification_sheet(
@@ -313,11 +315,11 @@ def test_every_word_has_its_place_on_the_sheet(size, count):
 
 
 def test_columns_can_be_chosen():
-    figure = caption_sheet(scene(), list("abcde"), some_maps(5), geometry_of(scene()), columns=3)
+    figure = caption_sheet(scene(), list("abcde"), some_maps(5), geometry_of(scene()), paper=Paper(columns=3))
     lefts = {round(image.get_window_extent().x0) for image in images_of(figure)[:6]}
     assert len(lefts) == 3
     with pytest.raises(InputError, match="column"):
-        caption_sheet(scene(), [], some_maps(0), geometry_of(scene()), columns=0)
+        caption_sheet(scene(), [], some_maps(0), geometry_of(scene()), paper=Paper(columns=0))
 
 
 @pytest.mark.parametrize("change", [{"words": ["a"]}, {"notes": ["a"]}, {"drawn": [0, 1, 2]}, {"image": grey(61, 61)}])
@@ -336,7 +338,7 @@ def test_classification_sheet_says_what_was_predicted():
     assert {"max 0.5", "max 0.25"} <= set(texts(figure))
     _, rollout, last = panels(figure)
     np.testing.assert_array_equal(rollout, last)  # each on its own scale
-    figure = classification_sheet(**arguments, probability=0.9999, truth="frog", scale="shared")
+    figure = classification_sheet(**arguments, probability=0.9999, truth="frog", style=Style("shared"))
     assert {"predicted: ship, > 99 %", "✗ truth: frog"} <= set(texts(figure))
     assert (panels(figure)[1] != panels(figure)[2]).any()
     assert "predicted: ship, 100 %" in texts(classification_sheet(**arguments, probability=1.0))

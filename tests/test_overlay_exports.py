@@ -15,6 +15,8 @@ from visattn.errors import InputError
 from visattn.files import write_folder
 from visattn.images import Geometry, fit_image
 from visattn.overlay import (
+    Paper,
+    Style,
     caption_gif,
     caption_sheet,
     classification_sheet,
@@ -131,12 +133,14 @@ def test_flat_map_has_no_contour_and_a_share_must_be_one():
     assert mass_contours(np.ones((3, 3)), Geometry.identity((1, 20)), 0.5) == []
     for share in (0, 1, -1, 50, float("nan")):
         with pytest.raises(InputError, match="between 0 and 1"):
-            caption_sheet(scene(), ["a"], some_maps(1), geometry_of(scene()), contour=[share])
+            caption_sheet(scene(), ["a"], some_maps(1), geometry_of(scene()), style=Style(contour=[share]))
 
 
 def test_contours_are_drawn_over_their_panels_and_explained():
     image = scene(64, 96)
-    figure = caption_sheet(image, ["a", "b"], some_maps(2), Geometry.identity((64, 96)), contour=[0.25, 0.8])
+    figure = caption_sheet(
+        image, ["a", "b"], some_maps(2), Geometry.identity((64, 96)), style=Style(contour=[0.25, 0.8])
+    )
     lines = [artist for artist in figure.artists if isinstance(artist, Line2D)]
     panels = [image.get_window_extent().padded(1) for image in images_of(figure)[1:3]]
     assert len(lines) >= 2 * 2 * 2  # black under white, two shares, two words
@@ -156,10 +160,8 @@ def test_a_sheet_for_a_paper_has_the_stated_width_and_points(width, points, scal
     image = scene(64, 96)
     figure = caption_sheet(
         *(image, ["a", "cat", "sits"], some_maps(3), geometry_of(image)),
-        width=width,
-        points=points,
-        scale=scale,
-        contour=[0.5, 0.9],
+        style=Style(scale, contour=[0.5, 0.9]),
+        paper=Paper(width, points),
         drawn=[0, 1, 2],
         title="a cat sits",
     )
@@ -181,7 +183,7 @@ def test_a_sheet_for_a_paper_has_the_stated_width_and_points(width, points, scal
 
 def test_pictures_of_a_paper_are_fine():
     image = scene(640, 480)
-    figure = caption_sheet(image, ["a"], some_maps(1), geometry_of(image), width=8.5, points=8)
+    figure = caption_sheet(image, ["a"], some_maps(1), geometry_of(image), paper=Paper(8.5, 8))
     picture, panel = pixels_of(figure)[:2]
     inches = images_of(figure)[0].get_window_extent().width / figure.dpi
     assert panel.shape == picture.shape
@@ -199,7 +201,7 @@ def test_pictures_of_a_paper_are_fine():
 )
 def test_sheets_that_cannot_be_are_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
-        caption_sheet(scene(), list("abcdefghijklm"), some_maps(13), geometry_of(scene()), **options)
+        caption_sheet(scene(), list("abcdefghijklm"), some_maps(13), geometry_of(scene()), paper=Paper(**options))
 
 
 def test_a_classifiers_sheet_fits_a_paper_too():
@@ -208,9 +210,8 @@ def test_a_classifiers_sheet_fits_a_paper_too():
         label="ship",
         probability=0.9,
         top=[("ship", 0.9), ("frog", 0.1)],
-        width=12,
-        points=9,
-        contour=[0.5],
+        style=Style("own", contour=[0.5]),
+        paper=Paper(12, 9),
     )
     assert figure.get_size_inches()[0] * 2.54 == pytest.approx(12, abs=0.02)
     assert_nothing_overlaps(figure)
@@ -225,12 +226,12 @@ def test_words_are_the_original_pixels_under_their_maps():
     plain = list(word_pictures(image, maps, geometry))
     for picture, weights in zip(plain, maps, strict=True):
         np.testing.assert_array_equal(picture, heatmap(image, weights, geometry, limits=(0, maps.max())))
-    own = list(word_pictures(image, maps, geometry, scale="own", interpolation="nearest", colour_map="viridis"))
+    own = list(word_pictures(image, maps, geometry, style=Style("own", "viridis", interpolation="nearest")))
     expected = heatmap(
         image, maps[1], geometry, limits=(0, maps[1].max()), interpolation="nearest", colour_map="viridis"
     )
     np.testing.assert_array_equal(own[1], expected)
-    lined = list(word_pictures(image, maps, geometry, contour=[0.5], drawn=[17, None, None]))
+    lined = list(word_pictures(image, maps, geometry, style=Style(contour=[0.5]), drawn=[17, None, None]))
     for picture, bare in zip(lined, plain, strict=True):
         assert picture.shape == image.shape
         assert 0.01 < (picture != bare).any(-1).mean() < 0.6
@@ -298,7 +299,9 @@ def test_gif_of_a_caption_from_right_to_left_begins_at_the_right():
 @pytest.mark.parametrize("size", [(1, 5), (61, 97), (13, 499), (499, 13)])
 def test_hostile_captions_move_too(size):
     image = scene(*size)
-    data = caption_gif(image, HOSTILE, some_maps(len(HOSTILE)), Geometry.identity(size), contour=[0.5], scale="own")
+    data = caption_gif(
+        image, HOSTILE, some_maps(len(HOSTILE)), Geometry.identity(size), style=Style("own", contour=[0.5])
+    )
     assert len(list(frames_of(data))) == 1 + len(HOSTILE)
     assert len(list(frames_of(caption_gif(image, [], some_maps(0), Geometry.identity(size))))) == 1
 

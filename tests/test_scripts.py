@@ -166,7 +166,7 @@ def test_caption_shows_what_speaks_for_a_word(captioner_checkpoint, photographs,
     assert not np.allclose(relevance, alpha)
     np.testing.assert_array_equal(shown[-1][0], relevance)
     assert shown[-1][1]["meaning"] == "relevance for the word"
-    assert shown[-1][1]["scale"] == "own"
+    assert shown[-1][1]["style"].scale == "own"
 
 
 def test_places_are_for_hard_attention_only(captioner_checkpoint, photographs, tmp_path, capsys):

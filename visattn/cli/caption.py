@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import add_model_options
-from visattn.cli.pictures import add_picture_options, exports_of, look_of, paper_of
+from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 
 MAPS = ("alpha", "relevance")
@@ -97,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> None:
     add_model_options(parser)
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1))
-    exports, look = exports_of(options), look_of(options, "own" if options.map == "relevance" else "shared")
+    exports, style = exports_of(options), style_of(options, "own" if options.map == "relevance" else "shared")
 
     from visattn.tasks.caption import caption_images, choose_search
 
@@ -112,7 +112,7 @@ def main(args: Sequence[str] | None = None) -> None:
         max_length=options.max_length,
         no_repeat=options.no_repeat,
         exports=exports,
-        look=look,
+        style=style,
         paper=paper_of(options),
         shown=options.map,
         device=options.device,

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import add_model_options
-from visattn.cli.pictures import add_picture_options, exports_of, look_of, paper_of
+from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.files import protect
 
@@ -81,10 +81,10 @@ def main(args: Sequence[str] | None = None) -> None:
     from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, usual_scale
 
     methods = choose_methods(options)
-    look, paper = look_of(options, usual_scale(methods)), paper_of(options)
+    style, paper = style_of(options, usual_scale(methods)), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
-    ClassWriter(options.output, (), exports, look, paper).require_room(paths)  # before a model is fetched
+    ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is fetched
     entries = overlay_images(
         choose_subject(options),
         paths,
@@ -93,7 +93,7 @@ def main(args: Sequence[str] | None = None) -> None:
         options.target,
         options.batch_size,
         exports=exports,
-        look=look,
+        style=style,
         paper=paper,
         device=options.device,
         precision=options.precision,

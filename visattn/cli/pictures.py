@@ -3,10 +3,13 @@
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from visattn.errors import InputError
 from visattn.images import Interpolation
+
+if TYPE_CHECKING:
+    from visattn.overlay import Paper, Style
 
 COLOUR_MAP, OPACITY, WORD_SIZE = "inferno", 0.85, 11.0  # of visattn.overlay.style, which loads matplotlib
 
@@ -51,21 +54,19 @@ def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str],
     parser.set_defaults(exports=tuple(exports))
 
 
-def look_of(options: argparse.Namespace, scale: str) -> dict[str, Any]:
-    """How maps are drawn: arguments that every sheet takes; the scale where none was asked for is given."""
-    return {
-        "scale": options.scale or scale,
-        "colour_map": options.colour_map,
-        "opacity": options.opacity,
-        "interpolation": options.interpolation,
-        "contour": _shares(options.contour),
-    }
+def style_of(options: argparse.Namespace, scale: str) -> "Style":
+    """How maps are drawn, on this scale where none was asked for."""
+    from visattn.overlay import Style
+
+    contour = _shares(options.contour)
+    return Style(options.scale or scale, options.colour_map, options.opacity, options.interpolation, contour)
 
 
-def paper_of(options: argparse.Namespace) -> dict[str, Any]:
-    """How large a sheet is: likewise."""
-    width = centimetres(options.width) if options.width else None
-    return {"width": width, "points": options.points, "columns": options.columns}
+def paper_of(options: argparse.Namespace) -> "Paper":
+    """How large a sheet is."""
+    from visattn.overlay import Paper
+
+    return Paper(centimetres(options.width) if options.width else None, options.points, options.columns)
 
 
 def exports_of(options: argparse.Namespace) -> list[str]:

@@ -10,7 +10,7 @@ from visattn.overlay.growth import Curve, Growth, growth_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
-from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE
+from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE, Paper, Style
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 from visattn.overlay.words import caption_gif, word_pictures
 
@@ -27,10 +27,12 @@ __all__ = [
     "Faithfulness",
     "Growth",
     "Panel",
+    "Paper",
     "Reading",
     "Row",
     "Scene",
     "Section",
+    "Style",
     "alignment_sheet",
     "alignment_sheets",
     "caption_gif",

@@ -3,8 +3,8 @@
 import numpy as np
 from contourpy import contour_generator
 
-from visattn.errors import InputError
 from visattn.images import Geometry, Interpolation
+from visattn.overlay.style import check_shares
 
 
 def mass_level(spread: np.ndarray, share: float) -> float:
@@ -50,10 +50,3 @@ def mass_contours(
     level = np.nextafter(np.float32(level), np.float32(0))  # a plateau at the level is within
     found = contour_generator(x, y, np.ma.masked_invalid(spread)).lines(float(level))
     return [np.asarray(line)[:, ::-1] for line in found]
-
-
-def check_shares(shares: tuple[float, ...] | list[float]) -> None:
-    """Raise InputError unless every share is between 0 and 1."""
-    for share in shares:
-        if not 0 < share < 1:
-            raise InputError(f"a contour is drawn at a share of the mass between 0 and 1, not at {share}")

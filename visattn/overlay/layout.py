@@ -11,8 +11,8 @@ from visattn.errors import InputError
 from visattn.images import Geometry
 from visattn.overlay.canvas import HEADING, INK, LEGEND, MARGIN, MUTED, NOTE, SMALL, Sheet, flow, item_width
 from visattn.overlay.heatmap import as_shown
-from visattn.overlay.look import Drawn
-from visattn.overlay.style import WORD_SIZE
+from visattn.overlay.maps import Drawn
+from visattn.overlay.style import WORD_SIZE, Paper
 from visattn.overlay.text import DPI, line_height, shorten, text_width, wrap
 
 _TRACK = "#e9ecef"
@@ -43,8 +43,8 @@ class Panel(NamedTuple):
     colour: str = INK
 
 
-class Paper(NamedTuple):
-    """The size of a sheet: as large as it comes, or of a stated width, and of what size its text is.
+class Measures(NamedTuple):
+    """The measures of a sheet: as large as it comes, or of a stated width, and of what size its text is.
 
     Attributes:
         inner: the width within the margins, in pixels at DPI before all is scaled; None where it is free.
@@ -59,8 +59,9 @@ class Paper(NamedTuple):
     detail: int
 
     @classmethod
-    def of(cls, width: float | None, points: float) -> "Paper":
-        """A sheet `width` centimetres wide, if that is stated, whose words are of so many points."""
+    def of(cls, paper: Paper) -> "Measures":
+        """Those of a sheet of a stated width, or of one that grows as needed."""
+        width, points = paper.width, paper.points
         if not 1 <= points <= 100:
             raise InputError(f"text of {points:g} points cannot be read; 8 to 11 is usual")
         scale = points / WORD_SIZE
@@ -97,7 +98,7 @@ class Fitted(NamedTuple):
 
 
 def draw(
-    paper: Paper,
+    paper: Measures,
     header: list[tuple[str, float, str]],
     panels: list[Panel],
     legend: list[list[str | np.ndarray]],

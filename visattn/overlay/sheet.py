@@ -5,17 +5,16 @@ it shows. A photograph of twenty million pixels therefore costs no more than a s
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.images import Geometry, Interpolation
+from visattn.images import Geometry
 from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE
 from visattn.overlay.heatmap import check_map, check_picture, colour_strip, hatched, shared_limits
-from visattn.overlay.layout import RIGHT, WRONG, Panel, Paper, draw, percent, stand_in_a_row
-from visattn.overlay.look import Drawn, Look, Scale, check_words, draw_words
-from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE
+from visattn.overlay.layout import RIGHT, WRONG, Measures, Panel, draw, percent, stand_in_a_row
+from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words
+from visattn.overlay.style import WORD_SIZE, Paper, Style
 
 _STRIP = 260  # the colour scale's length
 
@@ -26,18 +25,12 @@ def caption_sheet(
     maps: np.ndarray,
     geometry: Geometry,
     *,
-    scale: Scale = "shared",
     title: str | None = None,
     notes: Sequence[str] | None = None,
     drawn: Sequence[int | None] | None = None,
-    columns: int | None = None,
-    colour_map: str = COLOUR_MAP,
-    opacity: float = OPACITY,
-    interpolation: Interpolation = "bilinear",
-    contour: Sequence[float] = (),
     meaning: str = "attention weight α",
-    width: float | None = None,
-    points: float = WORD_SIZE,
+    style: Style = Style(),
+    paper: Paper = Paper(),
 ) -> Figure:
     """Draw where a captioner looked at each word (after figure 3 of Xu et al. 2015, "Show, Attend and Tell").
 
@@ -46,55 +39,43 @@ def caption_sheet(
         words: T words, in any script; there may be none. Panels go from left to right whatever the script.
         maps: (T, h, w), the attention weights at each word, or another map of it, not negative.
         geometry: how the original became the model's input.
-        scale: "shared" gives all words one colour scale, from 0 to the largest weight of all, so that colours can be
-            compared; "own" gives each its own, and writes down where it ends.
         title: one line or a few above all.
         notes: T short texts to stand under the panels, such as β or a word's probability.
         drawn: T indices of the cell that was drawn (hard attention), counted row by row, which is framed; or None.
-        columns: panels side by side, the original among them; chosen for a pleasant shape where not given.
-        colour_map: see `heatmap`.
-        opacity: see `heatmap`.
-        interpolation: see `heatmap`: "bilinear" is smooth, "nearest" shows the cells.
-        contour: shares between 0 and 1, such as (0.5,): a line around the smallest area that holds each share of the
-            map's mass; see `visattn.overlay.contour`.
         meaning: what the colours stand for.
-        width: of the whole sheet in centimetres, as a paper's column asks; as large as it comes where not given.
-        points: size of the words; all other text keeps its proportion to them.
+        style: how maps are drawn; its scale is that of all words.
+        paper: how large the sheet is.
 
     Returns:
         A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        InputError: see `heatmap`; for shares that are none, and a width, a size or columns that cannot be.
+        InputError: see `heatmap`; for a width, a size or columns that cannot be.
         ValueError: where words, maps, notes, drawn cells, image and geometry do not fit each other.
     """
     check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
-    look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
-    paper = Paper.of(width, points)
-    picture, shown, columns = paper.fit(image, geometry, len(words) + 1, columns)
+    measures = Measures.of(paper)
+    picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
     shared = shared_limits(maps)
     panels = [Panel(Drawn(picture), "original", colour=MUTED)]
-    for t, panel in enumerate(draw_words(picture, maps, shown, look, drawn)):
-        aside = f"max {maps[t].max():.3g}" if scale == "own" else ""
+    for t, panel in enumerate(draw_words(picture, maps, shown, style, drawn)):
+        aside = f"max {maps[t].max():.3g}" if style.scale == "own" else ""
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
         panels.append(Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
-    legend = _legend(meaning, shared[1], shown, look, boxes=any(panel.drawn.box for panel in panels))
+    legend = _legend(meaning, shared[1], shown, style, boxes=any(panel.drawn.box for panel in panels))
     header = [(title, TITLE_SIZE, INK)] if title else []
-    return draw(paper, header, panels, legend if len(words) else [], columns)
+    return draw(measures, header, panels, legend if len(words) else [], columns)
 
 
-def check_style(**style: Any) -> None:
-    """Draw a sheet of next to nothing, so that a style that cannot be drawn is told before anything is computed.
-
-    Args:
-        style: what both kinds of sheets take: scale, colour_map, opacity, interpolation, contour, columns, meaning,
-            width, points.
+def check_style(style: Style, paper: Paper) -> None:
+    """Draw a sheet of next to nothing, so that a style that cannot be drawn is reported before anything is computed.
 
     Raises:
         InputError: as `caption_sheet` does.
     """
-    caption_sheet(np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8)), **style)
+    tiny = np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8))
+    caption_sheet(*tiny, style=style, paper=paper)
 
 
 def classification_sheet(
@@ -107,15 +88,9 @@ def classification_sheet(
     top: Sequence[tuple[str, float]] = (),
     truth: str | None = None,
     title: str | None = None,
-    scale: Scale = "own",
     meaning: str = "attention",
-    columns: int | None = None,
-    colour_map: str = COLOUR_MAP,
-    opacity: float = OPACITY,
-    interpolation: Interpolation = "bilinear",
-    contour: Sequence[float] = (),
-    width: float | None = None,
-    points: float = WORD_SIZE,
+    style: Style = Style(scale="own"),
+    paper: Paper = Paper(),
 ) -> Figure:
     """Draw what a classifier predicted, and its maps.
 
@@ -128,15 +103,9 @@ def classification_sheet(
         top: (class, probability) of the likeliest classes, drawn as a list of bars, as many as fit beside the picture.
         truth: the true class, where it is known; it is compared with `label`.
         title: a line above all, such as the image's name.
-        scale: "own" for each map, since methods seldom share a unit, or "shared" by all; see `caption_sheet`.
         meaning: what the colours stand for.
-        columns: panels side by side; all of them where not given and the sheet does not grow too wide.
-        colour_map: see `heatmap`.
-        opacity: see `heatmap`.
-        interpolation: see `heatmap`.
-        contour: see `caption_sheet`.
-        width: see `caption_sheet`.
-        points: see `caption_sheet`.
+        style: how maps are drawn; each on its own scale unless told otherwise, since methods seldom share a unit.
+        paper: how large the sheet is.
 
     Returns:
         A figure that pyplot knows nothing of.
@@ -148,40 +117,39 @@ def classification_sheet(
     check_picture(image, geometry)
     for _, weights in maps:
         check_map(weights)
-    look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
-    paper = Paper.of(width, points)
+    measures = Measures.of(paper)
     places = 1 + len(maps) + bool(top)
-    picture, shown, columns = paper.fit(image, geometry, places, columns)
+    picture, shown, columns = measures.fit(image, geometry, places, paper.columns)
     shared = shared_limits(weights for _, weights in maps)
     panels = [Panel(Drawn(picture), "original", colour=MUTED)]
     for name, weights in maps:
-        limits = shared if scale == "shared" else shared_limits([weights])
-        aside = f"max {limits[1]:.3g}" if scale == "own" else ""
-        panels.append(Panel(look.draw(picture, shown, weights, limits), name, aside))
+        limits = shared if style.scale == "shared" else shared_limits([weights])
+        aside = f"max {limits[1]:.3g}" if style.scale == "own" else ""
+        panels.append(Panel(draw_map(style, picture, shown, weights, limits), name, aside))
     header = [(title, SMALL + 1, MUTED)] if title else []
     header.append((f"predicted: {label}, {percent(probability)}", TITLE_SIZE, INK))
     if truth is not None:
         right = label == truth
         header.append((f"{'✓' if right else '✗'} truth: {truth}", WORD_SIZE, RIGHT if right else WRONG))
-    legend = _legend(meaning, shared[1], shown, look) if maps else []
+    legend = _legend(meaning, shared[1], shown, style) if maps else []
     if columns is None and stand_in_a_row(places, picture.shape[1]):
         columns = places
-    return draw(paper, header, panels, legend, columns, top, truth)
+    return draw(measures, header, panels, legend, columns, top, truth)
 
 
 def _legend(
-    meaning: str, high: float, shown: Geometry, look: Look, boxes: bool = False
+    meaning: str, high: float, shown: Geometry, style: Style, boxes: bool = False
 ) -> list[list[str | np.ndarray]]:
     """The items that explain the sheet, each a row of texts and small pictures."""
-    strip = np.repeat(colour_strip(_STRIP, look.colour_map, look.opacity), 16, axis=0)
-    if look.scale == "shared":
+    strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 16, axis=0)
+    if style.scale == "shared":
         items = [[meaning, "0", strip, f"{high:.3g}"]]
     else:
         items = [[f"{meaning}, each on its own scale:"], ["0", strip, "its max"]]
-    if look.contour:
+    if style.contour:
         line = np.full((9, 44, 3), 255, dtype=np.uint8)
         line[1:8], line[3:6] = 0, 255
-        shares = " and ".join(f"{100 * share:.3g} %" for share in look.contour)
+        shares = " and ".join(f"{100 * share:.3g} %" for share in style.contour)
         items.append([line, f"smallest area with {shares} of the weight"])
     if boxes:
         box = np.full((22, 22, 3), 255, dtype=np.uint8)

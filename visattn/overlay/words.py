@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from visattn.images import Geometry, Interpolation
+from visattn.images import Geometry
 from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, Sheet, rasterise
 from visattn.overlay.heatmap import as_shown, colour_strip, shared_limits
-from visattn.overlay.look import Drawn, Look, Scale, check_words, draw_words
-from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE
+from visattn.overlay.maps import Drawn, check_words, draw_words
+from visattn.overlay.style import WORD_SIZE, Style
 from visattn.overlay.text import line_height, reads_leftward, shorten, text_width
 
 _LINE_SHARE = 1 / 330  # of a picture's side: a line of one point on a panel, and as thick in proportion here
@@ -36,12 +36,8 @@ def word_pictures(
     maps: np.ndarray,
     geometry: Geometry,
     *,
-    scale: Scale = "shared",
     drawn: Sequence[int | None] | None = None,
-    colour_map: str = COLOUR_MAP,
-    opacity: float = OPACITY,
-    interpolation: Interpolation = "bilinear",
-    contour: Sequence[float] = (),
+    style: Style = Style(),
 ) -> Iterator[np.ndarray]:
     """The original picture under the map of each word, pixel for pixel, without any text; one at a time.
 
@@ -51,8 +47,7 @@ def word_pictures(
         (H, W, 3) uint8, for each of the T maps.
     """
     check_words(image, range(len(maps)), maps, geometry, drawn=drawn)
-    look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
-    return (_pixels(word) for word in draw_words(image, maps, geometry, look, drawn))
+    return (_pixels(word) for word in draw_words(image, maps, geometry, style, drawn))
 
 
 def _pixels(word: Drawn) -> np.ndarray:
@@ -70,12 +65,8 @@ def caption_gif(
     maps: np.ndarray,
     geometry: Geometry,
     *,
-    scale: Scale = "shared",
     drawn: Sequence[int | None] | None = None,
-    colour_map: str = COLOUR_MAP,
-    opacity: float = OPACITY,
-    interpolation: Interpolation = "bilinear",
-    contour: Sequence[float] = (),
+    style: Style = Style(),
 ) -> bytes:
     """A GIF that walks through a caption: the picture and the caption first, then each word, marked, with its map.
 
@@ -86,14 +77,13 @@ def caption_gif(
         The file's bytes: 1 + T frames. Long words are shown longer.
     """
     check_words(image, words, maps, geometry, drawn=drawn)
-    look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
     picture, shown = as_shown(image, geometry, _SIDE)
     layout = _Layout.of(words, picture)
     high = shared_limits(maps)[1]
-    frames = [_frame(layout, Drawn(picture), None, look, "" if look.scale == "own" else f"{high:.3g}")]
-    for t, word in enumerate(draw_words(picture, maps, shown, look, drawn)):
-        end = f"{maps[t].max():.3g}, this word's own scale" if look.scale == "own" else f"{high:.3g}"
-        frames.append(_frame(layout, word, t, look, end))
+    frames = [_frame(layout, Drawn(picture), None, style, "" if style.scale == "own" else f"{high:.3g}")]
+    for t, word in enumerate(draw_words(picture, maps, shown, style, drawn)):
+        end = f"{maps[t].max():.3g}, this word's own scale" if style.scale == "own" else f"{high:.3g}"
+        frames.append(_frame(layout, word, t, style, end))
     durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
     durations[-1] += _CLOSING
     return _gif(frames, durations, layout.smooth)
@@ -142,7 +132,7 @@ class _Layout(NamedTuple):
         return cls(size, (left, _BORDER), placed, legend, smooth)
 
 
-def _frame(layout: _Layout, word: Drawn, spoken: int | None, look: Look, end: str) -> np.ndarray:
+def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, end: str) -> np.ndarray:
     """One frame: the word `spoken` is marked, or all are there to be read."""
     height, width = layout.size
     sheet = Sheet(width, height)
@@ -155,7 +145,7 @@ def _frame(layout: _Layout, word: Drawn, spoken: int | None, look: Look, end: st
             )
         sheet.text(left, middle, text, _WORD, INK if spoken is None or t == spoken else MUTED)
     if end:
-        strip = np.repeat(colour_strip(120, look.colour_map, look.opacity), 12, axis=0)
+        strip = np.repeat(colour_strip(120, style.colour_map, style.opacity), 12, axis=0)
         sheet.legend(_BORDER, layout.legend, [[["α", "0", strip, shorten(end, width - 2 * _BORDER - 190, SMALL)]]])
     return rasterise(sheet.figure)
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,16 @@ import numpy as np
 
 from visattn.errors import InputError
 from visattn.files import remove_file, require_own, safe_names, write_bytes, write_folder, write_npz, write_text
-from visattn.overlay import caption_gif, caption_sheet, check_style, encode_png, save_figure, word_pictures
+from visattn.overlay import (
+    Paper,
+    Style,
+    caption_gif,
+    caption_sheet,
+    check_style,
+    encode_png,
+    save_figure,
+    word_pictures,
+)
 from visattn.results.earlier import require_room, written_before
 
 if TYPE_CHECKING:  # who looks at results needs no decoder, and no timm
@@ -33,18 +42,20 @@ class CaptionWriter:
     Attributes:
         folder: where to write; it must exist.
         exports: what to write of each caption.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
-        paper: the size of sheets, and what their maps mean: width, points, columns, meaning of `caption_sheet`.
+        style: how maps are drawn.
+        paper: how large sheets are.
+        meaning: what the colours stand for.
     """
 
     folder: Path
     exports: Sequence[CaptionExport] = ("sheet", "npz")
-    look: Mapping[str, Any] = field(default_factory=dict)
-    paper: Mapping[str, Any] = field(default_factory=dict)
+    style: Style = Style()
+    paper: Paper = Paper()
+    meaning: str = "attention weight α"
 
     def __post_init__(self) -> None:
         """A style that cannot be drawn is told before anything is computed."""
-        check_style(**self.look, **self.paper)
+        check_style(self.style, self.paper)
 
     @property
     def _listing(self) -> Path:
@@ -147,18 +158,19 @@ class CaptionWriter:
         seen = (item.original, caption.labels, maps, item.geometry)
         names = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
-            figure = caption_sheet(*seen, drawn=caption.places, title=title, **self.look, **self.paper)
+            drawing = {"title": title, "meaning": self.meaning, "style": self.style, "paper": self.paper}
+            figure = caption_sheet(*seen, drawn=caption.places, **drawing)
             for form in forms:
                 names.append(f"{name}{_suffix(form)}")
                 save_figure(figure, self.folder / names[-1])
         if "words" in self.exports:
-            pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, **self.look)
+            pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, style=self.style)
             words = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.labels, start=1))
             names.append(f"{name}_words")
             write_folder(self.folder / names[-1], zip(words, map(encode_png, pictures), strict=True), own=_WORDS)
         if "gif" in self.exports:
             names.append(f"{name}.gif")
-            write_bytes(self.folder / names[-1], caption_gif(*seen, drawn=caption.places, **self.look))
+            write_bytes(self.folder / names[-1], caption_gif(*seen, drawn=caption.places, style=self.style))
         if "npz" in self.exports:
             names.append(f"{name}.npz")
             write_npz(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.files import safe_names, write_npz, write_text
-from visattn.overlay import caption_sheet, check_style, classification_sheet, save_figure
+from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, save_figure
 from visattn.results.earlier import require_room
 
 if TYPE_CHECKING:
@@ -27,19 +27,21 @@ class ClassWriter:
         folder: where to write; it must exist.
         class_names: of the model's classes, in their order; none where it has none.
         exports: what to write of each picture.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `classification_sheet`.
-        paper: the size of sheets, and what their maps mean: width, points, columns, meaning of `classification_sheet`.
+        style: how maps are drawn.
+        paper: how large sheets are.
+        meaning: what the colours stand for.
     """
 
     folder: Path
     class_names: Sequence[str]
     exports: Sequence[ClassExport] = ("sheet", "npz")
-    look: Mapping[str, Any] = field(default_factory=dict)
-    paper: Mapping[str, Any] = field(default_factory=dict)
+    style: Style = Style(scale="own")
+    paper: Paper = Paper()
+    meaning: str = "attention"
 
     def __post_init__(self) -> None:
         """A style that cannot be drawn is told before anything is computed."""
-        check_style(**self.look, **self.paper)
+        check_style(self.style, self.paper)
 
     def require_room(self, pictures: Sequence[Path]) -> None:
         """See that nothing of the user's would be written over, before anything is computed.
@@ -112,10 +114,10 @@ class ClassWriter:
         top: Sequence[tuple[str, float]],
         truth: str | None,
     ) -> Figure:
-        style = {"title": item.path.name, **self.look, **self.paper}
+        drawing = {"title": item.path.name, "meaning": self.meaning, "style": self.style, "paper": self.paper}
         if not top:
             titles, maps = zip(*panels, strict=True)
-            return caption_sheet(item.original, titles, maps, item.geometry, **style)
+            return caption_sheet(item.original, titles, maps, item.geometry, **drawing)
         return classification_sheet(
             item.original,
             panels,
@@ -124,5 +126,5 @@ class ClassWriter:
             probability=top[0][1],
             top=top,
             truth=truth,
-            **style,
+            **drawing,
         )

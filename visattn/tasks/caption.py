@@ -3,9 +3,9 @@
 import argparse
 import gc
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
+from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionExport, CaptionWriter
 
@@ -82,8 +83,8 @@ def caption_images(
     max_length: int | None = None,
     no_repeat: int | None = None,
     exports: Sequence[CaptionExport] = ("sheet", "npz"),
-    look: Mapping[str, Any] | None = None,
-    paper: Mapping[str, Any] | None = None,
+    style: Style = Style(),
+    paper: Paper = Paper(),
     shown: Map = "alpha",
     device: str = "auto",
     precision: str = "auto",
@@ -101,8 +102,8 @@ def caption_images(
         max_length: of a caption, in words; likewise.
         no_repeat: no run of so many words occurs twice in a caption, 0 allows all; likewise.
         exports: what to write of each caption.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
-        paper: the size of its sheets: width, points, columns of `caption_sheet`.
+        style: how maps are drawn.
+        paper: how large sheets are.
         shown: which map of each word the pictures show.
         device: where the model runs, as `choose_device` takes it.
         precision: in which, as `of_option` takes it.
@@ -112,7 +113,7 @@ def caption_images(
         The entries of `captions.json`, as `CaptionWriter.write` has them.
     """
     # First, since an option that cannot be drawn with is told before a model is loaded.
-    writer = CaptionWriter(output, exports, look or {}, {"meaning": MEANING[shown], **(paper or {})})
+    writer = CaptionWriter(output, exports, style, paper, MEANING[shown])
     paths = list_images(images)
     protect([checkpoint, *paths])
     writer.require_room(paths, search.best if search else 1)

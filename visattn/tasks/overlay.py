@@ -5,7 +5,6 @@ import gc
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
+from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter
 
@@ -38,8 +38,8 @@ def overlay_images(
     batch_size: int = 8,
     truths: Mapping[str, str] | None = None,
     exports: Sequence[ClassExport] = ("sheet", "npz"),
-    look: Mapping[str, Any] | None = None,
-    paper: Mapping[str, Any] | None = None,
+    style: Style | None = None,
+    paper: Paper = Paper(),
     device: str = "auto",
     precision: str = "auto",
 ) -> list[dict]:
@@ -54,9 +54,8 @@ def overlay_images(
         batch_size: images at a time.
         truths: the true class by file stem, where known; the sheets then say whether the prediction is right.
         exports: what to write of each image.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `classification_sheet`; they
-            share a scale where all maps are weights of attention and it is not given.
-        paper: the size of its sheets: width, points, columns of `classification_sheet`.
+        style: how maps are drawn; None shares a scale where all maps are weights of attention.
+        paper: how large sheets are.
         device: where the model runs, as `choose_device` takes it.
         precision: in which, as `of_option` takes it.
 
@@ -70,8 +69,8 @@ def overlay_images(
         name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
         for name, method in methods.items()
     }
-    look = {"scale": usual_scale(methods), **(look or {})}
-    writer = ClassWriter(output, subject.class_names, exports, look, {"meaning": meaning_of(methods), **(paper or {})})
+    style = style or Style(usual_scale(methods))
+    writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods))
     protect(paths)
     writer.require_room(paths)
     output.mkdir(parents=True, exist_ok=True)

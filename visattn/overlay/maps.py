@@ -1,44 +1,31 @@
-"""A map over a picture at the pixels that it shows, and what lies over it as lines; a picture for each word."""
+"""A map drawn over a picture, with its contours; a picture for each word."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from visattn.images import Geometry, Interpolation
+from visattn.images import Geometry
 from visattn.overlay.canvas import Sheet
-from visattn.overlay.contour import check_shares, mass_contours
+from visattn.overlay.contour import mass_contours
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, heatmap, shared_limits
-
-Scale = Literal["shared", "own"]
+from visattn.overlay.style import Style
 
 _CONTOURS = (1.0, 0.6)  # points of the lines around the first share and the others
 
 
-class Look(NamedTuple):
-    """How maps are drawn; each is an argument of the public functions, which say what it is."""
-
-    scale: Scale
-    colour_map: str
-    opacity: float
-    interpolation: Interpolation
-    contour: tuple[float, ...]
-
-    def checked(self) -> "Look":
-        """Itself, once its contours are possible; `heatmap` looks at the rest."""
-        check_shares(self.contour)
-        return self
-
-    def draw(self, picture: np.ndarray, shown: Geometry, weights: np.ndarray, limits: tuple[float, float]) -> "Drawn":
-        """A map over a picture, at the pixels shown."""
-        pixels = heatmap(
-            *(picture, weights, shown),
-            limits=limits,
-            colour_map=self.colour_map,
-            opacity=self.opacity,
-            interpolation=self.interpolation,
-        )
-        return Drawn(pixels, [mass_contours(weights, shown, share, self.interpolation) for share in self.contour])
+def draw_map(
+    style: Style, picture: np.ndarray, shown: Geometry, weights: np.ndarray, limits: tuple[float, float]
+) -> "Drawn":
+    """A map over a picture, at the pixels shown."""
+    pixels = heatmap(
+        *(picture, weights, shown),
+        limits=limits,
+        colour_map=style.colour_map,
+        opacity=style.opacity,
+        interpolation=style.interpolation,
+    )
+    return Drawn(pixels, [mass_contours(weights, shown, share, style.interpolation) for share in style.contour])
 
 
 class Drawn(NamedTuple):
@@ -79,11 +66,11 @@ def check_words(
 
 
 def draw_words(
-    picture: np.ndarray, maps: np.ndarray, shown: Geometry, look: Look, drawn: Sequence[int | None] | None
+    picture: np.ndarray, maps: np.ndarray, shown: Geometry, style: Style, drawn: Sequence[int | None] | None
 ) -> Iterator[Drawn]:
     """The picture of each word, one at a time."""
     shared = shared_limits(maps)
     for t, weights in enumerate(maps):
-        limits = shared if look.scale == "shared" else shared_limits([weights])
+        limits = shared if style.scale == "shared" else shared_limits([weights])
         box = cell_box(shown, weights.shape, drawn[t]) if drawn is not None and drawn[t] is not None else None
-        yield look.draw(picture, shown, weights, limits)._replace(box=box)
+        yield draw_map(style, picture, shown, weights, limits)._replace(box=box)
