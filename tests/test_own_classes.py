@@ -141,7 +141,7 @@ def test_our_own_mechanisms_keep_the_contract(name):
     check_attention(make, **options)
 
 
-@pytest.mark.parametrize("decoder", [LSTMDecoder, LuongDecoder, partial(TransformerDecoder, size=52)])
+@pytest.mark.parametrize("decoder", [LSTMDecoder, LuongDecoder, partial(TransformerDecoder, size=56)])
 def test_our_own_decoders_keep_the_contract(decoder):
     check_decoder(decoder)
 
