@@ -31,6 +31,7 @@ from visattn.cli import main
 from visattn.data.shapes import make_scene
 from visattn.errors import InputError
 from visattn.export import load_captioner
+from visattn.imports import import_classes
 from visattn.models import Encoder, GridEncoder, LSTMDecoder, LuongDecoder, TransformerDecoder
 from visattn.testing import check_attention, check_decoder, check_encoder
 
@@ -188,8 +189,16 @@ def test_an_encoder_whose_cells_look_elsewhere_is_found():
 
 def _module(name):
     """A module of the page's, imported."""
-    visattn.imports.import_classes(f"{name}.py")
+    import_classes(f"{name}.py")
     return sys.modules[name]
+
+
+def test_a_file_that_is_no_python_file_is_one_sentence(tmp_path):
+    path = tmp_path / "mechanism.txt"
+    path.write_text("x = 1")
+    with pytest.raises(InputError, match=r"must end in \.py"):
+        import_classes(str(path))
+    assert "mechanism" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from visattn.errors import InputError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 class _Inputs:
@@ -48,7 +48,9 @@ class _Inputs:
     def find(self, path: Path) -> Path | None:
         while self._new:
             for declared in self._new.pop():
-                for key in _keys(declared) if declared is not None else ():
+                if declared is None:
+                    continue
+                for key in _keys(declared):
                     self._known.setdefault(key, Path(declared))
         return next((self._known[key] for key in _keys(path) if key in self._known), None)
 
@@ -194,7 +196,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write named arrays to the compressed NumPy file `path`, whole; raises as `write_bytes` does."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # takes the arrays for its option allow_pickle
     write_bytes(path, buffer.getvalue())
 
 

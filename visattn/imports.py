@@ -25,8 +25,10 @@ def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
         option, equals, value = word.partition("=")
         if option != "--import":
             others.append(word)
-        elif equals or (value := next(left, None)) is not None:
+        elif equals:
             named.append(value)
+        elif (following := next(left, None)) is not None:
+            named.append(following)
         else:
             raise InputError("--import names nothing; give a Python file or a module")
     return named, others
@@ -62,10 +64,12 @@ def _of_file(path: Path) -> ModuleType:
         raise InputError(f"--import {path}: a module cannot be called {name!r}; rename the file")
     known = sys.modules.get(name)
     if known is not None:
-        if getattr(known, "__file__", None) and Path(known.__file__).resolve() == path:
+        if (file := getattr(known, "__file__", None)) and Path(file).resolve() == path:
             return known
         raise InputError(f"--import {path}: another module is called {name!r}; rename the file")
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--import {path} is no Python file; its name must end in .py")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -76,9 +76,11 @@ def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
         raise InputError(f"--precision is {precision}; it must be one of {', '.join(OPTIONS)}")
     if precision == "auto":
         return "bf16" if bfloat16_support(device).there else "32"
-    if precision == "bf16" and (sentence := slowness("bf16-mixed", device)):
-        log.warning(sentence)
-    return precision
+    if precision == "bf16":
+        if sentence := slowness("bf16-mixed", device):
+            log.warning(sentence)
+        return "bf16"
+    return "32"
 
 
 def autocast(precision: Literal["32", "bf16"], device: torch.device) -> torch.autocast:

@@ -5,9 +5,9 @@ keys and query are compared, Q the size of the query, N = B K captions: K of eac
 samples or beams. They share the image's row of the memory, which is never copied for them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,9 @@ class Memory:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """A memory with each tensor changed."""
-        parts = {name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()}
+        parts: dict[str, Any] = {
+            name: change(part) if isinstance(part, Tensor) else part for name, part in vars(self).items()
+        }
         return type(self)(**parts)
 
 
@@ -70,7 +72,7 @@ class Glimpse(NamedTuple):
         return cls(context, weights, weights, torch.zeros_like(one), one)
 
     @staticmethod
-    def stack(glimpses: "list[Glimpse]") -> "Glimpse":
+    def stack(glimpses: "Sequence[Glimpse]") -> "Glimpse":
         """Glimpses of T steps as one: (N, T, D), (N, T, L), (N, T, L), (N, T), (N, T)."""
         return Glimpse(*(torch.stack(part, dim=1) for part in zip(*glimpses, strict=True)))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -97,8 +97,8 @@ class HardAttention(SoftAttention):
         """One place from each row of α (N, L): (N,). The first to arrive, where place i comes at the rate αᵢ."""
         return (weights / torch.empty_like(weights).exponential_()).argmax(dim=-1)
 
-    def _toss(self, memory: Memory, captions: int) -> Tensor:
-        """(N,) True where a place is drawn, False where all are expected."""
+    def _toss(self, memory: Any, captions: int) -> Tensor:
+        """(N,) True where a place is drawn, False where all are expected; a coin per image is in a `TossedMemory`."""
         if self.coin == "image":
             return memory.drawn.repeat_interleave(captions // len(memory.drawn))
         count, device = captions if self.coin == "step" else 1, memory.values.device

@@ -3,13 +3,14 @@
 import argparse
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from visattn.errors import InputError
 from visattn.images import Interpolation
 
 if TYPE_CHECKING:
     from visattn.overlay import Paper, Style
+    from visattn.overlay.style import Scale
 
 COLOUR_MAP, OPACITY, WORD_SIZE = "inferno", 0.85, 11.0  # of visattn.overlay.style, which loads matplotlib
 
@@ -54,7 +55,7 @@ def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str],
     parser.set_defaults(exports=tuple(exports))
 
 
-def style_of(options: argparse.Namespace, scale: str) -> "Style":
+def style_of(options: argparse.Namespace, scale: "Scale") -> "Style":
     """How maps are drawn, on this scale where none was asked for."""
     from visattn.overlay import Style
 
@@ -69,8 +70,8 @@ def paper_of(options: argparse.Namespace) -> "Paper":
     return Paper(centimetres(options.width) if options.width else None, options.points, options.columns)
 
 
-def exports_of(options: argparse.Namespace) -> list[str]:
-    """What is to be written.
+def exports_of(options: argparse.Namespace) -> list[Any]:
+    """What is to be written, each one of `options.exports`.
 
     Raises:
         InputError: where nothing is, or something that is not known.

@@ -25,7 +25,8 @@ SMALLEST = 16  # pixels of a side: below it, a picture is a placeholder or a cou
 TOO_LONG = 100  # words: the longest captions of Flickr30k and COCO have about 80 and 50
 
 log = logging.getLogger(__name__)
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Fault(NamedTuple):

@@ -46,7 +46,8 @@ def captions(decoded: Decoded, vocabulary: Vocabulary, grid: tuple[int, int]) ->
     out = []
     for b, row in enumerate(tokens.astype(int).tolist()):
         words = vocabulary.decode(row)
-        maps = (part[b, : len(words)].reshape(-1, *grid) for part in (weights, focus))
-        numbers = (log_probs[b, : len(words)], float(log_probs[b].sum()), *maps, gates[b, : len(words)])
-        out.append(Caption(words, vocabulary.join(words), list(map(vocabulary.tokens.label, words)), *numbers))
+        labels = list(map(vocabulary.tokens.label, words))
+        alpha, used = (part[b, : len(words)].reshape(-1, *grid) for part in (weights, focus))
+        each, whole, beta = log_probs[b, : len(words)], float(log_probs[b].sum()), gates[b, : len(words)]
+        out.append(Caption(words, vocabulary.join(words), labels, each, whole, alpha, used, beta))
     return out

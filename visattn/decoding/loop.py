@@ -163,16 +163,16 @@ def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
     last, slot = picked // search.width, picked % search.width
     final = trace.end.flatten(1).gather(1, picked)
     complete = trace.scores.flatten(1).gather(1, picked) > -_CUT / 2
-    tokens, log_probs, slots = [], [], []
+    found = []  # token, log-probability and slot at each step, the last first
     going = slot  # which of the K it is, after the step that is looked at
     for t in reversed(range(len(steps))):
         before, closing = last > t, (last == t) & complete
-        tokens.append(torch.where(before, trace.tokens[:, t].gather(1, going), torch.where(closing, END, PAD)))
+        token = torch.where(before, trace.tokens[:, t].gather(1, going), torch.where(closing, END, PAD))
         word = trace.log_probs[:, t].gather(1, going)
-        log_probs.append(torch.where(before, word, torch.where(closing, final, 0.0)))
+        log_prob = torch.where(before, word, torch.where(closing, final, 0.0))
         going = torch.where(before, trace.parents[:, t].gather(1, going), slot)
-        slots.append(going)
-    tokens, log_probs, slots = (torch.stack(part[::-1], dim=2) for part in (tokens, log_probs, slots))  # (B, n, T)
+        found.append((token, log_prob, going))
+    tokens, log_probs, slots = (torch.stack(part[::-1], dim=2) for part in zip(*found, strict=True))  # (B, n, T)
     said = tokens != PAD
     length = int(said.sum(dim=-1).max())
     image, step = torch.arange(images, device=slots.device), torch.arange(length, device=slots.device)

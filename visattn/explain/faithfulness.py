@@ -12,7 +12,7 @@ Maps are arrays and the model is a function, whatever it is; images are (3, h, w
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -99,7 +99,7 @@ def blurred(image: Tensor, blank: Tensor) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, size // 2)).squeeze(1) + blank
 
 
-def blur_of(size: tuple[int, int]) -> tuple[int, float]:
+def blur_of(size: Sequence[int]) -> tuple[int, float]:
     """Kernel and σ of the blur, in pixels, for an input of (h, w)."""
     scale = min(size) / BLUR_SIDE
     return max(3, 2 * int(BLUR_KERNEL * scale / 2) + 1), BLUR_SIGMA * scale

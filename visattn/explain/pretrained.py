@@ -15,7 +15,7 @@ from torch import nn
 from visattn.errors import InputError
 from visattn.explain.subject import Subject
 from visattn.explain.vit import ViT
-from visattn.images.geometry import CellShift, Geometry, Pair
+from visattn.images.geometry import CellShift, Geometry, Pair, pair
 from visattn.models.normalise import Normalise
 from visattn.models.weights import of_file
 
@@ -28,7 +28,7 @@ def timm_subject(
     name: str,
     weights: str | Path = "pretrained",
     class_names: Sequence[str] | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: int | Sequence[int] | None = None,
     **options: Any,
 ) -> Subject:
     """A Vision Transformer of timm, in evaluation mode, on the CPU.
@@ -39,7 +39,7 @@ def timm_subject(
             is then the file's.
         class_names: of its classes; None takes ImageNet's, where it has as many classes as one of timm's ImageNets, and
             else numbers.
-        image_size: (h, w) of the input; None takes what timm's configuration says.
+        image_size: (h, w) of the input, or the side of a square; None takes what timm's configuration says.
         options: more arguments for `timm.create_model`.
 
     Raises:
@@ -56,14 +56,14 @@ def timm_subject(
         known = ", ".join(timm.list_models(f"{bare}.*", pretrained=True)[:5]) or bare
         raise InputError(f"timm has no weights named '{name}' (known: {known})") from error
     if image_size is not None:
-        image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         if len(image_size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in image_size):
             raise InputError(f"the image size is {image_size}; it is height and width, from 1 to {MAX_SIDE} pixels")
         options["img_size"] = image_size
     model = _with_weights(name, weights, options).eval()
     vit = ViT(model, name)
     config = resolve_model_data_config(model)
-    size = tuple(image_size or config["input_size"][1:])
+    size = pair(image_size or config["input_size"][1:])
     cells = math.prod(vit.grid(size))
     if cells > MAX_CELLS:
         raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")
@@ -118,7 +118,8 @@ def imagenet_names(model: nn.Module) -> list[str]:
     """
     subset = infer_imagenet_subset(model)
     if subset is None:
-        return [str(number) for number in range(model.num_classes)]
+        classes: Any = model.num_classes
+        return [str(number) for number in range(classes)]
     described = ImageNetInfo(subset).label_descriptions()
     short = [words.split(", ")[0] for words in described]
     count = collections.Counter(short)
@@ -159,7 +160,7 @@ def timm_fit(
             )
         resized = resize(image)
         scale = (resized.height / image.height, resized.width / image.width)
-        offset = tuple(float(_offset(r, s)) for r, s in zip((resized.height, resized.width), size, strict=True))
+        offset = pair(float(_offset(r, s)) for r, s in zip((resized.height, resized.width), size, strict=True))
         return crop(resized), Geometry(sides, size, scale, offset, cells)
 
     return fit

@@ -130,7 +130,7 @@ def overheard(model: nn.Module, hear: Callable[[Look], None]) -> Iterator[None]:
 
     Blocks of timm that would not use the fused kernel, as where `TIMM_FUSED_ATTN=0` was set, use it within.
     """
-    unfused = [module for module in model.modules() if getattr(module, "fused_attn", True) is False]
+    unfused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", True) is False]
     for module in unfused:
         module.fused_attn = True
     try:

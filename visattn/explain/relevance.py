@@ -48,7 +48,7 @@ class Relevance:
         relevance = eye = torch.eye(tokens, dtype=torch.float32, device=images.device)
         for look, of_out in layers:
             relevance = relevance + contribution(look, of_out) @ relevance
-        if seen.pool is None:
+        if seen.pool is None or of_pool is None:
             return vit.read(relevance - eye, seen)
         pooled = contribution(seen.pool, of_pool)  # (B, 1, n), n the tokens that are pooled, the last ones
         row = (pooled @ normalised(relevance)[:, -pooled.shape[-1] :])[:, 0]

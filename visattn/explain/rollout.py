@@ -4,7 +4,8 @@ Each layer passes a token on and adds what it attended to. As rows that sum to 1
 is the layer's attention with its heads fused. The layers' matrices are multiplied, the last on the left.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,14 +14,15 @@ from torch import Tensor
 
 from visattn.errors import InputError
 from visattn.explain.reading import Look
-from visattn.explain.vit import Reading, ViT
+from visattn.explain.vit import Logits, Reading, ViT
 
 Fusion = Literal["mean", "max", "min"]
 
 
 def fuse(weights: Tensor, fusion: Fusion = "mean") -> Tensor:
     """One matrix of all heads: (B, heads, N, M) to (B, N, M)."""
-    return {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[fusion](weights, dim=1)
+    fused: dict[Fusion, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
+    return fused[fusion](weights, dim=1)
 
 
 def discard_smallest(matrix: Tensor, share: float) -> Tensor:
@@ -58,11 +60,8 @@ def rollout(layers: Iterable[Tensor], fusion: Fusion = "mean", discard: float = 
     Returns:
         (B, N, N), rows sum to 1.
     """
-    out = None
-    for weights in layers:
-        passed = passed_on(weights, fusion, discard)
-        out = passed if out is None else passed @ out
-    return out
+    passed = (passed_on(weights, fusion, discard) for weights in layers)
+    return functools.reduce(lambda out, layer: layer @ out, passed)
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,8 @@ class Rollout(_OverHeads):
 
     def reading(self, vit: ViT) -> Reading:
         """The same, of a run that others read, too."""
-        out = weights = None
+        out: Tensor | None = None
+        weights: Tensor | None = None
 
         def hear(layer: int, look: Look) -> None:
             nonlocal out, weights
@@ -110,7 +110,11 @@ class Rollout(_OverHeads):
             passed = passed_on(weights, self.fusion, self.discard)
             out = passed if out is None else passed @ out
 
-        return Reading(hear, lambda seen: vit.read(out, seen))
+        def result(seen: Logits) -> Tensor:
+            assert out is not None  # each model has layers
+            return vit.read(out, seen)
+
+        return Reading(hear, result)
 
     def __str__(self) -> str:
         return ", ".join(["attention rollout", *self._options()])

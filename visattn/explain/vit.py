@@ -106,7 +106,7 @@ class ViT:
 
     def _read_timm(self) -> None:
         """What timm's Vision Transformers say of themselves, whatever their class."""
-        model = self._network
+        model: Any = self._network
         embed, blocks = (uncompiled(getattr(model, part, None)) for part in ("patch_embed", "blocks"))
         if any("Window" in type(module).__name__ for module in model.modules()):
             raise self._refuse("it attends within windows, so no layer's map is one of the whole image")
@@ -199,7 +199,8 @@ class ViT:
             raise InputError(f"{self.name} takes normalised images, floating-point (B, channels, h, w), and not {kind}")
         if self.channels not in (None, images.shape[1]):
             raise InputError(f"{self.name} takes images of {self.channels} channels, and not of {images.shape[1]}")
-        grid = self.grid(tuple(images.shape[-2:]))
+        height, width = images.shape[-2:]
+        grid = self.grid((height, width))
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
         def heard(look: Look) -> None:

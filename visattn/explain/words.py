@@ -16,10 +16,12 @@ to propagate, since glimpses do not attend to glimpses. For hard attention α is
 Axis letters: those of `visattn.attention.contract`, and T words.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from visattn.attention import Glimpse, Memory
+from visattn.attention import Glimpse, HeadsMemory, Memory
 from visattn.explain.reading import Look, overheard
 from visattn.explain.relevance import normalised, positive_part
 from visattn.models import Decoder, RecurrentDecoder, TransformerDecoder
@@ -45,14 +47,11 @@ def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Te
     Raises:
         TypeError: for any other decoder.
     """
-    if isinstance(decoder, RecurrentDecoder):
-        explain = _of_recurrent
-    elif isinstance(decoder, TransformerDecoder):
-        explain = _of_transformer
-    else:
+    if not isinstance(decoder, RecurrentDecoder | TransformerDecoder):
         raise TypeError(
             f"the relevance of words is defined for recurrent and Transformer decoders, not {type(decoder)}"
         )
+    explain: Any = _of_recurrent if isinstance(decoder, RecurrentDecoder) else _of_transformer
     with torch.inference_mode(False), torch.enable_grad(), evaluating(decoder):
         memory = memory.map(lambda part: part.detach().clone())
         relevance = explain(decoder, memory, previous.clone(), words.clone())
@@ -89,7 +88,7 @@ def _of_recurrent(decoder: RecurrentDecoder, memory: Memory, previous: Tensor, w
     return out
 
 
-def _of_transformer(decoder: TransformerDecoder, memory: Memory, previous: Tensor, words: Tensor) -> Tensor:
+def _of_transformer(decoder: TransformerDecoder, memory: HeadsMemory, previous: Tensor, words: Tensor) -> Tensor:
     looks: list[Look] = []
 
     def hear(look: Look) -> None:

@@ -80,7 +80,7 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
     return blueprint
 
 
-def read(role: str, blueprint: Any) -> Callable[..., nn.Module]:
+def read(role: str, blueprint: Any) -> Callable[..., Any]:
     """What makes the part, given its sizes, as a constructor's argument of that name does.
 
     Raises:
@@ -92,7 +92,7 @@ def read(role: str, blueprint: Any) -> Callable[..., nn.Module]:
     if not isinstance(arguments, dict):
         raise InputError(f"the init_args of its {role} must be an object")
     known = set(inspect.signature(cls).parameters) - (_LEFT_OUT if role == "encoder" else set())
-    made = {}
+    made: dict[str, Any] = {}
     for name, value in arguments.items():
         if name not in known:
             raise InputError(f"its {role} has an argument {name!r}, which {cls.__name__} does not take")

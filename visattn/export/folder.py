@@ -33,7 +33,7 @@ class ExportedCaptioner(NamedTuple):
     """A captioner's parts, in evaluation mode.
 
     Attributes:
-        encoder: images (B, 3, h, w) uint8 to annotation vectors and their grid.
+        encoder: images (B, 3, h, w) uint8 to annotation vectors and their grid: a `GridEncoder`, or its graph.
         decoder: words from those; `visattn.decoding.decode` drives it.
         vocabulary: words ↔ ids.
         image_size: (h, w) of the input in pixels.
@@ -44,7 +44,7 @@ class ExportedCaptioner(NamedTuple):
             out, since they are those that everybody can have.
     """
 
-    encoder: nn.Module
+    encoder: Any
     decoder: Decoder
     vocabulary: Vocabulary
     image_size: tuple[int, int]

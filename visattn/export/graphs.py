@@ -19,7 +19,7 @@ from visattn.errors import InputError
 from visattn.export.folder import ExportedCaptioner, ExportedClassifier
 from visattn.export.states import StateTensors, state_tensors
 from visattn.files import write_bytes
-from visattn.models import Decoder
+from visattn.models import Decoder, Normalise, VisionTransformer
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 ENCODER, PREPARE, STEP, CLASSIFIER = "encoder.onnx", "prepare.onnx", "step.onnx", "classifier.onnx"
@@ -134,7 +134,7 @@ def _further(kind: type[Memory]) -> list[str]:
 class _Classify(nn.Module):
     """Images (B, 3, h, w) uint8 to logits (B, classes)."""
 
-    def __init__(self, normalise: nn.Module, model: nn.Module) -> None:
+    def __init__(self, normalise: Normalise, model: VisionTransformer) -> None:
         super().__init__()
         self.normalise, self.model = normalise, model
 
@@ -179,6 +179,7 @@ def _write(path: Path, module: nn.Module, inputs: Tensors, growing: dict[str, in
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # it is where the exporter writes no file itself
     for value, (name, x) in zip(program.model.graph.outputs, outputs.items(), strict=True):
         axis = growing.get(name.removeprefix("next_"))  # the exporter has longer words for these axes
         value.shape = type(value.shape)(

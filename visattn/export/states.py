@@ -1,11 +1,11 @@
 """A decoder's state as named tensors: what a graph of one step takes and gives. N = B: one caption an image."""
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from visattn.attention import Memory
+from visattn.attention import HeadsMemory, Memory
 from visattn.errors import InputError
 from visattn.models import Decoder, LSTMDecoder, LuongDecoder, TransformerDecoder
 from visattn.models.lstm_decoder import LSTMState
@@ -22,11 +22,11 @@ class StateTensors(Protocol):
     growing: ClassVar[dict[str, int]]
 
     @staticmethod
-    def pack(state: object) -> dict[str, Tensor]:
+    def pack(state: Any) -> dict[str, Tensor]:
         """A state's tensors by name."""
 
     @staticmethod
-    def unpack(tensors: dict[str, Tensor], memory: Memory) -> object:
+    def unpack(tensors: dict[str, Tensor], memory: Any) -> Any:
         """The state that has these tensors, and others beside them that are not its own."""
 
 
@@ -69,12 +69,16 @@ class CacheTensors:
         return {"cache_keys": keys, "cache_values": values}
 
     @staticmethod
-    def unpack(tensors: dict[str, Tensor], memory: Memory) -> TransformerState:
+    def unpack(tensors: dict[str, Tensor], memory: HeadsMemory) -> TransformerState:
         keys, values = tensors["cache_keys"], tensors["cache_values"]
         return TransformerState(tuple(zip(keys.unbind(1), values.unbind(1), strict=True)), keys.shape[3], memory)
 
 
-_OF_DECODER = {LSTMDecoder: XuTensors, LuongDecoder: LuongTensors, TransformerDecoder: CacheTensors}
+_OF_DECODER: dict[type[Decoder], type[StateTensors]] = {
+    LSTMDecoder: XuTensors,
+    LuongDecoder: LuongTensors,
+    TransformerDecoder: CacheTensors,
+}
 """A decoder from outside says how in its class attribute `state_tensors`."""
 
 
@@ -87,10 +91,10 @@ def state_tensors(decoder: Decoder) -> type[StateTensors]:
     kind = type(decoder)
     if (own := getattr(kind, "state_tensors", None)) is not None:
         return own
-    known = next((cls for cls in kind.__mro__ if cls in _OF_DECODER and kind.init is cls.init), None)
-    if known is None:
+    known = [of for cls, of in _OF_DECODER.items() if issubclass(kind, cls) and kind.init is cls.init]
+    if not known:
         raise InputError(
             f"{kind.__name__} does not say how its states become tensors, which ONNX needs: give it a class attribute "
             "state_tensors (see visattn.export.states.StateTensors), or export with --format safetensors"
         )
-    return _OF_DECODER[known]
+    return known[0]

@@ -100,7 +100,7 @@ class _Linear(torch.autograd.Function):
         )
 
     @staticmethod
-    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None) -> Tensor | int:
         x, weight = ctx.saved_tensors
         by_x = 0 if of_x is None else linear(of_x, weight)
         by_weight = 0 if of_weight is None else linear(x, of_weight)

@@ -5,7 +5,8 @@ pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Origina
 sees it, after its EXIF orientation has been applied; `visattn.images.load_image` hands it over so.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,11 +18,17 @@ Interpolation = Literal["bilinear", "nearest"]
 
 PAD_COLOUR = (124, 116, 104)  # the mean of ImageNet: close to what a pretrained backbone takes for "nothing"
 
-
 Pair = tuple[float, float]
+_T = TypeVar("_T")
 
 
-class CellShift(tuple):
+def pair(both: Iterable[_T]) -> tuple[_T, _T]:
+    """What there is of either axis, as a tuple."""
+    vertical, horizontal = both
+    return vertical, horizontal
+
+
+class CellShift(Pair):
     """Where the cells of a map look: in either axis, cell i around the pixel ``(i + ½) stride + shift``.
 
     It is the pair (vertical, horizontal) of `shift`, 0 where a cell looks at its own square of pixels. Besides it has
@@ -37,11 +44,11 @@ class CellShift(tuple):
 
     def __new__(cls, shift: Pair, stride: Pair, seen: tuple[Pair, Pair]) -> "CellShift":
         self = super().__new__(cls, shift)
-        self.stride, self.seen = tuple(stride), tuple(map(tuple, seen))
+        self.stride, self.seen = pair(stride), pair(map(pair, seen))
         return self
 
     def __getnewargs__(self) -> tuple[Pair, Pair, tuple[Pair, Pair]]:
-        return tuple(self), self.stride, self.seen
+        return pair(self), self.stride, self.seen
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, CellShift):
@@ -92,9 +99,9 @@ class Geometry(NamedTuple):
         positive = [0, 1, 2, 5][: 3 + (len(numbers) == 8)]
         if numbers.shape not in ((5, 2), (8, 2)) or not np.isfinite(numbers).all() or numbers[positive].min() <= 0:
             raise ValueError(f"a geometry is 5 or 8 pairs of numbers, sizes and scale positive, not {numbers}")
-        original, size, scale, offset, shift, *cells = (tuple(pair) for pair in numbers.tolist())
+        original, size, scale, offset, shift, *cells = map(pair, numbers.tolist())
         shift = CellShift(shift, cells[0], (cells[1], cells[2])) if cells else shift
-        return cls(tuple(map(int, original)), tuple(map(int, size)), scale, offset, shift)
+        return cls(pair(map(int, original)), pair(map(int, size)), scale, offset, shift)
 
     def to_array(self) -> np.ndarray:
         """(5, 2) float64, the attributes in their order; with the stride and the seen of a `CellShift`, (8, 2)."""
@@ -105,13 +112,13 @@ class Geometry(NamedTuple):
         """Where the cells of a map of `grid` (h, w) look."""
         if isinstance(self.cell_shift, CellShift):
             return self.cell_shift
-        stride = tuple(n / cells for n, cells in zip(self.input, grid, strict=True))
-        return CellShift(self.cell_shift, stride, ((0.0, 0.0), tuple(map(float, self.input))))
+        stride = pair(n / cells for n, cells in zip(self.input, grid, strict=True))
+        return CellShift(self.cell_shift, stride, ((0.0, 0.0), pair(map(float, self.input))))
 
     def centres(self, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The (h,) vertical and the (w,) horizontal places, in input pixels, that the cells of a map look around."""
         cells = self.cells(grid)
-        return tuple((np.arange(n) + 0.5) * d + s for n, d, s in zip(grid, cells.stride, cells, strict=True))
+        return pair((np.arange(n) + 0.5) * d + s for n, d, s in zip(grid, cells.stride, cells, strict=True))
 
     def edges(self, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The (h + 1,) vertical and the (w + 1,) horizontal bounds of the cells of a map, in input pixels.
@@ -123,11 +130,11 @@ class Geometry(NamedTuple):
         for n, stride, shift, low, high in zip(grid, cells.stride, cells, *self.seen, strict=True):
             inner = np.clip(np.arange(1, n) * stride + shift, low, high)
             bounds.append(np.concatenate([[low], inner, [high]]))
-        return tuple(bounds)
+        return pair(bounds)
 
     def resized(self, size: tuple[int, int]) -> "Geometry":
         """The geometry from the original, had it been resized to `size` (H, W), to the same input."""
-        scale = tuple(s * was / now for s, was, now in zip(self.scale, self.original, size, strict=True))
+        scale = pair(s * was / now for s, was, now in zip(self.scale, self.original, size, strict=True))
         return self._replace(original=size, scale=scale)
 
     def to_input(self, points: np.ndarray) -> np.ndarray:
@@ -142,8 +149,8 @@ class Geometry(NamedTuple):
     def seen(self) -> tuple[Pair, Pair]:
         """(top, left), (bottom, right) of what reaches any cell, in input pixels, within the input."""
         low, high = ((0.0, 0.0), self.input) if not isinstance(self.cell_shift, CellShift) else self.cell_shift.seen
-        low = tuple(max(a, 0.0) for a in low)
-        return low, tuple(float(min(b, n)) for b, n in zip(high, self.input, strict=True))
+        low = pair(max(a, 0.0) for a in low)
+        return low, pair(float(min(b, n)) for b, n in zip(high, self.input, strict=True))
 
     def visible(self) -> tuple[float, float, float, float]:
         """(top, left, bottom, right) of what the model saw, in original pixels, within the original image."""
@@ -217,8 +224,8 @@ def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "c
         )
     resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
     scale = (resized[0] / height, resized[1] / width)  # whole pixels: the scale that was really used
-    offset = tuple(float((r - s) // 2) for r, s in zip(resized, size, strict=True))
-    return Geometry((height, width), tuple(size), scale, offset)
+    offset = pair(float((r - s) // 2) for r, s in zip(resized, size, strict=True))
+    return Geometry((height, width), pair(size), scale, offset)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> tuple[Image.Image, Geometry]:

@@ -67,7 +67,7 @@ def without_metadata(content: bytes) -> Bare | None:
         if signature.match(content):
             kept, dropped = strip(content)
             exif = (found for kind, part in dropped if kind == "exif" and (found := _of_tiff(part)))
-            xmp = (int(found[1]) for kind, part in dropped if kind == "xmp" and (found := _XMP.search(part)))
+            xmp = (int(match[1]) for kind, part in dropped if kind == "xmp" and (match := _XMP.search(part)))
             return Bare(kept, next(exif, None) or next(xmp, 1))
     return None
 
@@ -111,7 +111,8 @@ _Stripped = tuple[bytes, list[tuple[str, bytes]]]  # a file, and what is no part
 
 
 def _png(content: bytes) -> _Stripped:
-    kept, dropped, at = [content[:8]], [], 8
+    dropped: list[tuple[str, bytes]] = []
+    kept, at = [content[:8]], 8
     while at + 12 <= len(content):
         size, kind = struct.unpack_from(">I4s", content, at)
         end = at + 12 + size

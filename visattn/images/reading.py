@@ -72,9 +72,9 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if orientation(image) == 1:
-                    return image.height, image.width
+            with Image.open(path, formats=FORMATS) as opened:
+                if orientation(opened) == 1:
+                    return opened.height, opened.width
     except Exception:  # `load_image` does without metadata, or tells what is wrong
         pass
     image = load_image(path)
@@ -118,7 +118,8 @@ def _open_bare(source: BinaryIO, name: str) -> Image.Image | None:
     if not has_metadata(source.read(16)):
         return None
     source.seek(0)
-    bare = without_metadata(source.read())
+    if (bare := without_metadata(source.read())) is None:
+        return None
     try:
         return _open(io.BytesIO(bare.content), name, bare.orientation)
     except (InputError, Image.DecompressionBombError):

@@ -164,7 +164,7 @@ def caption_scores(
     per_image: dict[str, dict[str, float]] = {}
     total = _Matches([0] * len(ORDERS), [0] * len(ORDERS), 0, 0)
     for image, captions in references.items():
-        matches = _Matches.count(candidates[image], captions)
+        matches = _Matches.of(candidates[image], captions)
         total = total.plus(matches)
         rouge = _rouge_l(candidates[image], captions)
         per_image[image] = dict(zip(NAMES, (*matches.bleu(), rouge, cider[image]), strict=True))
@@ -189,7 +189,7 @@ class _Matches(NamedTuple):
     reference_length: int
 
     @classmethod
-    def count(cls, candidate: Sequence[str], references: Sequence[Sequence[str]]) -> "_Matches":
+    def of(cls, candidate: Sequence[str], references: Sequence[Sequence[str]]) -> "_Matches":
         reference_grams = [_ngrams(caption) for caption in references]
         matched, possible = [], []
         for order, grams in enumerate(_ngrams(candidate)):

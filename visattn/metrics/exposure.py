@@ -66,7 +66,7 @@ class ExposureSums(NamedTuple):
     another_reference: np.ndarray
 
     @classmethod
-    def count(
+    def count(  # type: ignore[override]  # that of a tuple, which these sums are only by the way
         cls,
         targets: np.ndarray,
         log_probs: np.ndarray,
@@ -131,14 +131,14 @@ class ExposureSums(NamedTuple):
         parts = list(parts)
         total = np.zeros((len(cls._fields), max(len(part.tokens) for part in parts)))
         for part in parts:
-            total[:, : len(part.tokens)] += part
+            total[:, : len(part.tokens)] += np.stack(part)
         tokens, compared, *rest = total
         return cls(tokens.astype(int), compared.astype(int), *rest)
 
     def by_position(self) -> ExposureGap:
         """The numbers of each position."""
-        shares = (part / self.tokens for part in self[2:-1])
-        return ExposureGap(self.tokens, *shares, _share(self.another_reference, self.compared))
+        shares = [part / self.tokens for part in self[2:-1]]
+        return ExposureGap(*(self.tokens, *shares, _share(self.another_reference, self.compared)))
 
     def overall(self) -> dict[str, float]:
         """The numbers of `ExposureGap` over all tokens, each token once, and two gaps: teacher-forced − free-running.

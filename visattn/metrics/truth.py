@@ -186,9 +186,10 @@ class Facts(NamedTuple):
             else:
                 false += self._wrong(phrase, thing)
         found = [not self._wrong(phrase, thing) for phrase, thing in zip(phrases, matched, strict=True)]
-        relation = None
-        if sentence.relation is not None and None not in matched[:2]:
-            holds = self.relations[matched[0]][matched[1]] == sentence.relation
+        relation, related = None, [thing for thing in matched[:2] if thing is not None]
+        if sentence.relation is not None and len(related) == 2:
+            first, second = related
+            holds = self.relations[first][second] == sentence.relation
             relation = holds if all(found[:2]) else None
             false += () if holds else range(phrases[0].stop, phrases[1].start)
         return Verdict(len(self.things), len(phrases), sum(found), relation, tuple(sorted(set(false))))
@@ -211,9 +212,11 @@ class Facts(NamedTuple):
             wrong = {thing: len(self._wrong(phrase, thing)) for thing in (*range(len(self.things)), None)}
             longer: dict[frozenset[int], tuple[tuple[int, int, int], list[int | None]]] = {}
             for used, ((phrases, relations, words), matched) in best.items():
+                first = matched[0] if n == 1 else None
                 for thing in (thing for thing in wrong if thing not in used):
-                    related = n == 1 and None not in (matched[0], thing)
-                    astray = related and self.relations[matched[0]][thing] != sentence.relation
+                    astray = False
+                    if first is not None and thing is not None:
+                        astray = self.relations[first][thing] != sentence.relation
                     judged = not phrases and not wrong[thing]
                     cost = phrases + (wrong[thing] > 0), relations + (astray and judged), words + wrong[thing] + astray
                     things = used if thing is None else used | {thing}

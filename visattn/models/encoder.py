@@ -62,6 +62,7 @@ class Encoder(GridEncoder):
         body, size = _body(backbone, stage, options or {})
         config = resolve_model_data_config(body)
         super().__init__(body, size, mean or config["mean"], std or config["std"])
+        self.channels_last = Format(getattr(body, "output_fmt", "NCHW")) is Format.NHWC
         self.backbone, self.stage, self.weights, self.options = backbone, stage, weights, options or {}
         self._freeze_before(train_from)
         self._evaluated = [
@@ -79,10 +80,6 @@ class Encoder(GridEncoder):
     @property
     def name(self) -> str:
         return self.backbone
-
-    @property
-    def channels_last(self) -> bool:
-        return Format(getattr(self.body, "output_fmt", "NCHW")) is Format.NHWC
 
     def load_weights(self) -> None:
         """Replace the backbone's parameters by pretrained ones, as `weights` says.
@@ -157,7 +154,8 @@ class Encoder(GridEncoder):
 
     def _freeze_before(self, train_from: int | None) -> None:
         """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""
-        stages = [stage["module"] for stage in getattr(self.body.feature_info, "info", self.body.feature_info)]
+        information: Any = self.body.feature_info
+        stages = [stage["module"] for stage in getattr(information, "info", information)]
         if train_from is not None and not 0 <= train_from < len(stages):
             raise InputError(f"the backbone '{self.backbone}' has stages 0 to {len(stages) - 1}, not {train_from}")
         names = [_flat(name) for name, _ in self.body.named_modules()]
@@ -188,11 +186,11 @@ def _body(
 ) -> tuple[nn.Module, int]:
     """What turns pixels into a list of one feature map, and the size of its vectors."""
     if stage == "head":
-        whole = timm.create_model(backbone, pretrained, num_classes=0, global_pool="", **options)
+        whole: Any = timm.create_model(backbone, pretrained, num_classes=0, global_pool="", **options)
         return _BeforePooling(whole), whole.num_features
     try:
         asked = {"features_only": True, "out_indices": (stage,), **options}
-        body = timm.create_model(backbone, pretrained, **asked)
+        body: Any = timm.create_model(backbone, pretrained, **asked)
     except (IndexError, AssertionError) as error:
         raise InputError(f"the backbone '{backbone}' has no stage {stage}; -1 is its last") from error
     return body, body.feature_info.channels()[-1]
@@ -201,7 +199,7 @@ def _body(
 class _BeforePooling(nn.Module):
     """A classifier of timm's up to where it would take the mean over the places."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model, self.feature_info, self.pretrained_cfg = model, model.feature_info, model.pretrained_cfg
         self.output_fmt = getattr(model, "output_fmt", "NCHW")

@@ -27,14 +27,14 @@ class LSTMState(NamedTuple):
         hidden: (N, H).
         cell: (N, H).
         out: (N, H) what the last words were made of: the hidden state (Xu), or the attentional vector (Luong).
-        t: the number of the step.
+        t: the number of the step; a tensor () where a graph is made of a step.
         memory: the images'.
     """
 
     hidden: Tensor
     cell: Tensor
     out: Tensor
-    t: int
+    t: int | Tensor
     memory: Memory
 
     def rows(self, captions: Tensor, images: Tensor | None = None) -> "LSTMState":

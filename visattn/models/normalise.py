@@ -14,6 +14,9 @@ class Normalise(nn.Module):
         std: of each channel, pixels in [0, 1].
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)) -> None:
         super().__init__()
         # Constants of the constructor: not in the state dict, which stays the one of the bare network.

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from visattn.images.geometry import pair
+
 NEAR = 0.05  # pixels: places that differ by less are one, whatever rounding made of them
 NOWHERE = torch.tensor(torch.nan, dtype=torch.float64)
 
@@ -33,9 +35,9 @@ class Places(NamedTuple):
     seen: tuple[tuple[float, float], tuple[float, float]]
     path: tuple[int, ...] = ()
 
-    def at(self, *centre: Tensor) -> "Places":
+    def at(self, vertical: Tensor, horizontal: Tensor) -> "Places":
         """The same with other middles."""
-        return self._replace(centre=centre)
+        return self._replace(centre=(vertical, horizontal))
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Places":
         """The same, its elements in another order."""
@@ -88,7 +90,8 @@ def reshaped(centre: Tensor, shape: Sequence[int]) -> Tensor:
         kept += 1
     if not kept:
         return centre.reshape(shape)
-    core = centre[(..., *(slice(0, 1),) * kept)].reshape(*shape[: len(shape) - kept], *(1,) * kept)
+    first: tuple[Any, ...] = (..., *(slice(0, 1),) * kept)
+    core = centre[first].reshape(*shape[: len(shape) - kept], *(1,) * kept)
     return core.expand(shape)
 
 
@@ -103,9 +106,9 @@ def together(several: Sequence[Places]) -> Places:
     first = first._replace(path=stem)
     for other in others:
         first = first._replace(
-            pitch=tuple(map(max, first.pitch, other.pitch)),
-            reach=tuple(map(max, first.reach, other.reach)),
-            seen=tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(first.seen, other.seen, strict=True)),
+            pitch=pair(map(max, first.pitch, other.pitch)),
+            reach=pair(map(max, first.reach, other.reach)),
+            seen=pair((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(first.seen, other.seen, strict=True)),
         )
     return first
 
@@ -137,16 +140,16 @@ def plane(f: Tensor, pitch: tuple[int, float]) -> tuple[Tensor, Tensor, Tensor] 
     off = (f - a * i - b * j - start[..., None, None]).abs()
     if start.isnan().any() or (off > NEAR).any():
         return None
-    return start, *steps
+    return start, steps[0], steps[1]
 
 
 def windows(
     places: Places,
     result: Tensor,
-    size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    size: int | Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
     groups: int,
     transposed: bool = False,
 ) -> Places | None:
@@ -187,7 +190,7 @@ def windows(
         seen.append((max(low - reach, places.seen[axis][0]), min(high + reach, places.seen[axis][1])))
         centres.append(_collapsed(spread, centre, result))
     path = places.path if same else (*places.path, next(_numbers))
-    return Places(tuple(centres), tuple(pitches), tuple(reaches), tuple(seen), path)
+    return Places(pair(centres), pair(pitches), pair(reaches), pair(seen), path)
 
 
 def _collapsed(spread: Callable[[Tensor], Tensor], centre: Tensor, result: Tensor) -> Tensor:
@@ -239,11 +242,11 @@ def resized(places: Places, result: Tensor, aligned: bool) -> Places | None:
             return None
         start, a, b = (part[..., None, None] for part in line)
         centres.append(start + a * at[0][:, None] + b * at[1][None, :])
-    pitch = tuple(p * s for p, s in zip(places.pitch, scale, strict=True))
+    pitch = pair(p * s for p, s in zip(places.pitch, scale, strict=True))
     return places.at(*centres)._replace(pitch=pitch, path=(*places.path, next(_numbers)))
 
 
-def _alike(centre: Tensor, dim: int | Sequence[int]) -> Tensor:
+def _alike(centre: Tensor, dim: int | list[int]) -> Tensor:
     """The place that all elements along `dim` share, as that axis of one element; NaN where they share none."""
     centre = _core(centre)
     low = centre.nan_to_num(torch.inf).amin(dim, keepdim=True)
@@ -251,7 +254,7 @@ def _alike(centre: Tensor, dim: int | Sequence[int]) -> Tensor:
     return torch.where(high - low <= NEAR, (low + high) / 2, torch.nan)
 
 
-def _blended(centre: Tensor, dim: int | Sequence[int]) -> Tensor:
+def _blended(centre: Tensor, dim: int | list[int]) -> Tensor:
     """The mean along `dim`; NaN if that leaves one place for all, since what knows every place is at none."""
     mean = _core(centre).nanmean(dim, keepdim=True)
     low, high = _bounds(mean)
@@ -279,8 +282,9 @@ def product(left: Places | None, right: Places | None, result: Tensor) -> Places
     merged = together([p for p, _ in sides]).at(*centres)
     if len(sides) == 1:
         path = (*merged.path, next(_numbers)) if apart else merged.path
-        return merged._replace(reach=tuple(r + apart for r in merged.reach), path=path)
-    asked = left if not any(_alike(c, -1).isnan().any() for c in left.centre) else merged
+        return merged._replace(reach=pair(r + apart for r in merged.reach), path=path)
+    query = sides[0][0]
+    asked = query if not any(_alike(c, -1).isnan().any() for c in query.centre) else merged
     return merged._replace(reach=(torch.inf, torch.inf), path=asked.path)
 
 

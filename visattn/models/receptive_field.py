@@ -113,8 +113,8 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
     if channels_last:
         places = places.moved(lambda t: t.permute(0, 3, 1, 2))
     even = [channel_mean(t, 1)[:, :, 0] for t in places.centre]
-    lines = [plane(even[a], (a, places.pitch[a])) for a in (0, 1)]
-    if None in lines:
+    lines = [line for a in (0, 1) if (line := plane(even[a], (a, places.pitch[a]))) is not None]
+    if len(lines) < 2:
         raise UnknownPlaceError(tracing.why())
     (y, dy, zero_y), (x, zero_x, dx) = ([float(part) for part in line] for line in lines)
     if abs(zero_y) > NEAR or abs(zero_x) > NEAR or min(dy, dx) <= 0:
@@ -167,7 +167,8 @@ class _Tracing(TorchDispatchMode):
             if weight.dim() == 4:
                 return [windows(first, result, weight.shape[2:], stride, padding, dilation, groups, transposed)]
         elif kind in _POOLS and first and result.dim() == 4:
-            size, stride, padding, dilation = (*args[1:5], *((), 0, 1)[len(args) - 2 :])
+            given: list[Any] = [*args[1:5], *((), 0, 1)[len(args) - 2 :]]
+            size, stride, padding, dilation = given
             dilation = 1 if kind is _aten.avg_pool2d else dilation  # its argument there is another
             return [windows(first, result, size, stride or size, padding, dilation, result.shape[1])] * len(results)
         elif kind is _aten._adaptive_avg_pool2d and first:
@@ -178,7 +179,8 @@ class _Tracing(TorchDispatchMode):
         elif kind in _PADS and first:
             return [first.moved(lambda t: F.pad(t, args[1], value=torch.nan))]
         elif kind in _PRODUCTS:
-            return [product(*(self.of(args[n]) for n in _PRODUCTS[kind]), result)]
+            left, right = (self.of(args[n]) for n in _PRODUCTS[kind])
+            return [product(left, right, result)]
         elif kind in _ATTENTIONS and first:
             return [attended(first, result)]
         elif kind in _REDUCTIONS and first and not any(isinstance(a, Tensor) for a in args[1:]):

@@ -37,7 +37,7 @@ class ConvolutionalStem(nn.Module):
                 f"a convolutional stem with a patch of {patch} needs {patch.bit_length() - 1} widths, "
                 f"one for each halving, and has {len(widths)}"
             )
-        layers = [nn.Sequential(*_convolution(3, widths[0], 3, 1), nn.ReLU())]
+        layers: list[nn.Module] = [nn.Sequential(*_convolution(3, widths[0], 3, 1), nn.ReLU())]
         for narrow, wide in zip(widths, (*widths[1:], size), strict=True):
             layers += [nn.Sequential(*_convolution(narrow, wide, 4, 2), nn.ReLU()), Residual(wide)]
         self.layers = nn.Sequential(*layers)

@@ -56,10 +56,11 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     Raises:
         InputError: where the package has another file than the known one.
     """
-    if not in_package(backbone):
+    package = PACKAGES.get(backbone)
+    spec = importlib.util.find_spec(package.module) if package else None
+    if package is None or spec is None or not spec.submodule_search_locations:
         return None
-    package = PACKAGES[backbone]
-    path = Path(importlib.util.find_spec(package.module).submodule_search_locations[0]) / package.file
+    path = Path(spec.submodule_search_locations[0]) / package.file
     reinstall = f"reinstall the package {package.name}, or remove it and let timm's hub serve"
     if not path.is_file():
         raise InputError(f"{path} is missing; {reinstall}")
@@ -85,8 +86,9 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
         Exception: of many kinds, where the file holds no weights of this model.
     """
     state = load_state_dict(str(path))
-    head = timm.get_pretrained_cfg(name).classifier or "head"
-    head = state.get(f"{head if isinstance(head, str) else head[0]}.weight")
+    config = timm.get_pretrained_cfg(name)
+    named = (config and config.classifier) or "head"
+    head = state.get(f"{named if isinstance(named, str) else named[0]}.weight")
     if head is not None:
         options["num_classes"] = head.shape[0]
     # Not as a file of the original authors; and of as many classes as the model, so that no tensor may be missing.
@@ -103,7 +105,7 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
     return model
 
 
-def _resampling(key: str, before: Tensor, after: Tensor, model: nn.Module) -> str:
+def _resampling(key: str, before: Tensor, after: Tensor, model: Any) -> str:
     """What was done to a tensor, in words; with (h, w) where both can be told."""
     if key == "pos_embed" and before.dim() == 3:  # (1, prefix + h w, D)
         grid = model.patch_embed.grid_size

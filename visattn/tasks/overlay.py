@@ -20,6 +20,7 @@ from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, V
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
+from visattn.overlay.style import Scale
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter
 
@@ -113,7 +114,7 @@ def see(
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
 
 
-def usual_scale(methods: Iterable[str]) -> str:
+def usual_scale(methods: Iterable[str]) -> Scale:
     """Maps share a colour scale where all are weights of attention; else their units differ."""
     return "own" if set(methods) & set(OF_CLASS) else "shared"
 
