@@ -16,14 +16,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from visattn import processes, regimes
 from visattn.attention import HardAttention
 from visattn.cli import main
 from visattn.data import ShapesClasses
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Sampling
 from visattn.models import LSTMDecoder
-from visattn.objectives import (
+from visattn.training import processes, regimes
+from visattn.training.objectives import (
     ArcticReinforce,
     CaptionLoss,
     LeaveOneOut,
@@ -31,7 +31,7 @@ from visattn.objectives import (
     MovingAverage,
     Reinforce,
 )
-from visattn.regimes import ScheduledSampling, SelfCritical, TeacherForcing
+from visattn.training.regimes import ScheduledSampling, SelfCritical, TeacherForcing
 from visattn.vocabulary import END, PAD, SPECIALS, START, Vocabulary
 
 # ---------------------------------------------------------------- draws that are fixed, so that runs can be compared

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from visattn.attention import GeneralScore, SoftAttention
-from visattn.benchmarks import captioner, growth, overlays, reward
-from visattn.benchmarks.arithmetic import PRODUCT, Product, count
-from visattn.benchmarks.report import Report, Table
-from visattn.benchmarks.sentences import sentences, zipf
-from visattn.benchmarks.setting import Setting
-from visattn.benchmarks.timing import Spread, Times, take_turns
 from visattn.cli import benchmark
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder
-from visattn.objectives import CaptionLoss
+from visattn.studies.benchmarks import captioner, growth, overlays, reward
+from visattn.studies.benchmarks.arithmetic import PRODUCT, Product, count
+from visattn.studies.benchmarks.report import Report, Table
+from visattn.studies.benchmarks.sentences import sentences, zipf
+from visattn.studies.benchmarks.setting import Setting
+from visattn.studies.benchmarks.timing import Spread, Times, take_turns
+from visattn.training.objectives import CaptionLoss
 from visattn.vocabulary import END, PAD, START, UNKNOWN
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from visattn.benchmarks import captioner, tutorial
-from visattn.benchmarks.peers import Architecture, of_timm, of_transformers, of_vit_pytorch, ours
 from visattn.decoding import BeamSearch, decode
 from visattn.models import LSTMDecoder
-from visattn.objectives import CaptionLoss
+from visattn.studies.benchmarks import captioner, tutorial
+from visattn.studies.benchmarks.peers import Architecture, of_timm, of_transformers, of_vit_pytorch, ours
+from visattn.training.objectives import CaptionLoss
 from visattn.vocabulary import PAD
 
 PEERS = {"timm": of_timm, "transformers": of_transformers, "vit_pytorch": of_vit_pytorch}

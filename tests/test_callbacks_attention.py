@@ -11,9 +11,9 @@ from PIL import Image
 
 from visattn.cli import main
 from visattn.decoding import captions
-from visattn.runs.program import run_cli
+from visattn.training.runs.program import run_cli
 
-SHEETS = ["--trainer.callbacks+=visattn.callbacks.AttentionSheets", "--trainer.callbacks.images=3"]
+SHEETS = ["--trainer.callbacks+=visattn.training.callbacks.AttentionSheets", "--trainer.callbacks.images=3"]
 
 
 def words(config, output, *options):
@@ -28,7 +28,7 @@ def lines(output):
 def test_sheets_and_health_of_every_second_epoch(config, tmp_path):
     yaml = tmp_path / "sheets.yaml"
     yaml.write_text(
-        "trainer:\n  callbacks:\n    - class_path: visattn.callbacks.AttentionSheets\n"
+        "trainer:\n  callbacks:\n    - class_path: visattn.training.callbacks.AttentionSheets\n"
         "      init_args: {images: 3, every_n_epochs: 2}\n"
     )
     output = tmp_path / "run"
@@ -75,7 +75,7 @@ def test_maps_that_do_not_move_are_told_once(tmp_path, monkeypatch, caplog):
     def still(*parts):
         return [caption._replace(weights=np.full_like(caption.weights, 1 / 64)) for caption in captions(*parts)]
 
-    monkeypatch.setattr("visattn.captioner.captions", still)
+    monkeypatch.setattr("visattn.training.captioner.captions", still)
     with caplog.at_level(logging.WARNING, logger="visattn"):
         assert main([*words("shapes_captioner.yaml", tmp_path / "run", TALKATIVE), "--trainer.max_epochs=2"]) == 0
     told = [record.getMessage() for record in caplog.records if "attention does not move" in record.getMessage()]
@@ -118,7 +118,7 @@ def test_sheets_lie_on_the_original_photographs(karpathy_root, tmp_path):
         "--data.init_args.image_size=64",
         "--model.init_args.encoder.init_args.weights=random",
         f"--features={karpathy_root / 'features'}",
-        "--trainer.callbacks+=visattn.callbacks.AttentionSheets",
+        "--trainer.callbacks+=visattn.training.callbacks.AttentionSheets",
     ]
     output = tmp_path / "run"
     assert main(["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), "--output", str(output), *FAST, *options]) == 0

@@ -11,12 +11,12 @@ import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from test_resuming import fork
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import WholeCheckpoints, load_model, read, remove_unfinished
-from visattn.checkpoints.agreement import differences
 from visattn.cli import benchmark, caption, ground, main, overlay
 from visattn.errors import InputError
-from visattn.runs.program import run_cli
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import WholeCheckpoints, load_model, read, remove_unfinished
+from visattn.training.checkpoints.agreement import differences
+from visattn.training.runs.program import run_cli
 
 WORDS = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *FAST, *SMALL_SHAPES]
 DECODER = "--model.init_args.decoder.init_args"
@@ -116,7 +116,7 @@ def test_damaged_files_are_named_with_their_size(captioner_checkpoint, tmp_path,
 def test_a_hyperparameter_of_another_version_is_named(changed, tmp_path, capsys):
     path = changed(lambda checkpoint: checkpoint["hyper_parameters"].update(whiskers=7))
     with pytest.raises(
-        InputError, match=r"option whiskers=7, and visattn.captioner.Captioner has nothing of that name"
+        InputError, match=r"option whiskers=7, and visattn.training.captioner.Captioner has nothing of that name"
     ):
         load_model(path, Captioner)
     path = changed(lambda checkpoint: checkpoint["hyper_parameters"]["decoder"]["init_args"].update(whiskers=7))

@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from visattn.classifier import Classifier
 from visattn.errors import InputError
 from visattn.models import VisionTransformer
+from visattn.training.classifier import Classifier
 
 NAMES = ["bear", "deer", "dog", "frog", "horse"]
 

@@ -11,7 +11,6 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES
 
 import visattn.cli as cli
 from visattn.attention.hard import Evaluation
-from visattn.benchmarks import decoding, maps
 from visattn.cli import COMMANDS, TRAINING, main
 from visattn.errors import InputError
 from visattn.explain.faithfulness import Units
@@ -22,10 +21,11 @@ from visattn.overlay import style
 from visattn.overlay.viewer import SIDE
 from visattn.precision import OPTIONS
 from visattn.results import CaptionExport, ClassExport
-from visattn.runs.configurations import packaged, resolved
 from visattn.studies import sequences
+from visattn.studies.benchmarks import decoding, maps
 from visattn.studies.faithfulness import CLASS_METHODS, SUBSTRATES, WORD_METHODS
 from visattn.tasks import benchmark, caption, compare, overlay
+from visattn.training.runs.configurations import packaged, resolved
 
 SCRIPTS = sorted(path for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
 

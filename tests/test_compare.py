@@ -9,14 +9,14 @@ from conftest import FAST, SMALL_SHAPES, assert_nothing_overlaps, pixels_of
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.cli import compare
 from visattn.data import ShapesCaptions
 from visattn.images import Geometry
 from visattn.overlay import Comparison, Row, comparison_sheet, encode_figure
 from visattn.studies.comparison import step_times, table
 from visattn.tasks.compare import MECHANISMS
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 
 
 def test_compare_writes_all_that_it_promises(tmp_path, capsys):

@@ -8,10 +8,10 @@ from torch import nn
 
 from visattn.attention import HardAttention, MultiHeadAttention, SoftAttention, SpatialAttention
 from visattn.attention import multihead as multihead_room
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.explain import word_relevance
 from visattn.models import Decoder, LSTMDecoder, TransformerDecoder
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 from visattn.vocabulary import END, PAD, START
 
 RECURRENT = [name for name in DECODERS if name != "Transformer" and "sample" not in name]

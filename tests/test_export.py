@@ -22,9 +22,6 @@ from visattn.attention import (
     ScaledDotScore,
     SoftAttention,
 )
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.cli import export
 from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
@@ -33,6 +30,9 @@ from visattn.export.folder import DESCRIPTION, WEIGHTS, write_description, write
 from visattn.export.parity import compare_captioners
 from visattn.models import Encoder, LSTMDecoder, LuongDecoder, Normalise, TransformerDecoder, VisionTransformer
 from visattn.tasks import export as work
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
 from visattn.vocabulary import SPECIALS, Vocabulary
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,6 @@ from visattn.attention import (
     PredictiveLocalAttention,
     SoftAttention,
 )
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.cli import export
 from visattn.data.inputs import read_inputs
 from visattn.decoding import BeamSearch, decode
@@ -26,6 +24,8 @@ from visattn.errors import InputError
 from visattn.export.graphs import PACKAGES, PREPARE, STEP, write_decoder_graphs
 from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder
 from visattn.tasks import export as work
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 
 for package in PACKAGES:
     pytest.importorskip(package, reason="the extra 'onnx' is not installed")

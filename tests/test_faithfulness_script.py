@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.cli import faithfulness
 from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
 
 FAST = ["--steps", "3", "--seeds", "2"]
 

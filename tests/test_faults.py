@@ -10,13 +10,13 @@ import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from test_resuming import captioner_words, fork
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import read
-from visattn.classifier import Classifier
 from visattn.cli import main
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
-from visattn.runs import claimed
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import read
+from visattn.training.classifier import Classifier
+from visattn.training.runs import claimed
 
 WORDS = ["--config", str(CONFIGS / "shapes_vit.yaml"), *FAST, *SMALL_SHAPES]
 

@@ -12,9 +12,9 @@ from conftest import CONFIGS, FAST
 from test_program import IN_SMALL, photograph_options
 
 from visattn import files
-from visattn.callbacks import features
 from visattn.cli import main
 from visattn.models import Encoder
+from visattn.training.callbacks import features
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # so that all processes compute the same bits
 
@@ -39,7 +39,7 @@ def run(root, folder, name, monkeypatch, before=lambda call: None):
 
     monkeypatch.setattr(Encoder, "forward", recorded)
     monkeypatch.setattr(features, "RECORD_SECONDS", 0.0)
-    cache = "visattn.callbacks.FeatureCache"
+    cache = "visattn.training.callbacks.FeatureCache"
     words = ["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), *FAST, *photograph_options(root), *IN_SMALL]
     words += ["--data.init_args.mirror=false", "--features=none", "--trainer.precision=32"]
     words += [f"--trainer.callbacks+={cache}", f"--trainer.callbacks.directory={folder}"]

@@ -149,7 +149,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(run, root, classifier_checkp
         return sentence
 
     assert "there is no checkpoint" in fails(checkpoint=tmp_path / "none.ckpt")
-    assert "a checkpoint of visattn.captioner.Captioner is needed" in fails(checkpoint=classifier_checkpoint)
+    assert "a checkpoint of visattn.training.captioner.Captioner is needed" in fails(checkpoint=classifier_checkpoint)
     assert "gone.json: no such file of instances" in fails("--instances", "gone.json")
     assert "gone.json: no such annotation file" in fails("--annotations", "gone.json")
     assert "limit is 0" in fails("--limit", 0)

@@ -6,7 +6,7 @@ import torch
 from visattn.attention import GeneralScore, HardAttention, SoftAttention
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder, LuongDecoder
-from visattn.objectives import CaptionLoss, MovingAverage, Reinforce
+from visattn.training.objectives import CaptionLoss, MovingAverage, Reinforce
 from visattn.vocabulary import PAD
 
 B, GRID, D, Q, V = 5, (2, 7), 11, 13, 17

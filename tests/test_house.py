@@ -1,4 +1,4 @@
-"""Imports point one way: a room knows the rooms above it, never those below."""
+"""Imports point one way: a package imports those of the layers above it, never those below."""
 
 import ast
 import re
@@ -7,54 +7,62 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "visattn"
 
-# From what knows nothing to what knows all; rooms of one line do not know each other.
-FLOORS = [
-    {"errors", "fast", "processes"},
+# From what imports nothing to what imports everything; packages of one line do not import each other.
+LAYERS = [
+    {"errors", "fast", "training.processes"},
     {"files", "vocabulary", "attention", "precision", "devices"},
     {"images"},
     {"models", "metrics", "overlay"},
     {"data", "registry", "testing"},
-    {"decoding", "objectives", "optimization", "evaluation", "explain"},
-    {"regimes", "export", "results", "imports"},
-    {"captioner", "classifier", "benchmarks"},
-    {"checkpoints", "callbacks"},
-    {"runs", "studies"},
+    {"decoding", "training.objectives", "training.optimization", "training.evaluation", "explain"},
+    {"training.regimes", "export", "results", "imports"},
+    {"training.captioner", "training.classifier", "studies.benchmarks"},
+    {"training.checkpoints", "training.callbacks"},
+    {"training.runs", "studies"},
     {"tasks"},
     {"cli"},
     {"__main__"},
 ]
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
+
+
+def package_of(parts):
+    """The package that a dotted name below visattn belongs to; those in `training` count separately."""
+    first, second = parts[0], ".".join(parts[:2])
+    return second if first == "training" or second in LAYER else first
 
 
 def imports(path):
-    """The rooms of visattn that a file imports."""
+    """The packages of visattn that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module == "visattn":  # from visattn import a_room
-            names += [f"visattn.{alias.name}" for alias in node.names if alias.name != "__version__"]
+        if isinstance(node, ast.ImportFrom) and node.module in ("visattn", "visattn.training"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
         for name in names:
             if name.startswith("visattn."):
-                yield name.split(".")[1]
+                yield package_of(name.split(".")[1:])
 
 
-def room_of(path):
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def package_of_file(path):
+    return package_of(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def files():
-    return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+    return [
+        p for p in PACKAGE.rglob("*.py") if p not in (PACKAGE / "__init__.py", PACKAGE / "training" / "__init__.py")
+    ]
 
 
-def test_every_room_has_its_floor():
-    assert {room_of(path) for path in files()} == set(FLOOR)
+def test_every_package_has_its_layer():
+    assert {package_of_file(path) for path in files()} == set(LAYER)
 
 
-def test_imports_point_upward_only():
+def test_imports_point_one_way():
     for path in files():
-        room = room_of(path)
+        package = package_of_file(path)
         for imported in imports(path):
-            assert imported == room or FLOOR[imported] < FLOOR[room], f"{path} imports {imported}"
+            assert imported == package or LAYER[imported] < LAYER[package], f"{path} imports {imported}"
 
 
 def test_models_know_no_lightning_and_attention_knows_torch_alone():
@@ -62,23 +70,32 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
         tree = ast.parse(path.read_text())
         outside = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
         outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        known = {"attention": {"attention", "errors", "fast"}, "fast": {"fast"}}.get(room_of(path))
+        known = {"attention": {"attention", "errors", "fast"}, "fast": {"fast"}}.get(package_of_file(path))
         if known:
             assert outside <= {"torch", "visattn", *sys.stdlib_module_names}, path
             assert set(imports(path)) <= known, path
-        if room_of(path) in ("models", "metrics", "overlay", "explain", "images", "decoding", "objectives", "export"):
+        if package_of_file(path) in (
+            "models",
+            "metrics",
+            "overlay",
+            "explain",
+            "images",
+            "decoding",
+            "objectives",
+            "export",
+        ):
             assert "lightning" not in outside, path
 
 
 def test_nothing_that_decodes_waits_for_other_processes():
     """Captions end at different steps in each, so a collective in the loop would hang."""
     for path in files():
-        if room_of(path) in ("attention", "models", "decoding", "metrics"):
-            assert "processes" not in imports(path), path
+        if package_of_file(path) in ("attention", "models", "decoding", "metrics"):
+            assert "training.processes" not in imports(path), path
             assert not re.search(r"^(import|from) .*\bdistributed\b", path.read_text(), re.MULTILINE), path
 
 
-def test_within_a_room_there_is_no_circle():
+def test_within_a_package_there_is_no_circle():
     graph = {}
     for path in files():
         name = ".".join(["visattn", *path.relative_to(PACKAGE).with_suffix("").parts])

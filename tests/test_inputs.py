@@ -12,7 +12,6 @@ import yaml
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 
-from visattn.benchmarks.report import check_path
 from visattn.cli import caption, check_data, curves, evaluate, exposure, faithfulness, ground, main, overlay, view
 from visattn.errors import InputError
 from visattn.files import (
@@ -25,6 +24,7 @@ from visattn.files import (
     write_folder,
     write_npz,
 )
+from visattn.studies.benchmarks.report import check_path
 
 VIT = ("--checkpoint", "vit-cifar10")
 

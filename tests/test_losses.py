@@ -10,8 +10,6 @@ import torch
 from conftest import CONFIGS, FAST
 from PIL import Image
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.cli import check_data, export, main
 from visattn.data import Photographs
 from visattn.data.annotations import read_annotations
@@ -21,6 +19,8 @@ from visattn.errors import InputError
 from visattn.export import load_captioner
 from visattn.files import names_apart
 from visattn.studies.scores import evaluate
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 from visattn.vocabulary import SPECIALS, Characters, Subwords, Vocabulary, Words, read_tokens, tokens_of
 
 JAPANESE = ("二匹の犬が公園で走っている", "白い猫が公園で眠っている", "女性が公園で遊んでいる。")

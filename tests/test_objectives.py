@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from visattn.attention import Glimpse
-from visattn.objectives import CaptionLoss, doubly_stochastic_penalty
+from visattn.training.objectives import CaptionLoss, doubly_stochastic_penalty
 from visattn.vocabulary import PAD
 
 B, T, V, L = 2, 5, 11, 7

@@ -7,8 +7,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from visattn import precision
-from visattn.optimization import Optimization
 from visattn.precision import Support
+from visattn.training.optimization import Optimization
 
 
 def test_factor_rises_then_falls_as_a_cosine():

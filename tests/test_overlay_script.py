@@ -8,8 +8,6 @@ import timm
 import torch
 from PIL import Image
 
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.cli import overlay
 from visattn.data.inputs import read_fitted
 from visattn.explain import timm_subject
@@ -17,6 +15,8 @@ from visattn.images import Geometry
 from visattn.images.reading import list_images
 from visattn.tasks import overlay as work
 from visattn.tasks.overlay import overlay_images
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES
 from lightning.pytorch.plugins import DoublePrecision, MixedPrecision
 
 from visattn import precision
-from visattn.checkpoints import read
 from visattn.cli import main
 from visattn.errors import InputError
 from visattn.precision import bfloat16_support, of_option, resolved, slowness
-from visattn.runs import Trainer
+from visattn.training.checkpoints import read
+from visattn.training.runs import Trainer
 
 CPU = torch.device("cpu")
 cpu_features = precision.cpu_features  # before a fixture fakes it

@@ -17,11 +17,11 @@ import shares
 import torch
 from conftest import CONFIGS, TALKATIVE
 
-from visattn import processes
 from visattn.cli import main
 from visattn.data import ShapesCaptions
 from visattn.errors import InputError
-from visattn.evaluation import collect
+from visattn.training import processes
+from visattn.training.evaluation import collect
 
 TESTS = Path(__file__).parent
 TIMEOUT = 400  # seconds; on a quiet machine a launch takes about fifteen
@@ -156,7 +156,7 @@ def seen(folder):
 @pytest.mark.parametrize("name", shares.REGIMES)
 def test_two_shares_of_a_batch_are_the_batch(name, torchrun, folder, monkeypatch):
     """Gradients, baseline, losses and all that is logged, in every regime, for three steps."""
-    monkeypatch.setattr("visattn.regimes.Sampling", shares.Ranked)
+    monkeypatch.setattr("visattn.training.regimes.Sampling", shares.Ranked)
     alone, together = shares.steps(name), torch.load(folder / "steps.pt", weights_only=True)[name]
     assert set(alone) == set(together)
     assert any(value.abs().sum() > 0 for key, value in alone.items() if key.startswith("2 ∂decoder.attention"))

@@ -12,8 +12,14 @@ from visattn.data.batch import CaptionBatch
 from visattn.decoding import Sampling, decode
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder
-from visattn.objectives import CaptionLoss, ExponentialDecay, InverseSigmoidDecay, LinearDecay, SelfCriticalLoss
-from visattn.regimes import ScheduledSampling, SelfCritical, TeacherForcing
+from visattn.training.objectives import (
+    CaptionLoss,
+    ExponentialDecay,
+    InverseSigmoidDecay,
+    LinearDecay,
+    SelfCriticalLoss,
+)
+from visattn.training.regimes import ScheduledSampling, SelfCritical, TeacherForcing
 from visattn.vocabulary import END, PAD, SPECIALS, START, Vocabulary
 
 CAPTIONS = torch.tensor(

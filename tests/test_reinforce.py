@@ -9,7 +9,7 @@ import torch
 from visattn.attention import Glimpse, HardAttention
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder
-from visattn.objectives import (
+from visattn.training.objectives import (
     ArcticReinforce,
     CaptionLoss,
     LeaveOneOut,

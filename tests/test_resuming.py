@@ -14,10 +14,10 @@ import witness
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from witness import QUIET, steps, watched
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import WholeCheckpoints, read
 from visattn.cli import main
-from visattn.runs.program import run_cli
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import WholeCheckpoints, read
+from visattn.training.runs.program import run_cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as in the processes that are killed
 

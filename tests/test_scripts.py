@@ -11,9 +11,6 @@ import pytest
 from conftest import FAST
 from PIL import Image
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.cli import COMMANDS, caption, compare, main, overlay
 from visattn.cli import demo as demo_command
 from visattn.cli.pictures import centimetres
@@ -23,6 +20,9 @@ from visattn.images import Geometry
 from visattn.results import captions as writing
 from visattn.tasks import demo
 from visattn.tasks.overlay import overlay_images
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 

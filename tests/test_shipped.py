@@ -13,15 +13,15 @@ from PIL import Image
 from safetensors import safe_open
 
 import visattn
-from visattn.captioner import Captioner
-from visattn.checkpoints import SHIPPED, load_model, read
-from visattn.classifier import Classifier
 from visattn.cli import main, overlay
 from visattn.data import CIFAR10, ShapesCaptions
 from visattn.data.inputs import to_tensor
 from visattn.errors import InputError
 from visattn.explain import ViT
 from visattn.tasks import export as work
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import SHIPPED, load_model, read
+from visattn.training.classifier import Classifier
 
 FOLDER = Path(visattn.__file__).parent / "pretrained" / "vit_cifar10"
 PARAMETERS = 2_379_242

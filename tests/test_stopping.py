@@ -10,9 +10,9 @@ from conftest import CONFIGS, SMALL_SHAPES
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from witness import QUIET, steps, watched
 
-from visattn.checkpoints import read
-from visattn.classifier import Classifier
 from visattn.cli import main
+from visattn.training.checkpoints import read
+from visattn.training.classifier import Classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN, WITHIN = (), ("--trainer.val_check_interval=2",)  # the latter validates within an epoch, too

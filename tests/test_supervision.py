@@ -17,8 +17,8 @@ from visattn.data.captions import _Captions
 from visattn.errors import InputError
 from visattn.images import CellShift, Geometry
 from visattn.models import LuongDecoder
-from visattn.objectives import CaptionLoss
-from visattn.objectives.likelihood import supervision_penalty
+from visattn.training.objectives import CaptionLoss
+from visattn.training.objectives.likelihood import supervision_penalty
 from visattn.vocabulary import END, PAD
 
 GRID = (3, 5)

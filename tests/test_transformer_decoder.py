@@ -9,7 +9,7 @@ from visattn.errors import InputError
 from visattn.models import TransformerDecoder
 from visattn.models.positions import grid_sinusoid, sinusoid
 from visattn.models.transformer_decoder import DecoderBlock
-from visattn.objectives import CaptionLoss
+from visattn.training.objectives import CaptionLoss
 from visattn.vocabulary import END, PAD, START, UNKNOWN
 
 B, GRID, D, V, T, S, LAYERS, HEADS = 3, (2, 5), 11, 17, 7, 20, 3, 5

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 
-from visattn import processes
-from visattn.checkpoints import read
 from visattn.cli import main
+from visattn.training import processes
+from visattn.training.checkpoints import read
 
 DTYPES = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 SMALL_CAPTIONER = ["--model.decoder.hidden=16", "--model.decoder.embedding=8", "--data.batch_size=13"]
@@ -45,7 +45,7 @@ MORE = {
     "soft": [
         "--model.search=visattn.decoding.BeamSearch",
         "--model.no_repeat=2",
-        "--trainer.callbacks+=visattn.callbacks.AttentionSheets",
+        "--trainer.callbacks+=visattn.training.callbacks.AttentionSheets",
     ],
     "hard": ["--model.search=visattn.decoding.Sampling", "--model.search.top_p=0.9"],
     "scheduled": ["--model.regime.schedule.start=0.5"],
@@ -81,7 +81,7 @@ def test_every_classifier(precision, mixed, tmp_path):
         f"--trainer.precision={precision}",
     ]
     options += ["--model.mixup=0.8", "--model.cutmix=1.0", "--model.label_smoothing=0.1"] if mixed else []
-    options += ["--trainer.callbacks+=visattn.callbacks.AttentionSheets"]
+    options += ["--trainer.callbacks+=visattn.training.callbacks.AttentionSheets"]
     checkpoint, numbers = runs("shapes_vit.yaml", [], tmp_path, options, "validate", "test", "predict")
     assert checkpoint["state_dict"]["model.head.weight"].dtype == DTYPES[precision]
     assert "val/accuracy" in numbers

@@ -15,9 +15,9 @@ from visattn.data.batch import CaptionBatch
 from visattn.errors import InputError
 from visattn.metrics import Facts, Grammar, TruthReward, truth_scores
 from visattn.models import LSTMDecoder
-from visattn.objectives import CaptionLoss
-from visattn.regimes import SelfCritical, TeacherForcing
-from visattn.runs.program import run_cli
+from visattn.training.objectives import CaptionLoss
+from visattn.training.regimes import SelfCritical, TeacherForcing
+from visattn.training.runs.program import run_cli
 from visattn.vocabulary import END, PAD, SPECIALS, Vocabulary
 
 BY_TRUTH = ["--checkpoint.monitor=val/true", "--checkpoint.mode=max"]

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from visattn.captioner import Captioner
-from visattn.classifier import Classifier
 from visattn.cli import main
+from visattn.training.captioner import Captioner
+from visattn.training.classifier import Classifier
 
 # Options of a training that says little and validates little.
 QUIET = [

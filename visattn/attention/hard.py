@@ -32,8 +32,8 @@ class HardAttention(SoftAttention):
     """The stochastic attention of Xu 2015, section 4.1: s ~ Multinoulli(α), context z = the annotation vector at s.
 
     α = softmax(e / temperature). Drawing has no derivative, so α learns through `Glimpse.log_prob` alone, by
-    `visattn.objectives.Reinforce`. For half of the images the paper puts α in the place of the draw, to lower the
-    variance (Xu, section 4.1): on those, training is that of soft attention.
+    `visattn.training.objectives.Reinforce`. For half of the images the paper puts α in the place of the draw, to lower
+    the variance (Xu, section 4.1): on those, training is that of soft attention.
 
     Args:
         query_size: Q, size of the query.

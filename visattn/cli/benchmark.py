@@ -74,7 +74,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if getattr(options, "figure", None):
         require_file(options.figure, "--figure")
 
-    from visattn.benchmarks.report import check_path
+    from visattn.studies.benchmarks.report import check_path
     from visattn.tasks.benchmark import measure
 
     if options.output:

@@ -3,7 +3,7 @@
 from lightning.pytorch.cli import ArgsType
 
 from visattn.cli.program import program
-from visattn.runs.program import run_cli
+from visattn.training.runs.program import run_cli
 
 
 @program

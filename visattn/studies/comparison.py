@@ -6,14 +6,14 @@ import time
 import numpy as np
 import torch
 
-from visattn.captioner import Captioner
 from visattn.data import ShapesCaptions
 from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.images import Geometry
 from visattn.images.reading import load_image
 from visattn.overlay import Comparison, Row
-from visattn.regimes import TeacherForcing
+from visattn.training.captioner import Captioner
+from visattn.training.regimes import TeacherForcing
 
 SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
 

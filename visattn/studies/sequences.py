@@ -27,8 +27,8 @@ from visattn.attention import (
 from visattn.decoding import decode
 from visattn.metrics import entropy
 from visattn.models import LuongDecoder
-from visattn.objectives import CaptionLoss, LeaveOneOut, Reinforce
 from visattn.overlay import Alignment
+from visattn.training.objectives import CaptionLoss, LeaveOneOut, Reinforce
 from visattn.vocabulary import END, PAD, SPECIALS, START
 
 LENGTHS = (5, 12)  # of the sequences, from and to

@@ -3,13 +3,13 @@
 import argparse
 from types import ModuleType
 
-from visattn.benchmarks import captioner, decoding, growth, maps, overlays, reward, scores, vit
-from visattn.benchmarks.report import Report
-from visattn.benchmarks.setting import Setting
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.decoding import BeamSearch
 from visattn.overlay import save_figure
+from visattn.studies.benchmarks import captioner, decoding, growth, maps, overlays, reward, scores, vit
+from visattn.studies.benchmarks.report import Report
+from visattn.studies.benchmarks.setting import Setting
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 
 SUBJECTS = {
     "vit": vit,

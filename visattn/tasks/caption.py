@@ -13,8 +13,6 @@ from tqdm import tqdm
 
 from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.data.inputs import read_fitted
 from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
 from visattn.devices import choose_device
@@ -24,6 +22,8 @@ from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionExport, CaptionWriter
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 
 Map = Literal["alpha", "relevance"]
 

@@ -17,14 +17,14 @@ import torch
 from tqdm import tqdm
 
 from visattn import __version__
-from visattn.captioner import Captioner
 from visattn.data.captions import CaptionData
 from visattn.errors import InputError
 from visattn.files import write_text
 from visattn.overlay import comparison_sheet, save_figure
-from visattn.runs.configurations import packaged
-from visattn.runs.program import run_cli
 from visattn.studies.comparison import LEGEND, compare_maps, step_times, table
+from visattn.training.captioner import Captioner
+from visattn.training.runs.configurations import packaged
+from visattn.training.runs.program import run_cli
 
 
 class Mechanism(NamedTuple):

@@ -13,8 +13,6 @@ import torch
 from matplotlib.cbook import get_sample_data
 
 from visattn import __version__
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.data.shapes import Scene
 from visattn.errors import InputError
@@ -22,10 +20,12 @@ from visattn.files import write_bytes, write_text
 from visattn.metrics import Verdict
 from visattn.models.weights import in_package
 from visattn.overlay import Panel, Section, page
-from visattn.runs.configurations import packaged
-from visattn.runs.program import run_cli
 from visattn.tasks.caption import caption_images
 from visattn.tasks.overlay import overlay_images
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
+from visattn.training.runs.configurations import packaged
+from visattn.training.runs.program import run_cli
 
 COUNTS = {1: "one thing", 2: "two things", 3: "three things"}
 SIDE = 320  # pixels of the pictures shown; the models see 64, and the maps come back to these

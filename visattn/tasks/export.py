@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 from visattn.attention import HardAttention
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model, read
-from visattn.classifier import Classifier
 from visattn.data.inputs import read_inputs, to_tensor
 from visattn.data.shapes import make_scene
 from visattn.errors import InputError
@@ -22,6 +19,9 @@ from visattn.export.graphs import check_installed, write_captioner_graphs, write
 from visattn.export.parity import Parity, compare_captioners, compare_outputs
 from visattn.files import new_folder
 from visattn.images import fit_image
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model, read
+from visattn.training.classifier import Classifier
 
 Exported = ExportedCaptioner | ExportedClassifier
 

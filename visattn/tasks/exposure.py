@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visattn.callbacks import exposure_of
 from visattn.errors import InputError
 from visattn.files import protect, write_text
 from visattn.overlay import exposure_sheet, save_figure
+from visattn.training.callbacks import exposure_of
 
 COLUMNS = {
     "CIDEr-D": "{:.3f}",

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.data import CIFAR10, CIFAR100, CaptionData, Photographs, ShapesCaptions, ShapesClasses
 from visattn.data.inputs import read_inputs
 from visattn.devices import choose_device
@@ -26,6 +23,9 @@ from visattn.studies.faithfulness import (
     report,
     tables,
 )
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
 
 
 def read_examples(model: Classifier | Captioner, options: argparse.Namespace) -> list[Example]:

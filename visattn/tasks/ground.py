@@ -8,14 +8,14 @@ from pathlib import Path
 
 from lightning import Trainer
 
-from visattn.captioner import Captioner
-from visattn.checkpoints import load_model
 from visattn.data import CaptionedImage, Photographs
 from visattn.data.coco_words import categories
 from visattn.devices import choose_device
 from visattn.images import Fit
 from visattn.metrics import Grounding
 from visattn.precision import of_option
+from visattn.training.captioner import Captioner
+from visattn.training.checkpoints import load_model
 
 ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}
 NOTES = {

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from visattn.checkpoints import load_model
-from visattn.classifier import Classifier
 from visattn.data.inputs import Input, read_fitted
 from visattn.devices import choose_device
 from visattn.errors import InputError
@@ -23,6 +21,8 @@ from visattn.overlay import Paper, Style
 from visattn.overlay.style import Scale
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter
+from visattn.training.checkpoints import load_model
+from visattn.training.classifier import Classifier
 
 METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
 OF_CLASS = ("gradient-rollout", "relevance")

@@ -11,14 +11,14 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from visattn.attention import Memory, ShuffledWeights, UniformWeights, ablated
-from visattn.captioner import Captioner
 from visattn.data import CaptionBatch
 from visattn.decoding import Greedy, captions, decode
 from visattn.metrics import caption_scores
 from visattn.models import Decoder
-from visattn.regimes import rows
 from visattn.studies.faithfulness.captions import OwnCaption, of_tokens, own_captions
 from visattn.studies.faithfulness.setting import Example, Settings
+from visattn.training.captioner import Captioner
+from visattn.training.regimes import rows
 from visattn.vocabulary import PAD
 
 

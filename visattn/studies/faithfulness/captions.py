@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from visattn.attention import Memory
-from visattn.captioner import Captioner
 from visattn.decoding import Decoded
 from visattn.explain import word_relevance
+from visattn.training.captioner import Captioner
 from visattn.vocabulary import END, PAD, START
 
 WORD_METHODS = {

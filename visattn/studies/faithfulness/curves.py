@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from visattn.captioner import Captioner
-from visattn.classifier import Classifier
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
 from visattn.explain.faithfulness import Score, Walk, area, blurred, centre_map, difference, random_map
 from visattn.studies.faithfulness.captions import OwnCaption, of_tokens
 from visattn.studies.faithfulness.setting import Example, Settings
+from visattn.training.captioner import Captioner
+from visattn.training.classifier import Classifier
 
 WAYS = ("deletion", "insertion")
 BAR = {"desc": "Deleting and inserting", "unit": "image"}

@@ -9,13 +9,13 @@ import torch
 from matplotlib.figure import Figure
 
 from visattn import __version__
-from visattn.captioner import Captioner
-from visattn.classifier import Classifier
 from visattn.explain.faithfulness import blur_of
 from visattn.overlay import Faithfulness, faithfulness_sheet
 from visattn.studies.faithfulness.ablation import own_and_ablated
 from visattn.studies.faithfulness.curves import CENTRE, RANDOM, WAYS, follow_classes, follow_words, summary
 from visattn.studies.faithfulness.setting import Example, Settings
+from visattn.training.captioner import Captioner
+from visattn.training.classifier import Classifier
 
 WRITTEN = {"references": "references", "own": "own captions"}
 WORD_UNIT = "log-probability of the word, nats"

@@ -1,0 +1,80 @@
+"""Tables of measured numbers, as Markdown to read and as JSON to go on with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from visattn.errors import InputError
+from visattn.files import require_file, write_text
+from visattn.studies.benchmarks.timing import Spread
+
+
+class Table(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        title: a line above it.
+        of: what a row is.
+        columns: heading -> how its numbers are written, such as ".1f"; "" for text.
+        rows: name -> heading -> number; a row may lack some.
+        note: what a reader must know beside it.
+    """
+
+    title: str
+    of: str
+    columns: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, float | Spread | str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """As Markdown, its title a heading."""
+        lines = [f"## {self.title}", "", f"| {' | '.join([self.of, *self.columns])} |"]
+        lines.append("|---|" + "---:|" * len(self.columns))
+        for name, row in self.rows.items():
+            cells = [format(row[heading], form) if heading in row else "" for heading, form in self.columns.items()]
+            lines.append(f"| {' | '.join([name, *cells])} |")
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+    def data(self) -> dict[str, Any]:
+        """As what JSON can hold; a spread is its median, least and most."""
+        rows = {
+            name: {key: cell._asdict() if isinstance(cell, Spread) else cell for key, cell in row.items()}
+            for name, row in self.rows.items()
+        }
+        return {"title": self.title, "of": self.of, "rows": rows, "note": self.note}
+
+
+class Report(NamedTuple):
+    """Tables and the conditions that they hold under."""
+
+    subject: str
+    conditions: Mapping[str, str]
+    tables: Sequence[Table]
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        conditions = [f"- {name}: {value}" for name, value in self.conditions.items()]
+        tables = [part for table in self.tables for part in ("", table.markdown())]
+        return "\n".join([f"# {self.subject}", "", *conditions, *tables, ""])
+
+    def data(self) -> dict[str, Any]:
+        """As what JSON can hold."""
+        tables = [table.data() for table in self.tables]
+        return {"subject": self.subject, "conditions": dict(self.conditions), "tables": tables}
+
+    def save(self, path: Path) -> None:
+        """Write JSON to `path`, and Markdown beside it."""
+        write_text(path, json.dumps(self.data(), indent=1, ensure_ascii=False) + "\n")
+        write_text(path.with_suffix(".md"), self.markdown())
+
+
+def check_path(path: Path) -> None:
+    """Raise an `InputError` unless a report can be written to `path` without loss, and make its folder."""
+    if path.suffix != ".json":
+        raise InputError(f"--output is {path}; it must end in .json, and Markdown is written beside it")
+    require_file(path)
+    beside = path.with_suffix(".md")
+    require_file(beside)
+    if beside.exists() and not path.exists():
+        raise InputError(f"{beside} is there already, and not of an earlier report; choose another --output")

@@ -1,0 +1,1 @@
+"""Everything that needs Lightning or serves a training: modules, objectives, regimes, callbacks, checkpoints, runs."""

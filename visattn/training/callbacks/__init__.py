@@ -1,0 +1,21 @@
+"""What is done beside training and evaluation: features kept, rates, files, sheets, a look at whether all is well."""
+
+from visattn.training.callbacks.attention import AttentionHealth, AttentionSheets
+from visattn.training.callbacks.compilation import Compilation
+from visattn.training.callbacks.divergence import StopWhenNotFinite
+from visattn.training.callbacks.exposure import ExposureReport, exposure_of
+from visattn.training.callbacks.features import FeatureCache
+from visattn.training.callbacks.predictions import PredictionWriter
+from visattn.training.callbacks.throughput import Throughput
+
+__all__ = [
+    "AttentionHealth",
+    "AttentionSheets",
+    "Compilation",
+    "ExposureReport",
+    "FeatureCache",
+    "PredictionWriter",
+    "StopWhenNotFinite",
+    "Throughput",
+    "exposure_of",
+]

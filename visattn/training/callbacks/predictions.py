@@ -1,0 +1,38 @@
+"""What `visattn predict` found, as a file."""
+
+import itertools
+import json
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from visattn.files import write_text
+from visattn.training import processes
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes what `visattn predict` found to `predictions.json`, a list with an entry for each image, in their order.
+
+    Args:
+        directory: where; the command line fills in its `--output`.
+    """
+
+    def __init__(self, directory: str = "runs") -> None:
+        super().__init__("epoch")
+        self.path = Path(directory) / "predictions.json"
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: list, batch_indices: list
+    ) -> None:
+        numbers = itertools.chain.from_iterable(batch_indices[0] if batch_indices else [])
+        entries = itertools.chain.from_iterable(predictions)
+        shared = processes.gathered((list(numbers), list(entries)))
+        if not trainer.is_global_zero:
+            return
+        numbers, entries = (list(itertools.chain.from_iterable(part)) for part in zip(*shared, strict=True))
+        if numbers:  # a stream's images have none, and come once
+            numbered = dict(zip(numbers, entries, strict=True))
+            entries = [numbered[number] for number in sorted(numbered)]
+        write_text(self.path, json.dumps(entries, ensure_ascii=False, indent=1))
+        print(f"{len(entries)} predictions in {self.path}")

@@ -1,0 +1,344 @@
+"""The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from visattn.attention import HardAttention, Memory
+from visattn.data.batch import CaptionBatch
+from visattn.data.loading import Split
+from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode, likeliest
+from visattn.errors import InputError
+from visattn.explain import word_relevance
+from visattn.images import Fit, ModelInput
+from visattn.metrics import (
+    ExposureSums,
+    Grounding,
+    attention_health,
+    grounding,
+    is_truth_score,
+    teacher_forced_captions,
+)
+from visattn.models import Annotations, Decoder, GridEncoder, LSTMDecoder
+from visattn.training import processes
+from visattn.training.evaluation import CaptionEvaluation, EvaluatedImage, collect
+from visattn.training.objectives import CaptionLoss, gradient_share
+from visattn.training.optimization import Optimization
+from visattn.training.regimes import Regime, TeacherForcing, rows
+from visattn.vocabulary import END, PAD, Vocabulary, Words
+
+log = logging.getLogger(__name__)
+
+POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: the 15 pixels of Zhang 2016 at his 224
+
+
+class Captioner(LightningModule):
+    """An encoder, and a decoder with attention.
+
+    Validation and test generate captions freely and score those; `val/CIDEr-D` is what checkpoints are to be chosen by.
+    Grounding is scored too where the data knows which words name something in the image, and where that is: of the
+    words of generated captions (`grounding_…`) and of the references' words, given the true words before them
+    (`ground_truth_grounding_…`). How far what is right after the true words goes wrong after own words is measured too:
+    `gap` of the accuracies (see `visattn.metrics.exposure`), and the scores of teacher-forced "captions"
+    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here. Where the data knows all that is in its
+    images, captions are checked against it (`true`, `complete` and so on, see `visattn.metrics.truth`). Whatever is
+    logged is of the whole batch, or of every image once, however many processes share the work.
+
+    Args:
+        output_names: the vocabulary, special tokens first; the command line takes it from the data.
+        image_size: (h, w) of the input in pixels; likewise.
+        fit: how an image was made that size; likewise.
+        encoder: the backbone.
+        decoder: makes the decoder from the sizes of vocabulary and annotation vectors.
+        loss: what is minimised.
+        optimization: how.
+        max_length: of a generated caption, in words.
+        regime: how the decoder meets its own words in training; by default never.
+        search: how words are chosen in validation, test and prediction; by default greedily.
+        no_repeat: no run of so many words occurs twice in a generated caption; 0 allows all.
+        tokens: what captions are made of: "words", "characters", or the JSON of a tokenizer; the command line takes it
+            from the data.
+
+    Raises:
+        InputError: where an option is out of its range; where attention draws and the loss has no REINFORCE, or the
+            other way round; where the attention cannot look at the grid that the encoder makes of such images.
+    """
+
+    def __init__(
+        self,
+        output_names: list[str],
+        image_size: tuple[int, int],
+        fit: Fit,
+        encoder: GridEncoder,
+        decoder: Callable[[int, int], Decoder] = LSTMDecoder,
+        loss: CaptionLoss | None = None,
+        optimization: Optimization | None = None,
+        max_length: int = 20,
+        regime: Regime | None = None,
+        search: Search | None = None,
+        no_repeat: int = 0,
+        tokens: str = Words.spec,
+    ) -> None:
+        super().__init__()
+        with warnings.catch_warnings():  # the command line hands over the parts' configuration, not the modules
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters()
+        self.vocabulary = Vocabulary(output_names, tokens)
+        self.image_size, self.fit = tuple(image_size), fit
+        self.encoder = encoder
+        self.decoder = decoder(len(self.vocabulary), encoder.size)
+        self.loss = loss or CaptionLoss()
+        self.optimization = optimization or Optimization()
+        self.max_length = max_length
+        self.regime = regime or TeacherForcing()
+        self.search, self.no_repeat = search or Greedy(), no_repeat
+        for name, value, least in (("max_length", max_length, 1), ("no_repeat", no_repeat, 0)):
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
+        if draws and self.loss.reinforce is None:
+            raise InputError(
+                "hard attention learns by REINFORCE: set the loss's option reinforce, such as "
+                "--model.init_args.loss.init_args.reinforce=visattn.training.objectives.Reinforce"
+            )
+        if self.loss.reinforce is not None and not draws:
+            raise InputError(
+                "the loss's option reinforce is for attention that draws: take HardAttention, or leave it out"
+            )
+        self.decoder.check_grid(encoder.grid(self.image_size))
+        self._named = False
+        self.started = False  # with the weights of another training, the encoder's among them
+        self.evaluated = CaptionEvaluation({})  # by the validation or test that came last
+
+    def setup(self, stage: str) -> None:
+        processes.draw_apart()
+        _ = self.input  # a backbone whose maps cannot be laid is refused before anything is computed
+        if stage == "fit":
+            self._require_facts()
+            self._supervise()
+        if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
+            self.encoder.load_weights()
+
+    def on_fit_start(self) -> None:
+        data = self.trainer.datamodule
+        self.regime.begin(data.references("train"), self.vocabulary, self.max_length, data.facts)
+        if self.regime.signature and self.trainer.is_global_zero:
+            log.info(self.regime.signature)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optimization.configure(self)
+
+    @property
+    def input(self) -> ModelInput:
+        """What the model takes, and where the cells of its maps look."""
+        return ModelInput(self.image_size, self.fit, self.encoder.cell_shift(self.image_size))
+
+    def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:
+        """Annotation vectors (N, L, D) of a batch's images, and their grid."""
+        if batch.features is not None:
+            return Annotations(batch.features.flatten(1, 2).to(self.dtype), tuple(batch.features.shape[1:3]))
+        if self.encoder.frozen:
+            with torch.no_grad():
+                return self.encoder(batch.images)
+        return self.encoder(batch.images)
+
+    def remember(self, batch: CaptionBatch) -> Memory:
+        """The memory of a batch's images, N rows."""
+        return self.decoder.prepare(*self.encode(batch))
+
+    def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
+        taught = self.regime.teach(self.decoder, self.remember(batch), batch, self.loss, self.global_step)
+        logs = {"loss": taught.loss.detach(), **taught.logs}
+        if taught.reinforce is not None and (index + 1) % self.trainer.log_every_n_steps == 0:
+            attention = list(self.decoder.attention.parameters())
+            logs["reinforce_gradient_share"] = gradient_share(taught.reinforce, taught.loss, attention)
+        whole = processes.mean(torch.stack([value.to(taught.loss) for value in logs.values()]))
+        for name, value in zip(logs, whole, strict=True):
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "reward"), batch_size=taught.tokens)
+        return taught.loss
+
+    def validation_step(self, batch: CaptionBatch, index: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: CaptionBatch, index: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: CaptionBatch, index: int) -> list[dict[str, Any]]:
+        memory = self.remember(batch)
+        generated = captions(self._decode(memory), self.vocabulary, memory.grid)[:: self.search.best]
+        return [
+            {"image_id": name, "caption": caption.text, "words": caption.words, "log_prob": caption.log_prob}
+            for name, caption in zip(batch.ids, generated, strict=True)
+        ]
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluated = CaptionEvaluation({})
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluated = CaptionEvaluation({})
+
+    def on_validation_start(self) -> None:
+        self._name_tokens()
+
+    def on_test_start(self) -> None:
+        self._name_tokens()
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    @torch.inference_mode()
+    def caption(self, images: Tensor) -> list[list[Caption]]:
+        """The captions of images (N, 3, h, w) uint8 of the module's `image_size`, on its own device.
+
+        As many of each image as `search` hands back: of a beam search the best first, of sampling as they were drawn.
+        """
+        memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
+        found, best = captions(self._decode(memory), self.vocabulary, memory.grid), self.search.best
+        return [found[start : start + best] for start in range(0, len(found), best)]
+
+    @torch.inference_mode()
+    def read(self, images: Tensor, words: list[list[str]]) -> list[Caption]:
+        """How the model sees given captions, a list of words for each image: each word after the true words before it.
+
+        Images are those of `caption`. A word that the vocabulary lacks is read as unknown; log-probabilities are among
+        all tokens.
+        """
+        memory, tokens = self._given(images, words)
+        logits, seen = self.decoder(memory, tokens[:, :-1])
+        targets = tokens[:, 1:]
+        log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+        log_probs = log_probs.masked_fill(targets == PAD, 0)
+        nothing = torch.zeros_like(log_probs[:, 0])
+        read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, seen.gate, nothing)
+        known, vocabulary = captions(read, self.vocabulary, memory.grid), self.vocabulary
+        return [
+            caption._replace(words=line, text=vocabulary.join(line), labels=list(map(vocabulary.tokens.label, line)))
+            for caption, line in zip(known, words, strict=True)
+        ]
+
+    def relevance(self, images: Tensor, words: list[list[str]]) -> list[np.ndarray]:
+        """Which places speak for each word of given captions, (T, H, W) for each image; see `word_relevance`.
+
+        Images and words are those of `read`.
+        """
+        with torch.no_grad():
+            memory, tokens = self._given(images, words)
+        found = word_relevance(self.decoder, memory, tokens[:, :-1], tokens[:, 1:]).unflatten(2, memory.grid)
+        return [maps[: len(line)].cpu().numpy() for maps, line in zip(found, words, strict=True)]
+
+    def _given(self, images: Tensor, words: list[list[str]]) -> tuple[Memory, Tensor]:
+        """The memory of images, and a caption of each as tokens (N, T), from START to END."""
+        lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
+        tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
+        return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
+
+    def _require_facts(self) -> None:
+        """Refuse a reward or a choice of checkpoints by truth where the data does not know what is true."""
+        data, callbacks = self.trainer.datamodule, self.trainer.callbacks
+        if data.facts(next(iter(data.references("train")))) is not None:
+            return
+        unknown = f"but {data.describe()} does not know what is in its images; "
+        if self.regime.needs_facts:
+            raise InputError(
+                f"the regime's reward is the captions' truth, {unknown}set "
+                "--model.init_args.regime.init_args.reward=CIDEr-D, or train on visattn.data.ShapesCaptions"
+            )
+        for name in (str(getattr(callback, "monitor", None)) for callback in callbacks):
+            if name.startswith("val/") and is_truth_score(name.removeprefix("val/")):
+                raise InputError(
+                    f"{name} is to be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
+                    "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
+                )
+
+    def _supervise(self) -> None:
+        """Have the data say where words are, if attention is supervised; refuse where it knows of none."""
+        if not self.loss.supervision:
+            return
+        if not self.regime.reads_captions:
+            raise InputError(
+                f"attention is supervised on given captions, and {type(self.regime).__name__} reads none; leave out "
+                "--model.loss.supervision"
+            )
+        data = self.trainer.datamodule
+        known = (data.regions(name, words) for name, lines in data.references("train").items() for words in lines)
+        if not any(mask is not None for masks in known for mask in masks):
+            raise InputError(
+                f"attention is to be supervised, but {data.describe()} knows of no training word where it is; give "
+                "outlines of training images (--data.instances FILE), or leave out --model.loss.supervision"
+            )
+        data.places = self.encoder.grid(self.image_size), self.input.cell_shift
+
+    def _name_tokens(self) -> None:
+        """Say once of which tokens the scores are, where they compare with no others."""
+        if self.vocabulary.tokens.spec != Words.spec and self.trainer.is_global_zero and not self._named:
+            self._named = True
+            log.info("scores are of these tokens, and compare with no others: tok:%s", self.vocabulary.tokens.name)
+
+    def _decode(self, memory: Memory) -> Decoded:
+        return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)
+
+    def _evaluate(self, batch: CaptionBatch, split: Split) -> None:
+        memory = self.remember(batch)
+        of_captions, tokens = rows(memory, batch)
+        targets = tokens[:, 1:]
+        logits, glimpses = self.decoder(of_captions, tokens[:, :-1])
+        losses = self.loss.sums(logits, glimpses, targets).loss
+        if not (finite := losses.isfinite()).all():  # half precision overflows here with weights that are all finite
+            names = ", ".join(batch.ids[i] for i in batch.owner[~finite].unique().tolist())
+            raise InputError(
+                f"the {split} loss of the images {names} is not finite in {self.dtype}; a lower learning rate in "
+                "training, or --trainer.precision 32-true, may mend that"
+            )
+        log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+        decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
+        generated = captions(decoded, self.vocabulary, memory.grid)
+        parts = (losses, targets, log_probs, likeliest(logits), glimpses.weights.float(), decoded.tokens, batch.owner)
+        losses, targets, log_probs, choices, maps, said, owner = (part.cpu().numpy() for part in parts)
+        maps = maps.reshape(*maps.shape[:2], *memory.grid)
+        references = self.trainer.datamodule.references(split)
+        for image, name in enumerate(batch.ids):
+            own = owner == image
+            one = np.zeros(own.sum(), dtype=int)  # the owner of each reference, where there is this image alone
+            words, weights = generated[image].words, generated[image].weights
+            facts = self.trainer.datamodule.facts(name)
+            lengths = (targets[own] > END).sum(axis=1)
+            true = [(line[:n], seen[:n]) for line, seen, n in zip(references[name], maps[own], lengths, strict=True)]
+            self.evaluated.images[name] = EvaluatedImage(
+                words=words,
+                forced=teacher_forced_captions(targets[own], choices[own], one, self.vocabulary)[0],
+                loss=float(losses[own].sum(dtype=float)),
+                exposure=ExposureSums.count(targets[own], log_probs[own], choices[own], said[image : image + 1], one),
+                health=attention_health([weights]) if words else None,
+                gate=float(generated[image].gates.sum()),
+                grounding=self._ground(name, [(words, weights)]),
+                true_grounding=self._ground(name, true),
+                verdict=facts and facts.judge(generated[image].text.split()),
+            )
+
+    def _score(self, split: Split) -> None:
+        known = self.trainer.datamodule.references(split)
+        self.evaluated = CaptionEvaluation(collect(self.evaluated.images, known, split, self.trainer))
+        for name, value in processes.once(lambda: self.evaluated.scores(known)).items():
+            shown = name in ("CIDEr-D", "true")
+            self.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)  # they agree already
+
+    def _ground(self, image: str, entries: list[tuple[list[str], np.ndarray]]) -> Grounding:
+        """Score maps of words of captions against where the data says that they are; words that the model knows."""
+        regions = self.trainer.datamodule.regions
+        maps = [word for _, weights in entries for word in weights]
+        masks = (
+            mask if word in self.vocabulary.ids else None
+            for words, _ in entries
+            for word, mask in zip(words, regions(image, words), strict=True)
+        )
+        return grounding(maps, masks, POINTING_TOLERANCE * min(self.image_size), self.input.cell_shift)

@@ -1,0 +1,21 @@
+"""What training leaves behind: written whole, read without ever running what it holds, compared before it is used."""
+
+from visattn.training.checkpoints.agreement import Difference, differences, require_agreement
+from visattn.training.checkpoints.reading import load_model, read, trained
+from visattn.training.checkpoints.shipped import SHIPPED, is_shipped
+from visattn.training.checkpoints.transfer import start_from
+from visattn.training.checkpoints.writing import WholeCheckpoints, remove_unfinished
+
+__all__ = [
+    "SHIPPED",
+    "Difference",
+    "WholeCheckpoints",
+    "differences",
+    "is_shipped",
+    "load_model",
+    "read",
+    "remove_unfinished",
+    "require_agreement",
+    "start_from",
+    "trained",
+]

@@ -1,0 +1,187 @@
+"""A checkpoint back from its file, checked before anything of it is used.
+
+A file of weights may come from anywhere. Only tensors and plain values are ever read from one, whatever PyTorch's
+environment variables say, and the classes that it names must be those of this project or of a program that has already
+imported them.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import io
+import pickle
+import re
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning import LightningModule
+
+from visattn.errors import InputError
+from visattn.training.checkpoints.shipped import SHIPPED, checkpoint_of, is_shipped
+
+Model = TypeVar("Model", bound=LightningModule)
+
+_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+_OUTPUTS = "output_names"  # the one hyperparameter whose strings are words of the data's, and never names of classes
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU: tensors and plain values.
+
+    Args:
+        path: the file, or the name of a model that comes with visattn (`SHIPPED`).
+
+    Raises:
+        InputError: where the file is no local one, is not there, is damaged, would run code, or is no checkpoint.
+    """
+    if is_shipped(path):
+        return checkpoint_of(str(path))
+    if re.match(r"\w[\w+.-]+:/", str(path)):  # two letters at least: one is a drive of Windows
+        raise InputError(f"{path} is an address; download the checkpoint first, only files are read")
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"there is no checkpoint {path}; train one with 'visattn fit', it names the file that it wrote, or take "
+            f"one that comes with visattn: {', '.join(SHIPPED)}"
+        )
+    damaged = InputError(f"checkpoint {path} is damaged ({path.stat().st_size} bytes), or is none of visattn's")
+    try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch itself looks at no checksum
+            if archive.testzip() is not None:
+                raise damaged
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise damaged from error
+        raise InputError(
+            f"{path} is refused: it names {foreign[1]}, and loading that might run code; a checkpoint of visattn holds "
+            "tensors and plain values"
+        ) from error
+    except (  # all that a spoilt archive makes Python and PyTorch raise; a disk's own failure is no spoilt archive
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        raise damaged from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
+        raise InputError(f"{path} is no checkpoint of visattn: it lacks the model's configuration")
+    return checkpoint
+
+
+def trained(path: Path | str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """A checkpoint, the class of the model in it, and the options that this had.
+
+    Raises:
+        InputError: as `read`, and where it names a class or function that it must not, or an option that the class
+            does not have.
+    """
+    checkpoint = read(path)
+    options = dict(checkpoint["hyper_parameters"])
+    found = options.pop("_class_path", "a model that was not trained through 'visattn fit'")
+    instantiator = options.pop("_instantiator", _INSTANTIATOR)
+    if instantiator != _INSTANTIATOR:
+        raise InputError(f"{path} is refused: it wants to be made by {instantiator}, which is no part of visattn")
+    for name in [found, *_strings(options)]:
+        if _foreign(name):
+            raise InputError(
+                f"{path} is refused: it names {name}, which is no part of visattn; if it is yours, name its file or "
+                "module with --import, or in Python call visattn.register on the class"
+            )
+    kind = _resolve(found)
+    known = inspect.signature(kind).parameters if isinstance(kind, type) else options
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(
+                f"{path} was trained with the option {name}={value!r}, and {found} has nothing of that name; it comes "
+                "from another version of visattn"
+            )
+    return checkpoint, found, options
+
+
+def load_model(path: Path | str, *kinds: type[Model]) -> Model:
+    """The model in a checkpoint of `visattn fit`, in evaluation mode, on the CPU.
+
+    Args:
+        path: the checkpoint, or the name of a model that comes with visattn.
+        kinds: what it may hold, `Captioner` or `Classifier`.
+
+    Raises:
+        InputError: as `trained`, and where the file holds a model of another kind, or of other options than its
+            weights.
+    """
+    checkpoint, found, _ = trained(path)
+    kind = one_of(path, found, *kinds)
+    source = path
+    if is_shipped(path):  # Lightning reads files
+        torch.save(checkpoint, source := io.BytesIO())
+        source.seek(0)
+    del checkpoint  # its memory
+    try:
+        return kind.load_from_checkpoint(source, map_location="cpu", weights_only=True).eval()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # jsonargparse and Lightning name many kinds
+        said = " ".join(str(error.__cause__ or error).split())[:400]
+        raise InputError(f"{path} does not fit this version of visattn: {said}") from error
+
+
+def one_of(path: Path | str, found: str, *kinds: type[Model]) -> type[Model]:
+    """The class among `kinds` that was found in a checkpoint; an `InputError` where it is none of them."""
+    names = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in kinds}
+    names |= {f"visattn.{kind.__qualname__}": kind for kind in kinds}
+    if found not in names:
+        expected = " or ".join(list(names)[: len(kinds)])
+        raise InputError(f"{path} holds {found}, but a checkpoint of {expected} is needed here")
+    return names[found]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in the options, but for the vocabulary's."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if key != _OUTPUTS:
+                yield from _strings(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _strings(part)
+
+
+def _foreign(name: str) -> bool:
+    """Whether a string would be taken for something that can be imported, and is neither ours nor a class in use.
+
+    jsonargparse imports what such a string names, and may call it: a function such as `os.kill` would serve as a
+    decoder's constructor.
+    """
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) or name.startswith("visattn."):
+        return False
+    top = name.partition(".")[0]
+    if top not in sys.modules:
+        spec = importlib.util.find_spec(top)
+        if spec is None or (spec.origin is None and name.count(".") == 1):  # a file's name, beside a folder of its stem
+            return False
+    return not isinstance(_resolve(name), type)
+
+
+def _resolve(name: str) -> Any:
+    """What a dotted name stands for, in modules that have been imported already and in visattn; else None."""
+    module, _, attribute = name.rpartition(".")
+    if module.startswith("visattn") and importlib.util.find_spec("visattn"):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            return None
+    return getattr(sys.modules.get(module), attribute, None)

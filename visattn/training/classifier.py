@@ -1,0 +1,148 @@
+"""The image classifier as a LightningModule: glue between data, Vision Transformer, loss and accuracy."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from visattn.data.batch import ImageBatch
+from visattn.data.loading import Split
+from visattn.errors import InputError
+from visattn.explain import Subject, ViT
+from visattn.images import Fit, ModelInput
+from visattn.models import Normalise, VisionTransformer
+from visattn.training import processes
+from visattn.training.evaluation import collect
+from visattn.training.optimization import Optimization
+
+
+class Classifier(LightningModule):
+    """A Vision Transformer with a cross-entropy.
+
+    Args:
+        output_names: the names of the classes; the command line takes them from the data.
+        image_size: (h, w) of the input in pixels; likewise.
+        fit: how an image is made that size; likewise.
+        model: makes the network from the number of classes and the image size.
+        optimization: how it is trained.
+        mean: of each channel, pixels in [0, 1].
+        std: likewise.
+        label_smoothing: share of the probability that is spread over all classes.
+        mixup: α of MixUp (Zhang 2017); 0 is without.
+        cutmix: α of CutMix (Yun 2019); 0 is without. With both, a batch that is mixed gets one of them, by chance.
+        mix_probability: how likely a batch of a process is mixed; the others are trained on as they are.
+
+    Raises:
+        InputError: where `mix_probability` is no probability.
+    """
+
+    def __init__(
+        self,
+        output_names: list[str],
+        image_size: tuple[int, int],
+        fit: Fit,
+        model: Callable[[int, tuple[int, int]], VisionTransformer] = VisionTransformer,
+        optimization: Optimization | None = None,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.25, 0.25, 0.25),
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mix_probability: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore="tokens")  # which the command line hands to every model
+        classes = len(output_names)
+        self.class_names = list(output_names)
+        self.image_size, self.fit = tuple(image_size), fit
+        self.normalise = Normalise(mean, std)
+        self.model = model(classes, self.image_size)
+        self.optimization = optimization or Optimization()
+        self.label_smoothing = label_smoothing
+        mixes = [v2.MixUp(alpha=mixup, num_classes=classes)] if mixup else []
+        mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
+        if not 0 <= mix_probability <= 1:
+            raise InputError(f"mix_probability is {mix_probability}; it must be at least 0 and at most 1")
+        self.mix = v2.RandomChoice(mixes) if mixes else None
+        if mixes and mix_probability < 1:
+            self.mix = v2.RandomApply([self.mix], p=mix_probability)
+        self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: its loss, and whether its class was found
+
+    def setup(self, stage: str) -> None:
+        processes.draw_apart()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optimization.configure(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 to logits (B, classes)."""
+        return self.model(self.normalise(images))
+
+    def training_step(self, batch: ImageBatch, index: int) -> Tensor:
+        images, labels = self.normalise(batch.images), batch.labels
+        if self.mix is not None:
+            images, labels = self.mix(images, labels)
+        losses = self._losses(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        count = torch.tensor(len(batch.ids), device=losses.device)
+        loss = losses / processes.mean(count)  # this process's share of the mean over the whole batch
+        self.log("train/loss", processes.mean(loss), prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: ImageBatch, index: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: ImageBatch, index: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._evaluated = {}
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluated = {}
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def predict_step(self, batch: ImageBatch, index: int) -> list[dict[str, Any]]:
+        probabilities = self(batch.images).float().softmax(dim=-1)
+        best, labels = probabilities.max(dim=-1)
+        return [
+            {"id": name, "class": self.class_names[label], "probability": probability}
+            for name, label, probability in zip(batch.ids, labels.tolist(), best.tolist(), strict=True)
+        ]
+
+    def subject(self, name: str = "the classifier") -> Subject:
+        """What there is to look into, with what messages call it."""
+        return Subject(ViT(self.model, name), self.normalise, self.input.fit_image, self.class_names)
+
+    @property
+    def input(self) -> ModelInput:
+        """What the model takes; its patches divide it evenly."""
+        return ModelInput(self.image_size, self.fit)
+
+    @staticmethod
+    def _losses(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        """Cross-entropy, in float32 at least."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels.to(logits) if labels.is_floating_point() else labels, **options)
+
+    def _evaluate(self, batch: ImageBatch) -> None:
+        logits = self(batch.images)
+        losses = self._losses(logits, batch.labels, reduction="none")
+        right = logits.argmax(dim=-1) == batch.labels
+        self._evaluated |= zip(batch.ids, zip(losses.tolist(), right.tolist(), strict=True), strict=True)
+
+    def _score(self, split: Split) -> None:
+        """Log the means over all images, each counted once, however many processes have shared them."""
+        self._evaluated = collect(self._evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
+        loss, accuracy = np.mean(list(self._evaluated.values()), axis=0)
+        self.log(f"{split}/loss", loss, sync_dist=True)  # they agree already
+        self.log(f"{split}/accuracy", accuracy, prog_bar=True, sync_dist=True)

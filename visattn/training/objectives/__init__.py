@@ -1,0 +1,33 @@
+"""What training minimises. Objectives see logits, glimpses and tokens; they know no model."""
+
+from visattn.training.objectives.likelihood import CaptionLoss, CaptionLosses, CaptionSums, doubly_stochastic_penalty
+from visattn.training.objectives.reinforce import (
+    ArcticReinforce,
+    Baseline,
+    LeaveOneOut,
+    MovingAverage,
+    NoBaseline,
+    Reinforce,
+    gradient_share,
+)
+from visattn.training.objectives.schedules import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
+from visattn.training.objectives.self_critical import SelfCriticalLoss
+
+__all__ = [
+    "ArcticReinforce",
+    "Baseline",
+    "CaptionLoss",
+    "CaptionLosses",
+    "CaptionSums",
+    "ExponentialDecay",
+    "InverseSigmoidDecay",
+    "LeaveOneOut",
+    "LinearDecay",
+    "MovingAverage",
+    "NoBaseline",
+    "Reinforce",
+    "Schedule",
+    "SelfCriticalLoss",
+    "doubly_stochastic_penalty",
+    "gradient_share",
+]

@@ -1,0 +1,168 @@
+"""The likelihood of captions, and what is added to it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visattn.attention import Glimpse
+from visattn.errors import InputError
+from visattn.training import processes
+from visattn.training.objectives.reinforce import Reinforce
+from visattn.vocabulary import PAD
+
+
+class CaptionSums(NamedTuple):
+    """Of each caption (B,), summed over its tokens.
+
+    Attributes:
+        loss: what is minimised, but for REINFORCE.
+        cross_entropy: the negative log-likelihood, without smoothing.
+        doubly_stochastic: the penalty before its weight.
+        supervision: −Σ β log α before its weight.
+        correct: tokens that the model would have chosen, given the true words before them.
+        tokens: their number.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    doubly_stochastic: Tensor
+    supervision: Tensor
+    correct: Tensor
+    tokens: Tensor
+
+
+class CaptionLosses(NamedTuple):
+    """Scalars, each per token of the batch; all but `loss` and `reinforce` without gradients.
+
+    With several processes each has its share, whose mean over them is the number (`visattn.training.processes`).
+
+    Attributes:
+        loss: what is minimised.
+        cross_entropy: the negative log-likelihood, without smoothing.
+        doubly_stochastic: the penalty before its weight.
+        supervision: −Σ β log α before its weight.
+        accuracy: share of tokens that the model would have chosen, given the true words before them.
+        reinforce: the part of `loss` whose gradient is REINFORCE's, or None; its value means nothing.
+        diagnostics: what there is to log about that part.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    doubly_stochastic: Tensor
+    supervision: Tensor
+    accuracy: Tensor
+    reinforce: Tensor | None
+    diagnostics: dict[str, Tensor]
+
+
+def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
+    """Σᵢ (1 − Σₜ αₜᵢ)² of each caption (Xu 2015, eq. 14): every place should be looked at once, over all.
+
+    Args:
+        weights: (B, T, L) α.
+        mask: (B, T) True where there is a token; α of padding does not count.
+
+    Returns:
+        (B,) the penalty, summed over places, not averaged.
+    """
+    attended = (weights * mask.unsqueeze(-1)).sum(dim=1)
+    return (1 - attended).square().sum(dim=-1)
+
+
+def supervision_penalty(weights: Tensor, regions: Tensor) -> Tensor:
+    """−Σₜ Σᵢ βₜᵢ log αₜᵢ of each caption: α should be β (Liu et al. 2017, "Attention correctness in … captioning").
+
+    Args:
+        weights: (B, T, L) α.
+        regions: (B, T, L) β, which sums to 1 over the places for a word whose region is known, and is 0 for others.
+
+    Returns:
+        (B,) the penalty, summed over words.
+    """
+    return -(regions * weights.float().clamp_min(1e-8).log()).sum(dim=(1, 2))
+
+
+class CaptionLoss(nn.Module):
+    """Cross-entropy of the captions, and what is asked of attention beside it.
+
+    loss = Σ_captions [Σₜ −log p(yₜ) + λ Σᵢ (1 − Σₜ αₜᵢ)²] / number of tokens. But for the divisor it is the paper's
+    sum over captions, so λ has the paper's scale: it weighs a caption's penalty against the caption's whole
+    log-likelihood, whatever the size of the batch, the length of the captions, the padding or the number of processes.
+    With L places and T words the penalty of an even map is L (1 − T/L)²: where words name small things among many
+    places, a large λ blurs maps. Supervision (Liu et al. 2017) is added to the sum likewise, in training alone, where
+    the data knows where words are: COCO's outlines (`Photographs.instances`), generated scenes.
+
+    Args:
+        doubly_stochastic: λ; 0 leaves the penalty out. Its gradient reaches α, drawn from or not.
+        label_smoothing: share of the probability that is spread over all words.
+        supervision: weight of −Σ β log α; 0 leaves it out.
+        reinforce: how attention learns where places are drawn; it is added in training mode alone.
+    """
+
+    def __init__(
+        self,
+        doubly_stochastic: float = 1.0,
+        label_smoothing: float = 0.0,
+        reinforce: Reinforce | None = None,
+        supervision: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= supervision < math.inf:
+            raise InputError(f"supervision is {supervision}; it must be at least 0, and a finite number")
+        self.doubly_stochastic = doubly_stochastic
+        self.label_smoothing = label_smoothing
+        self.supervision = supervision
+        self.reinforce = reinforce
+
+    @property
+    def draws(self) -> int:
+        """How often each caption must stand in a training batch, one after the other."""
+        return 1 if self.reinforce is None else self.reinforce.baseline.draws
+
+    def forward(
+        self, logits: Tensor, glimpses: Glimpse, targets: Tensor, regions: Tensor | None = None
+    ) -> CaptionLosses:
+        """Logits (B, T, V), glimpses with a time axis, and the words to come (B, T), PAD after END.
+
+        Regions are those of `CaptionBatch`, (B, T, L). The batch is what all processes have together, so all must come
+        by.
+        """
+        sums, nll = self._sums(logits, glimpses, targets, regions)
+        tokens = processes.mean(sums.tokens.sum())
+        loss, cross_entropy, penalty, supervision, accuracy = (part.sum() / tokens for part in sums[:5])
+        reinforce, diagnostics = None, {}
+        if self.reinforce is not None and self.training:
+            surrogate, diagnostics = self.reinforce(nll.detach(), glimpses, targets != PAD)
+            reinforce = surrogate.sum() / tokens
+            loss = loss + reinforce
+        detached = (part.detach() for part in (cross_entropy, penalty, supervision))
+        return CaptionLosses(loss, *detached, accuracy, reinforce, diagnostics)
+
+    def sums(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> CaptionSums:
+        """The same, without REINFORCE, of each caption by itself; it waits for no other process."""
+        return self._sums(logits, glimpses, targets)[0]
+
+    def _sums(
+        self, logits: Tensor, glimpses: Glimpse, targets: Tensor, regions: Tensor | None = None
+    ) -> tuple[CaptionSums, Tensor]:
+        """And −log p of each word (B, T), 0 where PAD."""
+        mask = targets != PAD
+        log_probs = logits.float().log_softmax(dim=-1)
+        nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
+        nll = nll.view_as(targets)
+        loss = cross_entropy = nll.sum(dim=1)
+        penalty = doubly_stochastic_penalty(glimpses.weights, mask)
+        if self.label_smoothing:
+            even = -(log_probs.mean(dim=-1) * mask).sum(dim=1)
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
+        if self.doubly_stochastic:
+            loss = loss + self.doubly_stochastic * penalty
+        supervision = torch.zeros_like(penalty)
+        if self.supervision and regions is not None:
+            supervision = supervision_penalty(glimpses.weights, regions)
+            loss = loss + self.supervision * supervision
+        correct = ((log_probs.argmax(dim=-1) == targets) & mask).sum(dim=1)
+        return CaptionSums(loss, cross_entropy, penalty, supervision, correct, mask.sum(dim=1)), nll

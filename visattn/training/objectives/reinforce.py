@@ -1,0 +1,224 @@
+"""REINFORCE for hard attention: how α learns from places that were drawn (Xu 2015, section 4.1; Williams 1992).
+
+Drawing a place has no derivative. But the gradient of an expected cost over draws s ~ α is the expectation of
+(cost − b) ∇ log p(s): draws that went better than the baseline b become more probable. Costs are −log p of words, as
+losses are; Xu writes the same with rewards, log p, and the signs turned.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from visattn.attention import Glimpse
+from visattn.errors import InputError
+from visattn.training import processes
+
+Reward = Literal["caption", "to_go", "step", "mean"]
+
+
+class Baseline(nn.Module):
+    """What a cost is compared with. It must not depend on the draw that it judges, else the gradient is biased.
+
+    Attributes:
+        draws: how often each caption must stand in the batch, one after the other, each with draws of its own.
+    """
+
+    draws = 1
+
+    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+        """Costs (B, T) of draws, and where there is a word (B, T), to b, broadcastable to (B, T)."""
+        raise NotImplementedError
+
+
+class NoBaseline(Baseline):
+    """b = 0."""
+
+    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+        return torch.zeros_like(costs)
+
+
+class MovingAverage(Baseline):
+    """b_k = decay · b_{k−1} + (1 − decay) · mean cost of batch k, from b₀ = 0 (Xu 2015, section 4.1, with 0.9).
+
+    Batch k is judged by b_{k−1}. The mean is over captions, each with the mean over its words, and over all processes.
+
+    Args:
+        decay: of what was seen before.
+        steps: how many of the first words have an average of their own; all from there on share the last. 1 is the
+            published one. More pay for rewards that differ from word to word ("to_go", "step").
+
+    Raises:
+        InputError: where an option is out of its range.
+    """
+
+    def __init__(self, decay: float = 0.9, steps: int = 1) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise InputError(f"decay is {decay}; that of a moving average is at least 0 and less than 1")
+        if steps < 1:
+            raise InputError(f"steps is {steps}; a moving average needs at least 1")
+        self.decay = decay
+        self.register_buffer("average", torch.zeros(steps))
+
+    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+        group = torch.arange(costs.shape[1], device=costs.device).clamp(max=len(self.average) - 1)
+        baseline = self.average[group]
+        if self.training:
+            self._update(costs, mask, group)
+        return baseline.expand_as(costs)
+
+    @torch.no_grad()
+    def _update(self, costs: Tensor, mask: Tensor, group: Tensor) -> None:
+        empty = costs.new_zeros(len(costs), len(self.average))
+        words = empty.index_add(1, group, mask.to(costs.dtype))
+        means = empty.index_add(1, group, costs * mask) / words.clamp(min=1)
+        total, captions = processes.total(torch.stack([means.sum(dim=0), (words > 0).sum(dim=0)]))
+        moved = self.decay * self.average + (1 - self.decay) * total / captions.clamp(min=1)
+        self.average.copy_(torch.where(captions > 0, moved, self.average))
+
+
+class LeaveOneOut(Baseline):
+    """b of a draw = the mean cost of the other draws for the same caption (Kool 2019, "Buy 4 REINFORCE samples").
+
+    It knows how hard this very caption is, so it takes away more variance than an average over all captions, for K
+    times the work of the decoder.
+
+    Args:
+        draws: K, at least 2.
+
+    Raises:
+        InputError: where K is less than 2.
+    """
+
+    def __init__(self, draws: int = 4) -> None:
+        super().__init__()
+        if draws < 2:
+            raise InputError(f"draws is {draws}; to leave one out there must be at least 2 of the same caption")
+        self.draws = draws
+
+    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+        together = costs.unflatten(0, (-1, self.draws))
+        others = together.sum(dim=1, keepdim=True) - together
+        return (others / (self.draws - 1)).flatten(0, 1)
+
+
+class Estimate(NamedTuple):
+    """What `Reinforce` hands over.
+
+    Attributes:
+        surrogate: (B,) for each caption a number whose gradient is the estimate; the number itself means nothing.
+        diagnostics: scalars to log: `advantage` (mean over the places that were drawn) and `advantage_variance`;
+            `baseline` (mean); `entropy` of α (mean over words, in nats); `drawn`, the share of words with a draw. With
+            several processes each has its share of them (`visattn.training.processes`).
+    """
+
+    surrogate: Tensor
+    diagnostics: dict[str, Tensor]
+
+
+class Reinforce(nn.Module):
+    """The learning rule of Xu 2015, section 4.1, as a term beside each caption's −Σₜ log p(yₜ).
+
+    The term is λ_r Σₜ (costₜ − b) log αₜ[sₜ] − λ_e Σₜ H(αₜ), the advantage (costₜ − b) without gradient.
+
+    λ_r = 1 without entropy is the exact gradient's estimate. Both weigh against a caption's whole likelihood, whatever
+    the batch size. Words for which no place was drawn have log αₜ = 0 here and take no part but in the entropy.
+
+    Args:
+        weight: λ_r.
+        entropy: λ_e, of a bonus for spread-out α.
+        reward: what a draw is held responsible for. "caption", the cost of all words, as published; "to_go", of the
+            word at hand and all after it: the same gradient with less variance, as a place changes no words before it;
+            "step", of the word at hand alone: less variance still, but blind to what a place does to later words;
+            "mean", of all words divided by their number.
+        baseline: what costs are compared with.
+
+    Raises:
+        InputError: where an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        entropy: float = 0.0,
+        reward: Reward = "caption",
+        baseline: Baseline | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("weight", weight), ("entropy", entropy)):
+            if value < 0:
+                raise InputError(f"{name} is {value}; in REINFORCE it must not be negative")
+        if reward not in get_args(Reward):
+            raise InputError(f"reward is '{reward}'; it must be one of {', '.join(get_args(Reward))}")
+        self.weight, self.entropy, self.reward = weight, entropy, reward
+        self.baseline = baseline or MovingAverage()
+
+    def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
+        """−log p of the words (B, T) without gradient, glimpses with a time axis, and where there is a word (B, T)."""
+        costs = self._costs(nll * mask, mask)
+        baseline = self.baseline(costs, mask)
+        advantage = costs - baseline
+        entropy = -(glimpses.weights * glimpses.weights.clamp(min=1e-12).log()).sum(dim=-1) * mask
+        surrogate = self.weight * advantage * glimpses.log_prob * mask - self.entropy * entropy
+        drawn = mask & (glimpses.log_prob != 0)
+        draws, words = processes.mean(torch.stack([drawn.sum(), mask.sum()]))
+        draws = torch.where(draws > 0, draws, 1.0)
+        advantages = (advantage * drawn).sum() / draws
+        diagnostics = {
+            "advantage": advantages,
+            "advantage_variance": ((advantage - processes.mean(advantages)).square() * drawn).sum() / draws,
+            "baseline": (baseline * mask).sum() / words,
+            "entropy": entropy.detach().sum() / words,
+            "drawn": drawn.sum() / words,
+        }
+        return Estimate(surrogate.sum(dim=1), diagnostics)
+
+    def _costs(self, nll: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) what each word's draw is held responsible for."""
+        if self.reward == "step":
+            return nll
+        if self.reward == "to_go":
+            return nll.flip(1).cumsum(dim=1).flip(1)
+        total = nll.sum(dim=1, keepdim=True)
+        return (total if self.reward == "caption" else total / mask.sum(dim=1, keepdim=True)).expand_as(nll)
+
+
+class ArcticReinforce(Reinforce):
+    """The weights that the authors' code (kelvinxu/arctic-captions, `capgen.py`, RL_sumCost=True) really has.
+
+    It minimises (1/B) Σ −log p + 0.1 Σ (c − b) log α[s] + 0.002 Σ α log α, where c is the mean −log p of a caption's
+    words: the last two sums are not divided by the number of captions B. Against a caption's likelihood that is
+    λ_r = 0.1 B on the mean cost and λ_e = 0.002 B, so results depend on the batch size. To compare with the original;
+    `Reinforce` is what to use. With several processes B is the number of captions in all of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(weight=0.1, entropy=0.002, reward="mean", baseline=MovingAverage(0.9))
+
+    def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
+        surrogate, diagnostics = super().forward(nll, glimpses, mask)
+        return Estimate(surrogate * processes.total(mask.new_tensor(len(mask), dtype=torch.long)), diagnostics)
+
+
+def gradient_share(part: Tensor, loss: Tensor, parameters: list[Tensor]) -> Tensor:
+    """‖g‖ / (‖g‖ + ‖rest‖), where g is the gradient of a part of the loss and rest that of everything else.
+
+    Given this process's share of both, it is that of all processes, the same in each.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    gradients = torch.stack(
+        [
+            torch.cat(
+                [
+                    gradient.flatten()
+                    for gradient in torch.autograd.grad(
+                        value, trained, retain_graph=True, allow_unused=True, materialize_grads=True
+                    )
+                ]
+            )
+            for value in (part, loss - part)
+        ]
+    )
+    norm, other = processes.mean(gradients).norm(dim=1)
+    return norm / (norm + other)

@@ -1,0 +1,338 @@
+"""A run that was stopped goes on as if it never had been: `last.ckpt`, the random states in it, and signals.
+
+What a training is made of is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
+order and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the
+global random states, from which dropout, drawn places and words, and coins come. The last are saved here.
+
+An epoch that ends before its last batch is not over. Lightning counts it as done, whatever ended it.
+"""
+
+import logging
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch.optim.lr_scheduler import LambdaLR
+
+from visattn.data.loading import BatchLoader
+from visattn.errors import InputError
+from visattn.training import processes
+from visattn.training.checkpoints import read
+
+log = logging.getLogger(__name__)
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+_STATES = "random_states"  # in a checkpoint: those of each process, in the order of ranks
+_PRECISION = "precision"  # that of the training, as Lightning names it
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`: after every so many minutes, after every validation and epoch, and when a run is stopped.
+
+    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) let the step in hand be finished, save
+    once, and end the process with 128 + the signal's number (143, 138 and 130 on Linux). `max_steps`, `max_time` and
+    callbacks that stop a training within an epoch let the step be finished, too; the rest of the epoch is trained when
+    the run goes on, as it is after `limit_train_batches` was raised. After an error, what was saved last goes on. The
+    checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
+    uninterrupted one to the last bit, if it has as many processes.
+
+    Args:
+        directory: where; the command line fills in its `--output`.
+        every_minutes: how long training goes on without a checkpoint; 0 sets no limit.
+        every_steps: the same in optimiser steps.
+
+    Raises:
+        InputError: where an interval is negative.
+    """
+
+    def __init__(self, directory: str = "runs", every_minutes: float = 10.0, every_steps: int = 0) -> None:
+        for name, value in (("every_minutes", every_minutes), ("every_steps", every_steps)):
+            if value < 0:
+                raise InputError(f"{name} is {value}; it must be at least 0, which sets no limit")
+        self.directory = Path(directory)
+        self.every_minutes, self.every_steps = every_minutes, every_steps
+        self._signal = 0
+        self._stop_after_step = False  # asked for between the batches of one step
+        self._epoch_is_over = False  # in the checkpoint that the run goes on from
+        self._saved_within = False  # whether the run ends within an epoch, and this is in last.ckpt
+        self._states: list[dict[str, Any]] = []  # to restore
+        self._before_validation: dict[str, Any] | None = None  # this process's random states
+        self._validation_is_due = False  # whether what is being saved has a validation before it
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._states = checkpoint.get(_STATES, [])
+        before = checkpoint.get(_PRECISION, trainer.precision)
+        if before != trainer.precision and trainer.state.fn == "fit":
+            log.warning("the run goes on in %s, and was trained in %s so far", trainer.precision, before)
+        if Path(trainer.ckpt_path).resolve().parent == self.directory.resolve():
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint.get("callbacks", {}):
+                    _move(checkpoint["callbacks"][callback.state_key], callback.dirpath)
+        if trainer.state.fn == "fit" and "loops" in checkpoint:
+            loops = checkpoint["loops"]["fit_loop"]
+            _reopen_epoch(trainer, loops)
+            self._epoch_is_over = loops["epoch_progress"]["current"]["processed"] > 0 and not _is_open(loops)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._states:  # only now: building the model and the data has drawn from them
+            if len(self._states) != trainer.world_size:
+                log.warning(
+                    "%d processes go on with a run of %d: it will not be what it would have been",
+                    trainer.world_size,
+                    len(self._states),
+                )
+            restore_random_state(self._states[trainer.global_rank % len(self._states)])
+            self._states = []
+            _set_rates(trainer)
+        if self._epoch_is_over and trainer.max_steps != -1:
+            _begin_epoch(trainer)
+        self._epoch_is_over = False
+        self._signal = signal.SIGTERM if trainer.received_sigterm else 0
+        self._stop_after_step = self._saved_within = False
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT):  # not on Windows
+                if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
+                    signal.signal(number, self._note)  # in place of Lightning's, which puts back what was before
+
+    def _note(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT == self._signal:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if trainer.fit_loop._should_accumulate():  # half a step's gradients would be lost
+            self._put_off_stop(trainer)
+            return
+        if self._stop_after_step:
+            trainer.should_stop = True
+        due = _validation_is_scheduled(trainer)
+        self._saved_within = _ends_within_epoch(trainer) and not due
+        late = bool(self.every_minutes) and time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        late = self._agree(trainer, late)
+        regular = self.every_steps and trainer.global_step % self.every_steps == 0
+        if self._signal or late or self._saved_within or regular:
+            self._save(trainer, validation_is_due=due)
+            self._obey(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before_validation = random_state(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        # Processes may have different numbers of batches to validate, so several cannot agree before the end.
+        if self._signal and trainer.world_size == 1 and _in_training(trainer) and not _within_step(trainer):
+            if not self._saved_within:
+                self._save(trainer, validation_is_due=True)
+            self._obey(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before_validation = None
+        # That of the end of an epoch is saved with the epoch: Lightning chooses the best checkpoint only then.
+        if not _in_training(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            return
+        if _within_step(trainer):
+            self._put_off_stop(trainer)
+        else:
+            self.on_train_epoch_end(trainer, pl_module)
+            self._saved_within = _ends_within_epoch(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._saved_within and not _within_step(trainer):
+            self._save(trainer)
+        self._agree(trainer)
+        self._obey(trainer)
+
+    def _put_off_stop(self, trainer: Trainer) -> None:
+        """Let a step be finished all of whose batches are not there yet."""
+        self._stop_after_step |= trainer.should_stop
+        trainer.should_stop = False
+
+    def _agree(self, trainer: Trainer, late: bool = False) -> bool:
+        """One process's signal is all processes' signal, and one's lateness all processes' lateness; the latter."""
+        if trainer.world_size > 1:
+            mine = torch.tensor([self._signal, late], device=trainer.strategy.root_device)
+            self._signal, late = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        return bool(late)
+
+    def _save(self, trainer: Trainer, validation_is_due: bool = False) -> None:
+        if trainer.fast_dev_run:
+            return
+        self._validation_is_due = validation_is_due
+        try:
+            trainer.save_checkpoint(
+                self.directory / LAST, weights_only=False, storage_options=self.directory / PREVIOUS
+            )
+        finally:
+            self._validation_is_due = False
+        self._saved_at = time.monotonic()
+
+    def _obey(self, trainer: Trainer) -> None:
+        if self._signal:
+            if trainer.is_global_zero:
+                name, path = signal.Signals(self._signal).name, self.directory / LAST
+                log.warning("%s: stopped after step %d; go on with --ckpt_path %s", name, trainer.global_step, path)
+            raise SystemExit(128 + self._signal)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        own = self._before_validation if self._validation_is_due and self._before_validation else random_state(trainer)
+        checkpoint[_STATES] = processes.gathered(own)
+        checkpoint[_PRECISION] = trainer.precision
+        if self._validation_is_due:
+            _put_validation_first(checkpoint["loops"]["fit_loop"])
+
+
+def _move(state: dict[str, Any], folder: str) -> None:
+    """Have Lightning remember the best checkpoint of a run whose folder was moved, and not write over it."""
+    state["dirpath"] = folder
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[name] = state[name] and str(Path(folder) / Path(state[name]).name)
+    state["best_k_models"] = {str(Path(folder) / Path(p).name): score for p, score in state["best_k_models"].items()}
+
+
+def _in_training(trainer: Trainer) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _within_step(trainer: Trainer) -> bool:
+    """Whether gradients have been added up, and are still to be used."""
+    return trainer.fit_loop._should_accumulate() and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def _validation_is_scheduled(trainer: Trainer) -> bool:
+    """Whether a validation follows on this step, and not because the training is stopped."""
+    stop, trainer.should_stop = trainer.should_stop, False
+    loop = trainer.fit_loop
+    due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    trainer.should_stop = stop
+    return due
+
+
+def _ends_within_epoch(trainer: Trainer) -> bool:
+    """Whether the training ends with this step, with batches of the epoch left."""
+    loop = trainer.fit_loop
+    ends = 0 <= trainer.max_steps <= trainer.global_step or (trainer.should_stop and loop._can_stop_early)
+    return ends and not loop.epoch_loop._num_ready_batches_reached()
+
+
+def _reopen_epoch(trainer: Trainer, loops: dict[str, Any]) -> None:
+    """Have Lightning go on within an epoch that counts as done, and of which batches are left now.
+
+    There are such where `limit_train_batches` was lower, and where a training was stopped too late for this callback.
+    """
+    loaders = loops["state_dict"].get("combined_loader", [])
+    loader = trainer.datamodule.train_dataloader() if trainer.datamodule is not None else None
+    if len(loaders) != 1 or not isinstance(loader, BatchLoader):
+        return
+    epochs, steps = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    done, limit = steps["current"]["ready"], trainer.limit_train_batches
+    batches = min(len(loader), limit) if isinstance(limit, int) else int(len(loader) * limit)
+    other = any(loaders[0].get(name, value) != value for name, value in loader.choices().items())
+    if other or not 0 < done < batches or _is_open(loops):
+        return
+    log.info("going on within epoch %d, of which %d of %d batches were trained", loaders[0]["epoch"], done, batches)
+    for part in ("total", "current"):  # as they are when the last of these batches ends
+        epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["started"] - 1
+        steps[part]["completed"] = steps[part]["processed"] - 1
+    steps["is_last_batch"] = False
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= done % trainer.accumulate_grad_batches == 0
+
+
+def _is_open(loops: dict[str, Any]) -> bool:
+    """Whether a checkpoint is within an epoch, as Lightning counts."""
+    epochs = loops["epoch_progress"]["current"]
+    return epochs["processed"] < epochs["started"]
+
+
+def _begin_epoch(trainer: Trainer) -> None:
+    """Have Lightning begin the next epoch; where there is a `max_steps`, it would end the one before a second time."""
+    loop = trainer.fit_loop
+    for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+        part._restarting = False
+        part.reset_restart_stage()
+    for count in (loop.epoch_progress.total, loop.epoch_progress.current):
+        count.completed = count.processed
+
+
+def _set_rates(trainer: Trainer) -> None:
+    """Set the rates of the next step; those in a checkpoint are of a schedule that may have had another end."""
+    for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
+        if isinstance(scheduler, LambdaLR):
+            rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, scheduler.optimizer.param_groups, strict=True)
+            for base, factor, group in rates:
+                group["lr"] = base * factor(scheduler.last_epoch)
+
+
+def _put_validation_first(loops: dict[str, Any]) -> None:
+    """Have Lightning begin a resumed run with the validation that was due.
+
+    From a checkpoint after the last step before a validation, Lightning 2.6 goes on behind that validation. But one
+    that stopped at a validation's first batch it begins anew, so that is what the loops' progress is made to say.
+    """
+    steps, validation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
+    for part in ("total", "current"):
+        steps[part]["completed"] = steps[part]["processed"]
+    validation["total"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    validation["current"] = dict.fromkeys(validation["total"], 0)
+    validation["is_last_batch"] = False
+
+
+def random_state(trainer: Trainer) -> dict[str, Any]:
+    """The global random states of Python, NumPy, PyTorch and this process's GPU, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()
+    device = trainer.strategy.root_device
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` has found."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint in a run's folder to go on from: the last that is whole; None where there is none at all.
+
+    A damaged one is set aside as `damaged.ckpt`, with a warning.
+
+    Raises:
+        InputError: where there are checkpoints, and all are damaged.
+    """
+    damaged = []
+    for name in (LAST, PREVIOUS, BEST):
+        path = folder / name
+        if path.exists():
+            try:
+                read(path)
+            except InputError as error:
+                damaged.append(path)
+                log.warning("%s; going back to the checkpoint before", error)
+                continue
+            if damaged and damaged[0].name == LAST:  # else the next save would call it the previous one
+                damaged[0].replace(folder / "damaged.ckpt")
+            return path
+    if damaged:
+        names = ", ".join(str(path) for path in damaged)
+        raise InputError(f"all checkpoints of the run are damaged: {names}; move them away to begin anew")
+    return None
