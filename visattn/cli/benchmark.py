@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _docstring(subject: str) -> str:
     """What a subject's module says of itself, read without importing it."""
-    path = Path(visattn.__file__).parent / "benchmarks" / f"{subject}.py"
+    path = Path(visattn.__file__).parent / "studies" / "benchmarks" / f"{subject}.py"
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
