@@ -72,7 +72,8 @@ def test_the_page_is_short():
 
 def test_the_page_s_commands_write_what_they_say(done, here):
     (entry,) = json.loads((here / "runs" / "captions" / "captions.json").read_text())
-    maps = np.load(here / "runs" / "captions" / entry["maps"])["alpha"]
+    maps = np.load(here / "runs" / "captions" / "scene.npz")["alpha"]
+    assert "scene.npz" in entry["files"]
     assert maps.sum(axis=(1, 2)) == pytest.approx(1)
     assert (here / "view.html").stat().st_size > 10_000
     assert (here / "runs" / "faithful" / "faithfulness.md").is_file()
