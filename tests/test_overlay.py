@@ -30,6 +30,7 @@ from visattn.overlay import (
     save_figure,
     shared_limits,
 )
+from visattn.overlay.heatmap import robust_limits
 
 HOSTILE = [
     r"bad $\frac{ $",
@@ -327,6 +328,31 @@ def test_what_does_not_fit_together_is_refused(change):
     good = {"image": scene(), "words": ["a", "b"], "maps": some_maps(2), "geometry": geometry_of(scene())}
     with pytest.raises(ValueError, match=r"2|61"):
         caption_sheet(**(good | change))
+
+
+def test_a_few_cells_far_above_all_others_leave_the_rest_its_colours():
+    """Golden: beside a sink of 15 times its weight a cell is drawn as strongly as with no sink."""
+    image, geometry = grey(96, 96), Geometry.identity((96, 96))
+    weights = np.full((12, 12), 0.01)
+    weights[2:5, 2:5] = 0.2
+    alone = heatmap(image, weights, geometry, limits=robust_limits([weights]))
+    assert robust_limits([weights]) == (0.0, 0.2)
+    weights[9, 9] = 15 * 0.2
+    assert robust_limits([weights]) == (0.0, 0.2)
+    seen = heatmap(image, weights, geometry, limits=robust_limits([weights]))
+    lost = heatmap(image, weights, geometry, limits=shared_limits([weights]))
+    strength = [np.abs(out[28, 28].astype(int) - out[70, 20]).sum() for out in (alone, seen, lost)]
+    assert strength[1] == strength[0] > 10 * strength[2]
+    figure = classification_sheet(image, [("map", weights)], geometry, label="a", probability=0.5)
+    assert {"0 to 0.2, max 3", "far above the end of the scale"} <= set(texts(figure))
+    plain = classification_sheet(image, [("map", weights)], geometry, label="a", probability=0.5, style=Style("own"))
+    assert "max 3" in texts(plain)
+    assert "far above the end of the scale" not in texts(plain)
+
+
+@pytest.mark.parametrize("maps", [[], [np.zeros((3, 5))], [np.eye(1)], [np.arange(35.0).reshape(5, 7)]])
+def test_where_nothing_is_far_above_all_others_scales_end_at_the_largest_weight(maps):
+    assert robust_limits(maps) == shared_limits(maps)
 
 
 def test_classification_sheet_says_what_was_predicted():

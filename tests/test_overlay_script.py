@@ -127,7 +127,7 @@ def test_a_model_without_classes_is_looked_into(photographs, tmp_path):
     subject = timm_subject("test_vit", "random", num_classes=0)
     entries = overlay_images(subject, [photographs], tmp_path / "features", exports=("svg",))
     assert [set(entry) for entry in entries] == [{"image", "overlay", "files"}] * 2
-    assert ">attention</text>" in (tmp_path / "features" / "wide.svg").read_text()
+    assert ">attention, each on its own scale:</text>" in (tmp_path / "features" / "wide.svg").read_text()
     assert run(*words) == 0
 
 

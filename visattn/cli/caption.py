@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
         help="what pictures show of each word: what was attended to, or what speaks for it (default: alpha)",
     )
     add_picture_options(
-        parser, EXPORTS, "shared; own for relevance, of which words that are nearly certain have little"
+        parser, EXPORTS, "shared; own for relevance, of which words that are nearly certain have little", "max"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images captioned at a time (default: 16)")
     parser.add_argument(

@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--discard", type=float, help="share of a layer's weights that a rollout leaves out, the smallest (default: 0)"
     )
     parser.add_argument("--target", metavar="CLASS", help="to explain: a name or number (default: the likeliest)")
-    add_picture_options(parser, EXPORTS, "shared, or own where a method explains a class, since units then differ")
+    add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     add_model_options(parser)
     options = parse(parser, args, "output")
@@ -78,10 +78,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
-    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, usual_scale
+    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images
 
     methods = choose_methods(options)
-    style, paper = style_of(options, usual_scale(methods)), paper_of(options)
+    style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is fetched

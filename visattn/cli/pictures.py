@@ -15,17 +15,25 @@ if TYPE_CHECKING:
 COLOUR_MAP, OPACITY, WORD_SIZE = "inferno", 0.85, 11.0  # of visattn.overlay.style, which loads matplotlib
 
 
-def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str], scale: str) -> None:
+def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str], scale: str, end: str) -> None:
     """Add them to a parser.
 
     Args:
         parser: of the program.
         exports: what the program can write; the first and the last are what it does by default.
         scale: when maps share a scale by default, in words.
+        end: where scales end by default.
     """
     group = parser.add_argument_group("pictures")
     group.add_argument(
         "--scale", choices=("shared", "own"), help=f"one colour scale for all maps, or one for each (default: {scale})"
+    )
+    group.add_argument(
+        "--end",
+        choices=("max", "robust"),
+        default=end,
+        help="where a colour scale ends: at the largest weight, or below a few cells far above all others, which are "
+        f"then framed (default: {end})",
     )
     group.add_argument("--colour-map", default=COLOUR_MAP, help=f"a name that matplotlib knows (default: {COLOUR_MAP})")
     group.add_argument(
@@ -60,7 +68,9 @@ def style_of(options: argparse.Namespace, scale: "Scale") -> "Style":
     from visattn.overlay import Style
 
     contour = _shares(options.contour)
-    return Style(options.scale or scale, options.colour_map, options.opacity, options.interpolation, contour)
+    return Style(
+        options.scale or scale, options.colour_map, options.opacity, options.interpolation, contour, options.end
+    )
 
 
 def paper_of(options: argparse.Namespace) -> "Paper":

@@ -14,6 +14,9 @@ from visattn.errors import InputError
 from visattn.images import Geometry, Interpolation
 from visattn.overlay.style import COLOUR_MAP, OPACITY
 
+FAR = 4.0
+"""A cell is far above all others that has more than so many times the weight at which `robust_limits` end."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _SATURATION, _LIGHT = 0.50, 0.86  # what is left of the picture's own colour and light, so that the map's stand out
 _START, _ALPHA_POWER = 0.18, 0.6  # without the map's black end: a weight of a tenth shows on a dark picture too
@@ -25,6 +28,18 @@ _BAND = 256  # rows blended at a time: the float copies of a large photograph ne
 def shared_limits(maps: Iterable[np.ndarray]) -> tuple[float, float]:
     """(0, the largest weight in all of `maps`): the limits under which one colour means one weight in every panel."""
     return 0.0, max((float(np.max(weights)) for weights in maps), default=0.0)
+
+
+def robust_limits(maps: Iterable[np.ndarray]) -> tuple[float, float]:
+    """As `shared_limits`, but for a few cells far above all others, such as a Vision Transformer's sink patches.
+
+    Where the largest weight is more than `FAR` times what remains without half a percent of the cells (at least one),
+    the scale ends at that; else one patch of a thousand would leave the others without colour.
+    """
+    weights = np.sort(np.concatenate([np.zeros(1), *(np.ravel(m) for m in maps)]))
+    rest = float(weights[-1 - max(1, round(0.005 * len(weights)))]) if len(weights) > 2 else 0.0
+    largest = float(weights[-1])
+    return 0.0, rest if 0 < FAR * rest < largest else largest
 
 
 def heatmap(

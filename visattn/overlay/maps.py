@@ -8,7 +8,7 @@ import numpy as np
 from visattn.images import Geometry
 from visattn.overlay.canvas import Sheet
 from visattn.overlay.contour import mass_contours
-from visattn.overlay.heatmap import cell_box, check_map, check_picture, heatmap, shared_limits
+from visattn.overlay.heatmap import FAR, cell_box, check_map, check_picture, heatmap, robust_limits, shared_limits
 from visattn.overlay.style import Style
 
 _CONTOURS = (1.0, 0.6)  # points of the lines around the first share and the others
@@ -25,7 +25,14 @@ def draw_map(
         opacity=style.opacity,
         interpolation=style.interpolation,
     )
-    return Drawn(pixels, [mass_contours(weights, shown, share, style.interpolation) for share in style.contour])
+    contours = [mass_contours(weights, shown, share, style.interpolation) for share in style.contour]
+    above = [cell_box(shown, weights.shape, int(cell)) for cell in np.flatnonzero(weights > FAR * limits[1])]
+    return Drawn(pixels, contours, above=[box for box in above if box is not None])
+
+
+def limits_of(style: Style, maps: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Where the colour scale of these maps begins and ends."""
+    return (robust_limits if style.end == "robust" else shared_limits)(maps)
 
 
 class Drawn(NamedTuple):
@@ -35,11 +42,13 @@ class Drawn(NamedTuple):
         pixels: (h, w, 3) uint8.
         contours: for each share of the mass, its lines, (n, 2) of (y, x).
         box: (top, left, bottom, right) of the place that was drawn.
+        above: the same of cells whose weight is far above the end of the colour scale.
     """
 
     pixels: np.ndarray
     contours: Sequence[list[np.ndarray]] = ()
     box: tuple[float, float, float, float] | None = None
+    above: Sequence[tuple[float, float, float, float]] = ()
 
     def put(self, sheet: Sheet, x: int, y: int, points: float = 1.0) -> tuple[float, float]:
         """Put it onto a sheet; (height, width) in the sheet's pixels."""
@@ -48,8 +57,9 @@ class Drawn(NamedTuple):
         for n, lines in enumerate(self.contours):
             thickness = _CONTOURS[min(n, 1)] * points
             sheet.lines(x, y, (height, width), [line / sheet.detail for line in lines], thickness)
-        if self.box is not None:
-            sheet.frame(x, y, tuple(side / sheet.detail for side in self.box), 1.3 * points)
+        for box, thickness in [*((box, 0.8) for box in self.above), (self.box, 1.3)]:
+            if box is not None:
+                sheet.frame(x, y, tuple(side / sheet.detail for side in box), thickness * points)
         return height, width
 
 
@@ -69,8 +79,8 @@ def draw_words(
     picture: np.ndarray, maps: np.ndarray, shown: Geometry, style: Style, drawn: Sequence[int | None] | None
 ) -> Iterator[Drawn]:
     """The picture of each word, one at a time."""
-    shared = shared_limits(maps)
+    shared = limits_of(style, maps)
     for t, weights in enumerate(maps):
-        limits = shared if style.scale == "shared" else shared_limits([weights])
+        limits = shared if style.scale == "shared" else limits_of(style, [weights])
         box = cell_box(shown, weights.shape, drawn[t]) if drawn is not None and drawn[t] is not None else None
         yield draw_map(style, picture, shown, weights, limits)._replace(box=box)

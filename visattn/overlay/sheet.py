@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from visattn.images import Geometry
 from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE
-from visattn.overlay.heatmap import check_map, check_picture, colour_strip, hatched, shared_limits
+from visattn.overlay.heatmap import check_map, check_picture, colour_strip, hatched
 from visattn.overlay.layout import RIGHT, WRONG, Measures, Panel, draw, percent, stand_in_a_row
-from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words
+from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words, limits_of
 from visattn.overlay.style import WORD_SIZE, Paper, Style
 
 _STRIP = 260  # the colour scale's length
@@ -56,14 +56,14 @@ def caption_sheet(
     check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
     measures = Measures.of(paper)
     picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
-    shared = shared_limits(maps)
+    shared = limits_of(style, maps)
     panels = [Panel(Drawn(picture), "original", colour=MUTED)]
     for t, panel in enumerate(draw_words(picture, maps, shown, style, drawn)):
-        aside = f"max {maps[t].max():.3g}" if style.scale == "own" else ""
+        aside = _aside(style, maps[t])
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
         panels.append(Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
-    legend = _legend(meaning, shared[1], shown, style, boxes=any(panel.drawn.box for panel in panels))
+    legend = _legend(meaning, shared[1], shown, style, panels)
     header = [(title, TITLE_SIZE, INK)] if title else []
     return draw(measures, header, panels, legend if len(words) else [], columns)
 
@@ -89,7 +89,7 @@ def classification_sheet(
     truth: str | None = None,
     title: str | None = None,
     meaning: str = "attention",
-    style: Style = Style(scale="own"),
+    style: Style = Style("own", end="robust"),
     paper: Paper = Paper(),
 ) -> Figure:
     """Draw what a classifier predicted, and its maps.
@@ -120,42 +120,54 @@ def classification_sheet(
     measures = Measures.of(paper)
     places = 1 + len(maps) + bool(top)
     picture, shown, columns = measures.fit(image, geometry, places, paper.columns)
-    shared = shared_limits(weights for _, weights in maps)
+    shared = limits_of(style, [weights for _, weights in maps])
     panels = [Panel(Drawn(picture), "original", colour=MUTED)]
     for name, weights in maps:
-        limits = shared if style.scale == "shared" else shared_limits([weights])
-        aside = f"max {limits[1]:.3g}" if style.scale == "own" else ""
-        panels.append(Panel(draw_map(style, picture, shown, weights, limits), name, aside))
+        limits = shared if style.scale == "shared" else limits_of(style, [weights])
+        panels.append(Panel(draw_map(style, picture, shown, weights, limits), name, _aside(style, weights)))
     header = [(title, SMALL + 1, MUTED)] if title else []
     header.append((f"predicted: {label}, {percent(probability)}", TITLE_SIZE, INK))
     if truth is not None:
         right = label == truth
         header.append((f"{'✓' if right else '✗'} truth: {truth}", WORD_SIZE, RIGHT if right else WRONG))
-    legend = _legend(meaning, shared[1], shown, style) if maps else []
+    legend = _legend(meaning, shared[1], shown, style, panels) if maps else []
     if columns is None and stand_in_a_row(places, picture.shape[1]):
         columns = places
     return draw(measures, header, panels, legend, columns, top, truth)
 
 
+def _aside(style: Style, weights: np.ndarray) -> str:
+    """Where a map's own scale ends."""
+    if style.scale == "shared":
+        return ""
+    high, largest = limits_of(style, [weights])[1], float(weights.max())
+    return f"max {largest:.3g}" if high == largest else f"0 to {high:.3g}, max {largest:.3g}"
+
+
 def _legend(
-    meaning: str, high: float, shown: Geometry, style: Style, boxes: bool = False
+    meaning: str, high: float, shown: Geometry, style: Style, panels: Sequence[Panel]
 ) -> list[list[str | np.ndarray]]:
     """The items that explain the sheet, each a row of texts and small pictures."""
     strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 16, axis=0)
     if style.scale == "shared":
-        items = [[meaning, "0", strip, f"{high:.3g}"]]
+        above = any(panel.drawn.above for panel in panels)
+        items = [[meaning, "0", strip, f"{'≥ ' if above else ''}{high:.3g}"]]
     else:
-        items = [[f"{meaning}, each on its own scale:"], ["0", strip, "its max"]]
+        items = [
+            [f"{meaning}, each on its own scale:"],
+            ["0", strip, "its end" if any(panel.drawn.above for panel in panels) else "its max"],
+        ]
     if style.contour:
         line = np.full((9, 44, 3), 255, dtype=np.uint8)
         line[1:8], line[3:6] = 0, 255
         shares = " and ".join(f"{100 * share:.3g} %" for share in style.contour)
         items.append([line, f"smallest area with {shares} of the weight"])
-    if boxes:
-        box = np.full((22, 22, 3), 255, dtype=np.uint8)
-        box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
-        box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
-        items.append([box, "the one place used"])
+    for shown_as, what in (("box", "the one place used"), ("above", "far above the end of the scale")):
+        if any(getattr(panel.drawn, shown_as) for panel in panels):
+            box = np.full((22, 22, 3), 255, dtype=np.uint8)
+            box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
+            box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
+            items.append([box, what])
     top, left, bottom, right = shown.visible()
     if top > 0.5 or left > 0.5 or bottom < shown.original[0] - 0.5 or right < shown.original[1] - 0.5:
         items.append([hatched(np.full((22, 40, 3), 150, dtype=np.float32), 0, (330, 330)), "not seen by the model"])

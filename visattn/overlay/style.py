@@ -8,6 +8,7 @@ from visattn.errors import InputError
 from visattn.images import Interpolation
 
 Scale = Literal["shared", "own"]
+End = Literal["max", "robust"]
 
 COLOUR_MAP = "inferno"
 """Its lightness rises evenly: no false edges, and it survives a grey printer and colour blindness."""
@@ -29,6 +30,8 @@ class Style:
         interpolation: "bilinear" is smooth, "nearest" shows the cells.
         contour: shares between 0 and 1, such as (0.5,): a line around the smallest area that holds each share of the
             map's mass; see `visattn.overlay.contour`.
+        end: where a colour scale ends: at the largest weight, or "robust", below the few cells that are far above all
+            others (`visattn.overlay.heatmap.robust_limits`), which are framed.
 
     Raises:
         InputError: for a share that is none; the drawing functions raise it for what matplotlib does not know.
@@ -39,6 +42,7 @@ class Style:
     opacity: float = OPACITY
     interpolation: Interpolation = "bilinear"
     contour: Sequence[float] = ()
+    end: End = "max"
 
     def __post_init__(self) -> None:
         check_shares(self.contour)

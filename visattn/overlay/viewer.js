@@ -291,9 +291,11 @@ class Pane {
       const [original, input, scale, ...rest] = reading.geometry, { factor } = picture;
       const geometry = [original.map((n) => n * factor), input, scale.map((s) => s / factor), ...rest];
       const weights = mapOf(stack, t, state.layer, state.head);
-      const high = state.scale === "own" ? weights.reduce((a, b) => Math.max(a, b), 0) : sharedHigh(stack.name);
+      const largest = weights.reduce((a, b) => Math.max(a, b), 0);
+      const ownHigh = reading.kind === "class" ? robustHigh(weights) : largest;
+      const high = state.scale === "own" ? ownHigh : sharedHigh(stack.name);
       context.putImageData(overlay(picture, weights, stack.shape.slice(3), geometry, high, state.opacity, state.smooth), 0, 0);
-      this.high.textContent = three(high);
+      this.high.textContent = largest > high ? `≥ ${three(high)}, max ${three(largest)}` : three(high);
       paintStrip(this.strip);
     }
     const box = t === null ? null : reading.boxes[t];
@@ -323,6 +325,13 @@ class Pane {
     ];
     this.readout.replaceChildren(subject === null ? "" : make("b", {}, own(subject)), subject === null ? "" : " · ", facts.filter(Boolean).join(" · "));
   }
+}
+
+/** Where a map's own scale ends: below a few cells far above all others (`robust_limits` in heatmap.py). */
+function robustHigh(weights) {
+  const sorted = Float64Array.from([0, ...weights]).sort(), last = sorted.length - 1;
+  const rest = last > 1 ? sorted[last - Math.max(1, Math.round(0.005 * sorted.length))] : 0;
+  return rest > 0 && 4 * rest < sorted[last] ? rest : sorted[last];
 }
 
 /** The largest weight of one name in all maps of the picture, of all its captions: the high end of the shared scale. */

@@ -11,8 +11,8 @@ from PIL import Image
 
 from visattn.images import Geometry
 from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, Sheet, rasterise
-from visattn.overlay.heatmap import as_shown, colour_strip, shared_limits
-from visattn.overlay.maps import Drawn, check_words, draw_words
+from visattn.overlay.heatmap import as_shown, colour_strip
+from visattn.overlay.maps import Drawn, check_words, draw_words, limits_of
 from visattn.overlay.style import WORD_SIZE, Style
 from visattn.overlay.text import line_height, reads_leftward, shorten, text_width
 
@@ -79,7 +79,7 @@ def caption_gif(
     check_words(image, words, maps, geometry, drawn=drawn)
     picture, shown = as_shown(image, geometry, _SIDE)
     layout = _Layout.of(words, picture)
-    high = shared_limits(maps)[1]
+    high = limits_of(style, maps)[1]
     frames = [_frame(layout, Drawn(picture), None, style, "" if style.scale == "own" else f"{high:.3g}")]
     for t, word in enumerate(draw_words(picture, maps, shown, style, drawn)):
         end = f"{maps[t].max():.3g}, this word's own scale" if style.scale == "own" else f"{high:.3g}"

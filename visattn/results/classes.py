@@ -35,7 +35,7 @@ class ClassWriter:
     folder: Path
     class_names: Sequence[str]
     exports: Sequence[ClassExport] = ("sheet", "npz")
-    style: Style = Style(scale="own")
+    style: Style = Style("own", end="robust")
     paper: Paper = Paper()
     meaning: str = "attention"
 

@@ -18,7 +18,6 @@ from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, V
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
-from visattn.overlay.style import Scale
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter
 from visattn.training.checkpoints import load_model
@@ -39,7 +38,7 @@ def overlay_images(
     batch_size: int = 8,
     truths: Mapping[str, str] | None = None,
     exports: Sequence[ClassExport] = ("sheet", "npz"),
-    style: Style | None = None,
+    style: Style = Style("own", end="robust"),
     paper: Paper = Paper(),
     device: str = "auto",
     precision: str = "auto",
@@ -55,7 +54,7 @@ def overlay_images(
         batch_size: images at a time.
         truths: the true class by file stem, where known; the sheets then say whether the prediction is right.
         exports: what to write of each image.
-        style: how maps are drawn; None shares a scale where all maps are weights of attention.
+        style: how maps are drawn.
         paper: how large sheets are.
         device: where the model runs, as `choose_device` takes it.
         precision: in which, as `of_option` takes it.
@@ -70,7 +69,6 @@ def overlay_images(
         name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
         for name, method in methods.items()
     }
-    style = style or Style(usual_scale(methods))
     writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods))
     protect(paths)
     writer.require_room(paths)
@@ -112,11 +110,6 @@ def see(
     found |= {n: shared[n] if n in shared else method(vit, pixels, targets) for n, method in methods.items()}
     arrays = (part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy() for part in found.values())
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
-
-
-def usual_scale(methods: Iterable[str]) -> Scale:
-    """Maps share a colour scale where all are weights of attention; else their units differ."""
-    return "own" if set(methods) & set(OF_CLASS) else "shared"
 
 
 def meaning_of(methods: Iterable[str]) -> str:
