@@ -395,7 +395,7 @@ def test_the_program_says_what_is_wrong(captioner_checkpoint, tmp_path, capsys):
     checkpoint = ["--checkpoint", str(captioner_checkpoint)]
     output = ["--output", str(tmp_path / "out")]
     for args, sentence in (
-        ([*checkpoint, *output, "--format", "onnx", "--dtype", "float16"], "--dtype is of the weights file"),
+        ([*checkpoint, *output, "--format", "onnx", "--dtype", "float16"], "use --format both"),
         ([*checkpoint, *output, "--format", "onnx", "--encoder-weights", "pretrained"], "--encoder-weights is of"),
         ([*checkpoint, *output, "--maps"], "--maps is for the ONNX graph of a classifier"),
         ([*checkpoint, *output, "--places", "argmax"], "has no hard attention; leave out --places"),

@@ -255,5 +255,5 @@ def test_too_little_space_is_said_before_anything_is_fetched(server, tmp_path, m
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(prepare_coco.shutil, "disk_usage", lambda _: usage)
     assert prepare_coco.main(["--root", str(tmp_path / "coco"), "--mirror", server.url]) == 2
-    assert "has 1.0 GB of free space, and about 33.9 GB are needed" in capsys.readouterr().err
+    assert "has 1.0 GB of free space, but about 33.9 GB are needed" in capsys.readouterr().err
     assert server.asked == []

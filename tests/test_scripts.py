@@ -130,11 +130,11 @@ def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tm
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--export", "sheet,jpeg"], "--export has 'jpeg'; it is a list of sheet, svg, pdf, words, gif, npz"),
+        (["--export", "sheet,jpeg"], "list of sheet, svg, pdf, words, gif, npz"),
         (["--export", ","], "--export has ','"),
-        (["--contour", "half"], "not 'half'"),
+        (["--contour", "half"], "--contour is 'half'"),
         (["--contour", "50"], "between 0 and 1, not at 50"),
-        (["--width", "8.5"], "such as 8.5cm, 85mm or 3.3in, not '8.5'"),
+        (["--width", "8.5"], "--width is '8.5'"),
         (["--width", "1cm"], "wide, not 1"),
         (["--columns", "0"], "at least one column"),
         (["--points", "0"], "text of 0 points"),

@@ -94,7 +94,7 @@ def test_a_training_begins_from_it_and_does_not_go_on_with_it(cifar_root, tmp_pa
     words = ["fit", "--config", str(CONFIGS / "cifar10_vit.yaml"), f"--data.root={cifar_root}", "--data.download=false"]
     words += [*FAST, "--model.optimization.lr=1e-9"]
     assert main([*words, "--ckpt_path=vit-cifar10", f"--output={tmp_path / 'no'}"]) == 2
-    assert "vit-cifar10 is no run to go on with" in capsys.readouterr().err
+    assert "use its weights with --start_from vit-cifar10" in capsys.readouterr().err
     assert main([*words, "--start_from=vit-cifar10", f"--output={tmp_path / 'run'}"]) == 0
     ours, theirs = (load_model(path, Classifier).model for path in ("vit-cifar10", tmp_path / "run" / "last.ckpt"))
     torch.testing.assert_close(ours.blocks.state_dict(), theirs.blocks.state_dict(), rtol=0, atol=1e-6)
