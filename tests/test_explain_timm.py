@@ -70,7 +70,7 @@ def test_sides_that_differ_too_much_are_refused(mode):
     if mode == "squash":
         assert fit(image)[0].size == (112, 112)
     else:
-        with pytest.raises(InputError, match="50000×1 pixels cannot be made the model's 112×112"):
+        with pytest.raises(InputError, match="50000×1 pixels cannot be resized to 112×112"):
             fit(image)
 
 
@@ -132,7 +132,7 @@ def test_a_target_is_found_by_name_or_number():
         ("resnet10t", {"weights": "random"}, "resnet10t is no Vision Transformer"),
         ("resnet10t", {"weights": "random", "image_size": (64, 64)}, "timm cannot make resnet10t with img_size"),
         (NAME, {"weights": "none.pth"}, "there is no weights file none.pth"),
-        (NAME, {"weights": "random", "class_names": ["a"], **SMALL}, "1 names of classes were given, and .* has 1000"),
+        (NAME, {"weights": "random", "class_names": ["a"], **SMALL}, "1 class names were given, but .* has 1000"),
         (NAME, {"weights": "random", "image_size": (8, 48), **SMALL}, "48×8 pixels is smaller than a patch"),
     ],
 )

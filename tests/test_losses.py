@@ -61,7 +61,7 @@ def test_captions_of_no_image_are_an_error_that_shows_both(tmp_path: Path, other
 @pytest.mark.parametrize("value", [None, True, 1.5, [1]])
 def test_an_id_that_is_none(tmp_path: Path, value: object) -> None:
     write(tmp_path, ["a dog"], [value])
-    with pytest.raises(InputError, match="neither a whole number nor text"):
+    with pytest.raises(InputError, match="neither an integer nor text"):
         read_annotations(tmp_path / "captions.json")
 
 

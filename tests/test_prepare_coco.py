@@ -111,7 +111,7 @@ def test_a_file_of_another_sum_never_gets_its_name(server, tmp_path):
 def test_what_has_come_is_kept_when_nothing_more_does(server, tmp_path):
     server.breaks = 0
     (tmp_path / "file.zip.part").write_bytes(CONTENT[:5])
-    with pytest.raises(InputError, match=r"what has come, 5 bytes, is in .*run this again to go on"):
+    with pytest.raises(InputError, match=r"5 bytes are in .*run this again to resume"):
         download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5, attempts=3, pause=0)
     assert len(server.asked) == 3
     assert (tmp_path / "file.zip.part").read_bytes() == CONTENT[:5]
@@ -150,7 +150,7 @@ def test_unpacking_goes_on_and_mends(tmp_path):
 def test_no_file_leaves_the_folder(tmp_path, name):
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped(**{name: b"evil"}))
-    with pytest.raises(InputError, match="would leave the folder"):
+    with pytest.raises(InputError, match="outside the folder"):
         unpack(archive, tmp_path / "inner" / "out", str)
     assert not list(tmp_path.rglob("evil.jpg"))
 

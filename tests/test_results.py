@@ -287,11 +287,11 @@ def test_pictures_that_have_moved_are_found_by_their_name(tmp_path, pictures, ca
     moved = pictures.rename(tmp_path / "moved")
     status, said = run(capsys, "--output", page, soft)
     assert status == 2
-    assert said == f"error: the picture {pictures / 'a.png'} is missing; say where it is with --images FOLDER"
+    assert said == f"error: the image {pictures / 'a.png'} is missing; say where it is with --images FOLDER"
     assert run(capsys, "--output", page, soft, "--images", moved)[0] == 0
     (moved / "b.png").unlink()
     status, said = run(capsys, "--output", page, soft, "--images", moved)
-    assert f"the picture {pictures / 'b.png'} is missing" in said
+    assert f"the image {pictures / 'b.png'} is missing" in said
     # The same pictures at two places are the same pictures.
     again = captions(tmp_path / "again", tmp_path / "elsewhere", ("a.png",))
     assert run(capsys, "--output", page, soft, again, "--images", moved)[0] == 0
@@ -309,14 +309,14 @@ def test_mistakes_are_one_sentence(tmp_path, pictures, capsys):
         assert not page.exists()
         return said
 
-    assert f"{empty} is no folder of results" in fails(empty)
-    assert "nowhere is no folder of results" in fails(tmp_path / "nowhere")
-    assert f"{soft} and {other} have no picture in common" in fails(soft, other)
+    assert f"{empty} is not a folder of results" in fails(empty)
+    assert "nowhere is not a folder of results" in fails(tmp_path / "nowhere")
+    assert f"{soft} and {other} have no images in common" in fails(soft, other)
     assert "3 folders of results do not fit" in fails(soft, soft, soft)
     assert "--side is 0" in fails(soft, "--side", 0)
     assert "no such folder of images" in fails(soft, "--images", tmp_path / "nowhere")
     Image.new("RGB", (9, 9)).save(pictures / "c.png")
-    assert "c.png has 9×9 pixels, and the maps in" in fails(other)
+    assert "c.png has 9×9 pixels, but the maps in" in fails(other)
     (soft / "b.npz").unlink()
     assert f"{soft / 'b.npz'} is missing, the maps of b.png" in fails(soft)
     for damage in (b"", b"no archive", (soft / "a.npz").read_bytes()[:-200]):

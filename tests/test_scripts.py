@@ -135,7 +135,7 @@ def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tm
         (["--contour", "half"], "--contour is 'half'"),
         (["--contour", "50"], "between 0 and 1, not at 50"),
         (["--width", "8.5"], "--width is '8.5'"),
-        (["--width", "1cm"], "wide, not 1"),
+        (["--width", "1cm"], "width is 1 cm"),
         (["--columns", "0"], "at least one column"),
         (["--points", "0"], "text of 0 points"),
         (["--colour-map", "rainbow2"], "knows no colour map 'rainbow2'"),
@@ -371,7 +371,7 @@ def test_sampled_captions_are_repeatable(captioner_checkpoint, photographs, tmp_
     ("options", "sentence"),
     [
         (["--beam", "0"], "the beam's size is 0"),
-        (["--beam", "3", "--n-best", "4"], "--n-best 4 is more than a beam of 3 has"),
+        (["--beam", "3", "--n-best", "4"], "--n-best 4 needs a beam of at least that size, not 3"),
         (["--n-best", "2"], "--n-best needs --decode beam"),
         (["--n-best", "0"], "--n-best is 0"),
         (["--batch-size", "0"], "--batch-size is 0"),

@@ -1,4 +1,4 @@
-"""The model that comes with visattn: whole, named, and looked into without a training and without a network."""
+"""The included models: complete, documented, and usable without training and without a network."""
 
 import json
 import socket
@@ -195,7 +195,7 @@ def test_without_its_encoders_weights_there_is_a_way_out(no_hub, monkeypatch, ca
 def test_other_names_are_told_what_there_is(tmp_path, monkeypatch):
     assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes", "captioner-flickr8k"]
     names = ", ".join(SHIPPED)
-    with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* comes with visattn: {names}$"):
+    with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* an included one: {names}$"):
         load_model("vit-cifar100", Classifier)
     with pytest.raises(InputError, match=r"holds visattn\.classifier\.Classifier, but a checkpoint of .*Captioner"):
         load_model("vit-cifar10", Captioner)

@@ -1,4 +1,4 @@
-"""The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
+"""The captioner as a LightningModule: connects data, model, objective, decoding and scores."""
 
 import logging
 import warnings
@@ -67,8 +67,8 @@ class Captioner(LightningModule):
             from the data.
 
     Raises:
-        InputError: where an option is out of its range; where attention draws and the loss has no REINFORCE, or the
-            other way round; where the attention cannot look at the grid that the encoder makes of such images.
+        InputError: if an option is out of its range; if attention draws and the loss has no REINFORCE, or the
+            other way round; if the attention cannot look at the grid that the encoder makes of such images.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Captioner(LightningModule):
         draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
         if draws and self.loss.reinforce is None:
             raise InputError(
-                "hard attention learns by REINFORCE: set the loss's option reinforce, such as "
+                "hard attention is trained by REINFORCE: set the loss's option reinforce, such as "
                 "--model.init_args.loss.init_args.reinforce=visattn.objectives.Reinforce"
             )
         if self.loss.reinforce is not None and not draws:
             raise InputError(
-                "the loss's option reinforce is for attention that draws: take HardAttention, or leave it out"
+                "the loss's option reinforce needs attention that samples: use HardAttention, or leave it out"
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
         self._named = False
@@ -256,7 +256,7 @@ class Captioner(LightningModule):
         for name in (str(getattr(callback, "monitor", None)) for callback in callbacks):
             if name.startswith("val/") and is_truth_score(name.removeprefix("val/")):
                 raise InputError(
-                    f"{name} is to be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
+                    f"{name} cannot be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
                     "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
                 )
 
@@ -266,14 +266,14 @@ class Captioner(LightningModule):
             return
         if not self.regime.reads_captions:
             raise InputError(
-                f"attention is supervised on given captions, and {type(self.regime).__name__} reads none; leave out "
-                "--model.loss.supervision"
+                f"supervised attention needs given captions, which {type(self.regime).__name__} does not use; leave "
+                "out --model.loss.supervision"
             )
         data = self.trainer.datamodule
         known = (data.regions(name, words) for name, lines in data.references("train").items() for words in lines)
         if not any(mask is not None for masks in known for mask in masks):
             raise InputError(
-                f"attention is to be supervised, but {data.describe()} knows of no training word where it is; give "
+                f"attention is supervised, but {data.describe()} has no outlines for training words; give "
                 "outlines of training images (--data.instances FILE), or leave out --model.loss.supervision"
             )
         data.places = self.encoder.grid(self.image_size), self.cell_shift
@@ -296,8 +296,8 @@ class Captioner(LightningModule):
         if not (finite := losses.isfinite()).all():  # half precision overflows here with weights that are all finite
             names = ", ".join(batch.ids[i] for i in batch.owner[~finite].unique().tolist())
             raise InputError(
-                f"the {split} loss of the images {names} is not finite in {self.dtype}; a lower learning rate in "
-                "training, or --trainer.precision 32-true, may mend that"
+                f"the {split} loss of the images {names} is not finite in {self.dtype}; train with a lower "
+                "learning rate, or use --trainer.precision 32-true"
             )
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
         decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))

@@ -1,4 +1,4 @@
-"""The image classifier as a LightningModule: glue between data, Vision Transformer, loss and accuracy."""
+"""The image classifier as a LightningModule: connects data, Vision Transformer, loss and accuracy."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Classifier(LightningModule):
         mix_probability: how likely a batch of a process is mixed; the others are trained on as they are.
 
     Raises:
-        InputError: where `mix_probability` is no probability.
+        InputError: if `mix_probability` is no probability.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Files that are written whole, or not at all, and never over an input.
+"""Atomic file writing that never overwrites inputs.
 
 A reader, a second process or a power cut never meets half a file: the content goes to a temporary file in the same
 folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
@@ -96,7 +96,7 @@ def require_free(paths: Iterable[str | os.PathLike[str]], option: str = "--outpu
         option: the one to change, for the message.
 
     Raises:
-        InputError: where one is a declared input, by whatever spelling or link, or is no regular file.
+        InputError: if one is a declared input, by whatever spelling or link, or is no regular file.
     """
     for path in map(Path, paths):
         for file in path.rglob("*") if path.is_dir() else (path,):
@@ -107,8 +107,8 @@ def require_file(path: str | os.PathLike[str], option: str = "--output") -> None
     """`require_free` of one file to be written; makes its folder.
 
     Raises:
-        InputError: as `require_free`, and where it is a folder.
-        OSError: where its folder cannot be made.
+        InputError: as `require_free`, and if it is a folder.
+        OSError: if its folder cannot be made.
     """
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name a file with {option}")
@@ -120,19 +120,19 @@ def _require_no_input(path: Path, option: str = "--output") -> None:
     if not path.exists() or path.is_dir():
         return
     if not path.is_file():  # a device or a pipe, which renaming a file to would destroy
-        raise InputError(f"{path} is not a regular file, and cannot be replaced; choose another {option}")
+        raise InputError(f"{path} is not a regular file, so it cannot be replaced; choose another {option}")
     for inputs in reversed(_guards):
         if found := inputs.find(path):
             same = "" if found == path else f", the same file as {path},"
-            raise InputError(f"{found}{same} is an input and would be written over; choose another {option}")
+            raise InputError(f"{found}{same} is an input and would be overwritten; choose another {option}")
 
 
 def remove_file(path: str | os.PathLike[str]) -> None:
     """Delete a file, where it is there.
 
     Raises:
-        InputError: where it is a declared input.
-        OSError: where it cannot be deleted.
+        InputError: if it is a declared input.
+        OSError: if it cannot be deleted.
     """
     _require_no_input(Path(path))
     Path(path).unlink(missing_ok=True)
@@ -148,8 +148,8 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
             earlier attempt is written over. By default the name is drawn.
 
     Raises:
-        InputError: where a declared input, a device or a pipe is at `path`; see `protect`.
-        OSError: where the folder is missing, is read-only or is full. What stood at `path` is then as it was.
+        InputError: if a declared input, a device or a pipe is at `path`; see `protect`.
+        OSError: if the folder is missing, is read-only or is full. What stood at `path` is then as it was.
     """
     path = Path(path)
     _require_no_input(path)
@@ -231,7 +231,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         The hidden folder beside it in which to write.
 
     Raises:
-        OSError: where something stands at `path` already, other than an empty folder; or where it cannot be written.
+        OSError: if something stands at `path` already, other than an empty folder; or if it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -305,7 +305,7 @@ def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]
         own: a regular expression that the names of all such files match; a folder that holds others is the user's.
 
     Raises:
-        InputError: where something else than an earlier call's folder stands there; see `require_own`.
+        InputError: if something else than an earlier call's folder stands there; see `require_own`.
         OSError: as `write_bytes` does. What stood at `path` is then as it was.
     """
     path = Path(path)
@@ -327,13 +327,13 @@ def require_own(folder: Path, own: str) -> None:
     """See that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
 
     Raises:
-        InputError: where it is a link or a file, or holds anything else, or a declared input.
+        InputError: if it is a link or a file, or holds anything else, or a declared input.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder} is no folder of an earlier run; move it away, or choose another --output")
+        raise InputError(f"{folder} is not from an earlier run; move it away, or choose another --output")
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir() or not re.fullmatch(own, path.name):
-            raise InputError(f"{path} is not of an earlier run; move it away, or choose another --output")
+            raise InputError(f"{path} is not from an earlier run; move it away, or choose another --output")
         _require_no_input(path)
 
 

@@ -1,4 +1,4 @@
-"""The optimiser and how its learning rate goes up and down."""
+"""The optimiser and its learning rate schedule."""
 
 import functools
 import inspect
@@ -33,7 +33,7 @@ class Optimization:
         encoder: what the rate is multiplied by for a module's `encoder`, where it has one.
 
     Raises:
-        InputError: where timm has no such optimiser, or a number is out of its range.
+        InputError: if timm has no such optimiser, or a number is out of its range.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Optimization:
         try:
             create_optimizer_v2([nn.Parameter(torch.zeros(2, 2))], optimizer, lr, weight_decay)
         except Exception as error:  # timm's optimisers each check their own options
-            raise InputError(f"optimizer is '{optimizer}', which timm does not make: {error}") from error
+            raise InputError(f"optimizer is '{optimizer}', which timm cannot create: {error}") from error
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.warmup, self.final, self.encoder = warmup, final, encoder
 

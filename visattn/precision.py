@@ -1,4 +1,4 @@
-"""Which precision is fast where: bfloat16 only on hardware with instructions for its products.
+"""Selection of the precision: bfloat16 only on hardware with bfloat16 arithmetic.
 
 A CPU without them converts every number to float32 and back: an encoder was once 12 to 40 times slower than in float32.
 """
@@ -70,7 +70,7 @@ def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
     """What a program's --precision means: for "auto" what is fast on the device; where "bf16" is slow, it says so.
 
     Raises:
-        InputError: where it is none of OPTIONS.
+        InputError: if it is none of OPTIONS.
     """
     if precision not in OPTIONS:
         raise InputError(f"--precision is {precision}; it must be one of {', '.join(OPTIONS)}")

@@ -1,4 +1,4 @@
-"""How a captioner meets its own words in training: never, now and then, or always.
+"""Training regimes, which differ in how often a captioner is fed its own words: never, sometimes or always.
 
 A decoder that only ever heard the true words before the next ("teacher forcing") may be lost after an own mistake
 ("exposure bias"). A regime turns a batch into a loss; it drives the decoder, and knows neither encoder nor Lightning.
@@ -162,7 +162,7 @@ class SelfCritical(Regime):
             that is in its images, such as generated scenes.
 
     Raises:
-        InputError: where the mean has no other sample; where there is no such reward.
+        InputError: if the mean has no other sample; if there is no such reward.
     """
 
     reads_captions = False

@@ -1,4 +1,4 @@
-"""Checks of the contracts that your own attention, decoder or encoder must keep: `check_attention` and its like.
+"""Checks that your own attention, decoder or encoder satisfies its interface: `check_attention` and others.
 
 Each raises an `AssertionError` that names the law which is broken. visattn's own classes pass the same checks.
 """
@@ -40,7 +40,7 @@ def check_attention(
         seed: of weights and inputs.
 
     Raises:
-        AssertionError: where a law is broken.
+        AssertionError: if a law is broken.
     """
     torch.manual_seed(seed)
     attention = make(query_size, value_size).eval()
@@ -124,7 +124,7 @@ def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_siz
         seed: of weights and inputs.
 
     Raises:
-        AssertionError: where a law is broken.
+        AssertionError: if a law is broken.
     """
     torch.manual_seed(seed)
     decoder = (decoder if isinstance(decoder, Decoder) else decoder(_VOCABULARY, value_size)).eval()
@@ -169,7 +169,7 @@ def check_encoder(encoder: GridEncoder, image_size: tuple[int, int] = (64, 96)) 
         image_size: (h, w) of an image that it takes.
 
     Raises:
-        AssertionError: where a law is broken.
+        AssertionError: if a law is broken.
     """
     encoder = encoder.eval()
     images = torch.randint(0, 256, (2, 3, *image_size), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""What if attention had looked elsewhere? A mechanism whose α is changed before it multiplies the values.
+"""Ablated attention: a mechanism whose α is changed before it multiplies the values.
 
 The mechanism reads query and keys as ever, and what is changed are its weights alone: how much a word takes from the
 places in all stays, only from where is taken away. If captions are none the worse for it, the maps explain nothing.
@@ -128,7 +128,7 @@ def ablated(decoder: nn.Module, change: Change) -> Iterator[None]:
         change: `UniformWeights()`, `ShuffledWeights(seed)`, or another.
 
     Raises:
-        ValueError: where it has no such mechanism.
+        ValueError: if it has no such mechanism.
     """
     found = [
         (parent, name, child)

@@ -1,4 +1,4 @@
-"""The contract of every spatial attention: what it is given, what it returns.
+"""The interface of all spatial attention: its inputs and outputs.
 
 Axis letters: B images, L places, H × W = L the grid of places, D the size of an annotation vector, A the size in which
 keys and query are compared, Q the size of the query, N = B K captions: K of each image, in a row, be they references,
@@ -95,7 +95,7 @@ class SpatialAttention(nn.Module):
         """Whether the mechanism can look at a grid of (H, W) places.
 
         Raises:
-            InputError: where it cannot; the sentence names the option.
+            InputError: if it cannot; the sentence names the option.
         """
 
     def keys(self, values: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class SpatialAttention(nn.Module):
             mask: (B, L) bool, True where a place may be attended; every row needs at least one.
 
         Raises:
-            ValueError: where the grid does not have L places.
+            ValueError: if the grid does not have L places.
         """
         check_places(values, grid)
         self.check_grid(grid)

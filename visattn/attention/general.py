@@ -1,4 +1,4 @@
-"""The general mechanism as a plain function: where every other attention here comes from."""
+"""The general mechanism, from which all others derive, as a plain function."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Hard attention: one place is drawn, and nothing else is seen."""
+"""Hard attention: attend to a single, sampled place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class HardAttention(SoftAttention):
             in soft attention ("expected", what the authors' code does).
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class HardAttention(SoftAttention):
     ) -> None:
         super().__init__(query_size, value_size, score)
         if not 0 <= probability <= 1:
-            raise InputError(f"probability is {probability}; hard attention draws with a probability from 0 to 1")
+            raise InputError(f"probability is {probability}; the probability of sampling must be between 0 and 1")
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}; it must be more than 0")
         for name, value, kinds in (("coin", coin, Coin), ("evaluation", evaluation, Evaluation)):

@@ -1,4 +1,4 @@
-"""Local attention: a window is attended, and nothing outside it is looked at (Luong 2015, section 3.2)."""
+"""Local attention: attend only to the places within a window (Luong 2015, section 3.2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class LocalAttention(SpatialAttention):
         window: D of the paper, places on each side of p.
 
     Raises:
-        InputError: where the window is less than 1 or larger than the grid, or the score knows places by number alone.
+        InputError: if the window is less than 1 or larger than the grid, or the score knows places by number alone.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class LocalAttention(SpatialAttention):
         self.score = score(query_size, value_size)
         if not self.score.by_content:
             raise InputError(
-                f"{type(self).__name__} cannot take {type(self.score).__name__}, which does not look at what is in the "
-                "window; choose another score"
+                f"{type(self).__name__} cannot use {type(self.score).__name__}, which does not depend on the window's "
+                "content; choose another score"
             )
         self.window = window
 
@@ -63,9 +63,9 @@ class LocalAttention(SpatialAttention):
         span = 2 * self.window + 1
         if 1 < min(grid) < span:
             raise InputError(
-                f"window is {self.window}, so {span}×{span} places are attended, and the grid has {grid[0]}×{grid[1]}; "
+                f"window is {self.window}, so it covers {span}×{span} places, but the grid has {grid[0]}×{grid[1]}; "
                 f"set window to at most {(min(grid) - 1) // 2}"
-                + ("" if min(grid) > 2 else ", or take a mechanism without a window")
+                + ("" if min(grid) > 2 else ", or use a mechanism without a window")
             )
 
     def keys(self, values: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class MonotonicLocalAttention(LocalAttention):
     ) -> None:
         super().__init__(query_size, value_size, score, window)
         if stride < 0:
-            raise InputError(f"stride is {stride}; it must be at least 1, or 0 for windows that touch")
+            raise InputError(f"stride is {stride}; it must be at least 1, or 0 for adjacent windows")
         self.stride = stride or 2 * window + 1
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:

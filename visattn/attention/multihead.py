@@ -1,4 +1,4 @@
-"""Multi-head attention (Vaswani 2017, section 3.2.2): each head has its own part of the vectors.
+"""Multi-head attention (Vaswani 2017, section 3.2.2): each head attends with its own part of the vectors.
 
 Both classes have a fast path through fused kernels, and one that says exactly what was attended to; tests hold the two
 together. Axis letters beside those of the contract: N tokens, T queries, d = A / heads the size of one head's part.
@@ -53,13 +53,13 @@ class MultiHeadSelfAttention(nn.Module):
         causal: whether a token attends to itself and those before it alone, as a decoder's must.
 
     Raises:
-        InputError: where the heads do not divide the size.
+        InputError: if the heads do not divide the size.
     """
 
     def __init__(self, size: int, heads: int, qkv_bias: bool = True, causal: bool = False) -> None:
         super().__init__()
         if size % heads:
-            raise InputError(f"{heads} heads do not divide tokens of size {size}; choose a divisor of {size}")
+            raise InputError(f"{size} token features are not divisible by {heads} heads; choose a divisor of {size}")
         self.heads, self.causal = heads, causal
         self.qkv = Linear(size, 3 * size, bias=qkv_bias)
         self.proj = Linear(size, size)
@@ -135,14 +135,16 @@ class MultiHeadAttention(SpatialAttention):
         size: A, of keys and of projected values, all heads together; None takes Q.
 
     Raises:
-        InputError: where the heads do not divide the size.
+        InputError: if the heads do not divide the size.
     """
 
     def __init__(self, query_size: int, value_size: int, heads: int = 4, size: int | None = None) -> None:
         super().__init__()
         size = size or query_size
         if size % heads:
-            raise InputError(f"{heads} heads do not divide an attention of size {size}; choose other heads, or a size")
+            raise InputError(
+                f"size {size} is not divisible by {heads} heads; choose another number of heads, or another size"
+            )
         self.heads = heads
         self.query = Linear(query_size, size)
         self.key = Linear(value_size, size, bias=False)  # a constant would vanish in the softmax

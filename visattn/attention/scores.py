@@ -1,4 +1,4 @@
-"""How well does a place fit the query? One class a score, each named by its paper.
+"""Score functions, which compare a query with each place; one class per score, named after its paper.
 
 A score projects the values once (`keys`) and compares them with the query at every step. Sizes come first in every
 constructor: that of the query (Q) and that of the values (D). All but the location-based one judge a place by what is
@@ -72,14 +72,14 @@ class DotScore(Score):
     """e = qᵀ k: Luong 2015, eq. 8. It has no parameters, so query and values must be of one size.
 
     Raises:
-        InputError: where they are not.
+        InputError: if they are not.
     """
 
     def __init__(self, query_size: int, value_size: int) -> None:
         super().__init__()
         if query_size != value_size:
             raise InputError(
-                f"the dot score needs a query and values of one size, not {query_size} and {value_size}; "
+                f"the dot score needs a query and values of the same size, not {query_size} and {value_size}; "
                 "use the general score, or set the decoder's hidden size to that of the annotation vectors"
             )
 
@@ -123,7 +123,7 @@ class LocationScore(Score):
         places: the largest number of places.
 
     Raises:
-        InputError: where a grid has more places than that.
+        InputError: if a grid has more places than that.
     """
 
     by_content = False
@@ -137,7 +137,7 @@ class LocationScore(Score):
     def check_places(self, places: int) -> None:
         if places > self.energy.out_features:
             raise InputError(
-                f"the location-based score was made for {self.energy.out_features} places and the grid has {places}; "
+                f"the location-based score has {self.energy.out_features} places, but the grid has {places}; "
                 f"set its option places to at least {places}"
             )
 

@@ -1,4 +1,4 @@
-"""Soft attention: every place is attended, each by its weight."""
+"""Soft attention: the weighted mean of all places."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How fast is it, beside what a person would otherwise use? One file a subject; `visattn benchmark` is the door.
+"""Speed comparisons with the usual alternatives, one file per subject; run by `visattn benchmark`.
 
 A subject has the sizes that it is measured at (`FULL`, and `QUICK` to try it), the packages whose versions matter
 beside ours (`PACKAGES`), and `measure`, which hands over tables. All runs of a table take turns in one process.

@@ -1,4 +1,4 @@
-"""How cost grows: with the grid, the caption, the beam, the batch and the resolution. Milliseconds for each image."""
+"""Scaling of cost with grid, caption length, beam, batch and resolution, in milliseconds per image."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What all runs of a benchmark share, ours and the peers': device, precision, rounds; and how it is told."""
+"""Settings common to all runs of a benchmark: device, precision, rounds; and their description."""
 
 import datetime
 import os
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
         """From the words of a command line.
 
         Raises:
-            InputError: where a word says nothing, or there is no such device.
+            InputError: if a word says nothing, or there is no such device.
         """
         if rounds < 1:
             raise InputError(f"--rounds is {rounds}; it must be at least 1")

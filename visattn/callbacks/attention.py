@@ -1,4 +1,4 @@
-"""Attention during training: numbers that tell whether it is alive, and sheets of a fixed set of images."""
+"""Attention during training: statistics that show whether it works, and sheets of a fixed set of images."""
 
 import json
 import logging
@@ -107,7 +107,7 @@ class AttentionSheets(Callback):
         directory: of the run; by default where its checkpoints go.
 
     Raises:
-        InputError: where a number is less than 1.
+        InputError: if a number is less than 1.
     """
 
     def __init__(self, images: int = 8, every_n_epochs: int = 1, directory: str | None = None) -> None:

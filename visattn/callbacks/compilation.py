@@ -21,7 +21,7 @@ class Compilation(Callback):
         mode: see `torch.compile`.
 
     Raises:
-        InputError: where the module has no such part.
+        InputError: if the module has no such part.
     """
 
     def __init__(self, parts: Sequence[str] = ("model",), backend: str = "inductor", mode: str = "default") -> None:

@@ -1,4 +1,4 @@
-"""An end to training as soon as a number is not finite, before it is in the weights or in a checkpoint."""
+"""Stop training as soon as a number is not finite, before it reaches the weights or a checkpoint."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class StopWhenNotFinite(Callback):
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} in {self._where}, with the images {', '.join(map(str, self._ids))}; lower "
-                "the learning rate, or look at these images; no checkpoint was written after that"
+                "the learning rate, or check these images; no checkpoint was written after that"
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation found out about a captioner's exposure bias, as files."""
+"""Write an evaluation's exposure bias report to files."""
 
 import json
 from pathlib import Path

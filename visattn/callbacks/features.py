@@ -70,7 +70,7 @@ class FeatureCache(Callback):
         batch_size: images encoded at a time.
 
     Raises:
-        InputError: where the encoder is trained, so that its features change.
+        InputError: if the encoder is trained, so that its features change.
     """
 
     def __init__(self, directory: str, batch_size: int = 64) -> None:
@@ -104,7 +104,7 @@ class FeatureCache(Callback):
             raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
         if not pl_module.encoder.frozen:
             raise InputError(
-                "features of a trained encoder change: set the encoder's 'train_from: null', or take out FeatureCache"
+                "the features of a trained encoder change; set the encoder's 'train_from: null', or remove FeatureCache"
             )
         return self.directory / _key(pl_module.encoder, data, _examples(data))
 

@@ -1,4 +1,4 @@
-"""What `visattn predict` found, as a file."""
+"""Write the results of `visattn predict` to a file."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""How fast a training runs."""
+"""Training throughput."""
 
 import time
 from typing import Any

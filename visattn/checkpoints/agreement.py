@@ -1,4 +1,4 @@
-"""What a command line and a checkpoint say differently of one model."""
+"""Differences between a command line and a checkpoint."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,13 +54,13 @@ def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: Li
         own: the start of names of parameters and buffers that may differ; by default none may.
 
     Raises:
-        InputError: where the vocabulary or a size is another; the sentence has both.
+        InputError: if the vocabulary or a size is another; the sentence has both.
     """
     theirs, ours = checkpoint["hyper_parameters"], model.hparams
     specs = theirs.get("tokens", Words.spec), ours.get("tokens", Words.spec)
     if specs[0] != specs[1]:
         raise InputError(
-            f"{path} was trained on {tokens_of(specs[0]).name}, and this data has {tokens_of(specs[1]).name}; give the "
+            f"{path} was trained on {tokens_of(specs[0]).name}, but this data has {tokens_of(specs[1]).name}; give the "
             "data the same --data.tokens"
         )
     _require_words(path, theirs.get("output_names", []), ours["output_names"])
@@ -71,7 +71,7 @@ def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: Li
         shapes = [_shape(state.get(name)) for state in (theirs, ours)]
         if shapes[0] != shapes[1]:
             raise InputError(
-                f"{path} has {shapes[0]} for {name}, and this model {shapes[1]}; give both the same options"
+                f"{path} has {shapes[0]} for {name}, but this model has {shapes[1]}; give both the same options"
             )
 
 
@@ -81,8 +81,8 @@ def _require_words(path: Path | str, theirs: Sequence[str], ours: Sequence[str])
     pairs = enumerate(zip(theirs, ours, strict=False))
     detail = next((f", number {i} is {a!r} and {b!r}" for i, (a, b) in pairs if a != b), "")
     raise InputError(
-        f"{path} was trained with {len(theirs)} words, and this data has {len(ours)}{detail}; "
-        "a model can only go on with the vocabulary that it has learnt"
+        f"{path} was trained with {len(theirs)} words, but this data has {len(ours)}{detail}; "
+        "a model can only be used with the vocabulary that it was trained on"
     )
 
 

@@ -1,4 +1,4 @@
-"""Trained models that come with visattn, called by a name where else a checkpoint's path stands.
+"""Included trained models, which can be given by name instead of a checkpoint's path.
 
 Each is a folder of `visattn.export` inside the package, in half precision, with a model card. A pretrained encoder's
 weights are not in it: they come from a package or from timm's hub.
@@ -50,7 +50,7 @@ def checkpoint_of(name: str) -> dict[str, Any]:
     """A shipped model in the layout of a checkpoint of `visattn fit`, as far as it goes without a training.
 
     Raises:
-        InputError: where a file of it is missing or is not the one that was written.
+        InputError: if a file of it is missing or is not the one that was written.
     """
     shipped = SHIPPED[name]
     with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:

@@ -1,4 +1,4 @@
-"""From the end of one training to the beginning of another."""
+"""Initial weights for a training run from the checkpoint of another."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def start_from(path: Path | str, model: LightningModule) -> None:
         model: of the same kind, vocabulary and sizes.
 
     Raises:
-        InputError: as `load_model`, and where the vocabulary or a size is another; the sentence has both.
+        InputError: as `load_model`, and if the vocabulary or a size is another; the sentence has both.
     """
     checkpoint, found, _ = trained(path)
     one_of(path, found, type(model))

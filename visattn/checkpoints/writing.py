@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole, in place of Lightning's way.
+"""Atomic writing of checkpoints, in place of Lightning's.
 
 Lightning writes to a temporary folder and moves the file from there: where that is another disk, a full one or a kill
 leaves half a checkpoint in the place of a good one.
@@ -32,8 +32,8 @@ class WholeCheckpoints(CheckpointIO):
             storage_options: the name that what stood at `path` is to have from then on; by default it is gone.
 
         Raises:
-            InputError: where an input would be written over.
-            OSError: where the disk is full or the folder read-only; both files are then as they were.
+            InputError: if an input would be written over.
+            OSError: if the disk is full or the folder read-only; both files are then as they were.
         """
         path = Path(path)
         require_free([path, *([storage_options] if storage_options else [])])

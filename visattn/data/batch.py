@@ -1,4 +1,4 @@
-"""What travels from the data to the models: two kinds of batches."""
+"""The two kinds of batches that models receive."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What every captioned data set shares: the vocabulary, the references, and how captions become batches."""
+"""The base of captioned data sets: vocabulary, references, and batches."""
 
 import math
 from abc import ABC, abstractmethod
@@ -133,7 +133,7 @@ class CaptionData(BatchedData, ABC):
         """Write into the log what a model will not see of the words to train and to validate on.
 
         Raises:
-            InputError: where that is more than `max_unknown`.
+            InputError: if that is more than `max_unknown`.
         """
         vocabulary = Vocabulary(self.vocabulary, self.tokens)
         for split, title in (("train", "training"), ("val", "validation")):
@@ -147,7 +147,7 @@ class CaptionData(BatchedData, ABC):
         """The uncut, tokenised captions of each image, by image id, for scoring.
 
         Raises:
-            InputError: where the data set has no such split.
+            InputError: if the data set has no such split.
         """
         return {example.id: example.captions for example in self._examples(split)}
 

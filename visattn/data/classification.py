@@ -1,4 +1,4 @@
-"""What every labelled data set of small images shares: the whole set in memory, a batch is one fancy index."""
+"""The base of labelled data sets of small images: the whole set in memory, batches by fancy indexing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

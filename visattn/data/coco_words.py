@@ -1,4 +1,4 @@
-"""Which of COCO's 80 categories a word of an English caption names.
+"""Which of COCO's 80 categories an English word names.
 
 The table is this project's own: written by hand from how people caption photographs, then read against the words of
 COCO's and Flickr8k's captions. It is made to be *sure* rather than full, since a word that is scored at the wrong place

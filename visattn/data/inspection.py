@@ -1,4 +1,4 @@
-"""What is wrong with a data set: pictures that cannot be used, and entries of its caption file that teach nothing."""
+"""Data checks: images that cannot be used, and faults in caption files."""
 
 import hashlib
 import logging
@@ -76,7 +76,7 @@ def in_parallel(
     """`function` of each item, in their order, worked out by so many processes (0: by this one), with a progress bar.
 
     Raises:
-        InputError: where one of the processes dies.
+        InputError: if one of the processes dies.
     """
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(items), desc=title, unit=unit))
@@ -93,9 +93,7 @@ def in_parallel(
                 yield result
                 bar.update()
         except BrokenProcessPool as error:
-            raise InputError(
-                "a process that looks through the data has died; if memory is short, use fewer workers"
-            ) from error
+            raise InputError("a process that checks the data died; if memory ran out, use fewer workers") from error
 
 
 _kept: list[Callable[[Any], Any]] = []  # of a process of `in_parallel`, what it is to do
@@ -147,7 +145,7 @@ def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MA
         share: of all that may be left out.
 
     Raises:
-        InputError: where they are too many.
+        InputError: if they are too many.
     """
     if len(bad) > share * total:
         image, why = next(iter(bad.items()))

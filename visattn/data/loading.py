@@ -1,4 +1,4 @@
-"""Whole batches as the unit of loading, each a function of (seed, epoch, number) and of nothing else.
+"""Loading of whole batches, each a function of (seed, epoch, number) only.
 
 A resumed run must see what an uninterrupted one sees. So no order and no augmentation here hangs on a global random
 state, on the number of workers or on how far an iterator has come: the sampler hands out the *name* of a batch, and
@@ -142,15 +142,15 @@ class BatchLoader(DataLoader):
         """Let the next pass begin where that state stopped, if it is a pass of the same epoch.
 
         Raises:
-            InputError: where that is in the middle of an epoch whose batches were others.
+            InputError: if that is in the middle of an epoch whose batches were others.
         """
         self._resume = state["epoch"], state["delivered"]
         for name, here in self.choices().items():
             there = state.get(name, here)
             if there != here and state["delivered"] < state["batches"]:
                 raise InputError(
-                    f"the checkpoint is in the middle of an epoch with {there} as its {name}, and this data has "
-                    f"{here}; give the data the same options, or go on from the end of an epoch"
+                    f"the checkpoint was saved within an epoch with {name} {there}, but this data has "
+                    f"{here}; give the data the same options, or continue from the end of an epoch"
                 )
 
     def choices(self) -> dict[str, int]:
@@ -197,7 +197,7 @@ class BatchedData(LightningDataModule):
         fit: how a picture becomes an image of that size.
 
     Raises:
-        InputError: where one of these makes no sense.
+        InputError: if one of these makes no sense.
     """
 
     output_names: list[str]

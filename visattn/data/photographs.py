@@ -1,4 +1,4 @@
-"""Photographs with captions: Flickr8k, Flickr30k, COCO, and whatever comes in their layouts."""
+"""Captioned photographs: Flickr8k, Flickr30k, COCO, and other data sets in their formats."""
 
 import hashlib
 import logging
@@ -70,7 +70,7 @@ class Photographs(CaptionData):
         seed: of the order, and of what is held out.
 
     Raises:
-        InputError: where an option makes no sense. A fault of the files is told when they are first needed: by
+        InputError: if an option makes no sense. A fault of the files is told when they are first needed: by
             `vocabulary`, `examples`, or `setup`, which looks whether every picture is there.
     """
 
@@ -152,7 +152,7 @@ class Photographs(CaptionData):
         category the image has none of or only partly outlined, and for one whose instances the crop cut off.
 
         Raises:
-            InputError: where the instances file cannot be read, or states a picture's size in other proportions.
+            InputError: if the instances file cannot be read, or states a picture's size in other proportions.
         """
         if self.instances is None:
             return super().regions(image_id, words)
@@ -174,7 +174,7 @@ class Photographs(CaptionData):
         if abs(original[0] * stated[1] - original[1] * stated[0]) > max(original + stated):  # a pixel of the smaller
             raise InputError(
                 f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
-                "the proportions must agree, once EXIF has turned the picture; give the pictures that were annotated"
+                "the aspect ratios must agree after EXIF rotation; give the images that were annotated"
             )
         geometry = fit_geometry(original, self.image_size, self.fit)
         scale = tuple(s * o / n for s, o, n in zip(geometry.scale, original, stated, strict=True))
@@ -213,7 +213,7 @@ class Photographs(CaptionData):
         )
         if scored and not found and not in_training:
             raise InputError(
-                f"{self.instances} has none of the {len(scored)} images to validate or test on, such as "
+                f"{self.instances} has none of the {len(scored)} validation and test images, such as "
                 f"{scored[0].id}; give the instances of the same images"
             )
         if found < len(scored):
@@ -225,7 +225,7 @@ class Photographs(CaptionData):
         things = Instances(self.instances)
         strange = sorted(set(things.categories) - WORDS.keys())
         if len(strange) == len(things.categories):
-            raise InputError(f"{self.instances} has no category of COCO's 80, and words are known for no others")
+            raise InputError(f"{self.instances} has none of COCO's 80 categories, the only ones whose words are known")
         if strange:
             log.warning("%s: no word is known for %d categories, such as %s", self.instances, len(strange), strange[0])
         return things
@@ -241,7 +241,7 @@ class Photographs(CaptionData):
     @cached_property
     def _splits(self) -> dict[str, list[CaptionedImage]]:
         if not self.root.is_dir():
-            raise InputError(f"{self.root}: no such folder; root is where the data set lies")
+            raise InputError(f"{self.root}: no such folder; set root to the folder of the data set")
         splits: dict[str | None, list[Annotation]] = defaultdict(list)
         for annotation in self._read(self.annotations):
             splits[annotation.split].append(annotation)
@@ -257,8 +257,8 @@ class Photographs(CaptionData):
             both = {a.id for a in train} & {a.id for a in val}
             if both:
                 raise InputError(
-                    f"{self.val_annotations} has {len(both)} images that {self.annotations} trains on, such as "
-                    f"{min(both)}; give it images of its own, or these ids of their own if they are others"
+                    f"{self.val_annotations} has {len(both)} training images of {self.annotations}, such as "
+                    f"{min(both)}; use separate images, or different ids if the images differ"
                 )
         if not val:
             held = _held_out([a.id for a in train], self.val_fraction, self.seed)
@@ -280,7 +280,7 @@ def _held_out(ids: Iterable[str], fraction: float, seed: int) -> set[str]:
 def _check_present(folder: Path, paths: list[Path]) -> None:
     """One listing of each folder, not a question for each file: data sets often lie on slow shared disks."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; images is where the pictures lie, relative to root")
+        raise InputError(f"{folder}: no such folder; set images to the image folder, relative to root")
     there = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
     missing = [path for path in paths if path not in there]
     if missing:

@@ -1,4 +1,4 @@
-"""Generated scenes of coloured shapes, with captions from a grammar and a mask for every word that names something.
+"""Generated scenes of coloured shapes, with captions from a grammar and a mask for every word that names an object.
 
 The embedded data set: nothing to download, any size of picture, and the truth about each word's place is known, so
 that attention can be scored. A scene is a function of (seed, split, index) alone.
@@ -216,7 +216,7 @@ class ShapesCaptions(CaptionData):
         things: the most shapes in a scene, from 1 to 5; a scene is as likely to have 1 as 2, and so on.
 
     Raises:
-        InputError: where the pictures are not square, or an option is out of its range.
+        InputError: if the pictures are not square, or an option is out of its range.
     """
 
     fit: Fit = "squash"
@@ -294,7 +294,7 @@ class ShapesClasses(ClassificationData):
         seed: see `ClassificationData`; also of the scenes.
 
     Raises:
-        InputError: where the pictures are not square.
+        InputError: if the pictures are not square.
     """
 
     fit: Fit = "squash"

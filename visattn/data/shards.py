@@ -1,4 +1,4 @@
-"""Captioned images in shards: tar files as img2dataset writes them, read from beginning to end."""
+"""Captioned images in shards: tar files as written by img2dataset, read sequentially."""
 
 import logging
 import re
@@ -77,7 +77,7 @@ class Shards(BatchedData):
         seed: of the order.
 
     Raises:
-        InputError: where an option makes no sense, or `webdataset` is not installed. A fault of the shards is told when
+        InputError: if an option makes no sense, or `webdataset` is not installed. A fault of the shards is told when
             they are first needed.
     """
 
@@ -146,7 +146,7 @@ class Shards(BatchedData):
         """Say before the first epoch what a model will not see of the captions.
 
         Raises:
-            InputError: where that is too much.
+            InputError: if that is too much.
         """
         if stage != "fit":
             return
@@ -168,7 +168,7 @@ class Shards(BatchedData):
         """The uncut, tokenised captions of each image, by image id; those of the training split are read when needed.
 
         Raises:
-            InputError: where the data set has no such split, or an image stands in it twice.
+            InputError: if the data set has no such split, or an image stands in it twice.
         """
         if split == "train":
             return _ReadWhenNeeded(self)
@@ -207,11 +207,11 @@ class Shards(BatchedData):
         """The shards of a split.
 
         Raises:
-            InputError: where there are none, or one that a range names is missing.
+            InputError: if there are none, or one that a range names is missing.
         """
         pattern = self.patterns[split]
         if pattern is None:
-            raise InputError(f"{self.root}: no shards are named for the {split} split; set the option {split}")
+            raise InputError(f"{self.root}: no shards are given for the {split} split; set the option {split}")
         found: list[Path] = []
         for name in webdataset().shardlists.expand_urls(pattern):
             here = sorted(self.root.glob(name)) if re.search(r"[*?\[]", name) else [self.root / name]
@@ -224,7 +224,7 @@ class Shards(BatchedData):
         """The samples of a shard without their pictures, in its order.
 
         Raises:
-            InputError: where it is no tar file, is cut off, or has a file twice.
+            InputError: if it is no tar file, is cut off, or has a file twice.
         """
         for sample in texts(path):
             yield Sample(sample["__key__"], *captions_of(sample, self.captions, tokens_of(self.tokens)))
@@ -260,7 +260,7 @@ class Shards(BatchedData):
                 for sample in samples:
                     _count_lost(sample, lost)
                     if sample.id in known:
-                        raise InputError(f"{path}: the key {sample.id} stands twice in the {split} split")
+                        raise InputError(f"{path}: the key {sample.id} occurs twice in the {split} split")
                     if sample.captions:
                         known[sample.id] = sample.captions
             self._check_captions(split, len(known), lost)
@@ -393,6 +393,6 @@ class _ShardLoader(BatchLoader):
             if batch is not None:
                 yield batch
             elif self.sampler.num_replicas > 1:  # the others would wait for it
-                raise InputError(f"{make.name}: no image of a batch can be used; make batch_size larger")
+                raise InputError(f"{make.name}: no image of a batch can be used; increase batch_size")
         if bad:
             log.warning("%s: %d of %d images were left out", make.name, len(bad), share)

@@ -1,4 +1,4 @@
-"""Which samples of a row of shards, in which order, for whom: every one once in a pass, however they are dealt out."""
+"""Order of samples in shards: each is seen once per pass, however they are split between processes and workers."""
 
 import itertools
 import math
@@ -123,7 +123,7 @@ class StreamedBatches(Dataset):
                 yield sample
                 number += 1
             if number < part.stop:
-                raise InputError(f"{path} has {number} samples, and had {self.counts[part.shard]} when the run began")
+                raise InputError(f"{path} has {number} samples, but had {self.counts[part.shard]} when the run began")
 
 
 def _workers() -> int:

@@ -1,4 +1,4 @@
-"""Generated tokens as words with their maps."""
+"""Decoded tokens as words with their maps."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The loop over a decoder's `step`; there is no other."""
+"""The decoding loop over a decoder's `step`."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Ways to choose words. The loop asks a search at every step; the search knows no decoder.
+"""Search methods: greedy, sampling, beam. Searches do not depend on the decoder.
 
 Axis letters: B images, K captions of each that grow at once, V words.
 """
@@ -94,7 +94,7 @@ class Sampling(Search):
             have it (nucleus sampling, Holtzman et al. 2020); 1 for all. After temperature and `top_k`.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, count: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
@@ -139,7 +139,7 @@ class BeamSearch(Search):
         best: captions handed back for each image, the best first.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""What validation and test find out about a captioner, image by image, and the numbers that they log of it."""
+"""Per-image results of a captioner in validation and test, and the metrics logged from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

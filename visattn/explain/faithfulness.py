@@ -1,4 +1,4 @@
-"""Does a map matter? Deletion and insertion (RISE: Petsiuk 2018, section 4.3), and maps that know nothing beside them.
+"""Deletion and insertion curves of a map (RISE: Petsiuk 2018, section 4.3), and maps to compare with.
 
 Deletion takes an image away, the most salient of it first, and looks how fast the model loses what it said: the less
 area under the curve, the better the map. Insertion brings it in over a substrate in the same order: the more area, the
@@ -52,7 +52,7 @@ def descending(weights: np.ndarray, geometry: Geometry, units: Units = "pixels")
 
     Raises:
         InputError: for other units.
-        ValueError: where the map is not (H, W), or has a value that is not finite.
+        ValueError: if the map is not (H, W), or has a value that is not finite.
     """
     if units not in get_args(Units):
         raise InputError(f"the units are '{units}'; they must be one of {', '.join(get_args(Units))}")
@@ -117,10 +117,10 @@ def taken(units: int, steps: int) -> np.ndarray:
     """(K + 1,) int64: how many of the units are taken after each of K steps; 0 first, all last, equal up to one.
 
     Raises:
-        InputError: where there are fewer units than steps, or no step.
+        InputError: if there are fewer units than steps, or no step.
     """
     if not 1 <= steps <= units:
-        raise InputError(f"steps is {steps}; it must be from 1 to {units}, the number of what there is to take")
+        raise InputError(f"steps is {steps}; it must be from 1 to {units}, the number of units")
     return np.arange(steps + 1) * units // steps
 
 
@@ -137,8 +137,8 @@ def transition(score: Score, start: Tensor, end: Tensor, order: Order, steps: in
         batch_size: images that the model sees at once; it changes nothing else.
 
     Raises:
-        InputError: where there are fewer units than steps, or no step.
-        ValueError: where the order is of another size.
+        InputError: if there are fewer units than steps, or no step.
+        ValueError: if the order is of another size.
     """
     if order.rank.shape != tuple(start.shape[-2:]):
         raise ValueError(f"an order of {order.rank.shape} pixels cannot take an image of {tuple(start.shape[-2:])}")

@@ -1,4 +1,4 @@
-"""Attention as it is: one layer, one head or the mean of all."""
+"""Raw attention: one layer, and one head or the mean of all."""
 
 from dataclasses import dataclass
 

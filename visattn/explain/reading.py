@@ -1,4 +1,4 @@
-"""Attention read from outside: what any module hands to PyTorch's fused kernel, and the weights that it stands for.
+"""Recording of attention from outside: the arguments of PyTorch's fused kernel, and the weights they imply.
 
 A fused kernel computes softmax(Q Kᵀ · scale + mask) V and never writes the softmax down. Here the call is overheard
 while the model runs as it always does: queries and keys come after whatever the block did to them (norms, rotary
@@ -51,7 +51,7 @@ class Look(NamedTuple):
             into: a contiguous float32 tensor of that shape to write them to.
 
         Raises:
-            RuntimeError: where some rows, evenly spaced among those asked for, do not make the block's own output.
+            RuntimeError: if some rows, evenly spaced among those asked for, do not make the block's own output.
         """
         with torch.autocast(self.query.device.type, enabled=False):
             # A cast to the output's type and back: under autocast the kernel saw that, and not the arguments.

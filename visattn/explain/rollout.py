@@ -1,4 +1,4 @@
-"""One map out of many layers, by following attention back to the patches.
+"""Attention rollout: one map from many layers, by following attention back to the patches.
 
 Each layer passes a token on and adds what it attended to. As rows that sum to 1: row i of (A + I) / (its sum), where A
 is the layer's attention with its heads fused. The layers' matrices are multiplied, the last on the left.
@@ -74,7 +74,7 @@ class _OverHeads:
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(Fusion):
-            raise InputError(f"heads cannot be fused by '{self.fusion}'; choose {', '.join(get_args(Fusion))}")
+            raise InputError(f"heads cannot be fused by '{self.fusion}'; choose from {', '.join(get_args(Fusion))}")
         if not 0 <= self.discard < 1:
             raise InputError(f"the share to discard is {self.discard}; it must be at least 0 and less than 1")
 
@@ -93,7 +93,7 @@ class Rollout(_OverHeads):
         discard: share of each layer's weights that is set to 0.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:

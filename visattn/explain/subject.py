@@ -1,4 +1,4 @@
-"""What there is to look into: a classifier with its own preprocessing and the names of its classes."""
+"""A classifier to explain, with its preprocessing and class names."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -32,12 +32,12 @@ class Subject(NamedTuple):
         """`fit`, of a picture that has at least a patch's pixels.
 
         Raises:
-            InputError: where it has not, or its sides differ too much.
+            InputError: if it has not, or its sides differ too much.
         """
         if image.height < self.vit.patch[0] or image.width < self.vit.patch[1]:
             raise InputError(
                 f"an image of {image.width}×{image.height} pixels is smaller than a patch of {self.vit.name}, "
-                f"{self.vit.patch[1]}×{self.vit.patch[0]}, so it has no map; give a larger one"
+                f"{self.vit.patch[1]}×{self.vit.patch[0]}; give a larger image"
             )
         return self.fit(image)
 
@@ -62,7 +62,7 @@ class Subject(NamedTuple):
         """The number of a class, from its name or its number.
 
         Raises:
-            InputError: where there is no such class, or several have the name.
+            InputError: if there is no such class, or several have the name.
         """
         found = [number for number, known in enumerate(self.class_names) if known.casefold() == name.casefold()]
         if len(found) == 1:
@@ -73,9 +73,9 @@ class Subject(NamedTuple):
         if name.isdecimal() and int(name) < len(self.class_names):
             return int(name)
         if not self.class_names:
-            raise InputError(f"{self.vit.name} has no classes, so '{name}' is none of them")
+            raise InputError(f"{self.vit.name} has no classes, so there is no '{name}'")
         similar = [known for known in self.class_names if name.casefold() in known.casefold()][:5]
         hint = f"similar: {', '.join(similar)}" if similar else f"the first is '{self.class_names[0]}'"
         raise InputError(
-            f"'{name}' is no class of {self.vit.name}; it has {len(self.class_names)}, numbered from 0 ({hint})"
+            f"{self.vit.name} has no class '{name}'; it has {len(self.class_names)} classes, numbered from 0 ({hint})"
         )

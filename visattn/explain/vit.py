@@ -1,4 +1,4 @@
-"""The seam: a Vision Transformer seen from outside, ours or timm's alike.
+"""Access to the attention of a Vision Transformer, visattn's or timm's.
 
 Axis letters: B images, N = prefix + H W tokens, the grid's in reading order after the prefix (class token, distillation
 token, registers), heads of a layer.
@@ -69,7 +69,7 @@ class ViT:
         channels: of images; None where it is not known.
 
     Raises:
-        InputError: where the model is no such network; the sentence says why.
+        InputError: if the model is no such network; the sentence says why.
     """
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
@@ -131,7 +131,7 @@ class ViT:
 
     def _refuse(self, reason: str) -> InputError:
         return InputError(
-            f"{self.name} is no Vision Transformer whose maps can be read: {reason}; choose one such as "
+            f"{self.name} is not a Vision Transformer with readable maps: {reason}; choose one such as "
             "vit_small_patch16_224"
         )
 
@@ -139,14 +139,12 @@ class ViT:
         """(H, W) of the patches of an image of (h, w) pixels.
 
         Raises:
-            InputError: where it is smaller than a patch, or has another size than the model takes.
+            InputError: if it is smaller than a patch, or has another size than the model takes.
         """
         embed = uncompiled(getattr(self._network, "patch_embed", None))
         taken = getattr(embed, "img_size", None)
         if taken is not None and getattr(embed, "strict_img_size", False) and tuple(taken) != tuple(size):
-            raise InputError(
-                f"{self.name} takes images of {taken[1]}×{taken[0]} pixels, and not of {size[1]}×{size[0]}"
-            )
+            raise InputError(f"{self.name} takes images of {taken[1]}×{taken[0]} pixels, not {size[1]}×{size[0]}")
         if size[0] < self.patch[0] or size[1] < self.patch[1]:
             raise InputError(
                 f"an input of {size[1]}×{size[0]} pixels is smaller than a patch of {self.name}, "
@@ -161,7 +159,7 @@ class ViT:
         convolutions put them.
 
         Raises:
-            InputError: where that cannot be known, or as `grid`.
+            InputError: if that cannot be known, or as `grid`.
         """
         grid = self.grid(size)
         if isinstance(self._network, VisionTransformer):  # whole patches; its stem keeps cells on their own squares
@@ -169,17 +167,17 @@ class ViT:
         try:
             return cell_centres(_Patches(uncompiled(self._network.patch_embed), grid), size, channels_last=True)
         except UnknownPlaceError as error:
-            raise InputError(f"the maps of {self.name} cannot be laid over a picture: {error}") from error
+            raise InputError(f"the maps of {self.name} cannot be overlaid on an image: {error}") from error
 
     def layer(self, number: int) -> int:
         """A layer's number from 0.
 
         Raises:
-            InputError: where there is no such layer.
+            InputError: if there is no such layer.
         """
         if not -self.depth <= number < self.depth:
             raise InputError(
-                f"{self.name} has no layer {number}; its {self.depth} are counted from 0 to {self.depth - 1}, "
+                f"{self.name} has no layer {number}; its {self.depth} layers are numbered 0 to {self.depth - 1}, "
                 "and -1 is the last"
             )
         return number % self.depth
@@ -192,13 +190,13 @@ class ViT:
             hear: is given each layer's number and look, while the model runs.
 
         Raises:
-            InputError: where a layer attends to anything but all tokens of each image.
+            InputError: if a layer attends to anything but all tokens of each image.
         """
         if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
             kind = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-            raise InputError(f"{self.name} takes normalised images, floating-point (B, channels, h, w), and not {kind}")
+            raise InputError(f"{self.name} takes normalised images, floating-point (B, channels, h, w), not {kind}")
         if self.channels not in (None, images.shape[1]):
-            raise InputError(f"{self.name} takes images of {self.channels} channels, and not of {images.shape[1]}")
+            raise InputError(f"{self.name} takes images with {self.channels} channels, not {images.shape[1]}")
         grid = self.grid(tuple(images.shape[-2:]))
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
@@ -257,7 +255,7 @@ class ViT:
             heads: which; None for all.
 
         Raises:
-            InputError: where there is no such layer or head.
+            InputError: if there is no such layer or head.
         """
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
@@ -307,7 +305,7 @@ class ViT:
         count = look.query.shape[1]
         for head in heads:
             if not 0 <= head < count:
-                raise InputError(f"{self.name} has no head {head}; its {count} are counted from 0 to {count - 1}")
+                raise InputError(f"{self.name} has no head {head}; its {count} heads are numbered 0 to {count - 1}")
         return list(heads)
 
     def judged(self, images: Tensor, targets: Tensor | None = None) -> "Judged":
@@ -318,10 +316,10 @@ class ViT:
             targets: (B,) the class of each image; None takes the likeliest.
 
         Raises:
-            InputError: where the model has no classes, or no such class.
+            InputError: if the model has no classes, or no such class.
         """
         if not self.classes:
-            raise InputError(f"{self.name} has no classes, so there is none to explain; choose raw or rollout")
+            raise InputError(f"{self.name} has no classes to explain; choose raw or rollout")
         looks: list[Look] = []
 
         def hear(layer: int, look: Look) -> None:
@@ -332,10 +330,12 @@ class ViT:
             seen = self.run(images.detach().clone(), hear)
             targets = seen.logits.argmax(dim=-1) if targets is None else torch.as_tensor(targets).to(seen.logits.device)
             if targets.shape != (len(images),) or targets.is_floating_point() or targets.dtype == torch.bool:
-                raise InputError(f"targets are {len(images)} numbers of classes, one for each image, and not {targets}")
+                raise InputError(f"targets must be {len(images)} class indices, one per image, not {targets}")
             unknown = targets[(targets < 0) | (targets >= seen.logits.shape[1])].tolist()
             if unknown:
-                raise InputError(f"{self.name} has {seen.logits.shape[1]} classes, counted from 0, and no {unknown[0]}")
+                raise InputError(
+                    f"{self.name} has {seen.logits.shape[1]} classes, numbered from 0; there is no class {unknown[0]}"
+                )
             chosen = seen.logits.float().gather(1, targets.unsqueeze(1)).sum()  # images do not know each other
             outs = [look.out for look in (*looks, *([seen.pool] if seen.pool else []))]
             gradients = torch.autograd.grad(chosen, outs)

@@ -1,4 +1,4 @@
-"""A decoder's state as named tensors: what a graph of one step takes and gives. N = B: one caption an image."""
+"""A decoder's state as named tensors: inputs and outputs of the step graph. N = B: one caption per image."""
 
 from typing import ClassVar, Protocol
 
@@ -82,7 +82,7 @@ def state_tensors(decoder: Decoder) -> type[StateTensors]:
     """How the states of a decoder are tensors.
 
     Raises:
-        InputError: where that is not known, so that no graph of a step can be made.
+        InputError: if that is not known, so that no graph of a step can be made.
     """
     kind = type(decoder)
     if (own := getattr(kind, "state_tensors", None)) is not None:
@@ -90,7 +90,7 @@ def state_tensors(decoder: Decoder) -> type[StateTensors]:
     known = next((cls for cls in kind.__mro__ if cls in _OF_DECODER and kind.init is cls.init), None)
     if known is None:
         raise InputError(
-            f"{kind.__name__} does not say how its states become tensors, which ONNX needs: give it a class attribute "
+            f"{kind.__name__} does not define how its states become tensors, which ONNX needs; add a class attribute "
             "state_tensors (see visattn.export.states.StateTensors), or export with --format safetensors"
         )
     return _OF_DECODER[known]

@@ -1,4 +1,4 @@
-"""What makes a CPU faster and changes no value; docs/fast.md lists it. This file imports nothing heavy.
+"""CPU optimisations that do not change values, listed in docs/fast.md. This file imports nothing heavy.
 
 Where a trick is called the plain code stands beside it, which `VISATTN_FAST=0` in the environment runs instead.
 """

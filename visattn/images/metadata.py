@@ -1,4 +1,4 @@
-"""What a picture's file says beside its pixels: which way up it is, and how to do without the rest.
+"""Image orientation from metadata, with tolerance for damaged metadata.
 
 PIL reads metadata before pixels and stops at what it cannot read, or finds too large: text of more than 1 MB, EXIF that
 is none, a resolution that is no number. The pixels are whole all the same.

@@ -1,4 +1,4 @@
-"""Exposure bias: what a captioner gets right after the true words, and what after its own, position by position.
+"""Exposure bias: accuracy at each position after the true words, and after the captioner's own.
 
 In training it reads what a person wrote (teacher forcing), in use what it wrote itself, and an early slip can lead it
 where it has never been (Bengio et al. 2015; "exposure bias" is Ranzato's word, 2016). Both are held to the same tokens
@@ -85,7 +85,7 @@ class ExposureSums(NamedTuple):
             owner: (B,) the image of each reference, as a row of `generated`.
 
         Raises:
-            ValueError: where the arrays do not fit each other, or log-probabilities are positive or not numbers.
+            ValueError: if the arrays do not fit each other, or log-probabilities are positive or not numbers.
         """
         targets, first_choices, log_probs, generated, owner = map(
             np.asarray, (targets, first_choices, log_probs, generated, owner)
@@ -174,7 +174,7 @@ def teacher_forced_captions(
         N lists of words, by image.
 
     Raises:
-        ValueError: where the arrays do not fit each other.
+        ValueError: if the arrays do not fit each other.
     """
     targets, first_choices, owner = map(np.asarray, (targets, first_choices, owner))
     _check(targets, first_choices, owner)

@@ -1,4 +1,4 @@
-"""How often captions repeat themselves, which BLEU and CIDEr hardly mind: "a brown dog in front of a brown dog"."""
+"""Repetitions within captions, such as "a brown dog in front of a brown dog", which BLEU and CIDEr hardly penalise."""
 
 from collections.abc import Iterable, Sequence
 

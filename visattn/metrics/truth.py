@@ -1,4 +1,4 @@
-"""Is a caption of a generated scene true? Whether each thing that it names is there, and lies where it says.
+"""Truth of captions of generated scenes: whether each named object exists and is where the caption says.
 
 Caption scores compare words with words: "left of" for "right of" costs little of them, and makes a caption false. Where
 everything in a scene is known, a caption can be checked against the scene itself.
@@ -170,7 +170,7 @@ class Facts(NamedTuple):
             words: of the caption, without special tokens.
 
         Raises:
-            TypeError: where the caption is a string instead of a list of words.
+            TypeError: if the caption is a string instead of a list of words.
         """
         if isinstance(words, str):
             raise TypeError(f"a caption must be a list of words, not the string {words!r}")
@@ -232,7 +232,7 @@ def truth_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
         `outside_grammar`; and `true_1` and so on, of the scenes with one thing, two … .
 
     Raises:
-        ValueError: where there is no caption.
+        ValueError: if there is no caption.
     """
     if not verdicts:
         raise ValueError("there is no caption to score")
@@ -276,8 +276,8 @@ class TruthReward:
         """The rewards of N captions, (N,) float64 in [0, 1]; arguments as `CiderReward.__call__` has them.
 
         Raises:
-            InputError: where it is not known what is in an image.
-            ValueError: where `tokens` are not (N, T), or not ids of the vocabulary.
+            InputError: if it is not known what is in an image.
+            ValueError: if `tokens` are not (N, T), or not ids of the vocabulary.
         """
         check_tokens(tokens, len(ids), len(self._vocabulary))
         rewards = np.zeros(len(ids))
@@ -285,7 +285,7 @@ class TruthReward:
             if image not in self._known:
                 facts = self._find(image)
                 if facts is None:
-                    raise InputError(f"what is in image {image!r} is not known, so truth cannot be its reward")
+                    raise InputError(f"the content of image {image!r} is unknown, so truth cannot be the reward")
                 self._known[image] = facts
             if END in row:
                 text = self._vocabulary.join(self._vocabulary.decode(row))

@@ -1,4 +1,4 @@
-"""The contract of every caption decoder: decoding, objectives and metrics know nothing else of it."""
+"""The interface of caption decoders, on which decoding, objectives and metrics depend."""
 
 from typing import Any
 

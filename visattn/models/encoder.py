@@ -1,4 +1,4 @@
-"""Any timm backbone as a grid of annotation vectors."""
+"""A timm backbone as an encoder: images to a grid of annotation vectors."""
 
 import logging
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Encoder(GridEncoder):
             learns scale and shift alone; right for pretrained weights, which other pictures' statistics upset.
 
     Raises:
-        InputError: where timm does not know the backbone, or it has no such stage.
+        InputError: if timm does not know the backbone, or it has no such stage.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Encoder(GridEncoder):
         is logged.
 
         Raises:
-            InputError: where the file is not there, is no weights file, or is of another backbone; where neither a
+            InputError: if the file is not there, is no weights file, or is of another backbone; if neither a
                 package nor the hub has them.
         """
         if self.weights == "random":
@@ -108,7 +108,7 @@ class Encoder(GridEncoder):
             self._take(load_state_dict(str(path)), path)
         except Exception as error:  # whatever reading a file of another kind trips over
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
+            raise InputError(f"{path} does not contain weights of the backbone '{self.backbone}': {reason}") from error
 
     def load_pretrained(self, *ways_out: str) -> None:
         """Replace the backbone's parameters by those of an installed package or, without one, of timm's hub.
@@ -117,7 +117,7 @@ class Encoder(GridEncoder):
             ways_out: what an error adds to the ways out that it knows.
 
         Raises:
-            InputError: where neither has them.
+            InputError: if neither has them.
         """
         try:
             if (state := of_package(self.backbone)) is not None:
@@ -133,7 +133,7 @@ class Encoder(GridEncoder):
         except Exception as error:  # of the hub's client, the network and the file, of many kinds
             ways = ", or ".join([*how_to_get(self.backbone), *ways_out])
             raise InputError(
-                f"the weights of {self.backbone} could not be had from timm's hub "
+                f"the weights of {self.backbone} could not be downloaded from timm's hub "
                 f"({' '.join(str(error).split())[:200]})" + (f"; {ways}" if ways else "")
             ) from error
         log.info("weights of %s: timm's hub", self.backbone)

@@ -1,4 +1,4 @@
-"""The contract of every encoder: images to a grid of annotation vectors, and where each of them looks."""
+"""The interface of encoders: images to a grid of annotation vectors, with the receptive field centre of each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -74,20 +74,20 @@ class GridEncoder(nn.Module):
         """Where each annotation vector looks in an image of (h, w) pixels, known from the network's layout alone.
 
         Raises:
-            InputError: where that cannot be known of this network.
+            InputError: if that cannot be known of this network.
         """
         if image_size not in self._cell_shift:
             try:
                 self._cell_shift[image_size] = cell_centres(self.body, image_size, self.channels_last)
             except UnknownPlaceError as error:
-                raise InputError(f"the backbone '{self.name}' has no maps that can be laid: {error}") from error
+                raise InputError(f"the backbone '{self.name}' has no maps that can be overlaid: {error}") from error
         return self._cell_shift[image_size]
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of the annotation vectors of an image of (h, w) pixels, found without computing them.
 
         Raises:
-            InputError: where the network takes no image of that size.
+            InputError: if the network takes no image of that size.
         """
         shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
         pixels = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
@@ -96,7 +96,7 @@ class GridEncoder(nn.Module):
                 return functional_call(self, shapes, pixels).grid
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:  # as each network puts it
             size, reason = "×".join(map(str, image_size[::-1])), " ".join(str(error).split())[:200]
-            raise InputError(f"the backbone '{self.name}' takes no image of {size} pixels: {reason}") from error
+            raise InputError(f"the backbone '{self.name}' cannot take an image of {size} pixels: {reason}") from error
 
     def forward(self, images: Tensor) -> Annotations:
         """Images (B, 3, h, w) uint8 to annotation vectors (B, L, D) and their grid."""
@@ -104,12 +104,12 @@ class GridEncoder(nn.Module):
         features = self.body(pixels)
         features = features if isinstance(features, Tensor) else features[0]
         if features.ndim != 4:
-            raise InputError(f"the backbone '{self.name}' has no grid before its head; take stage -1")
+            raise InputError(f"the backbone '{self.name}' has no grid before its head; use stage -1")
         if self.channels_last:
             features = features.permute(0, 3, 1, 2)
         if features.shape[1] != self.size:
             raise InputError(
-                f"the backbone '{self.name}' has maps of {features.shape[1]} channels where {self.size} are expected"
+                f"the backbone '{self.name}' has maps with {features.shape[1]} channels, expected {self.size}"
             )
         height, width = features.shape[-2:]
         return Annotations(features.flatten(2).transpose(1, 2), (height, width))

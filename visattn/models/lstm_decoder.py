@@ -1,4 +1,4 @@
-"""Recurrent caption decoders around any spatial attention: Xu's, and Luong's order of the same steps."""
+"""Recurrent caption decoders with any spatial attention, in Xu's or Luong's order of steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -63,7 +63,7 @@ class RecurrentDecoder(Decoder):
         fed: size of what enters the LSTM beside the word and the hidden state.
 
     Raises:
-        InputError: where a size is out of its range.
+        InputError: if a size is out of its range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where the elements of a tensor look, and what becomes of that in sums, windows and products.
+"""Receptive field centres of tensor elements, propagated through sums, windows and products.
 
 The arithmetic of `visattn.models.receptive_field`. Axis letters: B, C, H, W of a feature map.
 """

@@ -1,4 +1,4 @@
-"""Where do the cells of a feature map look? Not always at the middle of an even share of the picture.
+"""Receptive field centres of a feature map's cells, which need not be at the middle of the cells.
 
 A 3×3 convolution of stride 2 with one pixel of padding on each side is centred on pixel 2i, half a pixel before the
 middle of pixels 2i and 2i + 1. Five of them in a row, as in a ResNet, put a cell of 32 pixels 15.5 pixels to the upper
@@ -96,7 +96,7 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
         channels_last: whether the feature map is (1, H, W, C).
 
     Raises:
-        UnknownPlaceError: where an operation of the network cannot be followed, or the cells lie on no regular grid.
+        UnknownPlaceError: if an operation of the network cannot be followed, or the cells lie on no regular grid.
     """
     with torch.inference_mode(False), torch.no_grad():
         named = (*network.named_parameters(), *network.named_buffers())

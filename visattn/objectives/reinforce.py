@@ -1,4 +1,4 @@
-"""REINFORCE for hard attention: how α learns from places that were drawn (Xu 2015, section 4.1; Williams 1992).
+"""REINFORCE for hard attention: the gradient of α from sampled places (Xu 2015, section 4.1; Williams 1992).
 
 Drawing a place has no derivative. But the gradient of an expected cost over draws s ~ α is the expectation of
 (cost − b) ∇ log p(s): draws that went better than the baseline b become more probable. Costs are −log p of words, as
@@ -49,13 +49,13 @@ class MovingAverage(Baseline):
             published one. More pay for rewards that differ from word to word ("to_go", "step").
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, decay: float = 0.9, steps: int = 1) -> None:
         super().__init__()
         if not 0 <= decay < 1:
-            raise InputError(f"decay is {decay}; that of a moving average is at least 0 and less than 1")
+            raise InputError(f"decay is {decay}; it must be at least 0 and less than 1")
         if steps < 1:
             raise InputError(f"steps is {steps}; a moving average needs at least 1")
         self.decay = decay
@@ -88,13 +88,13 @@ class LeaveOneOut(Baseline):
         draws: K, at least 2.
 
     Raises:
-        InputError: where K is less than 2.
+        InputError: if K is less than 2.
     """
 
     def __init__(self, draws: int = 4) -> None:
         super().__init__()
         if draws < 2:
-            raise InputError(f"draws is {draws}; to leave one out there must be at least 2 of the same caption")
+            raise InputError(f"draws is {draws}; the leave-one-out baseline needs at least 2 samples per caption")
         self.draws = draws
 
     def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Reinforce(nn.Module):
         baseline: what costs are compared with.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How often a decoder in training is shown the true previous word: ε of scheduled sampling (Bengio 2015, section 2.4).
+"""Schedules of ε, the probability of the true previous word in scheduled sampling (Bengio 2015, section 2.4).
 
 ε falls with the number i of training steps; a decoder is shown its own word with probability 1 − ε.
 """

@@ -21,7 +21,7 @@ class SelfCriticalLoss(nn.Module):
             changes the gradient's mean.
 
     Raises:
-        InputError: where there is no such baseline.
+        InputError: if there is no such baseline.
     """
 
     def __init__(self, baseline: CriticKind = "mean") -> None:

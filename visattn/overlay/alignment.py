@@ -1,4 +1,4 @@
-"""Alignments: which source word was looked at for each target word, a cell for each pair.
+"""Alignment plots: attention to source words for each target word.
 
 The plot of Bahdanau 2014 (figure 3) and Luong 2015 (figure 7), laid out in whole pixels as the sheets are.
 """
@@ -93,7 +93,7 @@ def alignment_sheet(
 
     Raises:
         InputError: for a colour map that matplotlib does not know.
-        ValueError: where words, weights, places and notes do not fit each other.
+        ValueError: if words, weights, places and notes do not fit each other.
     """
     return alignment_sheets([Alignment(maps, source, target, expected, drawn, notes, title)], columns, colour_map)
 

@@ -1,4 +1,4 @@
-"""What every figure is drawn on: pixels from the upper left corner, text, pictures, legends, and how it is saved.
+"""A canvas for figures: pixels, text, images and legends, and saving to a file.
 
 Figures are laid out in whole pixels at `DPI`; saved at that resolution nothing is resampled again. They are made
 without pyplot: nothing is kept of them once the caller lets go.
@@ -203,7 +203,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None 
 
     Raises:
         InputError: for another suffix.
-        OSError: where the folder cannot be written.
+        OSError: if the folder cannot be written.
     """
     form = Path(path).suffix.lower().removeprefix(".")
     if form not in FORMATS:

@@ -1,4 +1,4 @@
-"""Mechanisms beside each other: a row each, a column for each word of one caption, the same picture in all."""
+"""Comparison figure: one row per mechanism, one column per word of a caption, the same image in all."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def comparison_sheet(comparisons: Sequence[Comparison]) -> Figure:
 
     Raises:
         InputError: see `heatmap`.
-        ValueError: where there is nothing to draw, or where words, maps, drawn cells, image and geometry do not fit
+        ValueError: if there is nothing to draw, or if words, maps, drawn cells, image and geometry do not fit
             each other.
     """
     if not comparisons or not all(comparison.rows for comparison in comparisons):

@@ -1,4 +1,4 @@
-"""Lines around the smallest area that holds a stated share of a map's mass."""
+"""Contours around the smallest area that contains a given share of a map's mass."""
 
 import numpy as np
 from contourpy import contour_generator
@@ -56,4 +56,4 @@ def check_shares(shares: tuple[float, ...] | list[float]) -> None:
     """Raise InputError unless every share is between 0 and 1."""
     for share in shares:
         if not 0 < share < 1:
-            raise InputError(f"a contour is drawn at a share of the mass between 0 and 1, not at {share}")
+            raise InputError(f"the contour level is {share}; it must be a share of the mass between 0 and 1")

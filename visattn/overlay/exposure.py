@@ -1,4 +1,4 @@
-"""Exposure bias drawn: what captioners get right after the true words and after their own, position by position."""
+"""Exposure bias plots: accuracy at each position after the true words and after the captioner's own."""
 
 import math
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def exposure_sheet(models: Sequence[Exposure], *, least: float = 0.05, title: st
         A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        ValueError: where there is no model, or where its numbers do not fit each other.
+        ValueError: if there is no model, or if its numbers do not fit each other.
     """
     if not models:
         raise ValueError("there is no model to draw")

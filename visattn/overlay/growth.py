@@ -1,4 +1,4 @@
-"""Growth drawn: how a cost rises with what it depends on, as small panels with logarithmic axes of the same heights."""
+"""Scaling plots: cost against problem size, as small panels with common logarithmic axes."""
 
 import math
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def growth_sheet(panels: Sequence[Growth], *, unit: str, title: str | None = Non
         A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        ValueError: where there is no panel or no curve, or numbers cannot be drawn.
+        ValueError: if there is no panel or no curve, or numbers cannot be drawn.
     """
     _check(panels)
     low, high = _decades(panels)

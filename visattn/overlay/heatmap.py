@@ -1,4 +1,4 @@
-"""A map of weights laid over the original pixels."""
+"""Heat maps of attention weights over the original pixels."""
 
 import io
 import math
@@ -57,7 +57,7 @@ def heatmap(
 
     Raises:
         InputError: for a colour map that matplotlib does not know, or an opacity outside 0 to 1.
-        ValueError: where the arrays do not fit the geometry, a weight is not finite, or limits are not in order.
+        ValueError: if the arrays do not fit the geometry, a weight is not finite, or limits are not in order.
     """
     check_picture(image, geometry)
     check_map(weights)
@@ -138,11 +138,11 @@ def check_map(weights: np.ndarray) -> None:
 def _colours(colour_map: str, opacity: float) -> np.ndarray:
     """(256, 4) float32: red, green, blue from 0 to 255, already multiplied by the fourth column, the opacity."""
     if not 0 <= opacity <= 1:
-        raise InputError(f"the opacity must lie between 0 and 1, and is {opacity}")
+        raise InputError(f"opacity is {opacity}; it must be between 0 and 1")
     try:
         found: Colormap = matplotlib.colormaps[colour_map]
     except KeyError as error:
-        raise InputError(f"matplotlib knows no colour map '{colour_map}'; try inferno, magma or viridis") from error
+        raise InputError(f"matplotlib has no colour map '{colour_map}'; try inferno, magma or viridis") from error
     position = np.linspace(0, 1, 256)
     alpha = opacity * position**_ALPHA_POWER
     colours = found(_START + (1 - _START) * position)[:, :3] * 255

@@ -1,4 +1,4 @@
-"""Where everything stands on a sheet: panels in rows under a header, a list of classes after them, then the legend."""
+"""Layout of a sheet: rows of panels under a header, then a list of classes, then the legend."""
 
 import math
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Paper(NamedTuple):
     def of(cls, width: float | None, points: float) -> "Paper":
         """A sheet `width` centimetres wide, if that is stated, whose words are of so many points."""
         if not 1 <= points <= 100:
-            raise InputError(f"text of {points:g} points cannot be read; 8 to 11 is usual")
+            raise InputError(f"text of {points:g} points cannot be read; use 8 to 11 points")
         scale = points / WORD_SIZE
         if width is None:
             return cls(None, MARGIN, scale, 1)
@@ -70,14 +70,14 @@ class Paper(NamedTuple):
         if not _NARROWEST_SHEET <= inner <= 100 * _NARROWEST_SHEET:
             least, most = ((n * _NARROWEST_SHEET + 2 * _PAPER_MARGIN) * scale / _CENTIMETRE for n in (1, 100))
             raise InputError(
-                f"a sheet with words of {points:g} points is from {least:.1f} to {most:.0f} cm wide, not {width:g}"
+                f"width is {width:g} cm; a sheet with {points:g}-point text must be {least:.1f} to {most:.0f} cm wide"
             )
         return cls(inner, _PAPER_MARGIN, scale, max(1, math.ceil(_PRINTED * scale / DPI)))
 
     def fit(self, image: np.ndarray, geometry: Geometry, places: int, columns: int | None) -> "Fitted":
         """The picture as its panels show it, and how many of them stand side by side where that is settled by now."""
         if columns is not None and columns < 1:
-            raise InputError(f"a sheet has at least one column, not {columns}")
+            raise InputError(f"columns is {columns}; a sheet needs at least one column")
         if self.inner is None:
             return Fitted(*as_shown(image, geometry, _SIDE), columns)
         height, width = geometry.original
@@ -86,7 +86,9 @@ class Paper(NamedTuple):
         columns = min(columns, places)
         slot = (self.inner + _GAP) // columns - _GAP
         if slot < _NARROWEST / 3:
-            raise InputError(f"{columns} columns do not fit this width; take fewer, a wider sheet or smaller text")
+            raise InputError(
+                f"{columns} columns do not fit this width; use fewer columns, a wider sheet or smaller text"
+            )
         return Fitted(*as_shown(image, geometry, math.inf, slot * self.detail), columns)
 
 

@@ -1,4 +1,4 @@
-"""A map over a picture at the pixels that it shows, and what lies over it as lines; a picture for each word."""
+"""A heat map on an image with its lines (contours, frames, hatching); one image per word."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple

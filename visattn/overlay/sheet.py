@@ -1,4 +1,4 @@
-"""Sheets: a picture beside its maps, word by word or method by method.
+"""Sheets: an image and its maps, word by word or method by method.
 
 A sheet is laid out in whole pixels at `DPI`, from the upper left corner, and every panel is computed at the pixels that
 it shows. A photograph of twenty million pixels therefore costs no more than a small one.
@@ -66,7 +66,7 @@ def caption_sheet(
 
     Raises:
         InputError: see `heatmap`; for shares that are none, and a width, a size or columns that cannot be.
-        ValueError: where words, maps, notes, drawn cells, image and geometry do not fit each other.
+        ValueError: if words, maps, notes, drawn cells, image and geometry do not fit each other.
     """
     check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
     look = Look(scale, colour_map, opacity, interpolation, tuple(contour)).checked()
@@ -143,7 +143,7 @@ def classification_sheet(
 
     Raises:
         InputError: see `caption_sheet`.
-        ValueError: where maps, image and geometry do not fit each other.
+        ValueError: if maps, image and geometry do not fit each other.
     """
     check_picture(image, geometry)
     for _, weights in maps:

@@ -1,4 +1,4 @@
-"""How pictures look unless told otherwise."""
+"""Default style of figures."""
 
 COLOUR_MAP = "inferno"
 """Its lightness rises evenly: no false edges, and it survives a grey printer and colour blindness."""

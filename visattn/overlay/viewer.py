@@ -1,4 +1,4 @@
-"""The viewer: one HTML file in which a person walks through pictures, their words and their maps.
+"""The viewer: one HTML file to browse images, words and maps.
 
 Maps travel as grids, and the page's script (`viewer.js`) lays them over the pixels with the same geometry and the same
 colours as `heatmap`: both come from here as numbers. Nothing is fetched; whatever came from a model or a file's name
@@ -98,7 +98,7 @@ def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int
         The HTML; `visattn.files.write_text` writes it.
 
     Raises:
-        ValueError: where arrays do not fit each other, a map is not finite, or a scene lacks a model's reading.
+        ValueError: if arrays do not fit each other, a map is not finite, or a scene lacks a model's reading.
     """
     data = {
         "models": list(models),

@@ -1,4 +1,4 @@
-"""What is written of pictures and their captions: sheets, moving pictures, the maps, and a list of it all."""
+"""Writing of caption results: sheets, animations, maps, and a list."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ class CaptionWriter:
             best: captions of each.
 
         Raises:
-            InputError: where a picture, a declared input or a file that no run has written is in the way.
+            InputError: if a picture, a declared input or a file that no run has written is in the way.
         """
         names = safe_names(path.stem for path in pictures)
         for name in names:
@@ -92,7 +92,7 @@ class CaptionWriter:
             caption), and with more captions than one `captions`: caption, log_prob and files of each.
 
         Raises:
-            OSError: where the folder cannot be written to.
+            OSError: if the folder cannot be written to.
         """
         first, further = captions[0], f"{item.name}_captions"
         self._clear(further)

@@ -1,4 +1,4 @@
-"""What is written of pictures and what a classifier looked at in them: sheets, the maps, and a list of it all."""
+"""Writing of classification results: sheets, maps, and a list."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class ClassWriter:
             pictures: all that are to be written of, in the order in which they were listed.
 
         Raises:
-            InputError: where a picture, a declared input or a file that no run has written is in the way.
+            InputError: if a picture, a declared input or a file that no run has written is in the way.
         """
         names = safe_names(path.stem for path in pictures)
         suffixes = ["png" if form == "sheet" else form for form in self.exports]
@@ -73,7 +73,7 @@ class ClassWriter:
             name of the sheet, None where `exports` has none), files (all that was written of it).
 
         Raises:
-            OSError: where the folder cannot be written to.
+            OSError: if the folder cannot be written to.
         """
         top = self._likeliest(found)
         files = []

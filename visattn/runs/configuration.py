@@ -1,4 +1,4 @@
-"""The configuration of a run, kept with the run."""
+"""The configuration of a run, saved with the run."""
 
 from pathlib import Path
 

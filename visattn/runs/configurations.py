@@ -1,4 +1,4 @@
-"""The configurations that come with visattn, by their names: `--config attention/hard`."""
+"""Included configurations, given by name: `--config attention/hard`."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -16,16 +16,14 @@ def packaged(name: str) -> Path:
     """The file of a configuration that comes with visattn.
 
     Raises:
-        InputError: where there is none of that name.
+        InputError: if there is none of that name.
     """
     short = name.removeprefix("configs/").removesuffix(".yaml")
     path = FOLDER / f"{short}.yaml"
     if not path.is_file():
         names = sorted(str(file.relative_to(FOLDER).with_suffix("")) for file in FOLDER.rglob("*.yaml"))
         near = get_close_matches(short, names, n=3, cutoff=0.4) or names
-        raise InputError(
-            f"--config {name} is neither a file nor a configuration that comes with visattn, such as {', '.join(near)}"
-        )
+        raise InputError(f"--config {name} is neither a file nor an included configuration, such as {', '.join(near)}")
     return path
 
 
@@ -33,7 +31,7 @@ def resolved(words: Sequence[str]) -> list[str]:
     """A command line in which names of configurations are their files; words after `--config` that are files stay.
 
     Raises:
-        InputError: where a word that should name a configuration does not.
+        InputError: if a word that should name a configuration does not.
     """
     found, expected = [], False
     for word in words:

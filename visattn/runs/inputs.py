@@ -1,4 +1,4 @@
-"""What a run reads, which it does not write over."""
+"""The inputs of a run, which must not be overwritten."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
         words: of the command line.
 
     Raises:
-        InputError: where an input would be written over, or the best checkpoint would not be in `output`.
+        InputError: if an input would be written over, or the best checkpoint would not be in `output`.
     """
     output, best = Path(config.output), config.checkpoint.filename or "best"
     named = {text for part in (config.as_dict(), words) for text in _strings(part)}
@@ -35,7 +35,7 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
         inputs = [path for path in inputs if path.resolve() != goes_on or goes_on.parent != output.resolve()]
     protect(inputs)
     if ".." in Path(best).parts or Path(best).is_absolute():
-        raise InputError(f"--checkpoint.filename is {best}, which would leave the folder of --output")
+        raise InputError(f"--checkpoint.filename is {best}, which is outside the folder of --output")
     written = {
         "fit": [LAST, PREVIOUS, f"{best}.ckpt", "attention/health.jsonl"],
         "validate": ["exposure_val.json", "exposure_val.png"],

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it never had been: `last.ckpt`, the random states in it, and signals.
+"""Exact resuming of a run: `last.ckpt`, its random states, and signals.
 
 What a training is made of is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
 order and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the
@@ -50,13 +50,13 @@ class LastCheckpoint(Checkpoint):
         every_steps: the same in optimiser steps.
 
     Raises:
-        InputError: where an interval is negative.
+        InputError: if an interval is negative.
     """
 
     def __init__(self, directory: str = "runs", every_minutes: float = 10.0, every_steps: int = 0) -> None:
         for name, value in (("every_minutes", every_minutes), ("every_steps", every_steps)):
             if value < 0:
-                raise InputError(f"{name} is {value}; it must be at least 0, which sets no limit")
+                raise InputError(f"{name} is {value}; it must be at least 0 (0 for no limit)")
         self.directory = Path(directory)
         self.every_minutes, self.every_steps = every_minutes, every_steps
         self._signal = 0
@@ -317,7 +317,7 @@ def latest(folder: Path) -> Path | None:
     A damaged one is set aside as `damaged.ckpt`, with a warning.
 
     Raises:
-        InputError: where there are checkpoints, and all are damaged.
+        InputError: if there are checkpoints, and all are damaged.
     """
     damaged = []
     for name in (LAST, PREVIOUS, BEST):
@@ -334,5 +334,5 @@ def latest(folder: Path) -> Path | None:
             return path
     if damaged:
         names = ", ".join(str(path) for path in damaged)
-        raise InputError(f"all checkpoints of the run are damaged: {names}; move them away to begin anew")
+        raise InputError(f"all checkpoints of the run are damaged: {names}; move them away to start again")
     return None

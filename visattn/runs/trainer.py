@@ -1,4 +1,4 @@
-"""Lightning's Trainer, which also takes `precision: auto`."""
+"""Lightning's Trainer, extended by `precision: auto`."""
 
 from typing import Any, Literal
 

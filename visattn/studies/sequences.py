@@ -1,4 +1,4 @@
-"""Attention on sequences, where it is known what should be attended to: tasks, a small model, and its alignment.
+"""Attention on sequences with a known alignment: tasks, a small model, and its alignment.
 
 An image is a grid of H × W places; a sentence is a grid of 1 × S, and every mechanism works on it unchanged. Each
 target token is made of one source token, at a known place. `visattn sequences` is the door.

@@ -1,4 +1,4 @@
-"""How fast is it? Ratios of runs that take turns, so that whatever else the machine does disturbs all alike."""
+"""Run a benchmark with interleaved timing."""
 
 import argparse
 from types import ModuleType

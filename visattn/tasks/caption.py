@@ -1,4 +1,4 @@
-"""Caption images and lay what each word attended to over their original pixels."""
+"""Caption images and overlay the attention of each word on the original pixels."""
 
 import argparse
 import gc
@@ -33,7 +33,7 @@ def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) ->
     """Set how a captioner with hard attention picks a place for a word.
 
     Raises:
-        InputError: where its attention is not hard.
+        InputError: if its attention is not hard.
     """
     hard = [module for module in model.modules() if isinstance(module, HardAttention)]
     if not hard:
@@ -46,14 +46,14 @@ def choose_search(options: argparse.Namespace) -> Search | None:
     """The search that the options ask for; None where they ask for none.
 
     Raises:
-        InputError: where an option belongs to another search, or is out of its range.
+        InputError: if an option belongs to another search, or is out of its range.
     """
     kind = options.decode or (None if options.beam is None else "beam")
     owners = {"beam": "beam", "length_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
     given = {name: value for name, value in vars(options).items() if name in owners and value is not None}
     for name in given:
         if owners[name] != kind:
-            raise InputError(f"--{name.replace('_', '-')} is for --decode {owners[name]}; give that, too")
+            raise InputError(f"--{name.replace('_', '-')} needs --decode {owners[name]}")
     for name, least in (("n_best", 1), ("batch_size", 1), ("max_length", 1), ("no_repeat", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
@@ -61,7 +61,7 @@ def choose_search(options: argparse.Namespace) -> Search | None:
         size = given.pop("beam", max(5, options.n_best))
         if options.n_best > size > 0:
             raise InputError(
-                f"--n-best {options.n_best} is more than a beam of {size} has; set --beam {options.n_best}"
+                f"--n-best {options.n_best} needs a beam of at least that size, not {size}; set --beam {options.n_best}"
             )
         return BeamSearch(size, best=options.n_best, **given)
     if kind == "sample":
@@ -94,7 +94,7 @@ def caption_images(
     Args:
         checkpoint: a captioner trained by `visattn fit`, or the name of one that comes with visattn.
         images: files and folders.
-        output: folder for what is written; made where missing.
+        output: folder for what is written; created if missing.
         batch_size: images captioned at a time.
         places: how hard attention picks a place for a word; None leaves it as trained.
         search: how to choose the words; None takes the checkpoint's own.

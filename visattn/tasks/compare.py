@@ -1,4 +1,4 @@
-"""Train every attention mechanism with the same budget on the same data, and set them beside each other."""
+"""Train every attention mechanism on the same data with the same budget, and compare them."""
 
 import contextlib
 import json
@@ -94,7 +94,7 @@ def train(name: str, source: Source, output: Path, options: Sequence[str], threa
     """Fit one mechanism in a process of its own, or what is missing of it; leaves the minutes in `minutes.txt`.
 
     Raises:
-        InputError: where the run fails; it names the log.
+        InputError: if the run fails; it names the log.
     """
     folder, log = output / name, output / f"{name}.log"
     if (folder / "minutes.txt").exists():

@@ -1,4 +1,4 @@
-"""See attention at work, in a few minutes on two cores, with nothing to download."""
+"""Train two small models and show their attention."""
 
 import json
 import math
@@ -220,7 +220,7 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
         What `results.json` holds.
 
     Raises:
-        InputError: where the folder is not empty.
+        InputError: if the folder is not empty.
     """
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty; remove it, or choose another with --output")

@@ -1,4 +1,4 @@
-"""Is the attention where the word says? Scores a trained captioner on photographs whose things are outlined."""
+"""Test whether attention is on the object that a word names."""
 
 import math
 import warnings
@@ -66,7 +66,7 @@ def ground(
         many were tested, and how many have a scored reference), and what was tested.
 
     Raises:
-        InputError: where a file or an option cannot be used.
+        InputError: if a file or an option cannot be used.
     """
     model = load_model(checkpoint, Captioner)
     data = Unseen(

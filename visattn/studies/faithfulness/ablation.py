@@ -1,4 +1,4 @@
-"""What captions are worth without their α: uniform in its place, or moved to other places."""
+"""Quality of captions without their α: uniform, or permuted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

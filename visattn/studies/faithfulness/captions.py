@@ -1,4 +1,4 @@
-"""A captioner's own captions, and what tokens are worth to it."""
+"""A captioner's own captions, and the log-probabilities of tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What faithfulness is measured on, and how."""
+"""Settings of faithfulness measurements."""
 
 from typing import NamedTuple
 
