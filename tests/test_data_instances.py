@@ -166,7 +166,7 @@ def test_a_bad_file(tmp_path, change, sentence):
 
 
 def test_a_file_that_is_none(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.json: no such file of instances"):
+    with pytest.raises(InputError, match=r"gone\.json: no such instances file"):
         Instances(tmp_path / "gone.json")
     (tmp_path / "text.json").write_text("text")
     with pytest.raises(InputError, match=r"text\.json cannot be read as JSON"):
@@ -407,12 +407,12 @@ def test_categories_of_another_data_set(root, caplog):
     things = [thing(5, 3, box(0, 0, 60, 60)), thing(11, 3, box(0, 0, 60, 60))]
     sizes = {5: (159, 291), 11: (267, 183)}
     write(root / "other.json", things, sizes, [{"id": 3, "name": "wombat"}])
-    with pytest.raises(InputError, match=r"other\.json has no category of COCO's 80"):
+    with pytest.raises(InputError, match=r"other\.json has none of COCO's 80"):
         photographs(root, instances="other.json").setup()
     write(root / "other.json", things, sizes, [{"id": 3, "name": "dog"}, {"id": 5, "name": "wombat"}])
     with caplog.at_level(logging.WARNING):
         photographs(root, instances="other.json").setup()
     assert "no word is known for 1 categories, such as wombat" in caplog.text
-    with pytest.raises(InputError, match=r"gone\.json: no such file of instances"):
+    with pytest.raises(InputError, match=r"gone\.json: no such instances file"):
         photographs(root, instances="gone.json").setup("validate")
     photographs(root, instances="gone.json").setup("predict")  # who only captions needs none

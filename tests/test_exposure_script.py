@@ -48,7 +48,7 @@ def test_what_is_no_report_is_named(report, tmp_path, capsys):
         ([str(tmp_path / "nowhere.json")], "cannot be read"),
         ([str(broken)], "is not a report"),
         ([str(old)], "has no score"),
-        ([str(twice)], "holds 2 files"),
+        ([str(twice)], "contains 2 files"),
         ([str(tmp_path)], "holds 0 files"),
         ([str(report), str(of_val)], "different splits"),
     ):

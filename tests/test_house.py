@@ -1,4 +1,4 @@
-"""Imports point one way: a room knows the rooms above it, never those below."""
+"""Imports point one way: a package imports only packages of earlier layers."""
 
 import ast
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "visattn"
 
-# From what knows nothing to what knows all; rooms of one line do not know each other.
-FLOORS = [
+# From the lowest layer to the highest; packages of the same layer do not import each other.
+LAYERS = [
     {"errors", "fast", "processes"},
     {"files", "vocabulary", "attention", "precision", "devices"},
     {"images"},
@@ -23,22 +23,22 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 
 def imports(path):
-    """The rooms of visattn that a file imports."""
+    """The packages of visattn that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module == "visattn":  # from visattn import a_room
+        if isinstance(node, ast.ImportFrom) and node.module == "visattn":  # from visattn import a_package
             names += [f"visattn.{alias.name}" for alias in node.names if alias.name != "__version__"]
         for name in names:
             if name.startswith("visattn."):
                 yield name.split(".")[1]
 
 
-def room_of(path):
+def package_of(path):
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -46,39 +46,48 @@ def files():
     return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
 
-def test_every_room_has_its_floor():
-    assert {room_of(path) for path in files()} == set(FLOOR)
+def test_every_package_has_a_layer():
+    assert {package_of(path) for path in files()} == set(LAYER)
 
 
-def test_imports_point_upward_only():
+def test_imports_are_from_earlier_layers_only():
     for path in files():
-        room = room_of(path)
+        package = package_of(path)
         for imported in imports(path):
-            assert imported == room or FLOOR[imported] < FLOOR[room], f"{path} imports {imported}"
+            assert imported == package or LAYER[imported] < LAYER[package], f"{path} imports {imported}"
 
 
-def test_models_know_no_lightning_and_attention_knows_torch_alone():
+def test_models_do_not_import_lightning_and_attention_imports_only_torch():
     for path in files():
         tree = ast.parse(path.read_text())
         outside = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
         outside |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        known = {"attention": {"attention", "errors", "fast"}, "fast": {"fast"}}.get(room_of(path))
+        known = {"attention": {"attention", "errors", "fast"}, "fast": {"fast"}}.get(package_of(path))
         if known:
             assert outside <= {"torch", "visattn", *sys.stdlib_module_names}, path
             assert set(imports(path)) <= known, path
-        if room_of(path) in ("models", "metrics", "overlay", "explain", "images", "decoding", "objectives", "export"):
+        if package_of(path) in (
+            "models",
+            "metrics",
+            "overlay",
+            "explain",
+            "images",
+            "decoding",
+            "objectives",
+            "export",
+        ):
             assert "lightning" not in outside, path
 
 
-def test_nothing_that_decodes_waits_for_other_processes():
-    """Captions end at different steps in each, so a collective in the loop would hang."""
+def test_decoding_never_waits_for_other_processes():
+    """Captions end at different steps in each process, so a collective operation in the loop would hang."""
     for path in files():
-        if room_of(path) in ("attention", "models", "decoding", "metrics"):
+        if package_of(path) in ("attention", "models", "decoding", "metrics"):
             assert "processes" not in imports(path), path
             assert not re.search(r"^(import|from) .*\bdistributed\b", path.read_text(), re.MULTILINE), path
 
 
-def test_within_a_room_there_is_no_circle():
+def test_there_are_no_import_cycles():
     graph = {}
     for path in files():
         name = ".".join(["visattn", *path.relative_to(PACKAGE).with_suffix("").parts])
@@ -90,7 +99,7 @@ def test_within_a_room_there_is_no_circle():
     done, doing = set(), set()
 
     def visit(name):
-        assert name not in doing, f"{name} imports itself, in a circle"
+        assert name not in doing, f"{name} is part of an import cycle"
         if name in done:
             return
         doing.add(name)

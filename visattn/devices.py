@@ -9,7 +9,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device of a name.
 
     Args:
-        name: "auto" for an accelerator where there is one and else the CPU, or "cpu", "cuda", "cuda:1", "mps".
+        name: "auto" for an accelerator if there is one and else the CPU, or "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
         InputError: if there is no such device here.

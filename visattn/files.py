@@ -1,12 +1,12 @@
 """Atomic file writing that never overwrites inputs.
 
-A reader, a second process or a power cut never meets half a file: the content goes to a temporary file in the same
-folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
+Files are never left half written, even after a crash or power cut: the content goes to a temporary file in the same
+folder, is synced to disk, and is renamed atomically. Of two writers, the last one to finish wins.
 
-What a program reads it declares with `protect`; until its `guarded` ends, nothing here writes over such a file, however
-its path is spelled. `require_free` tells the same of planned outputs before anything is computed.
+A program declares its inputs with `protect`; until its `guarded` ends, no function here overwrites them, however the
+path is spelled. `require_free` checks planned outputs in advance.
 
-What is named after something that others chose, such as an image's id, gets a name by `safe_name`.
+Names derived from external input, such as image ids, are made safe by `safe_name`.
 """
 
 import errno
@@ -36,14 +36,14 @@ except ImportError:  # Windows
 
 
 class _Inputs:
-    """Files that must not be written over, told apart as the file system does; by path where it gives no numbers."""
+    """Files that must not be overwritten, distinguished as the file system does; by path where it gives no numbers."""
 
     def __init__(self) -> None:
         self._new: list[Iterable[str | os.PathLike[str] | None]] = []
         self._known: dict[object, Path] = {}
 
     def add(self, paths: Iterable[str | os.PathLike[str] | None]) -> None:
-        self._new.append(paths)  # examined when a file is first written over: a data set has 100,000 pictures
+        self._new.append(paths)  # examined when a file is first overwritten: a data set has 100,000 pictures
 
     def find(self, path: Path) -> Path | None:
         while self._new:
@@ -54,7 +54,7 @@ class _Inputs:
 
 
 def _keys(path: str | os.PathLike[str]) -> list[object]:
-    """What a file is known by, links followed; nothing where there is no such file."""
+    """Identifiers of a file, with links followed; empty if there is no such file."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -69,7 +69,7 @@ _guards: list[_Inputs] = []
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Until it ends, files that were declared with `protect` within it are not written over. A decorator, too."""
+    """Until it ends, files that were declared with `protect` within it are not overwritten. A decorator, too."""
     inputs = _Inputs()
     _guards.append(inputs)
     try:
@@ -79,7 +79,7 @@ def guarded() -> Iterator[None]:
 
 
 def protect(paths: Iterable[str | os.PathLike[str] | None]) -> None:
-    """Declare inputs, which no function of this module writes over until the innermost `guarded` ends.
+    """Declare inputs, which no function of this module overwrites until the innermost `guarded` ends.
 
     Args:
         paths: of files; what is None, no file or missing is passed over. A generator is not run before it has to be.
@@ -89,7 +89,7 @@ def protect(paths: Iterable[str | os.PathLike[str] | None]) -> None:
 
 
 def require_free(paths: Iterable[str | os.PathLike[str]], option: str = "--output") -> None:
-    """See that files can be written at these paths without loss; of a folder, that all files in it may be replaced.
+    """Check that files can be written at these paths without loss; of a folder, that all files in it may be replaced.
 
     Args:
         paths: of outputs, which need not be there.
@@ -128,7 +128,7 @@ def _require_no_input(path: Path, option: str = "--output") -> None:
 
 
 def remove_file(path: str | os.PathLike[str]) -> None:
-    """Delete a file, where it is there.
+    """Delete a file if it exists.
 
     Raises:
         InputError: if it is a declared input.
@@ -145,7 +145,7 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
     Args:
         path: of the file to be.
         temporary: the name that it has until then, in the same folder, where it should be known; such a file of an
-            earlier attempt is written over. By default the name is drawn.
+            earlier attempt is overwritten. By default the name is drawn.
 
     Raises:
         InputError: if a declared input, a device or a pipe is at `path`; see `protect`.
@@ -171,7 +171,7 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name itself survive a power cut; not every file system offers that."""
+    """Sync the folder, so that the new name survives a power cut, if the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -206,7 +206,7 @@ def lock(descriptor: int, wait: bool = False) -> bool | None:
         wait: until no other process has the lock.
 
     Returns:
-        Whether this process has the lock now; None where the operating system or the file system has none to give.
+        Whether this process has the lock now; None if the operating system or the file system has none to give.
     """
     # A lock of the process (POSIX), not of the open file as `flock` has it: workers that outlive a killed run for some
     # seconds have the file open, too.
@@ -324,7 +324,7 @@ def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]
 
 
 def require_own(folder: Path, own: str) -> None:
-    """See that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
+    """Check that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
 
     Raises:
         InputError: if it is a link or a file, or holds anything else, or a declared input.

@@ -109,7 +109,7 @@ _timms_orthogonal = inspect.unwrap(muon.zeropower_via_newtonschulz)
 
 @functools.wraps(_timms_orthogonal)
 def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
-    """Muon's update, which timm computes in bfloat16 on every device; here in float32 where that is slow."""
+    """Muon's update, which timm computes in bfloat16 on every device; here in float32 if that is slow."""
     if not bfloat16_support(update.device).there:
         options["dtype"] = torch.float32
     return _timms_orthogonal(update, *args, **options)

@@ -52,7 +52,7 @@ def gathered(x: T) -> list[T]:
 
 
 def once(compute: Callable[[], T]) -> T:
-    """What the first process computes, for all; the others wait."""
+    """Compute something in the first process and share it; the others wait."""
     out = [compute() if rank() == 0 else None]
     if world() > 1:
         distributed.broadcast_object_list(out, src=0)

@@ -27,7 +27,7 @@ RewardKind = Literal["CIDEr-D", "truth"]
 
 
 class Taught(NamedTuple):
-    """What a regime makes of a batch. With several processes each has its share (`visattn.processes`).
+    """The result of a regime for a batch. With several processes each has its share (`visattn.processes`).
 
     Attributes:
         loss: what is minimised.
@@ -46,8 +46,8 @@ class Regime:
     """The contract: `begin` before training, then `teach` for every batch.
 
     Attributes:
-        signature: the choices that decide what a score is worth, in one line; empty where there are none.
-        needs_facts: whether the data has to know all that is in its images.
+        signature: the choices that decide what a score is worth, in one line; empty if there are none.
+        needs_facts: whether the data must provide the content of its images (`facts`).
         reads_captions: whether the decoder is given the batch's captions, word by word.
     """
 
@@ -68,7 +68,7 @@ class Regime:
             references: the training captions, by image id.
             vocabulary: of the decoder.
             max_length: of a caption that the captioner generates, in words.
-            facts: what is in an image, by its id; None where the data does not know.
+            facts: what is in an image, by its id; None if the data does not provide it.
         """
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
@@ -98,11 +98,11 @@ class ScheduledSampling(Regime):
     The coin is tossed for each word. The own word is drawn from what the decoder says after the words that it really
     was given, own ones among them, so the inputs come out of the decoding loop; they are then taught as any others, in
     parallel, and as in the paper no gradient flows through the choice. A word is never replaced by END, since the true
-    caption goes on. What is to be said stays the true caption.
+    caption continues. The target remains the true caption.
 
     Args:
         schedule: how ε falls.
-        likeliest: whether the own word is the most probable one in place of a drawn one (Bengio 2015 has both).
+        likeliest: whether the own word is the most probable one instead of a drawn one (Bengio 2015 has both).
     """
 
     def __init__(self, schedule: Schedule, likeliest: bool = False) -> None:

@@ -67,7 +67,7 @@ def registered(role: str) -> dict[str, type]:
 
 
 def role_of(cls: object) -> str | None:
-    """The role of a class, by what it inherits from; None where it has none."""
+    """The role of a class, by what it inherits from; None if it has none."""
     if not inspect.isclass(cls):
         return None
     for role, known in ROLES.items():
@@ -83,7 +83,7 @@ def path_of(cls: type) -> str:
 
 
 def _check(cls: type, role: str) -> None:
-    """Raise an `InputError` where a class breaks the contract in a way that can be told without running it."""
+    """Raise an `InputError` if a class violates the interface in a way that can be detected without running it."""
     module, name = ROLES[role].base
     base = getattr(importlib.import_module(module), name)
     missing = [method for method in ROLES[role].defines if getattr(cls, method) is getattr(base, method)]

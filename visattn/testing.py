@@ -25,7 +25,7 @@ def check_attention(
     value_size: int = _VALUE,
     seed: int = 0,
 ) -> None:
-    """See that a mechanism keeps the contract of `SpatialAttention`.
+    """Check that a mechanism satisfies the interface of `SpatialAttention`.
 
     A glimpse has the contract's shapes; weights are float32, not negative, and sum to 1 or less; masked places get
     none, and a grid with masked margins gives the glimpses of the grid without them; captions that share an image's
@@ -36,7 +36,7 @@ def check_attention(
         make: the class, or anything else that makes the mechanism from the sizes of query and values.
         permutes: whether the order of places does not matter, as it does for attention to a window or by location.
         query_size: Q, for mechanisms that do not take every size.
-        value_size: D, likewise.
+        value_size: D.
         seed: of weights and inputs.
 
     Raises:
@@ -116,7 +116,7 @@ def check_attention(
 
 
 def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_size: int = _VALUE, seed: int = 0) -> None:
-    """See that a decoder keeps the contract of `Decoder`: `forward` is `step` after `step`, captions do not mix.
+    """Check that a decoder satisfies the interface of `Decoder`: `forward` equals repeated `step`s.
 
     Args:
         decoder: a decoder of 23 words, or what makes one from the sizes of vocabulary and values.
@@ -159,7 +159,7 @@ def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_siz
 
 
 def check_encoder(encoder: GridEncoder, image_size: tuple[int, int] = (64, 96)) -> None:
-    """See that an encoder keeps the contract of `GridEncoder`: size, grid, and where its cells look.
+    """Check that an encoder satisfies the interface of `GridEncoder`: size, grid, and receptive field centres.
 
     A cell's place is compared with the middle of the pixels that it has a gradient to, for cells that look at some of
     the image alone.

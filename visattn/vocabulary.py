@@ -90,7 +90,7 @@ def phrases(counts: Mapping[str, int]) -> tuple[float, str]:
 
 
 class Tokens(ABC):
-    """What a caption is made of.
+    """Tokens of captions.
 
     Attributes:
         spec: what a checkpoint keeps, from which `tokens_of` makes the same again.
@@ -199,7 +199,7 @@ class Subwords(Tokens):
 
 @functools.lru_cache(maxsize=4)
 def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, int | None]":
-    """A tokenizer, and its number for what it does not know."""
+    """A tokenizer, and its id for unknown tokens."""
     try:
         import tokenizers
     except ImportError as error:
@@ -228,7 +228,7 @@ def _written(words: Sequence[str]) -> str:
 
 
 def tokens_of(spec: str) -> Tokens:
-    """What captions are made of: "words", "characters", or the JSON of a tokenizer.
+    """The unit of captions: "words", "characters", or the JSON of a tokenizer.
 
     Raises:
         InputError: if it is none of them.
@@ -260,13 +260,13 @@ class Vocabulary:
 
     Args:
         words: every token in the order of its id, the four special ones first (`Vocabulary.build` makes such a list).
-        tokens: what captions are made of: "words", "characters", or the JSON of a tokenizer.
+        tokens: unit of the captions: "words", "characters", or the JSON of a tokenizer.
 
     Attributes:
         tokens: makes tokens of a text, and a text of tokens.
 
     Raises:
-        InputError: if the special tokens are not first, a token stands twice, or what stands there is none: empty,
+        InputError: if the special tokens are not first, a token occurs twice, or what stands there is none: empty,
             and of words also with white space or invisible characters in it, or not in NFC.
     """
 
@@ -295,7 +295,7 @@ class Vocabulary:
 
     @classmethod
     def of_counts(cls, counts: Mapping[str, int], min_count: int = 1, tokens: str = "words") -> "Vocabulary":
-        """The same, where it is known already how often each word was seen."""
+        """The same, from the number of occurrences of each word."""
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         return cls([*SPECIALS, *(word for word in kept if word not in SPECIALS)], tokens)
 

@@ -20,7 +20,7 @@ PACKAGES = ()
 
 
 class Case(NamedTuple):
-    """A decoder in evaluation mode, and what it looks at."""
+    """A decoder in evaluation mode, and its memory."""
 
     name: str
     decoder: Decoder

@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
         batches: images at once, in training and in decoding.
         resolutions: sides of a square image in pixels.
         side: of the grid, where something else is varied.
-        length: likewise.
+        length: lengths of captions, in words.
         beam: likewise.
         batch: likewise, and of Vision Transformers a quarter of it.
         words: of the vocabulary.

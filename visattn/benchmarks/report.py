@@ -18,7 +18,7 @@ class Table(NamedTuple):
         of: what a row is.
         columns: heading -> how its numbers are written, such as ".1f"; "" for text.
         rows: name -> heading -> number; a row may lack some.
-        note: what a reader must know beside it.
+        note: remarks below the table.
     """
 
     title: str

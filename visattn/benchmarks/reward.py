@@ -61,7 +61,7 @@ class Timed:
         self.reward, self.seconds = reward, []
 
     def __call__(self, *given: Any) -> np.ndarray:
-        """What the reward returns."""
+        """The rewards."""
         start = time.perf_counter()
         rewards = self.reward(*given)
         self.seconds.append(time.perf_counter() - start)

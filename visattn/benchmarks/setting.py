@@ -69,7 +69,7 @@ class Setting(NamedTuple):
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
 
     def conditions(self, *packages: str) -> dict[str, str]:
-        """What a reader must know to judge the numbers; `packages` are those of the peers."""
+        """Conditions of the measurements; `packages` are those of the other implementations."""
         versions = [f"{name} {found}" for name in ("timm", *packages) if (found := _version(name))]
         return {
             "date": datetime.date.today().isoformat(),

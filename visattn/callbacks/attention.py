@@ -35,7 +35,7 @@ _CLASSIFIED = 32  # images whose maps a classifier's health is read from
 class AttentionHealth(Callback):
     """Logs after each validation of a training whether attention is alive, and warns where its maps do not move.
 
-    Of a captioner's freely generated captions these are the maps of all words, and the captioner itself logs the
+    Of a captioner's generated captions these are the maps of all words, and the captioner itself logs the
     numbers; of a classifier what the class token attends to in the last layer, over 32 images spread over the
     validation split: "change" is then from image to image. What the numbers mean stands in
     `visattn.metrics.health.Health`; with a captioner comes the mean of its gates, β. Each is logged as
@@ -84,7 +84,7 @@ class AttentionHealth(Callback):
             self._write(trainer, numbers)
 
     def _write(self, trainer: Trainer, numbers: dict[str, float]) -> None:
-        """The line of this epoch, after those before it: of a run that went on from a checkpoint none stands twice."""
+        """The line of this epoch, after those before it: of a run that went on from a checkpoint none occurs twice."""
         path = _folder(trainer, self.directory) / "health.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

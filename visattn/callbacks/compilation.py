@@ -13,7 +13,7 @@ class Compilation(Callback):
 
     They are compiled in place, so checkpoints are those of any other run. Compiling takes a minute or more, then every
     step gains; docs/performance.md says how much, where it was measured. A captioner's decoder is a loop that is
-    unrolled anew for every length of caption.
+    unrolled again for every length of caption.
 
     Args:
         parts: attributes of the LightningModule, such as "model" of a classifier or "decoder" of a captioner.

@@ -14,7 +14,7 @@ from visattn.overlay import Exposure, exposure_sheet, save_figure
 
 
 class ExposureReport(Callback):
-    """Writes what `visattn test` or `validate` found out about a captioner's exposure bias, as numbers and as a figure.
+    """Writes the exposure bias measured by `visattn test` or `visattn validate`, as numbers and as a figure.
 
     `exposure_<split>.json` has the scores of free-running captions and of teacher-forced ones, the numbers over all
     tokens, and those by position (see `visattn.metrics.exposure`); `exposure_<split>.png` draws these.

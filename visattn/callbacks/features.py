@@ -56,7 +56,7 @@ class FeatureStore:
 
 
 class FeatureCache(Callback):
-    """Lets a captioner with a frozen encoder train on features in place of images.
+    """Lets a captioner with a frozen encoder train on features instead of images.
 
     Before the first epoch every image of the training and validation splits is encoded once, and where the data is
     mirrored by chance every training image once more, mirrored; `visattn validate` uses what a training has kept. The
@@ -145,7 +145,7 @@ class FeatureCache(Callback):
         if done:
             log.info("continuing at image %d of %d", done + 1, total)
         else:
-            _record(folder, 0, precision)  # before the array is begun anew
+            _record(folder, 0, precision)  # before the array is started again
         loader = DataLoader(
             Subset(inputs, range(done, total)),
             batch_size=self.batch_size,
@@ -177,7 +177,7 @@ class FeatureCache(Callback):
 
 
 def _recorded(folder: Path, total: int, precision: str) -> tuple[np.ndarray | None, int]:
-    """The array of a run that was stopped, and how many of its rows are done; None and 0 where there is none."""
+    """The array of a run that was stopped, and how many of its rows are done; None and 0 if there is none."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         if record["rows"] and record["precision"] == precision:

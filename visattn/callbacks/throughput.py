@@ -17,7 +17,7 @@ class Throughput(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # which is not called where a run goes on within an epoch
+        self.on_train_epoch_start(trainer, pl_module)  # which is not called where a run continues within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since, self._images, self._tokens = time.perf_counter(), 0, 0

@@ -45,7 +45,7 @@ def differences(stated: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator
 
 
 def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: LightningModule, own: str = "") -> None:
-    """See that a model can take over a checkpoint's weights, before that is tried.
+    """Check that a checkpoint's weights fit a model, before loading them.
 
     Args:
         path: of the checkpoint, for the sentence.

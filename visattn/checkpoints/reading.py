@@ -50,7 +50,7 @@ def read(path: Path | str) -> dict[str, Any]:
         )
     damaged = InputError(f"checkpoint {path} is damaged ({path.stat().st_size} bytes), or is not from visattn")
     try:
-        with zipfile.ZipFile(path) as archive:  # PyTorch itself looks at no checksum
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not verify checksums
             if archive.testzip() is not None:
                 raise damaged
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -11,7 +11,7 @@ _OBJECTIVE = "loss."  # the objective's own memory, such as the baseline of REIN
 
 
 def start_from(path: Path | str, model: LightningModule) -> None:
-    """Give a model the weights that another training of such a model ended with; optimiser and schedule begin anew.
+    """Give a model the weights that another training of such a model ended with; optimiser and schedule start again.
 
     The objective may be another, and so may the attention where its parameters are the same, as those of soft and hard
     attention are.

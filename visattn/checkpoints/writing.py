@@ -1,4 +1,4 @@
-"""Atomic writing of checkpoints, in place of Lightning's.
+"""Atomic writing of checkpoints, instead of Lightning's.
 
 Lightning writes to a temporary folder and moves the file from there: where that is another disk, a full one or a kill
 leaves half a checkpoint in the place of a good one.
@@ -28,11 +28,11 @@ class WholeCheckpoints(CheckpointIO):
 
         Args:
             checkpoint: tensors and plain values.
-            path: where to; its folder is made where there is none.
+            path: where to; its folder is made if there is none.
             storage_options: the name that what stood at `path` is to have from then on; by default it is gone.
 
         Raises:
-            InputError: if an input would be written over.
+            InputError: if an input would be overwritten.
             OSError: if the disk is full or the folder read-only; both files are then as they were.
         """
         path = Path(path)

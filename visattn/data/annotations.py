@@ -22,7 +22,7 @@ class Annotation(NamedTuple):
         id: COCO's id of the image where the file gives one, as text, else the file's name without its suffix; where
             two would be the same, with its folder or its suffix.
         file: the picture, relative to the folder of images.
-        split: "train", "restval", "val" or "test", or None where the file knows no splits.
+        split: "train", "restval", "val" or "test", or None if the file knows no splits.
         captions: tokenised words, at least one caption of at least one word.
     """
 
@@ -56,7 +56,7 @@ def read_entries(
     Args:
         path: of the JSON file; see `read_annotations` for its layouts.
         layout: "auto" tells the layout by the content.
-        tokens: what captions are made of; see `visattn.vocabulary.tokens_of`.
+        tokens: unit of the captions; see `visattn.vocabulary.tokens_of`.
 
     Raises:
         InputError: if the file is missing, is not JSON or of another layout, if a picture's name would lead out
@@ -98,7 +98,7 @@ def read_annotations(
 
     - Karpathy & Fei-Fei 2015: ``{"images": [{"filename", "filepath"?, "split", "cocoid"?, "sentences": [{"tokens",
       "raw"}]}]}``, where a sentence may also be a plain text. The given tokens are used where captions are made of
-      words, as published scores do; "raw" is tokenised where there are none.
+      words, as published scores do; "raw" is tokenised if there are none.
     - COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``. Ids are compared as text:
       9 and "9" are the same image.
 
@@ -108,11 +108,11 @@ def read_annotations(
     Args:
         path: of the JSON file.
         layout: "auto" tells the layout by the content.
-        tokens: what captions are made of; see `visattn.vocabulary.tokens_of`.
+        tokens: unit of the captions; see `visattn.vocabulary.tokens_of`.
         max_left_out: the share of the file's captions that may be left out.
 
     Raises:
-        InputError: as `read_entries`, if an image stands in the file twice, and if more captions are left out.
+        InputError: as `read_entries`, if an image occurs twice in the file, and if more captions are left out.
     """
     entries, stray = read_entries(path, layout, tokens)
     twice = [name for name, count in Counter(entry.id for entry in entries).items() if count > 1]

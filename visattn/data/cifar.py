@@ -16,7 +16,7 @@ from visattn.errors import InputError
 
 
 class CIFAR(ClassificationData):
-    """What the two have in common. The validation images are held out of the training set, never of the test set.
+    """Base of CIFAR-10 and CIFAR-100. The validation images are held out of the training set, never of the test set.
 
     Args:
         root: folder where torchvision finds the data set or puts it.
@@ -36,7 +36,7 @@ class CIFAR(ClassificationData):
         std: its standard deviation.
 
     Raises:
-        InputError: if an option makes no sense; and, when the images are first needed, if they are not to be had.
+        InputError: if an option is invalid; and, when the images are first needed, if they are not to be had.
     """
 
     image_size = (32, 32)

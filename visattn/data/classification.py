@@ -56,7 +56,7 @@ class ClassificationData(BatchedData, ABC):
 
     @property
     def output_names(self) -> list[str]:
-        """What a model's outputs stand for: the classes."""
+        """Names of the model's outputs: the classes."""
         return self.class_names
 
     @abstractmethod

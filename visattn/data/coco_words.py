@@ -296,7 +296,7 @@ def _words() -> dict[str, str]:
 
 @cache
 def _phrases() -> tuple[int, dict[str, str | None]]:
-    """The number of words of the longest phrase, and the category of each, None where it names nothing."""
+    """The number of words of the longest phrase, and the category of each, None if it names nothing."""
     nothing: dict[str, str | None] = dict.fromkeys(_names(NOTHING))
     table = nothing | {name: category for category, text in NAMES.items() for name in _names(text)}
     return max(name.count(" ") + 1 for name in table), table

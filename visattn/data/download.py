@@ -25,13 +25,13 @@ _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, Ti
 def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pause: float = 1.0) -> None:
     """Fetch a file, whole or not at all.
 
-    What has come lies in `<path>.part`, and is gone on with where the server allows it, now or in a later call. The
+    What has come lies in `<path>.part`, and is continued where the server allows it, now or in a later call. The
     file gets its name when its size and its sum are right; one that has its name is not fetched again.
 
     Args:
         url: http, https or file.
         path: of the file; its folder exists.
-        md5: its sum in hexadecimal, or None where nobody has published one.
+        md5: its sum in hexadecimal, or None if nobody has published one.
         attempts: how often in a row a try may bring nothing.
         pause: seconds before the next try; it doubles as long as nothing comes.
 
@@ -99,7 +99,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
     Args:
         archive: the zip file.
         folder: to unpack into; created if missing.
-        place: a member's name to where it goes within the folder, or to None where it is not wanted.
+        place: a member's name to where it goes within the folder, or to None if it is not wanted.
 
     Returns:
         The number of files that are there now.

@@ -63,7 +63,7 @@ class Picture(NamedTuple):
 
     Attributes:
         fault: what is wrong with it, or None.
-        digest: SHA-256 of the file in hexadecimal, or None where there is none.
+        digest: SHA-256 of the file in hexadecimal, or None if there is none.
     """
 
     fault: Fault | None
@@ -136,7 +136,7 @@ def name_bad(bad: Mapping[str, str], name: str) -> None:
 
 
 def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MAX_BAD) -> None:
-    """See that few enough images are left out.
+    """Check that few enough images are left out.
 
     Args:
         bad: why, by the image.
@@ -202,7 +202,7 @@ def caption_faults(
 
     Args:
         entries: as `read_entries` gives them.
-        stray: captions of no image, likewise.
+        stray: captions without an image.
         longest: words that a caption may have.
     """
     names = ", ".join(repr(name) for name in list(dict.fromkeys(name for name, _ in stray))[:SHOWN])

@@ -34,13 +34,13 @@ class Instances:
 
     A category is *unknown* in an image, and has no mask there, where any of its instances has no outline: a box alone,
     a crowd without run lengths, no polygon of at least three points. A box also covers what is beside the thing, and
-    without it a look at that instance would be taken for a miss. How many that are is told in the log.
+    without it attention to that instance would count as a miss. The log gives their number.
 
     Args:
         path: of the JSON file. It is read at once; masks are drawn when they are asked for.
 
     Raises:
-        InputError: if the file is missing, is not JSON or of another layout, an image stands in it twice, or an
+        InputError: if the file is missing, is not JSON or of another layout, an image occurs twice in it, or an
             annotation is of a category that the file does not name. Annotations of images that it does not list are
             passed over: a part of COCO may come with the annotations of the whole.
     """
@@ -78,7 +78,7 @@ class Instances:
         odd number of its edges surrounds.
 
         Returns:
-            (H, W) bool of the size that the file states; None where the image has no such instance, where the category
+            (H, W) bool of the size that the file states; None if the image has no such instance, where the category
             is unknown, or where the instances are too thin to cover half of any pixel.
 
         Raises:
@@ -153,7 +153,7 @@ def _outline(annotation: dict[str, Any], size: tuple[int, int]) -> list[list[flo
 
 
 def _draw(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool, True where the polygons cover at least half of a pixel; their shares of it add up."""
+    """(H, W) bool, True if the polygons cover at least half of a pixel; their shares of it add up."""
     share = np.zeros(size)
     for polygon in polygons:
         try:

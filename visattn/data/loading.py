@@ -191,8 +191,8 @@ class BatchedData(LightningDataModule):
         seed: of the order, the augmentation and what is held out.
 
     Attributes:
-        output_names: what a model's outputs stand for: the vocabulary, or the classes.
-        tokens: what captions are made of, where there are any: "words", "characters", or the JSON of a tokenizer.
+        output_names: names of the model's outputs: the vocabulary, or the classes.
+        tokens: unit of the captions, where there are any: "words", "characters", or the JSON of a tokenizer.
         image_size: (h, w) of the images in a batch, in pixels.
         fit: how a picture becomes an image of that size.
 

@@ -25,7 +25,7 @@ class LeftOut:
 
     Attributes:
         reasons: how many captions are left out for each reason.
-        images: how many images are, likewise.
+        images: number of images.
         examples: the first of each reason.
     """
 
@@ -151,14 +151,14 @@ def _least(count: int, of: int) -> float:
 def word_losses(
     counts: WordCounts, vocabulary: Vocabulary, split: str, max_length: int, min_count: int | None
 ) -> list[WordLoss]:
-    """What a model does not see of the words of a split, by reason.
+    """Words of a split that a model does not see, by reason.
 
     Args:
         counts: of the split's captions.
         vocabulary: that the model has.
         split: its name, in the sentences.
         max_length: words of a caption that a batch holds.
-        min_count: how often a word of the vocabulary occurs in training; None where it is a list of its own.
+        min_count: how often a word of the vocabulary occurs in training; None if it is a list of its own.
     """
     total, found = counts.words.total(), []
     words = vocabulary.tokens.name if vocabulary.tokens.spec in (Words.spec, "characters") else "tokens"

@@ -51,7 +51,7 @@ class Photographs(CaptionData):
         restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.
         mirror: whether a training image is mirrored left to right every other time that it is seen, by chance, as a
             function of (seed, epoch); one of which a caption says "left" or "right" never is.
-        tokens: what captions are made of: "words", as published scores have them; "characters", for scripts without
+        tokens: unit of the captions: "words", as published scores have them; "characters", for scripts without
             spaces between words; or the file of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to
             `root` or absolute. `max_length` then counts such tokens, and a checkpoint keeps the tokenizer.
         max_left_out: the share of a file's captions that may be left out, since they have no word or no image.
@@ -70,7 +70,7 @@ class Photographs(CaptionData):
         seed: of the order, and of what is held out.
 
     Raises:
-        InputError: if an option makes no sense. A fault of the files is told when they are first needed: by
+        InputError: if an option is invalid. A fault of the files is told when they are first needed: by
             `vocabulary`, `examples`, or `setup`, which looks whether every picture is there.
     """
 

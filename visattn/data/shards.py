@@ -42,7 +42,7 @@ class Shards(BatchedData):
     length (up to one sample), so every sample comes once in a pass whatever the shards' sizes and number, and all
     processes make equally many batches. A worker reads its stretch from beginning to end and shuffles within a window.
     A training batch is a function of (seed, epoch, number, processes, workers); after a checkpoint in the middle of an
-    epoch, reading begins anew and skips what was seen.
+    epoch, reading starts again and skips what was seen.
 
     All captions are read once before the first epoch, to count the samples and for the vocabulary; pictures are
     skipped over in that. Those of the training split are not kept. A sample without a usable picture or caption is
@@ -50,19 +50,20 @@ class Shards(BatchedData):
 
     Args:
         root: folder of the data set.
-        train: the shards to train on, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
+        train: the shards for training, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
             ``train/{00000..00099}.tar``. Of a range, every file must be there.
-        val: those to validate on, likewise.
-        test: None, or those to test on, likewise.
+        val: those for validation, in the same form.
+        test: None, or those for test, likewise.
         captions: where captions stand: "txt" for the sample's .txt, else a key of its .json, with a text or a list of
             texts.
         vocabulary_file: None builds the vocabulary from the training captions; or a JSON file with a list of words,
             relative to `root` or absolute.
-        epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch goes on where the last
+        epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch continues where the
+        last
             one stopped.
         shuffle: samples of the window within which a worker shuffles; they are held in memory, undecoded.
         max_bad: the share of an epoch's samples that may be bad.
-        tokens: what captions are made of: "words", "characters", for scripts without spaces between words, or the file
+        tokens: unit of the captions: "words", "characters", for scripts without spaces between words, or the file
             of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to `root` or absolute. `max_length`
             then counts such tokens, and a checkpoint keeps the tokenizer.
         max_left_out: the share of a split's captions that may be left out, since they have no word or cannot be read.
@@ -77,7 +78,7 @@ class Shards(BatchedData):
         seed: of the order.
 
     Raises:
-        InputError: if an option makes no sense, or `webdataset` is not installed. A fault of the shards is told when
+        InputError: if an option is invalid, or `webdataset` is not installed. A fault of the shards is told when
             they are first needed.
     """
 
@@ -161,25 +162,25 @@ class Shards(BatchedData):
 
     @property
     def output_names(self) -> list[str]:
-        """What a model's outputs stand for: the vocabulary."""
+        """Names of the model's outputs: the vocabulary."""
         return self.vocabulary
 
     def references(self, split: Split) -> Mapping[str, list[list[str]]]:
         """The uncut, tokenised captions of each image, by image id; those of the training split are read when needed.
 
         Raises:
-            InputError: if the data set has no such split, or an image stands in it twice.
+            InputError: if the data set has no such split, or an image occurs twice in it.
         """
         if split == "train":
             return _ReadWhenNeeded(self)
         return self._evaluated(split)[1]
 
     def regions(self, image_id: str, words: list[str]) -> list[None]:
-        """Where the words of a caption are: not known of any."""
+        """Regions of words: unknown for shards."""
         return [None] * len(words)
 
     def facts(self, image_id: str) -> None:
-        """What is in an image, to check captions against: not known of any."""
+        """Content of an image, to check captions against: unknown for shards."""
 
     def describe(self) -> str:
         """The data set's name in messages."""
@@ -310,7 +311,7 @@ def _count_lost(sample: Sample, lost: LeftOut) -> None:
 
 
 class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
-    """The captions of the training split, which only some ways of training look at."""
+    """The captions of the training split, which only some training regimes use."""
 
     def __init__(self, data: Shards) -> None:
         self.data = data
@@ -331,7 +332,7 @@ class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
 
 
 class _Loaded(NamedTuple):
-    """A batch of what could be used, None where nothing could, and why what could not, by the sample's key."""
+    """A batch of what could be used, None if nothing could, and why what could not, by the sample's key."""
 
     batch: CaptionBatch | None
     bad: dict[str, str]

@@ -48,7 +48,7 @@ class StreamedBatches(Dataset):
     """Batches by their names, as `TrainingBatches` has them, but made of a stream that stays open from one to the next.
 
     Batch number i is made by worker i % workers, as PyTorch's loader deals them out, and is the next of that worker's
-    stretch. Asked for another than the next, a worker begins its stretch anew and skips.
+    stretch. Asked for another than the next, a worker begins its stretch again and skips.
 
     Args:
         shards: the tar files.

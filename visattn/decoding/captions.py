@@ -34,7 +34,7 @@ class Caption(NamedTuple):
 
     @property
     def places(self) -> list[int | None]:
-        """The cell that each word was made from, counted row by row; None where it was more than one."""
+        """The cell that each word was made from, counted row by row; None if it was more than one."""
         cells = self.focus.reshape(len(self.words), math.prod(self.focus.shape[1:]))
         return [int(row.argmax()) if row.max() == row.sum() else None for row in cells]
 

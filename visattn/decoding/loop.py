@@ -19,12 +19,12 @@ class Decoded(NamedTuple):
     Attributes:
         tokens: (N, T) the words and END, then PAD; START is left out. A caption that was cut has no END.
         log_probs: (N, T) of each token, among those that may come (never PAD, START or UNKNOWN; no END before the first
-            word); 0 where PAD.
-        weights: (N, T, L) what was attended to for each token, α; 0 where PAD.
-        focus: (N, T, L) what really multiplied the annotation vectors; 0 where PAD.
-        places_log_prob: (N, T) log-probability of the place that was drawn, 0 where none was, or PAD.
-        gates: (N, T) what the decoder multiplied the contexts by, β; 0 where PAD.
-        cut: (N,) log-probability of not ending where a caption was cut; 0 where it ended.
+            word); 0 at PAD.
+        weights: (N, T, L) what was attended to for each token, α; 0 at PAD.
+        focus: (N, T, L) what really multiplied the annotation vectors; 0 at PAD.
+        places_log_prob: (N, T) log-probability of the place that was drawn, 0 if none was, or PAD.
+        gates: (N, T) what the decoder multiplied the contexts by, β; 0 at PAD.
+        cut: (N,) log-probability of not ending where a caption was cut; 0 if it ended.
     """
 
     tokens: Tensor
@@ -50,11 +50,11 @@ class _Step(NamedTuple):
         tokens: (B′, K) what was added to it.
         log_probs: (B′, K) of that.
         end: (B′, K) log-probability of END after each caption as it was before the step.
-        scores: (B′, K) of the caption that is complete with this step, or cut at it; −∞ where there is none.
+        scores: (B′, K) of the caption that is complete with this step, or cut at it; −∞ if there is none.
         weights: (B′, K, L) what was seen for each caption as it was before the step.
-        focus: (B′, K, L) likewise.
-        places_log_prob: (B′, K) likewise.
-        gates: (B′, K) likewise.
+        focus: (B′, K, L) focus of each.
+        places_log_prob: (B′, K) log-probability of the sampled places.
+        gates: (B′, K) gates β.
     """
 
     images: Tensor

@@ -21,9 +21,9 @@ class Choice(NamedTuple):
     """How the captions of each image go on.
 
     Attributes:
-        parents: (B, K) the number of the caption that each is the continuation of; None where each continues itself.
+        parents: (B, K) the number of the caption that each is the continuation of; None if each continues itself.
         tokens: (B, K) what is added to it.
-        ends: (B, K) True where the caption of this number, as it was before the step, is complete with END.
+        ends: (B, K) True if the caption of this number, as it was before the step, is complete with END.
     """
 
     parents: Tensor | None
@@ -128,7 +128,7 @@ class BeamSearch(Search):
     """The K most probable beginnings are kept at every step.
 
     A caption that ends among the K most probable leaves the beam and is kept aside, so it takes no place from those
-    that go on, and none of them can push it out. The search of an image goes on until no beginning can still become
+    that go on, and none of them can push it out. The search of an image continues until no beginning can still become
     better than the `best` complete ones, so where K is the number of all beginnings, it is exhaustive. Captions that
     were cut at the greatest length come after all that ended.
 

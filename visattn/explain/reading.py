@@ -27,7 +27,7 @@ class Look(NamedTuple):
         query: (B, heads, N, d).
         key: (B, heads, M, d).
         value: (B, heads, M, d′).
-        mask: broadcastable to (B, heads, N, M): bool, True where attention is allowed, or added to the scores; or None.
+        mask: broadcastable to (B, heads, N, M): bool, True if attention is allowed, or added to the scores; or None.
         scale: of the scores.
         out: (B, heads, N, d′), the very tensor that the block went on with; gradients are taken by it.
     """

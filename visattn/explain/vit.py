@@ -22,12 +22,12 @@ from visattn.models.receptive_field import UnknownPlaceError, cell_centres
 
 
 class Logits(NamedTuple):
-    """What a run of the model gave.
+    """Outputs of a run of the model.
 
     Attributes:
         logits: (B, classes), or features where the model has no classes.
         grid: (H, W) of the patches.
-        pool: how the model's attention pooling looked at the tokens, one query for each image; None where it has none.
+        pool: how the model's attention pooling looked at the tokens, one query for each image; None if it has none.
     """
 
     logits: Tensor
@@ -65,8 +65,8 @@ class ViT:
         depth: number of layers, counted from 0; -1 is the last.
         patch: (h, w) of a patch, in pixels.
         prefix: number of tokens before those of the grid.
-        classes: number of classes; 0 where the model gives features.
-        channels: of images; None where it is not known.
+        classes: number of classes; 0 if the model gives features.
+        channels: of images; None if unknown.
 
     Raises:
         InputError: if the model is no such network; the sentence says why.
@@ -380,7 +380,7 @@ class Judged(NamedTuple):
     Attributes:
         seen: the run.
         layers: each layer's look, and the gradient of the class's logit by its output; first layer first.
-        of_pool: the gradient by the output of `seen.pool`; None where there is none.
+        of_pool: the gradient by the output of `seen.pool`; None if there is none.
     """
 
     seen: Logits

@@ -24,7 +24,7 @@ Pair = tuple[float, float]
 class CellShift(tuple):
     """Where the cells of a map look: in either axis, cell i around the pixel ``(i + ½) stride + shift``.
 
-    It is the pair (vertical, horizontal) of `shift`, 0 where a cell looks at its own square of pixels. Besides it has
+    It is the pair (vertical, horizontal) of `shift`, 0 if a cell looks at its own square of pixels. Besides it has
 
     Attributes:
         stride: (vertical, horizontal) input pixels from one cell to the next.

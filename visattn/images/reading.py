@@ -113,7 +113,7 @@ def _open(source: BinaryIO, name: str, turn: int | None = None) -> Image.Image:
 
 
 def _open_bare(source: BinaryIO, name: str) -> Image.Image | None:
-    """The same without its metadata, for a file at which PIL has stopped; None where it stops again."""
+    """The same without its metadata, for a file at which PIL has stopped; None if it stops again."""
     source.seek(0)
     if not has_metadata(source.read(16)):
         return None

@@ -249,7 +249,7 @@ def _ngrams(caption: Sequence[str]) -> list[Counter[tuple[str, ...]]]:
 
 
 def check_references(references: References) -> None:
-    """Raise an `InputError` where there is no image, or one without a reference."""
+    """Raise an `InputError` if there is no image, or one without a reference."""
     if not references:
         raise InputError("there are no references; give at least one image with its captions")
     for image, captions in references.items():

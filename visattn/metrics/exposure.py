@@ -34,7 +34,7 @@ class ExposureGap(NamedTuple):
         free_running_any: as `free_running`, likewise. This pair is judged by one set of tokens at each position, and
             less by how references differ, but a word from the middle of another sentence will do too, and a model
             without exposure bias still has a gap here (of 25 points, in the language above).
-        another_reference: share of the image's other references that are right, a person in place of the model. A model
+        another_reference: share of the image's other references that are right, a person instead of the model. A model
             that drew captions as people write them would have this as its `free_running`; the likeliest captions of a
             good model tend to have more, for they say what most would say. Clearly less is a sign, though no
             proof, that captions go astray. NaN where no image has two references.

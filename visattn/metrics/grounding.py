@@ -212,7 +212,7 @@ class _Discs(NamedTuple):
         return cls(grid, start, stop, np.flatnonzero(np.diff(disc, prepend=-1)))
 
     def meet(self, mask: np.ndarray) -> tuple[np.ndarray, float]:
-        """(h, w) True where a cell's disc meets the region, and 1.0 or 0.0 for the disc around the image's centre."""
+        """(h, w) True if a cell's disc meets the region, and 1.0 or 0.0 for the disc around the image's centre."""
         count = np.zeros((mask.shape[0], mask.shape[1] + 1), dtype=np.int32)
         np.cumsum(mask, axis=1, out=count[:, 1:])
         count = count.ravel()

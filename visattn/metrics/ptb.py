@@ -233,7 +233,7 @@ def ptb_tokenize(caption: str) -> list[str]:
 
 
 def _longest(text: str, at: int) -> tuple[str, int]:
-    """The token at a place, "" where there is none, and where the next one may begin."""
+    """The token at a place, "" if there is none, and where the next one may begin."""
     best, rewrite = None, None
     for rule in _RULES:
         match = rule.pattern.match(text, at)

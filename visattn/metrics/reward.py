@@ -143,7 +143,7 @@ class _Order(NamedTuple):
         by_pair = np.argsort(pairs)
         pairs, first = np.unique(pairs[by_pair], return_index=True)
         frequencies = np.bincount(pairs % len(keys), minlength=len(keys))
-        idf = np.log((image[-1] + 1) / np.append(frequencies, 1))  # exactly 0 where all images have it
+        idf = np.log((image[-1] + 1) / np.append(frequencies, 1))  # exactly 0 if all images have it
         return cls(
             keys,
             idf,

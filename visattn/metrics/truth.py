@@ -35,7 +35,7 @@ class Sentence(NamedTuple):
 
     Attributes:
         phrases: at least one.
-        relation: of the first thing to the second; None where only one is named.
+        relation: of the first thing to the second; None if only one is named.
     """
 
     phrases: list[Phrase]
@@ -62,7 +62,7 @@ class Grammar(NamedTuple):
     relations: tuple[str, ...]
 
     def parse(self, words: Sequence[str]) -> Sentence | None:
-        """The sentence; None where the words are not one."""
+        """The sentence; None if the words are not one."""
         words = list(words)
         start = 2 if words[:2] == ["there", "is"] else 0
         first = self._phrase(words, start)
@@ -101,9 +101,9 @@ class Verdict(NamedTuple):
 
     Attributes:
         things: number of them in the scene.
-        named: phrases in the caption; 0 where it is outside the grammar.
+        named: phrases in the caption; 0 if it is outside the grammar.
         found: phrases that are true, each of a different thing.
-        relation: whether it holds; None where none is claimed, or one of its things is not there.
+        relation: whether it holds; None if none is claimed, or one of its things is not there.
         false: indices of the words that are false; of a caption outside the grammar, all.
     """
 
@@ -135,7 +135,7 @@ class Verdict(NamedTuple):
 
     @property
     def share(self) -> float:
-        """True claims over all that were made or left out, in [0, 1]: 1 where the caption is complete.
+        """True claims over all that were made or left out, in [0, 1]: 1 if the caption is complete.
 
         That a thing is there is a claim, and so is the relation wherever there are, or are said to be, two things.
         """
@@ -194,7 +194,7 @@ class Facts(NamedTuple):
         return Verdict(len(self.things), len(phrases), sum(found), relation, tuple(sorted(set(false))))
 
     def _wrong(self, phrase: Phrase, thing: int | None) -> list[int]:
-        """Indices of a phrase's words that are not true of a thing; all but the article where there is none."""
+        """Indices of a phrase's words that are not true of a thing; all but the article if there is none."""
         known = {} if thing is None else self.things[thing]
         words = enumerate(phrase.said.items(), start=phrase.start + 1)
         return [at for at, (kind, word) in words if known.get(kind) != word]
@@ -258,7 +258,7 @@ def is_truth_score(name: str) -> bool:
 class TruthReward:
     """The share of true claims of generated token ids: a reward for self-critical training, beside `CiderReward`.
 
-    That share (`Verdict.share`) is 1 where a caption is true and complete, and falls with every claim that is false or
+    That share (`Verdict.share`) is 1 if a caption is true and complete, and falls with every claim that is false or
     left out: truth alone would be had by naming one thing. A caption without END is unfinished, and gets 0.
 
     Args:

@@ -36,9 +36,9 @@ class Encoder(GridEncoder):
         train_from: the first stage that is trained, by the same count; 0 trains everything, None freezes everything.
             What is frozen is also kept in evaluation mode.
         mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
-        std: likewise.
+        std: standard deviation of each channel.
         options: more arguments for `timm.create_model`, such as `img_size` for a transformer.
-        keep_statistics: batch normalisation that is trained goes on with the mean and variance that it came with, and
+        keep_statistics: batch normalisation that is trained continues with the mean and variance that it came with, and
             learns scale and shift alone; right for pretrained weights, which other pictures' statistics upset.
 
     Raises:

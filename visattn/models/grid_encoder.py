@@ -36,7 +36,7 @@ class GridEncoder(nn.Module):
         body: from normalised pixels (B, 3, h, w) to a feature map (B, D, H, W), or to a list of one.
         size: D.
         mean: of each channel, pixels in [0, 1].
-        std: of each channel, likewise.
+        std: standard deviation of each channel.
 
     Attributes:
         channels_last: whether the feature map is (B, H, W, D).

@@ -119,7 +119,7 @@ def channel_mean(centre: Tensor, groups: int) -> Tensor:
 
 
 def plane(f: Tensor, pitch: tuple[int, float]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The (s, a, b), each (N, G), of which f (N, G, H, W) is s + a i + b j wherever it is known; None where it is not.
+    """The (s, a, b), each (N, G), of which f (N, G, H, W) is s + a i + b j wherever it is known; None if it is not.
 
     Args:
         f: where the elements look, along one axis of the picture.

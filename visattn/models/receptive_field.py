@@ -8,8 +8,8 @@ of 32. A map drawn on a plain grid is off by that much.
 
 So the network is run once without numbers (PyTorch's "meta" device), and every operation also says where the elements
 of its result look, known from kernels, strides, padding and the order of elements alone. Attention and gates leave an
-element where it is; a convolution over channels of several places looks at their mean. What cannot be followed
-is refused, never guessed. Where two branches look at different places and are added, as in the shortcuts of a ResNet-D,
+element where it is; a convolution over channels of several places looks at their mean. What cannot be followed is
+rejected, never guessed. Where two branches look at different places and are added, as in the shortcuts of a ResNet-D,
 the cell is in the middle of the two: the weights decide between them. What comes back to the grid that it left is added
 to a cell that has not moved.
 """
@@ -83,7 +83,7 @@ _ATTENTIONS = {
 
 
 class UnknownPlaceError(InputError):
-    """A network whose cells cannot be told where they look."""
+    """A network whose receptive fields cannot be derived."""
 
 
 def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last: bool = False) -> CellShift:
@@ -136,7 +136,7 @@ class _Tracing(TorchDispatchMode):
         self._known[id(tensor)] = tensor, places
 
     def of(self, tensor: Any) -> Places | None:
-        """Where a tensor's elements look, or None where they are no places'."""
+        """Where a tensor's elements look, or None if they are no places'."""
         return self._known.get(id(tensor), (None, None))[1] if isinstance(tensor, Tensor) else None
 
     def why(self) -> str:

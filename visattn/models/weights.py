@@ -104,7 +104,7 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
 
 
 def _resampling(key: str, before: Tensor, after: Tensor, model: nn.Module) -> str:
-    """What was done to a tensor, in words; with (h, w) where both can be told."""
+    """Description of what was done to a tensor, with (h, w) if known."""
     if key == "pos_embed" and before.dim() == 3:  # (1, prefix + h w, D)
         grid = model.patch_embed.grid_size
         count = before.shape[1] - (after.shape[1] - math.prod(grid))

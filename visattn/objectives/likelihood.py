@@ -63,7 +63,7 @@ def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         weights: (B, T, L) α.
-        mask: (B, T) True where there is a token; α of padding does not count.
+        mask: (B, T) True if there is a token; α of padding does not count.
 
     Returns:
         (B,) the penalty, summed over places, not averaged.
@@ -148,7 +148,7 @@ class CaptionLoss(nn.Module):
     def _sums(
         self, logits: Tensor, glimpses: Glimpse, targets: Tensor, regions: Tensor | None = None
     ) -> tuple[CaptionSums, Tensor]:
-        """And −log p of each word (B, T), 0 where PAD."""
+        """And −log p of each word (B, T), 0 if PAD."""
         mask = targets != PAD
         log_probs = logits.float().log_softmax(dim=-1)
         nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")

@@ -104,7 +104,7 @@ class LeaveOneOut(Baseline):
 
 
 class Estimate(NamedTuple):
-    """What `Reinforce` hands over.
+    """Result of `Reinforce`.
 
     Attributes:
         surrogate: (B,) for each caption a number whose gradient is the estimate; the number itself means nothing.

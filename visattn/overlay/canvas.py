@@ -40,7 +40,7 @@ class Sheet:
 
     Args:
         width: in these pixels.
-        height: likewise.
+        height: height in pixels.
         scale: size of all that is drawn, text included, in that of the pixels and points which it is given.
         detail: pixels of a picture to one of the sheet, each way; the figure's own resolution follows.
     """
@@ -190,7 +190,7 @@ def rasterise(figure: Figure, dpi: float | None = None) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     finally:
         figure.dpi = own
-        FigureCanvasAgg(figure)  # in place of the one that holds the pixels, ten million bytes
+        FigureCanvasAgg(figure)  # instead of the one that holds the pixels, ten million bytes
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> None:

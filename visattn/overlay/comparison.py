@@ -34,7 +34,7 @@ class Row(NamedTuple):
         name: of the mechanism.
         note: small, under the name, such as what it would have said itself.
         maps: (T, h, w) attention weights.
-        drawn: T indices of the cell that was drawn, counted row by row, which is framed; None where none was.
+        drawn: T indices of the cell that was drawn, counted row by row, which is framed; None if none was.
     """
 
     name: str

@@ -49,7 +49,7 @@ def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -
         note: under the title, small.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
         ValueError: if there is no panel, or epochs and values of a line are not alike many finite numbers.

@@ -37,7 +37,7 @@ class Exposure(NamedTuple):
         loss: of the reference's token after its true words, in nats.
         teacher_forced: share of first choices, after the true words, that are right.
         free_running: share of tokens that are right after the model's own words.
-        another_reference: what another person gets; None or NaN where there is none.
+        another_reference: what another person gets; None or NaN if there is none.
     """
 
     name: str
@@ -61,7 +61,7 @@ def exposure_sheet(models: Sequence[Exposure], *, least: float = 0.05, title: st
         title: a line above all.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
         ValueError: if there is no model, or if its numbers do not fit each other.

@@ -54,7 +54,7 @@ def faithfulness_sheet(
         note: under the title, small: what was measured.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
         ValueError: if there is no map, or numbers do not fit each other or are not finite.

@@ -47,8 +47,8 @@ class Paper(NamedTuple):
     """The size of a sheet: as large as it comes, or of a stated width, and of what size its text is.
 
     Attributes:
-        inner: the width within the margins, in pixels at DPI before all is scaled; None where it is free.
-        margin: likewise.
+        inner: the width within the margins, in pixels at DPI before all is scaled; None if it is free.
+        margin: margin in pixels.
         scale: of all that is drawn.
         detail: pixels of a picture to one of these.
     """

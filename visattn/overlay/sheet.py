@@ -57,12 +57,12 @@ def caption_sheet(
         interpolation: see `heatmap`: "bilinear" is smooth, "nearest" shows the cells.
         contour: shares between 0 and 1, such as (0.5,): a line around the smallest area that holds each share of the
             map's mass; see `visattn.overlay.contour`.
-        meaning: what the colours stand for.
+        meaning: label of the colour scale.
         width: of the whole sheet in centimetres, as a paper's column asks; as large as it comes where not given.
         points: size of the words; all other text keeps its proportion to them.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
         InputError: see `heatmap`; for shares that are none, and a width, a size or columns that cannot be.
@@ -85,7 +85,7 @@ def caption_sheet(
 
 
 def check_style(**style: Any) -> None:
-    """Draw a sheet of next to nothing, so that a style that cannot be drawn is told before anything is computed.
+    """Draw a minimal sheet, so that an invalid style is reported before anything is computed.
 
     Args:
         style: what both kinds of sheets take: scale, colour_map, opacity, interpolation, contour, columns, meaning,
@@ -129,7 +129,7 @@ def classification_sheet(
         truth: the true class, where it is known; it is compared with `label`.
         title: a line above all, such as the image's name.
         scale: "own" for each map, since methods seldom share a unit, or "shared" by all; see `caption_sheet`.
-        meaning: what the colours stand for.
+        meaning: label of the colour scale.
         columns: panels side by side; all of them where not given and the sheet does not grow too wide.
         colour_map: see `heatmap`.
         opacity: see `heatmap`.
@@ -139,7 +139,7 @@ def classification_sheet(
         points: see `caption_sheet`.
 
     Returns:
-        A figure that pyplot knows nothing of.
+        A figure not registered with pyplot.
 
     Raises:
         InputError: see `caption_sheet`.

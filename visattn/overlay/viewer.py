@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
     Attributes:
         text: the words, or the class's name.
-        score: log-probability of a caption, probability of a class; None where it is not known.
+        score: log-probability of a caption, probability of a class; None if unknown.
     """
 
     text: str
@@ -47,12 +47,12 @@ class Reading(NamedTuple):
         kind: "caption" or "class".
         geometry: how the original picture became the model's input.
         answer: the caption or class that the maps belong to.
-        maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 where a map
+        maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 if a map
             has no layers or heads. The first is shown first.
         words: the T words.
         others: further answers, of which there are no maps.
         log_probs: (T,) of the words, or None.
-        gates: (T,) β, or None where the decoder has no gate.
+        gates: (T,) β, or None if the decoder has no gate.
         entropies: (T,) of the weights, in nats, or None.
         places: T indices of the one cell, row by row, that a word was made from (None: of more than one), or None.
         further: further captions of the same picture by the same model, with maps of their own, in their order.

@@ -16,7 +16,7 @@ from visattn.files import remove_file, require_own, safe_names, write_bytes, wri
 from visattn.overlay import caption_gif, caption_sheet, check_style, encode_png, save_figure, word_pictures
 from visattn.results.earlier import require_room, written_before
 
-if TYPE_CHECKING:  # who looks at results needs no decoder, and no timm
+if TYPE_CHECKING:  # reading results needs no decoder and no timm
     from visattn.data.inputs import Input
     from visattn.decoding import Caption
 
@@ -43,7 +43,7 @@ class CaptionWriter:
     paper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A style that cannot be drawn is told before anything is computed."""
+        """Report an invalid style before anything is computed."""
         check_style(**self.look, **self.paper)
 
     @property
@@ -55,7 +55,7 @@ class CaptionWriter:
         return written_before(self._listing)
 
     def require_room(self, pictures: Sequence[Path], best: int = 1) -> None:
-        """See that nothing of the user's would be written over, before anything is computed.
+        """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
             pictures: all that are to be written of, in the order in which they were listed.
@@ -88,7 +88,7 @@ class CaptionWriter:
 
         Returns:
             The picture's entry in the list: image, caption, words, log_prob (of the whole caption), word_log_probs,
-            overlay (file name of the sheet, None where `exports` has none), files (all that was written of the first
+            overlay (file name of the sheet, None if `exports` has none), files (all that was written of the first
             caption), and with more captions than one `captions`: caption, log_prob and files of each.
 
         Raises:

@@ -38,11 +38,11 @@ class ClassWriter:
     paper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A style that cannot be drawn is told before anything is computed."""
+        """Report an invalid style before anything is computed."""
         check_style(**self.look, **self.paper)
 
     def require_room(self, pictures: Sequence[Path]) -> None:
-        """See that nothing of the user's would be written over, before anything is computed.
+        """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
             pictures: all that are to be written of, in the order in which they were listed.
@@ -70,7 +70,7 @@ class ClassWriter:
 
         Returns:
             The picture's entry in the list: image, class and probability (where the model has classes), overlay (file
-            name of the sheet, None where `exports` has none), files (all that was written of it).
+            name of the sheet, None if `exports` has none), files (all that was written of it).
 
         Raises:
             OSError: if the folder cannot be written to.

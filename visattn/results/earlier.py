@@ -10,7 +10,7 @@ from visattn.files import require_free
 
 
 def written_before(listing: Path) -> set[str]:
-    """The files, as paths below its folder, that a list of results names; none where there is no list.
+    """The files, as paths below its folder, that a list of results names; none if there is no list.
 
     Raises:
         InputError: if a file of that name is no list of results, and so is the user's.
@@ -36,7 +36,7 @@ def names_of(entry: dict[str, Any]) -> list[str]:
 
 
 def require_room(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]) -> None:
-    """See that a run's results can be written without loss, before any is computed.
+    """Check that a run's results can be written without loss, before any is computed.
 
     Into a folder of its own a run may write as it likes; beside the pictures only what an earlier run listed is
     replaced, since `holiday.png` there may well be another version of `holiday.jpg`.

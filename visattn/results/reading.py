@@ -22,7 +22,7 @@ CLASSES = 5  # likeliest classes that are kept
 
 Arrays = dict[str, np.ndarray]
 
-# What a damaged archive makes its readers trip over; one array in place of an archive is no context manager.
+# What a damaged archive makes its readers trip over; one array instead of an archive is no context manager.
 _DAMAGED = (
     *(OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),

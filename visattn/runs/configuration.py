@@ -16,7 +16,7 @@ class SavedConfiguration(SaveConfigCallback):
             folder = Path(logs) if within else output
             folder.mkdir(parents=True, exist_ok=True)
             path, number = folder / self.config_filename, 2
-            while path.exists():  # of the run that this one goes on with, or the user's
+            while path.exists():  # of the run that this one continues with, or the user's
                 path, number = folder / f"{Path(self.config_filename).stem}-{number}.yaml", number + 1
             self.parser.save(self.config, path, skip_none=False)
         self.already_saved = True

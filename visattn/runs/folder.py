@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Have a folder for oneself, made where there is none; a process that ends in any way lets go of it.
+    """Have a folder for oneself, made if there is none; a process that ends in any way lets go of it.
 
     Where the system has no locks (Windows), a warning says so instead.
 
@@ -45,7 +45,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder where there is none, and see that files can be written in it.
+    """Make a folder if there is none, and check that files can be written in it.
 
     Raises:
         OSError: if not.

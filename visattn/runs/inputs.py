@@ -13,9 +13,9 @@ from visattn.runs.resuming import LAST, PREVIOUS
 
 
 def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> None:
-    """Protect every file that the command line or a configuration names, and see that the outputs are none of them.
+    """Protect every file that the command line or a configuration names, and check that the outputs are none of them.
 
-    A run that goes on may replace the checkpoint that it goes on from.
+    A run that continues may replace the checkpoint that it continues from.
 
     Args:
         subcommand: fit, validate, test or predict.
@@ -23,7 +23,7 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
         words: of the command line.
 
     Raises:
-        InputError: if an input would be written over, or the best checkpoint would not be in `output`.
+        InputError: if an input would be overwritten, or the best checkpoint would not be in `output`.
     """
     output, best = Path(config.output), config.checkpoint.filename or "best"
     named = {text for part in (config.as_dict(), words) for text in _strings(part)}

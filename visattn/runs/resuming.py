@@ -1,6 +1,6 @@
 """Exact resuming of a run: `last.ckpt`, its random states, and signals.
 
-What a training is made of is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
+The state of a training run is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
 order and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the
 global random states, from which dropout, drawn places and words, and coins come. The last are saved here.
 
@@ -40,13 +40,13 @@ class LastCheckpoint(Checkpoint):
     SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) let the step in hand be finished, save
     once, and end the process with 128 + the signal's number (143, 138 and 130 on Linux). `max_steps`, `max_time` and
     callbacks that stop a training within an epoch let the step be finished, too; the rest of the epoch is trained when
-    the run goes on, as it is after `limit_train_batches` was raised. After an error, what was saved last goes on. The
-    checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
+    the run continues, as it is after `limit_train_batches` was raised. After an error, what was saved last continues.
+    The checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
     uninterrupted one to the last bit, if it has as many processes.
 
     Args:
         directory: where; the command line fills in its `--output`.
-        every_minutes: how long training goes on without a checkpoint; 0 sets no limit.
+        every_minutes: how long training continues without a checkpoint; 0 sets no limit.
         every_steps: the same in optimiser steps.
 
     Raises:
@@ -61,7 +61,7 @@ class LastCheckpoint(Checkpoint):
         self.every_minutes, self.every_steps = every_minutes, every_steps
         self._signal = 0
         self._stop_after_step = False  # asked for between the batches of one step
-        self._epoch_is_over = False  # in the checkpoint that the run goes on from
+        self._epoch_is_over = False  # in the checkpoint that the run continues from
         self._saved_within = False  # whether the run ends within an epoch, and this is in last.ckpt
         self._states: list[dict[str, Any]] = []  # to restore
         self._before_validation: dict[str, Any] | None = None  # this process's random states
@@ -101,7 +101,7 @@ class LastCheckpoint(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT):  # not on Windows
                 if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
-                    signal.signal(number, self._note)  # in place of Lightning's, which puts back what was before
+                    signal.signal(number, self._note)  # instead of Lightning's, which puts back what was before
 
     def _note(self, number: int, frame: object) -> None:
         if number == signal.SIGINT == self._signal:
@@ -194,7 +194,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _move(state: dict[str, Any], folder: str) -> None:
-    """Have Lightning remember the best checkpoint of a run whose folder was moved, and not write over it."""
+    """Have Lightning remember the best checkpoint of a run whose folder was moved, and not overwrite it."""
     state["dirpath"] = folder
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[name] = state[name] and str(Path(folder) / Path(state[name]).name)
@@ -277,8 +277,8 @@ def _set_rates(trainer: Trainer) -> None:
 def _put_validation_first(loops: dict[str, Any]) -> None:
     """Have Lightning begin a resumed run with the validation that was due.
 
-    From a checkpoint after the last step before a validation, Lightning 2.6 goes on behind that validation. But one
-    that stopped at a validation's first batch it begins anew, so that is what the loops' progress is made to say.
+    From a checkpoint after the last step before a validation, Lightning 2.6 continues behind that validation. But one
+    that stopped at a validation's first batch it starts again, so that is what the loops' progress is made to say.
     """
     steps, validation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
     for part in ("total", "current"):
@@ -312,7 +312,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint in a run's folder to go on from: the last that is whole; None where there is none at all.
+    """The checkpoint in a run's folder to continue from: the last that is whole; None if there is none at all.
 
     A damaged one is set aside as `damaged.ckpt`, with a warning.
 

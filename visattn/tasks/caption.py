@@ -43,7 +43,7 @@ def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) ->
 
 
 def choose_search(options: argparse.Namespace) -> Search | None:
-    """The search that the options ask for; None where they ask for none.
+    """The search that the options ask for; None if they ask for none.
 
     Raises:
         InputError: if an option belongs to another search, or is out of its range.
@@ -98,8 +98,8 @@ def caption_images(
         batch_size: images captioned at a time.
         places: how hard attention picks a place for a word; None leaves it as trained.
         search: how to choose the words; None takes the checkpoint's own.
-        max_length: of a caption, in words; likewise.
-        no_repeat: no run of so many words occurs twice in a caption, 0 allows all; likewise.
+        max_length: maximum length of a caption, in words; None as above.
+        no_repeat: n-grams of this length occur at most once, 0 allows all; None as above.
         exports: what to write of each caption.
         look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
         paper: the size of its sheets: width, points, columns of `caption_sheet`.
@@ -111,7 +111,7 @@ def caption_images(
     Returns:
         The entries of `captions.json`, as `CaptionWriter.write` has them.
     """
-    # First, since an option that cannot be drawn with is told before a model is loaded.
+    # First, so that invalid drawing options are reported before a model is loaded.
     writer = CaptionWriter(output, exports, look or {}, {"meaning": MEANING[shown], **(paper or {})})
     paths = list_images(images)
     protect([checkpoint, *paths])
@@ -148,6 +148,6 @@ def caption_images(
 def relevance_of(
     model: Captioner, images: torch.Tensor, captions: Sequence[Sequence[Caption]]
 ) -> list[tuple[np.ndarray, ...]]:
-    """How much each place speaks for each word, (T, H, W) for each caption of each image."""
+    """Relevance of each place to each word, (T, H, W) for each caption of each image."""
     ranks = zip(*captions, strict=True)
     return list(zip(*(model.relevance(images, [c.words for c in rank]) for rank in ranks), strict=True))

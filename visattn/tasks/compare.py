@@ -53,7 +53,7 @@ REFERENCE = "soft"  # whose time per step is 1
 
 
 class Source(NamedTuple):
-    """What the mechanisms are compared on.
+    """A data set for the comparison.
 
     Attributes:
         config: of the captioner, in configs.
@@ -136,7 +136,7 @@ def compare(
 
     Args:
         output: folder for all that is written.
-        source: what to train on.
+        source: what for training.
         mechanisms: keys of `MECHANISMS`.
         jobs: trainings at a time; the processor's cores are divided among them.
         scenes: pictures in the figure.

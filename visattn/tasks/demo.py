@@ -47,7 +47,7 @@ def train_and_test(config: str, output: Path, options: Sequence[str]) -> tuple[d
 
 
 def save_scenes(scenes: dict[str, Scene], folder: Path) -> None:
-    """Write scenes as pictures that a person likes to look at, <name>.png."""
+    """Write enlarged images of scenes, <name>.png."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, scene in scenes.items():
         scene.picture(SIDE).save(folder / f"{name}.png")

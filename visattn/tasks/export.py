@@ -55,7 +55,7 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
 
 
 def _configuration(checkpoint: Path) -> dict[str, Any]:
-    """The hyperparameters in a checkpoint; none where there are none, and `load_model` will say why."""
+    """The hyperparameters in a checkpoint; none if there are none, and `load_model` will say why."""
     try:
         return read(checkpoint)["hyper_parameters"]
     except InputError:

@@ -120,7 +120,7 @@ def usual_scale(methods: Iterable[str]) -> str:
 
 
 def meaning_of(methods: Iterable[str]) -> str:
-    """What the colours of these methods' maps stand for."""
+    """Meaning of the colours of these methods' maps."""
     return " and ".join(sorted({"relevance" if name in OF_CLASS else "attention" for name in methods}))
 
 

@@ -11,7 +11,7 @@ SUBSTRATES = ("blur", "grey")
 
 
 class Example(NamedTuple):
-    """An image to look at.
+    """An input image.
 
     Attributes:
         id: its name.

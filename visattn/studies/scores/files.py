@@ -13,7 +13,7 @@ Captions = dict[str, list[str]]  # image id -> what was said about it
 
 
 class References(NamedTuple):
-    """What a file of references says.
+    """References read from a file.
 
     Attributes:
         captions: image id -> its captions, at least one.
@@ -142,7 +142,7 @@ def image_id(entry: Any, key: str, path: Path) -> str:
 
 
 def refuse_twice(images: Iterable[str], path: Path, what: str) -> None:
-    """Raise an `InputError` where an image stands twice."""
+    """Raise an `InputError` if an image occurs twice."""
     twice = [image for image, count in Counter(images).items() if count > 1]
     if twice:
         raise InputError(

@@ -50,7 +50,7 @@ def evaluate(
     frequencies: Path | None = None,
     frequencies_split: str | None = None,
 ) -> dict[str, Any]:
-    """Score a file of candidates; what may be missing or odd in it is told by `visattn evaluate --help`.
+    """Score a file of candidates; see `visattn evaluate --help` for missing and unusual input.
 
     Args:
         references: COCO's caption file or a Karpathy file.
@@ -64,7 +64,7 @@ def evaluate(
         frequencies_split: of a Karpathy file of those; None takes "train".
 
     Returns:
-        What the output file holds.
+        The content of the output file.
 
     Raises:
         InputError: if a file or an option cannot be used, or the two files do not go together.
