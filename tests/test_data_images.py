@@ -278,5 +278,5 @@ def test_list_images(tmp_path: Path) -> None:
     assert list_images([str(odd), tmp_path / "sub"]) == [odd, tmp_path / "sub" / "c.png"]
     with pytest.raises(InputError, match=r"gone: no such image or folder"):
         list_images([tmp_path / "gone"])
-    with pytest.raises(InputError, match=r"folder\.png has no image in it"):
+    with pytest.raises(InputError, match=r"folder\.png has no images"):
         list_images([tmp_path / "folder.png"])

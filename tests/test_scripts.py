@@ -225,7 +225,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(
         return sentence
 
     assert "nowhere: no such image or folder" in fails(right, tmp_path / "nowhere")
-    assert f"{empty} has no image" in fails(right, empty)
+    assert f"{empty} has no images" in fails(right, empty)
     assert f"{text} cannot be read as an image" in fails(right, text)
     assert "bad.png cannot be read as an image" in fails(right, mixed)
     assert "is needed here" in fails(wrong, good)

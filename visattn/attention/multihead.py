@@ -1,7 +1,7 @@
 """Multi-head attention (Vaswani 2017, section 3.2.2): each head attends with its own part of the vectors.
 
-Both classes have a fast path through fused kernels, and one that returns the exact weights; tests compare the two. Further
-axis letters: N tokens, T queries, d = A / heads the size of one head's part.
+Both classes have a fast path through fused kernels, and one that returns the exact weights; tests compare the two.
+Further axis letters: N tokens, T queries, d = A / heads the size of one head's part.
 """
 
 from dataclasses import dataclass

@@ -193,5 +193,5 @@ def _id(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(f"the image id {value!r} is neither a whole number nor text")
+        raise TypeError(f"the image id {value!r} is neither an integer nor text")
     return str(value)

@@ -53,11 +53,11 @@ class Block(nn.Module):
         return self.add(x, self.attn(self.norm1(x)))
 
     def first(self, x: Tensor) -> Tensor:
-        """What `forward` makes of the first token alone: (B, N, D) to (B, D)."""
+        """The output of `forward` at only the first token: (B, N, D) to (B, D)."""
         return self.add(x[:, 0], self.attn.first(self.norm1(x)))
 
     def add(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Tokens, all or some, and what they attended to, (…, D) each, to what becomes of them."""
+        """Tokens, all or some, and their attention output, (…, D) each, to the block's output."""
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
