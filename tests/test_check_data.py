@@ -152,7 +152,7 @@ def test_a_process_that_dies_is_an_error_and_no_waiting_for_ever():
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    with pytest.raises(InputError, match="has died"):
+    with pytest.raises(InputError, match="data died"):
         list(in_parallel(die, range(7), 2, "Looking"))
 
 

@@ -443,13 +443,13 @@ def test_a_bad_annotation_file(root: Path, content: object, sentence: str) -> No
 
 def test_bad_files_and_options(root: Path) -> None:
     name = write(root, coco())
-    with pytest.raises(InputError, match=r"nowhere: no such folder; root is"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; set root"):
         Photographs(root / "nowhere", name).examples("train")
     with pytest.raises(InputError, match=r"gone\.json: no such annotation file"):
         Photographs(root, "gone.json").examples("train")
     with pytest.raises(InputError, match=r"11\.png cannot be read as JSON"):
         Photographs(root, "images/11.png").examples("train")
-    with pytest.raises(InputError, match=r"pictures: no such folder; images is"):
+    with pytest.raises(InputError, match=r"pictures: no such folder; set images"):
         Photographs(root, name, images="pictures").setup()
     for option, value in {"image_size": 0, "val_fraction": 1.0, "limit": 0}.items():
         with pytest.raises(InputError, match=f"{option} is {value}"):
@@ -486,7 +486,7 @@ def test_a_side_is_one_in_any_tokens(root: Path) -> None:
 
 @pytest.mark.parametrize("split", ["Train", ["train"], 7])
 def test_a_split_that_nobody_knows(root: Path, split: object) -> None:
-    with pytest.raises(InputError, match="known are train, restval, val, test"):
+    with pytest.raises(InputError, match="known splits are train, restval, val, test"):
         read_annotations(root / write(root, karpathy({13: split})))
 
 

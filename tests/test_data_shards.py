@@ -192,7 +192,7 @@ def test_validation_shows_every_image_once(root: Path, workers: int) -> None:
     if not workers:
         assert ids(batches) == want
         assert same(batches, list(data.predict_dataloader()))
-    with pytest.raises(InputError, match="no shards are named for the test split"):
+    with pytest.raises(InputError, match="no shards are given for the test split"):
         data.test_dataloader()
 
 

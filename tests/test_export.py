@@ -274,7 +274,7 @@ HOSTILE = {
     "a wrong fit": (put("fit", "stretch"), "fit must be one of crop, pad, squash"),
     "a wrong size": (put("image_size", [32, -48]), "image_size must be height and width in pixels"),
     "no number": (put("std", [0.4, float("nan"), 0.7]), "std must be three numbers above 0"),
-    "a word twice": (put("vocabulary", [*WORDS, "dog"]), "the word 'dog' stands twice"),
+    "a word twice": (put("vocabulary", [*WORDS, "dog"]), "the word 'dog' occurs twice"),
     "no special tokens": (put("vocabulary", WORDS[4:]), "a vocabulary must begin with <pad>"),
     "a function": (put("decoder", "class_path", "os.system"), "its decoder is 'os.system'; an exported model may have"),
     "a class elsewhere": (put("encoder", "class_path", "torch.nn.Linear"), "its encoder is 'torch.nn.Linear'"),
@@ -299,7 +299,7 @@ HOSTILE = {
     "an unknown argument": (put("decoder", "init_args", "hook", "x"), "'hook', which LSTMDecoder does not take"),
     "not a plain value": (
         put("decoder", "init_args", "hidden", {"a": 1}),
-        "the argument hidden of its decoder is no plain",
+        "the argument hidden of its decoder is not a plain",
     ),
     "a wrong type": (put("decoder", "init_args", "hidden", "many"), "does not describe a model"),
     "no part": (put("decoder", {"type": "LSTMDecoder"}), "its decoder must be an object with class_path"),
@@ -312,7 +312,7 @@ HOSTILE = {
         lambda d: d["decoder"].update(class_path="visattn.models.LuongDecoder"),
         r"lacks decoder\.attentional\.weight, which its model has",
     ),
-    "another grid": (put("grid", [3, 4]), r"its encoder makes a grid of \[4, 6\] of an image, and not \[3, 4\]"),
+    "another grid": (put("grid", [3, 4]), r"its encoder produces a grid of \[4, 6\], not \[3, 4\]"),
     "no sums": (put("files", {}), "was exported without model.safetensors"),
     "another sum": (put("files", WEIGHTS, "0" * 64), "is not the exported file: its SHA-256 differs"),
 }
@@ -396,7 +396,7 @@ def test_the_program_says_what_is_wrong(captioner_checkpoint, tmp_path, capsys):
     output = ["--output", str(tmp_path / "out")]
     for args, sentence in (
         ([*checkpoint, *output, "--format", "onnx", "--dtype", "float16"], "use --format both"),
-        ([*checkpoint, *output, "--format", "onnx", "--encoder-weights", "pretrained"], "--encoder-weights is of"),
+        ([*checkpoint, *output, "--format", "onnx", "--encoder-weights", "pretrained"], "--encoder-weights concerns"),
         ([*checkpoint, *output, "--maps"], "--maps is for the ONNX graph of a classifier"),
         ([*checkpoint, *output, "--places", "argmax"], "has no hard attention; leave out --places"),
         (["--checkpoint", str(tmp_path / "none.ckpt"), *output], "there is no checkpoint"),

@@ -98,7 +98,7 @@ def test_a_captioner_is_exported_and_the_example_captions_without_pytorch(
     step.write_bytes(step.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"step\.onnx .* is not the exported file"):
         load_captioner_graphs(output)
-    with pytest.raises(InputError, match=r"step\.onnx holds no graph that onnxruntime can run"):
+    with pytest.raises(InputError, match=r"step\.onnx is not a graph that onnxruntime can run"):
         Graph(step.read_bytes()[: len(step.read_bytes()) // 2], step)
 
 

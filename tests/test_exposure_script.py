@@ -49,7 +49,7 @@ def test_what_is_no_report_is_named(report, tmp_path, capsys):
         ([str(broken)], "is not a report"),
         ([str(old)], "has no score"),
         ([str(twice)], "contains 2 files"),
-        ([str(tmp_path)], "holds 0 files"),
+        ([str(tmp_path)], "contains 0 files"),
         ([str(report), str(of_val)], "different splits"),
     ):
         assert exposure.main([*words, "--output", str(tmp_path / "out")]) == 2

@@ -166,9 +166,9 @@ def test_mistakes_are_named(run, captioner_checkpoint, classifier_checkpoint, ph
     assert "--data photographs needs --annotations" in fails("--data", "photographs", "--root", tmp_path)
     assert "--data shapes cannot take --root" in fails("--data", "shapes", "--root", tmp_path)
     assert "images cannot take --annotations" in fails(photographs, "--annotations", "a.json")
-    assert "--data cifar10 is not for a captioner" in fails("--data", "cifar10", "--root", tmp_path)
+    assert "--data cifar10 does not fit a captioner" in fails("--data", "cifar10", "--root", tmp_path)
     options = ["--data", "photographs", "--root", tmp_path, "--annotations", "a.json"]
-    assert "--data photographs is not for a classifier" in fails(*options, checkpoint=classifier_checkpoint)
+    assert "--data photographs does not fit a classifier" in fails(*options, checkpoint=classifier_checkpoint)
     sentence = fails("--data", "shapes", "--method", "rollout")
     assert "--method rollout is not for a captioner, which has attention, relevance" in sentence
     for name in ("steps", "seeds", "batch-size", "limit", "curves"):

@@ -201,7 +201,11 @@ def test_a_tokenizers_file(tmp_path: Path, kind: str) -> None:
 def test_tokens_that_are_none(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     (tmp_path / "x.json").write_text('{"a": 1}')
-    for name, sentence in {"x.json": r"x\.json: not a tokenizer", "gone": "'gone' is no file", "": "no file"}.items():
+    for name, sentence in {
+        "x.json": r"x\.json: not a tokenizer",
+        "gone": "'gone' is not a file",
+        "": "not a file",
+    }.items():
         with pytest.raises(InputError, match=sentence):
             Photographs(tmp_path, "captions.json", tokens=name)
 

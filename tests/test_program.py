@@ -230,7 +230,7 @@ def test_hard_attention_starts_from_soft(captioner_checkpoint, tmp_path):
         (["--start_from=nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
         (
             ["--start_from={checkpoint}", "--data.init_args.train_size=7"],
-            "was trained with {} words, and this data has",
+            "was trained with {} words, but this data has",
         ),
         (
             ["--start_from={checkpoint}", f"{'--model.init_args.decoder.init_args'}.hidden=17"],
