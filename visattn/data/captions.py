@@ -25,7 +25,7 @@ SIDES_IN_CHINESE = {"左", "右"}  # and characters; Japanese has them, too
 
 
 class CaptionedImage(NamedTuple):
-    """An image and what people said about it.
+    """An image and its captions.
 
     Attributes:
         id: its name, unique within the data set.
@@ -63,17 +63,17 @@ class CaptionData(BatchedData, ABC):
         max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
         min_count: a word that occurs less often in the training captions is unknown.
         workers: processes that load; 0 loads in the training process itself.
-        seed: of the order, and of what is held out.
+        seed: random seed of the order and of held-out images.
 
     Attributes:
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off; see `report_words`.
-        grouped: whether a training batch holds all captions of its images, instead of captions of nearly one length:
-            an image is then encoded once an epoch, and its captions share one memory, if `batch_size` is a multiple of
-            their number. Also for data in which a caption's length tells what is in the image: batch normalisation
-            would else never see a typical batch.
-        mirror: whether a training image is mirrored left to right, by chance, every other time that it is seen. One
-            of which a caption says "left" or "right" never is.
-        features: None, or annotation vectors by image id; where set, batches carry them instead of images.
+        grouped: whether a training batch has all captions of its images, instead of captions of similar length: an
+            image is then encoded once per epoch, and its captions share one memory, if `batch_size` is a multiple of
+            their number. Also for data in which a caption's length depends on the content of the image, since
+            otherwise batch normalisation would never see a typical batch.
+        mirror: whether training images are mirrored left to right with probability ½, except those with "left" or
+            "right" in a caption.
+        features: None, or annotation vectors by image id; if set, batches contain them instead of images.
         mirrored_features: those of the mirrored images; needed if both `features` and `mirror` are set.
         places: None, or the (h, w) grid of annotation vectors and where its cells look; where set, training batches say
             where each word is (`CaptionBatch.regions`), so that attention can be supervised.

@@ -1,8 +1,8 @@
 """Loading of whole batches, each a function of (seed, epoch, number) only.
 
-A resumed run must see what an uninterrupted one sees. So no order and no augmentation here hangs on a global random
-state, on the number of workers or on how far an iterator has come: the sampler hands out the *name* of a batch, and
-whoever holds the data set can make that batch from its name.
+A resumed run must see the same data as an uninterrupted one. So neither order nor augmentation depends on a global
+random state, the number of workers or the position of an iterator: the sampler returns the *name* of a batch, from
+which the data set can construct the batch.
 """
 
 import os
@@ -182,7 +182,7 @@ def _wait_for_sigterm_of(process: int) -> None:
 
 
 class BatchedData(LightningDataModule):
-    """What captioned and classified data share: checked sizes, the two kinds of loaders, and what a model must know.
+    """Base of captioned and classified data: checked sizes, the two kinds of loaders, and what the model needs.
 
     Args:
         batch_size: items of a training batch, for one process.

@@ -30,25 +30,25 @@ log = logging.getLogger(__name__)
 class Photographs(CaptionData):
     """Captioned photographs in a folder.
 
-    Splits come from the annotation file (Karpathy), from a second file (`val_annotations`), or, where neither names a
-    validation image, from holding out `val_fraction` of the training images: by image, so that no photograph is in
-    both. A data set without a test split is fine until one asks for it.
+    Splits come from the annotation file (Karpathy), from a second file (`val_annotations`), or, if neither has
+    validation images, from holding out `val_fraction` of the training images: by image, so that no photograph is in
+    both. A data set may have no test split as long as none is requested.
 
     Args:
         root: folder of the data set.
         annotations: the caption file, relative to `root` or absolute; see `read_annotations` for its layouts.
         images: folder of the pictures, relative to `root` or absolute.
         val_annotations: a second caption file, whose images validate (COCO has one for each split).
-        instances: None, or a COCO file of the things in the images, relative to `root` or absolute, so that attention
-            can be scored, and supervised in training (`CaptionLoss.supervision`): a word of a caption is where the
-            instances of the category are that it names, if it names one (`visattn.data.coco_words`) and their outlines
-            are known (`visattn.data.instances`). Images are looked for in it by their id, else by their file's name.
-        layout: of the caption files; "auto" tells by their content.
-        image_size: of the model's input in pixels, (h, w) or the side of a square.
-        fit: how a photograph is made that size; see `visattn.images.fit_image`.
-        val_fraction: share of the training images to hold out where no validation images are named; the choice is a
+        instances: None, or a COCO instances file, relative to `root` or absolute, so that attention can be scored, and
+            supervised in training (`CaptionLoss.supervision`): the region of a word is that of the instances of the
+            category it names, if it names one (`visattn.data.coco_words`) and their outlines are known
+            (`visattn.data.instances`). Images are matched by id, or else by file name.
+        layout: format of the caption files; "auto" detects it from their content.
+        image_size: size of the model's input in pixels, (h, w) or the side of a square.
+        fit: how images are resized; see `visattn.images.fit_image`.
+        val_fraction: share of the training images to hold out if there are no validation images; the choice is a
             function of `seed` and the images' ids.
-        restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.
+        restval: train also on the images that Karpathy's COCO splits call "restval", as in most published results.
         mirror: whether a training image is mirrored left to right every other time that it is seen, by chance, as a
             function of (seed, epoch); one of which a caption says "left" or "right" never is.
         tokens: unit of the captions: "words", as published scores have them; "characters", for scripts without
@@ -56,12 +56,12 @@ class Photographs(CaptionData):
             `root` or absolute. `max_length` then counts such tokens, and a checkpoint keeps the tokenizer.
         max_left_out: the share of a file's captions that may be left out, since they have no word or no image.
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
-        limit: at most so many images of each split, the first of the file; for a quick trial.
-        on_bad_image: what to do about a picture that is missing, damaged or cannot be fitted to `image_size`. "error"
-            stops at it. "skip" loads every picture once before the first epoch, names those that cannot be used in the
-            log, and leaves them out in training, validation and everywhere else; more than 1 % of them are an error.
-            What is left out is settled before the first batch, so batches and their order stay a function of
-            (seed, epoch); the vocabulary is that of all captions, whatever has become of the pictures.
+        limit: use only the first images of each split, at most this many; for a quick trial.
+        on_bad_image: handling of images that are missing, damaged or cannot be fitted to `image_size`. "error" stops
+            with an error. "skip" loads every image once before the first epoch, logs those that cannot be used, and
+            leaves them out everywhere; more than 1 % of them is an error. Since this is done before the first batch,
+            batches and their order remain a function of (seed, epoch); the vocabulary is that of all captions,
+            including those of skipped images.
         batch_size: (image, caption) pairs of a training batch, for one process.
         eval_batch_size: images of an evaluation batch.
         max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
@@ -70,8 +70,8 @@ class Photographs(CaptionData):
         seed: of the order, and of what is held out.
 
     Raises:
-        InputError: if an option is invalid. A fault of the files is told when they are first needed: by
-            `vocabulary`, `examples`, or `setup`, which looks whether every picture is there.
+        InputError: if an option is invalid. Faults in the files are reported when they are first read: by
+            `vocabulary`, `examples`, or `setup`, which checks that every image exists.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Photographs(CaptionData):
         self._last_regions: tuple[str | None, dict[str, np.ndarray | None]] = (None, {})
 
     def setup(self, stage: str | None = None) -> None:
-        """Look whether pictures and instances that the annotations need are there, before the first epoch does."""
+        """Check that the images and instances needed by the annotations exist, before the first epoch."""
         if self.features is None and self.on_bad_image == "skip":
             self._leave_out_bad_images()
         elif self.features is None:
@@ -146,10 +146,10 @@ class Photographs(CaptionData):
         return to_input(load_image(example.path), fitting(self.image_size, self.fit), str(example.path))
 
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
-        """Where the things are that each word of a caption names: masks (h, w) over the input's pixels.
+        """Regions of the objects that the words of a caption name: masks (h, w) over the input's pixels.
 
-        A region is that of all instances of the category. None stands for a word that names no category, for one whose
-        category the image has none of or only partly outlined, and for one whose instances the crop cut off.
+        A region covers all instances of the category. It is None for a word that names no category, or one whose
+        category is absent from the image, only partly outlined, or cropped off.
 
         Raises:
             InputError: if the instances file cannot be read, or states a picture's size in other proportions.

@@ -38,29 +38,28 @@ class Sample(NamedTuple):
 class Shards(BatchedData):
     """Captioned images in tar files, streamed: for data sets too large to be opened file by file.
 
-    An epoch's samples are dealt to the processes, and of a process to its loading workers, in stretches of equal
-    length (up to one sample), so every sample comes once in a pass whatever the shards' sizes and number, and all
-    processes make equally many batches. A worker reads its stretch from beginning to end and shuffles within a window.
-    A training batch is a function of (seed, epoch, number, processes, workers); after a checkpoint in the middle of an
-    epoch, reading starts again and skips what was seen.
+    An epoch's samples are split between processes and their loading workers in stretches of equal length (up to one
+    sample), so every sample is seen once per pass, whatever the sizes and number of shards, and all processes have the
+    same number of batches. A worker reads its stretch sequentially and shuffles within a window. A training batch is a
+    function of (seed, epoch, number, processes, workers); when resuming within an epoch, samples already seen are
+    skipped.
 
-    All captions are read once before the first epoch, to count the samples and for the vocabulary; pictures are
-    skipped over in that. Those of the training split are not kept. A sample without a usable picture or caption is
-    left out, named in the log and counted; an epoch ends with an error as soon as they are more than `max_bad` of it.
+    All captions are read once before the first epoch, without images, to count the samples and build the vocabulary.
+    Those of the training split are not kept. A sample without a usable image or caption is left out, named in the log
+    and counted; an epoch stops with an error once they exceed the share `max_bad`.
 
     Args:
         root: folder of the data set.
         train: the shards for training, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
             ``train/{00000..00099}.tar``. Of a range, every file must be there.
         val: those for validation, in the same form.
-        test: None, or those for test, likewise.
-        captions: where captions stand: "txt" for the sample's .txt, else a key of its .json, with a text or a list of
+        test: None, or those for test, in the same form.
+        captions: location of captions: "txt" for the sample's .txt, else a key of its .json, with a text or a list of
             texts.
         vocabulary_file: None builds the vocabulary from the training captions; or a JSON file with a list of words,
             relative to `root` or absolute.
-        epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch continues where the
-        last
-            one stopped.
+        epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch continues where
+            the last one stopped.
         shuffle: samples of the window within which a worker shuffles; they are held in memory, undecoded.
         max_bad: the share of an epoch's samples that may be bad.
         tokens: unit of the captions: "words", "characters", for scripts without spaces between words, or the file
@@ -69,7 +68,7 @@ class Shards(BatchedData):
         max_left_out: the share of a split's captions that may be left out, since they have no word or cannot be read.
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
-        fit: how a picture is made that size; see `visattn.images.fit_image`.
+        fit: how images are resized; see `visattn.images.fit_image`.
         batch_size: samples of a training batch, for one process, each with all of its captions.
         eval_batch_size: samples of an evaluation batch, at most; with workers they come in another order.
         max_length: words of a caption that a batch holds; longer captions are cut.
@@ -78,8 +77,8 @@ class Shards(BatchedData):
         seed: of the order.
 
     Raises:
-        InputError: if an option is invalid, or `webdataset` is not installed. A fault of the shards is told when
-            they are first needed.
+        InputError: if an option is invalid, or `webdataset` is not installed. Faults in the shards are reported
+            when they are first read.
     """
 
     def __init__(
@@ -378,7 +377,7 @@ class _Batching(NamedTuple):
 
 
 class _ShardLoader(BatchLoader):
-    """Hands on the batches, and counts what is bad."""
+    """Passes on the batches, and counts bad samples."""
 
     def choices(self) -> dict[str, int]:
         return {**super().choices(), "workers": self.num_workers, "processes": self.sampler.num_replicas}
