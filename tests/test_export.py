@@ -245,7 +245,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_classes_of_others_are_not_exported():
-    with pytest.raises(InputError, match=r"its score is 'mine\.Score'; an exported model may have visattn's Add"):
+    with pytest.raises(InputError, match=r"its score is 'mine\.Score', which is not a class of visattn"):
         work.describe("attention", part(SoftAttention, score={"class_path": "mine.Score", "init_args": {}}))
 
 
@@ -268,7 +268,7 @@ def put(*path):
 
 HOSTILE = {
     "another format": (put("format", 2), "not of format 1"),
-    "another kind": (put("kind", "classifier"), "is of a 'classifier', and a 'captioner' is needed here"),
+    "another kind": (put("kind", "classifier"), "holds a 'classifier', but a 'captioner' is needed here"),
     "an unknown key": (put("pickle", "x"), "has an unknown key 'pickle'"),
     "a missing key": (lambda d: d.pop("fit"), "has no key 'fit'"),
     "a wrong fit": (put("fit", "stretch"), "fit must be one of crop, pad, squash"),
@@ -276,7 +276,10 @@ HOSTILE = {
     "no number": (put("std", [0.4, float("nan"), 0.7]), "std must be three numbers above 0"),
     "a word twice": (put("vocabulary", [*WORDS, "dog"]), "the word 'dog' occurs twice"),
     "no special tokens": (put("vocabulary", WORDS[4:]), "a vocabulary must begin with <pad>"),
-    "a function": (put("decoder", "class_path", "os.system"), "its decoder is 'os.system'; an exported model may have"),
+    "a function": (
+        put("decoder", "class_path", "os.system"),
+        "its decoder is 'os.system', which is not a class of visattn",
+    ),
     "a class elsewhere": (put("encoder", "class_path", "torch.nn.Linear"), "its encoder is 'torch.nn.Linear'"),
     "a class of another part": (put("decoder", "class_path", "visattn.models.Encoder"), "its decoder is"),
     "a function within": (

@@ -19,18 +19,18 @@ _FOOT = 1e-3  # share of the rate at the very first step: small, but not the not
 
 
 class Optimization:
-    """Any optimiser of timm's, linear warm-up, then a cosine down to a share of the peak.
+    """Any timm optimiser, with linear warm-up followed by cosine decay to a share of the peak.
 
-    Biases, norms and other vectors get no weight decay. The schedule is in steps and needs no early knowledge of the
-    data: the trainer's `max_steps`, or `max_epochs` times the batches of an epoch, is its end.
+    Biases, norms and other vectors get no weight decay. The schedule is in steps and ends at the trainer's `max_steps`,
+    or `max_epochs` times the batches of an epoch.
 
     Args:
-        optimizer: timm's name of it (`timm.optim.list_optimizers()`).
-        lr: the peak learning rate.
-        weight_decay: decoupled where the optimiser is.
+        optimizer: timm's name of the optimiser (`timm.optim.list_optimizers()`).
+        lr: peak learning rate.
+        weight_decay: weight decay, decoupled if the optimiser supports it.
         warmup: share of training in which the rate rises from 0.
-        final: share of `lr` that is left at the end; 1 keeps it constant after the warm-up.
-        encoder: what the rate is multiplied by for a module's `encoder`, where it has one.
+        final: share of `lr` at the end; 1 keeps it constant after the warm-up.
+        encoder: factor of the rate for a module's `encoder`, if it has one.
 
     Raises:
         InputError: if timm has no such optimiser, or a number is out of its range.

@@ -12,9 +12,9 @@ from visattn.errors import InputError
 
 
 class StopWhenNotFinite(Callback):
-    """Stops at the first loss that is no finite number, and at weights that are not, before these are saved.
+    """Stops training at the first loss that is not finite, and before weights that are not finite are saved.
 
-    Lightning trains on, and every weight becomes NaN.
+    Lightning alone would continue, and all weights would become NaN.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ class ExposureReport(Callback):
     tokens, and those by position (see `visattn.metrics.exposure`); `exposure_<split>.png` draws these.
 
     Args:
-        directory: where; the command line fills in its `--output`.
+        directory: output folder; the command line sets it to `--output`.
     """
 
     def __init__(self, directory: str = "runs") -> None:

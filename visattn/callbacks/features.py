@@ -58,16 +58,16 @@ class FeatureStore:
 class FeatureCache(Callback):
     """Lets a captioner with a frozen encoder train on features instead of images.
 
-    Before the first epoch every image of the training and validation splits is encoded once, and where the data is
-    mirrored by chance every training image once more, mirrored; `visattn validate` uses what a training has kept. The
-    features lie in a folder named after all that they depend on: the encoder's parameters and normalisation, the
-    input's size and fit, and each picture's name, size and date. So a stale cache is never read. They are kept in half
-    precision. One process computes them, the others wait, for half an hour at most: what takes longer is better
-    computed by a training of one process before. An encoding that is stopped or killed is continued by the next run.
+    Before the first epoch every image of the training and validation splits is encoded once, and with random mirroring
+    every training image again, mirrored; `visattn validate` uses the features cached in training. The cache folder is
+    named after everything that features depend on: the encoder's parameters and normalisation, the input's size and
+    fit, and each image's name, size and date. So a stale cache is never used. Features are stored in half precision.
+    One process computes them while the others wait, for at most half an hour; if it takes longer, run a single process
+    first. An interrupted encoding is continued by the next run.
 
     Args:
-        directory: where to keep them; each set of features gets a folder of its own.
-        batch_size: images encoded at a time.
+        directory: cache folder; each set of features has its own subfolder.
+        batch_size: images per batch.
 
     Raises:
         InputError: if the encoder is trained, so that its features change.

@@ -13,7 +13,7 @@ from visattn.vocabulary import PAD
 class Throughput(Callback):
     """Logs `train/images_per_s` and, for captions, `train/tokens_per_s`, over the steps since the last log.
 
-    They are those of all processes together.
+    They include all processes.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

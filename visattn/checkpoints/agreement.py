@@ -12,12 +12,12 @@ from visattn.vocabulary import Words, tokens_of
 
 
 class Difference(NamedTuple):
-    """An option on which the two do not agree.
+    """An option that differs between the command line and a checkpoint.
 
     Attributes:
         option: its name below the model's options, such as "decoder.init_args.hidden".
-        stated: what the user says.
-        saved: what the checkpoint was trained with; a class's name where the classes differ.
+        stated: the user's value.
+        saved: the checkpoint's value; a class name if the classes differ.
     """
 
     option: str
@@ -26,11 +26,11 @@ class Difference(NamedTuple):
 
 
 def differences(stated: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[Difference]:
-    """The options that the user states and a checkpoint has otherwise; what is not stated differs from nothing.
+    """The options given by the user that contradict a checkpoint.
 
     Args:
-        stated: options in the layout of a configuration, without defaults: classes are `class_path` and `init_args`.
-        saved: options in the same layout, with all of them.
+        stated: options in the form of a configuration, without defaults: classes are `class_path` and `init_args`.
+        saved: all options of the checkpoint, in the same form.
     """
     for name, value in stated.items():
         other = saved.get(name)
@@ -48,13 +48,13 @@ def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: Li
     """Check that a checkpoint's weights fit a model, before loading them.
 
     Args:
-        path: of the checkpoint, for the sentence.
+        path: path of the checkpoint, for messages.
         checkpoint: its content.
-        model: with the vocabulary of the data at hand.
-        own: the start of names of parameters and buffers that may differ; by default none may.
+        model: the model, with the vocabulary of the current data.
+        own: prefix of parameters and buffers that may differ; by default none may.
 
     Raises:
-        InputError: if the vocabulary or a size is another; the sentence has both.
+        InputError: if the vocabulary or a size differs; the message gives both.
     """
     theirs, ours = checkpoint["hyper_parameters"], model.hparams
     specs = theirs.get("tokens", Words.spec), ours.get("tokens", Words.spec)
@@ -91,7 +91,7 @@ def _shape(value: object) -> object:
 
 
 def _plain(value: object) -> object:
-    """A value in the form that it has after a way through a file: no tuples, no sets."""
+    """A value as it would be read back from a file: no tuples, no sets."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

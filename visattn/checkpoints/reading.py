@@ -1,8 +1,7 @@
 """Reading a checkpoint, with checks before anything in it is used.
 
-A file of weights may come from anywhere. Only tensors and plain values are ever read from one, whatever PyTorch's
-environment variables say, and the classes that it names must be those of this project or of a program that has already
-imported them.
+Checkpoints may come from untrusted sources. Only tensors and plain values are read from them, regardless of PyTorch's
+environment variables, and the classes that they name must belong to this project or have been imported already.
 """
 
 import importlib
@@ -34,10 +33,10 @@ def read(path: Path | str) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU: tensors and plain values.
 
     Args:
-        path: the file, or the name of a model that comes with visattn (`SHIPPED`).
+        path: the file, or the name of an included model (`SHIPPED`).
 
     Raises:
-        InputError: if the file is no local one, is not there, is damaged, would run code, or is no checkpoint.
+        InputError: if the file is not local, is missing, is damaged, would run code, or is not a checkpoint.
     """
     if is_shipped(path):
         return checkpoint_of(str(path))
@@ -80,11 +79,10 @@ def read(path: Path | str) -> dict[str, Any]:
 
 
 def trained(path: Path | str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """A checkpoint, the class of the model in it, and the options that this had.
+    """A checkpoint, the class of its model, and the options of that model.
 
     Raises:
-        InputError: as `read`, and if it names a class or function that it must not, or an option that the class
-            does not have.
+        InputError: as `read`, and if it names a foreign class or function, or an option that the class does not have.
     """
     checkpoint = read(path)
     options = dict(checkpoint["hyper_parameters"])
@@ -113,12 +111,11 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     """The model in a checkpoint of `visattn fit`, in evaluation mode, on the CPU.
 
     Args:
-        path: the checkpoint, or the name of a model that comes with visattn.
-        kinds: what it may hold, `Captioner` or `Classifier`.
+        path: the checkpoint, or the name of an included model.
+        kinds: allowed classes, `Captioner` or `Classifier`.
 
     Raises:
-        InputError: as `trained`, and if the file holds a model of another kind, or of other options than its
-            weights.
+        InputError: as `trained`, and if the model is of another class, or its weights do not fit its options.
     """
     checkpoint, found, _ = trained(path)
     kind = one_of(path, found, *kinds)

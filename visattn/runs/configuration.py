@@ -7,7 +7,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 
 class SavedConfiguration(SaveConfigCallback):
-    """Writes `config.yaml` beside the logs where these are in the run's `output`, else into it; never over a file."""
+    """Writes `config.yaml` next to the logs if these are in the run's `output`, otherwise into `output`."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         output, logs = Path(self.config.output), trainer.log_dir  # all processes agree on the latter

@@ -9,11 +9,11 @@ from visattn.errors import InputError
 
 _PACKAGE = Path(visattn.__file__).parent
 FOLDER = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE / "configs")
-"""Within the package where it is installed from a wheel, beside it in a checkout."""
+"""Inside the package when installed from a wheel, next to it in a checkout."""
 
 
 def packaged(name: str) -> Path:
-    """The file of a configuration that comes with visattn.
+    """The file of an included configuration.
 
     Raises:
         InputError: if there is none of that name.
@@ -28,10 +28,10 @@ def packaged(name: str) -> Path:
 
 
 def resolved(words: Sequence[str]) -> list[str]:
-    """A command line in which names of configurations are their files; words after `--config` that are files stay.
+    """Replace names of included configurations after `--config` by their files; existing files are kept.
 
     Raises:
-        InputError: if a word that should name a configuration does not.
+        InputError: if there is neither such a file nor such a configuration.
     """
     found, expected = [], False
     for word in words:

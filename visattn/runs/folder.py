@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Have a folder for oneself, made if there is none; a process that ends in any way lets go of it.
+    """Lock a folder for this process, creating it if needed; the lock ends with the process.
 
-    Where the system has no locks (Windows), a warning says so instead.
+    If the system has no locks (Windows), a warning is logged instead.
 
     Raises:
-        InputError: if another process has it.
-        OSError: if it cannot be made or written to.
+        InputError: if another process has locked it.
+        OSError: if it cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # The file itself stays, since to delete it would race with who waits for it.
+    # The lock file is kept, since deleting it would race with processes waiting for it.
     file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         locked = lock(file)
@@ -45,7 +45,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder if there is none, and check that files can be written in it.
+    """Create a folder if needed, and check that it is writable.
 
     Raises:
         OSError: if not.

@@ -20,7 +20,7 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
     Args:
         subcommand: fit, validate, test or predict.
         config: its configuration.
-        words: of the command line.
+        words: the command-line arguments.
 
     Raises:
         InputError: if an input would be overwritten, or the best checkpoint would not be in `output`.

@@ -1,10 +1,10 @@
 """Exact resuming of a run: `last.ckpt`, its random states, and signals.
 
-The state of a training run is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
-order and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the
-global random states, from which dropout, drawn places and words, and coins come. The last are saved here.
+The state of a training run has three parts: weights, optimiser, schedule and progress, which Lightning saves; the order
+and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the global
+random states, used for dropout, sampled places and words, and coin flips, which are saved here.
 
-An epoch that ends before its last batch is not over. Lightning counts it as done, whatever ended it.
+An epoch stopped before its last batch is not finished, although Lightning counts it as finished.
 """
 
 import logging
@@ -31,23 +31,23 @@ log = logging.getLogger(__name__)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 _STATES = "random_states"  # in a checkpoint: those of each process, in the order of ranks
-_PRECISION = "precision"  # that of the training, as Lightning names it
+_PRECISION = "precision"  # of the training, in Lightning's terms
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`: after every so many minutes, after every validation and epoch, and when a run is stopped.
+    """Saves `last.ckpt`: at intervals, after every validation and epoch, and when a run is stopped.
 
-    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) let the step in hand be finished, save
-    once, and end the process with 128 + the signal's number (143, 138 and 130 on Linux). `max_steps`, `max_time` and
-    callbacks that stop a training within an epoch let the step be finished, too; the rest of the epoch is trained when
+    On SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) it finishes the current step, saves
+    once, and ends the process with 128 + the signal's number (143, 138 and 130 on Linux). The current step is also
+    finished with `max_steps`, `max_time` and callbacks that stop within an epoch; the rest of the epoch is trained when
     the run continues, as it is after `limit_train_batches` was raised. After an error, what was saved last continues.
     The checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
     uninterrupted one to the last bit, if it has as many processes.
 
     Args:
-        directory: where; the command line fills in its `--output`.
-        every_minutes: how long training continues without a checkpoint; 0 sets no limit.
-        every_steps: the same in optimiser steps.
+        directory: folder of the checkpoints; the command line sets it to `--output`.
+        every_minutes: maximum time between checkpoints; 0 for no limit.
+        every_steps: maximum number of optimiser steps between checkpoints; 0 for no limit.
 
     Raises:
         InputError: if an interval is negative.
@@ -301,7 +301,7 @@ def random_state(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` has found."""
+    """Restore the result of `random_state`."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = state["numpy"]
@@ -312,9 +312,9 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint in a run's folder to continue from: the last that is whole; None if there is none at all.
+    """The checkpoint in a run's folder to continue from: the last intact one, or None if there is none.
 
-    A damaged one is set aside as `damaged.ckpt`, with a warning.
+    A damaged one is renamed to `damaged.ckpt`, with a warning.
 
     Raises:
         InputError: if there are checkpoints, and all are damaged.
