@@ -28,10 +28,10 @@ _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
 @dataclass(frozen=True)
 class CaptionWriter:
-    """Writes pictures' captions into a folder; `visattn caption` says what each export is.
+    """Writes the captions of images to a folder; see `visattn caption --help` for the exports.
 
     Attributes:
-        folder: where to write; it must exist.
+        folder: output folder; it must exist.
         exports: what to write of each caption.
         look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
         paper: the size of sheets, and what their maps mean: width, points, columns, meaning of `caption_sheet`.
@@ -58,11 +58,11 @@ class CaptionWriter:
         """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
-            pictures: all that are to be written of, in the order in which they were listed.
-            best: captions of each.
+            pictures: all images to write, in order.
+            best: number of captions per image.
 
         Raises:
-            InputError: if a picture, a declared input or a file that no run has written is in the way.
+            InputError: if an image, a declared input or a file not written by a run would be overwritten.
         """
         names = safe_names(path.stem for path in pictures)
         for name in names:
@@ -79,17 +79,17 @@ class CaptionWriter:
     def write(
         self, item: "Input", captions: Sequence["Caption"], relevance: Sequence[np.ndarray] | None = None
     ) -> dict[str, Any]:
-        """Write a picture's captions: the first under the picture's name, the others in a folder of their own.
+        """Write an image's captions: the first under the image's name, the others in a separate folder.
 
         Args:
-            item: the picture; its geometry has the encoder's shift of cells.
+            item: the image; its geometry includes the encoder's cell shift.
             captions: at least one; the first is the one to show.
-            relevance: (T, H, W) for each caption, which is then shown, and kept beside α.
+            relevance: (T, H, W) for each caption; if given it is shown, and stored in addition to α.
 
         Returns:
-            The picture's entry in the list: image, caption, words, log_prob (of the whole caption), word_log_probs,
-            overlay (file name of the sheet, None if `exports` has none), files (all that was written of the first
-            caption), and with more captions than one `captions`: caption, log_prob and files of each.
+            The image's entry in the list: image, caption, words, log_prob (of the whole caption), word_log_probs,
+            overlay (file name of the sheet, None if `exports` has none), files (all files of the first caption), and
+            with several captions `captions`: caption, log_prob and files of each.
 
         Raises:
             OSError: if the folder cannot be written to.
@@ -123,11 +123,11 @@ class CaptionWriter:
         return entry
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Write the list of all pictures, `captions.json`, in which other programs find the rest."""
+        """Write `captions.json`, the list of all images and their files."""
         write_text(self._listing, json.dumps(entries, ensure_ascii=False, indent=1))
 
     def _clear(self, further: str) -> None:
-        """Remove what an earlier run has listed of further captions, and nothing else that may be there."""
+        """Remove the files of further captions listed by an earlier run, and nothing else."""
         folder = self.folder / further
         for name in {name for name in self._before if Path(name).parent == Path(further)}:
             path = self.folder / name

@@ -89,27 +89,27 @@ def caption_images(
     precision: str = "auto",
     seed: int = 0,
 ) -> list[dict]:
-    """Caption the images in files and folders; see the head of this file for what is written.
+    """Caption the images in files and folders; see `visattn caption --help` for the output.
 
     Args:
-        checkpoint: a captioner trained by `visattn fit`, or the name of one that comes with visattn.
+        checkpoint: a captioner trained by `visattn fit`, or the name of an included one.
         images: files and folders.
-        output: folder for what is written; created if missing.
-        batch_size: images captioned at a time.
-        places: how hard attention picks a place for a word; None leaves it as trained.
-        search: how to choose the words; None takes the checkpoint's own.
+        output: output folder, created if missing.
+        batch_size: images per batch.
+        places: how hard attention picks a place for a word; None as in training.
+        search: search method; None uses the checkpoint's.
         max_length: maximum length of a caption, in words; None as above.
         no_repeat: n-grams of this length occur at most once, 0 allows all; None as above.
-        exports: what to write of each caption.
-        look: how maps are drawn: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
-        paper: the size of its sheets: width, points, columns of `caption_sheet`.
-        shown: which map of each word the pictures show.
-        device: where the model runs, as `choose_device` takes it.
-        precision: in which, as `of_option` takes it.
-        seed: of drawn words and places.
+        exports: formats to write for each caption.
+        look: style of maps: scale, colour_map, opacity, interpolation, contour of `caption_sheet`.
+        paper: size of sheets: width, points, columns of `caption_sheet`.
+        shown: map to show for each word.
+        device: the device, as in `choose_device`.
+        precision: the precision, as in `of_option`.
+        seed: random seed for sampled words and places.
 
     Returns:
-        The entries of `captions.json`, as `CaptionWriter.write` has them.
+        The entries of `captions.json`, from `CaptionWriter.write`.
     """
     # First, so that invalid drawing options are reported before a model is loaded.
     writer = CaptionWriter(output, exports, look or {}, {"meaning": MEANING[shown], **(paper or {})})
