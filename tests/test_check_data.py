@@ -76,8 +76,8 @@ def run(root: Path, *options: str) -> int:
 def test_a_clean_data_set(clean: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(clean, "--output", str(clean / "report.json")) == 0
     out, progress = capsys.readouterr()
-    assert "5 images with 10 captions, 5 pictures looked at" in out
-    assert "no fault found" in out
+    assert "5 images with 10 captions; 5 image files checked" in out
+    assert "no faults found" in out
     assert "5/5" in progress
     report = json.loads((clean / "report.json").read_text())
     assert report["faults"] == []
@@ -131,16 +131,16 @@ def test_checksums_find_bits_that_have_rotted(clean: Path, capsys: pytest.Captur
     assert "checksum, 1" in capsys.readouterr().out
     sums.write_text("no digest\n")
     assert run(clean, "--checksums", str(sums)) == 2
-    assert "line 1, is no line of sha256sum" in capsys.readouterr().err
+    assert "line 1: expected sha256sum" in capsys.readouterr().err
 
 
 def test_a_check_that_cannot_be_made(clean: Path, capsys: pytest.CaptureFixture) -> None:
     for options, sentence in {
-        ("--images", "nowhere"): "no such folder; --images is where",
+        ("--images", "nowhere"): "no such folder; set --images",
         ("--annotations", "gone.json"): "no such annotation file",
         ("--workers", "-1"): "--workers is -1",
         ("--output", str(clean)): "is a folder; name a file",
-        ("--checksums", "gone.txt"): "cannot be read as a file of checksums",
+        ("--checksums", "gone.txt"): "gone.txt cannot be read",
     }.items():
         assert run(clean, *options) == 2
         assert sentence in capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_a_process_that_dies_is_an_error_and_no_waiting_for_ever():
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    with pytest.raises(InputError, match="has died"):
+    with pytest.raises(InputError, match="data died"):
         list(in_parallel(die, range(7), 2, "Looking"))
 
 

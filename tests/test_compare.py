@@ -58,7 +58,7 @@ def test_a_failed_run_is_named_with_its_reason(karpathy_root, tmp_path, capsys):
     assert compare.main([*words, "--root", str(karpathy_root), "--options", *options]) == 2
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "training 'local_p' failed" in sentence
-    assert "window is 2, so 5×5 places are attended, and the grid has 2×2" in sentence
+    assert "window is 2, so it covers 5×5 places, but the grid has 2×2" in sentence
 
 
 def test_timing_leaves_a_model_as_it_was(captioner_checkpoint):

@@ -85,9 +85,9 @@ def test_last_values_that_are_close_are_written_apart():
 
 
 def test_what_is_not_there_is_named(run, tmp_path):
-    with pytest.raises(InputError, match="logged no 'val/CIDEr-D'; there is train/loss, val/accuracy"):
+    with pytest.raises(InputError, match="did not log 'val/CIDEr-D'; it logged train/loss, val/accuracy"):
         work.line(work.read_metrics(run), "val/CIDEr-D", run)
-    with pytest.raises(InputError, match="holds no logs"):
+    with pytest.raises(InputError, match="has no logs"):
         work.read_metrics(tmp_path)
     with pytest.raises(ValueError, match="the line of 'one' in 'a number'"):
         curves_sheet([Curves("a number", {"one": (np.arange(3), np.arange(2))}, (0, 1))])

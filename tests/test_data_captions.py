@@ -371,7 +371,7 @@ def test_a_second_file_validates(root: Path) -> None:
     data = Photographs(root, train, val_annotations=val)
     assert [e.id for e in data.examples("train")] == ["11", "13", "17"]
     assert [e.id for e in data.examples("val")] == ["19", "23"]
-    with pytest.raises(InputError, match=r"has 3 images that .* trains on, such as 11"):
+    with pytest.raises(InputError, match=r"has 3 training images of .*, such as 11"):
         Photographs(root, train, val_annotations=train).examples("val")
 
 
@@ -423,11 +423,11 @@ def _broken(change: Callable[[dict], object], layout: Callable[[], dict] = karpa
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([], r"captions\.json is neither in the Karpathy layout .* nor in COCO's"),
+        ([], r"captions\.json is neither a Karpathy file .* nor a COCO"),
         ({"images": []}, r"captions\.json is neither"),
         ({"images": [], "annotations": []}, r"captions\.json has no training images"),
         (karpathy(dict.fromkeys(RAW, "val")), r"captions\.json has no training images"),
-        (_broken(lambda c: c["images"].append(c["images"][2])), r"has 1 image ids more than once, such as 17"),
+        (_broken(lambda c: c["images"].append(c["images"][2])), r"has 1 duplicate image ids, such as 17"),
         (
             _broken(lambda c: c["images"][1].pop("sentences")),
             "karpathy layout of captions: the key 'sentences' is missing",
@@ -443,13 +443,13 @@ def test_a_bad_annotation_file(root: Path, content: object, sentence: str) -> No
 
 def test_bad_files_and_options(root: Path) -> None:
     name = write(root, coco())
-    with pytest.raises(InputError, match=r"nowhere: no such folder; root is"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; set root"):
         Photographs(root / "nowhere", name).examples("train")
     with pytest.raises(InputError, match=r"gone\.json: no such annotation file"):
         Photographs(root, "gone.json").examples("train")
     with pytest.raises(InputError, match=r"11\.png cannot be read as JSON"):
         Photographs(root, "images/11.png").examples("train")
-    with pytest.raises(InputError, match=r"pictures: no such folder; images is"):
+    with pytest.raises(InputError, match=r"pictures: no such folder; set images"):
         Photographs(root, name, images="pictures").setup()
     for option, value in {"image_size": 0, "val_fraction": 1.0, "limit": 0}.items():
         with pytest.raises(InputError, match=f"{option} is {value}"):
@@ -470,7 +470,7 @@ def test_missing_pictures_are_named_before_training(root: Path) -> None:
 def test_a_picture_outside_of_the_folder_is_refused(root: Path, name: str) -> None:
     for content in (karpathy(), coco()):
         content["images"][1]["filename" if "sentences" in content["images"][1] else "file_name"] = name
-        with pytest.raises(InputError, match="which cannot be in the folder of images"):
+        with pytest.raises(InputError, match="outside the image folder"):
             read_annotations(root / write(root, content))
 
 
@@ -486,7 +486,7 @@ def test_a_side_is_one_in_any_tokens(root: Path) -> None:
 
 @pytest.mark.parametrize("split", ["Train", ["train"], 7])
 def test_a_split_that_nobody_knows(root: Path, split: object) -> None:
-    with pytest.raises(InputError, match="known are train, restval, val, test"):
+    with pytest.raises(InputError, match="known splits are train, restval, val, test"):
         read_annotations(root / write(root, karpathy({13: split})))
 
 
@@ -578,7 +578,7 @@ def test_what_cannot_be_fitted_is_a_bad_image_too(many: Many) -> None:
     Image.new("RGB", (90, 1)).save(many.root / "images" / "031.png")
     data = many.data(fit="pad")
     data.setup("fit")
-    with pytest.raises(InputError, match=r"031\.png: an image of 90×1 pixels cannot be made 7×7"):
+    with pytest.raises(InputError, match=r"031\.png: an image of 90×1 pixels cannot be resized to 7×7"):
         epoch(data)
     data = many.data(fit="pad", on_bad_image="skip")
     data.setup("fit")

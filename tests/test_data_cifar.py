@@ -169,10 +169,10 @@ def test_crop_flip_equals_one_image_at_a_time(padding: int, flip: bool) -> None:
 
 
 def test_errors(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere does not hold CIFAR10 whole .* or let download be true"):
+    with pytest.raises(InputError, match=r"nowhere does not contain all of CIFAR10 .* or download to true"):
         CIFAR10(tmp_path / "nowhere", download=False).train_dataloader()
     (root / datasets.CIFAR10.base_folder / "test_batch").write_bytes(b"rotten")
-    with pytest.raises(InputError, match="does not hold CIFAR10 whole"):
+    with pytest.raises(InputError, match="does not contain all of CIFAR10"):
         CIFAR10(root, download=False).test_dataloader()
     with pytest.raises(InputError, match="val_fraction is 1"):
         CIFAR10(root, val_fraction=1.0)
@@ -192,5 +192,5 @@ def test_a_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError("no network")
 
     monkeypatch.setattr(datasets.CIFAR10, "download", offline)
-    with pytest.raises(InputError, match=r"CIFAR10 could not be fetched into .*: no network"):
+    with pytest.raises(InputError, match=r"CIFAR10 could not be downloaded to .*: no network"):
         CIFAR10(tmp_path).prepare_data()

@@ -236,7 +236,7 @@ def test_no_format_that_starts_a_program(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(InputError, match=r"pipe\.jpg cannot be read as an image: it is no file"):
+    with pytest.raises(InputError, match=r"pipe\.jpg cannot be read as an image: it is not a file"):
         load_image(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match=r"cannot be read as an image|no such image"):
         load_image(tmp_path / "a\0b.jpg")
@@ -278,5 +278,5 @@ def test_list_images(tmp_path: Path) -> None:
     assert list_images([str(odd), tmp_path / "sub"]) == [odd, tmp_path / "sub" / "c.png"]
     with pytest.raises(InputError, match=r"gone: no such image or folder"):
         list_images([tmp_path / "gone"])
-    with pytest.raises(InputError, match=r"folder\.png has no image in it"):
+    with pytest.raises(InputError, match=r"folder\.png has no images"):
         list_images([tmp_path / "folder.png"])

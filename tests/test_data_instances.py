@@ -141,7 +141,7 @@ def test_a_category_with_an_instance_without_outline_is_unknown(instances, missi
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda c: c.pop("categories"), "not in COCO's layout of instances: the key 'categories' is missing"),
+        (lambda c: c.pop("categories"), "not in COCO's instances format: the key 'categories' is missing"),
         (lambda c: c["images"][0].pop("width"), "the key 'width' is missing"),
         (lambda c: c["images"][0].update(height=0), "image 5 is 11 wide and 0 high"),
         (lambda c: c["images"].append(c["images"][0]), "has the image id 5 more than once"),
@@ -152,7 +152,7 @@ def test_a_category_with_an_instance_without_outline_is_unknown(instances, missi
             lambda c: c["annotations"][0].update(segmentation={"counts": [77], "size": [11, 7]}),
             r"run lengths of image 5 are of \[11, 7\] pixels, not \[7, 11\]",
         ),
-        (lambda c: c["annotations"].append(3), "not in COCO's layout of instances"),
+        (lambda c: c["annotations"].append(3), "not in COCO's instances format"),
     ],
 )
 def test_a_bad_file(tmp_path, change, sentence):
@@ -166,7 +166,7 @@ def test_a_bad_file(tmp_path, change, sentence):
 
 
 def test_a_file_that_is_none(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.json: no such file of instances"):
+    with pytest.raises(InputError, match=r"gone\.json: no such instances file"):
         Instances(tmp_path / "gone.json")
     (tmp_path / "text.json").write_text("text")
     with pytest.raises(InputError, match=r"text\.json cannot be read as JSON"):
@@ -351,9 +351,7 @@ def test_images_are_found_by_id_or_by_file_name(root, caplog):
     path.write_text(
         known.replace('"id": 5', '"id": 55').replace('"image_id": 5', '"image_id": 55').replace('"5.png"', '"55.png"')
     )
-    with pytest.raises(
-        InputError, match=r"instances\.json has none of the 1 images to validate or test on, such as 11"
-    ):
+    with pytest.raises(InputError, match=r"instances\.json has none of the 1 validation and test images, such as 11"):
         karpathy().setup("fit")
     path.write_text(known)
     (root / "karpathy.json").write_text(
@@ -395,7 +393,7 @@ def test_a_picture_of_other_proportions_is_refused(root):
     paint(root / "images" / "5.png", (53 // 2, 97 // 2), PLACES[5])  # rounded: 26 × 48
     assert photographs(root).regions("5", ["dog"])[0] is not None
     paint(root / "images" / "11.png", (61, 89), PLACES[11])  # as if EXIF had not been undone
-    with pytest.raises(InputError, match="the proportions must agree, once EXIF has turned the picture"):
+    with pytest.raises(InputError, match="must agree after EXIF rotation"):
         photographs(root).regions("11", ["dog"])
 
 
@@ -409,12 +407,12 @@ def test_categories_of_another_data_set(root, caplog):
     things = [thing(5, 3, box(0, 0, 60, 60)), thing(11, 3, box(0, 0, 60, 60))]
     sizes = {5: (159, 291), 11: (267, 183)}
     write(root / "other.json", things, sizes, [{"id": 3, "name": "wombat"}])
-    with pytest.raises(InputError, match=r"other\.json has no category of COCO's 80"):
+    with pytest.raises(InputError, match=r"other\.json has none of COCO's 80"):
         photographs(root, instances="other.json").setup()
     write(root / "other.json", things, sizes, [{"id": 3, "name": "dog"}, {"id": 5, "name": "wombat"}])
     with caplog.at_level(logging.WARNING):
         photographs(root, instances="other.json").setup()
     assert "no word is known for 1 categories, such as wombat" in caplog.text
-    with pytest.raises(InputError, match=r"gone\.json: no such file of instances"):
+    with pytest.raises(InputError, match=r"gone\.json: no such instances file"):
         photographs(root, instances="gone.json").setup("validate")
     photographs(root, instances="gone.json").setup("predict")  # who only captions needs none

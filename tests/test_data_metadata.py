@@ -288,7 +288,7 @@ def test_what_a_folder_holds_beside_images_is_counted(tmp_path: Path, caplog: py
         assert part in line
     for path in (tmp_path / "a.png", tmp_path / "b.JPG"):
         path.unlink()
-    with pytest.raises(InputError, match=r"no image in it .*2 \.heic.*1 \.json"):
+    with pytest.raises(InputError, match=r"no images .*2 \.heic.*1 \.json"):
         list_images([tmp_path])
 
 

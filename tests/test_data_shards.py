@@ -192,7 +192,7 @@ def test_validation_shows_every_image_once(root: Path, workers: int) -> None:
     if not workers:
         assert ids(batches) == want
         assert same(batches, list(data.predict_dataloader()))
-    with pytest.raises(InputError, match="no shards are named for the test split"):
+    with pytest.raises(InputError, match="no shards are given for the test split"):
         data.test_dataloader()
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_shard_is_named(root: Path) -> None:
     path.write_bytes(content)
     loader = shards(root).train_dataloader()
     path.write_bytes((root / "train" / "00001.tar").read_bytes())
-    with pytest.raises(InputError, match=r"00002\.tar has 3 samples, and had 29 when the run began"):
+    with pytest.raises(InputError, match=r"00002\.tar has 3 samples, but had 29 when the run began"):
         list(loader)
 
 

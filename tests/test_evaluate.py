@@ -244,7 +244,7 @@ def test_frequencies_of_a_split(run, fails, tmp_path):
     assert more["scores"]["CIDEr-D"] != pytest.approx(other["scores"]["CIDEr-D"], abs=1e-4)
     assert "|df:karpathy.json[train](1)|" in run(coco(), results(), "--frequencies", file)[2]["signature"]
     assert "has no test split" in fails(coco(), results(), *options, "test")
-    assert "--frequencies-split goes with --frequencies" in fails(coco(), results(), "--frequencies-split", "train")
+    assert "--frequencies-split needs --frequencies" in fails(coco(), results(), "--frequencies-split", "train")
 
 
 def test_line_breaks_and_odd_characters_shift_nothing(run):
@@ -273,12 +273,12 @@ def test_mistakes_are_named_and_nothing_looks_whole(fails, tmp_path):
     for wrong in ([], 7, {"images": []}, {"images": [{"id": 1}]}, {"annotations": 1, "images": [3]}, results()):
         assert "references.json is neither COCO's caption file" in fails(wrong, results())
     assert "references.json has no caption" in fails({"images": [], "annotations": []}, results())
-    assert "its images are no list" in fails(coco() | {"images": 3}, results())
+    assert "its images are not a list" in fails(coco() | {"images": 3}, results())
     for wrong in (None, 3, ["a", "dog"]):
         assert "each entry needs an image_id and a caption" in fails(coco(), [{"image_id": 9, "caption": wrong}])
-    assert '{"image_id": 9} is no text' in fails(coco(), [{"image_id": 9}])
+    assert '{"image_id": 9} is not text' in fails(coco(), [{"image_id": 9}])
     assert "the image_id of" in fails(coco(), ["A dog"])
-    assert "knows no splits" in fails(coco(), results(), "--split", "test")
+    assert "has no splits" in fails(coco(), results(), "--split", "test")
     broken = karpathy()
     broken["images"][3]["sentences"][0] = {"sentid": 3}
     assert 'the sentence {"sentid": 3} has no raw or tokens' in fails(broken, results())

@@ -411,23 +411,26 @@ def test_relevance_points_at_the_patch_that_decides(place):
     ],
 )
 def test_what_is_no_vision_transformer_is_refused(name, options, reason):
-    with pytest.raises(InputError, match=f"{name} is no Vision Transformer whose maps can be read: .*{reason}"):
+    with pytest.raises(InputError, match=f"{name} is not a Vision Transformer with readable maps: .*{reason}"):
         ViT(timm.create_model(name, **options), name)
 
 
 def test_blocks_that_attend_otherwise_are_refused_when_they_run():
     talking = timm.create_model("cait_xxs24_224", img_size=32, depth=2, embed_dim=12, num_heads=2)
-    with pytest.raises(InputError, match="the model is no Vision Transformer whose maps can be read: its attention"):
+    with pytest.raises(InputError, match="the model is not a Vision Transformer with readable maps: its attention"):
         Rollout()(ViT(talking), images((32, 32)))
 
 
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda vit, x: Raw(3)(vit, x), "has no layer 3; its 3 are counted from 0 to 2"),
+        (lambda vit, x: Raw(3)(vit, x), "has no layer 3; its 3 layers are numbered 0 to 2"),
         (lambda vit, x: Raw(-4)(vit, x), "has no layer -4"),
-        (lambda vit, x: Raw(0, 5)(vit, x), "has no head 5; its 5 are counted from 0 to 4"),
-        (lambda vit, x: Relevance()(vit, x, torch.tensor([0, 7])), "has 7 classes, counted from 0, and no 7"),
+        (lambda vit, x: Raw(0, 5)(vit, x), "has no head 5; its 5 heads are numbered 0 to 4"),
+        (
+            lambda vit, x: Relevance()(vit, x, torch.tensor([0, 7])),
+            "has 7 classes, numbered from 0; there is no class 7",
+        ),
         (lambda vit, x: vit.grid((24, 7)), "7×24 pixels is smaller than a patch of the model, 8×8"),
         (lambda vit, x: Rollout("median"), "cannot be fused by 'median'"),
         (lambda vit, x: Rollout(discard=1.0), "share to discard is 1.0"),

@@ -70,7 +70,7 @@ def test_sides_that_differ_too_much_are_refused(mode):
     if mode == "squash":
         assert fit(image)[0].size == (112, 112)
     else:
-        with pytest.raises(InputError, match="50000×1 pixels cannot be made the model's 112×112"):
+        with pytest.raises(InputError, match="50000×1 pixels cannot be resized to 112×112"):
             fit(image)
 
 
@@ -117,9 +117,9 @@ def test_a_target_is_found_by_name_or_number():
     assert [subject.target(name) for name in ("cat", "3", "12")] == [1, 3, 3]
     for name, message in (
         ("dog", "2 classes of vit_tiny_patch16_224 are named 'dog'; give a number: 0, 2"),
-        ("4", "'4' is no class of vit_tiny_patch16_224; it has 4, numbered from 0"),
+        ("4", "vit_tiny_patch16_224 has no class '4'; it has 4 classes, numbered from 0"),
         ("ca", "similar: Cat"),
-        ("-1", "'-1' is no class"),
+        ("-1", "no class '-1'"),
     ):
         with pytest.raises(InputError, match=message):
             subject.target(name)
@@ -129,10 +129,10 @@ def test_a_target_is_found_by_name_or_number():
     ("name", "options", "message"),
     [
         ("vit_tinny", {}, "timm has no model named 'vit_tinny'"),
-        ("resnet10t", {"weights": "random"}, "resnet10t is no Vision Transformer"),
-        ("resnet10t", {"weights": "random", "image_size": (64, 64)}, "timm cannot make resnet10t with img_size"),
+        ("resnet10t", {"weights": "random"}, "resnet10t is not a Vision Transformer"),
+        ("resnet10t", {"weights": "random", "image_size": (64, 64)}, "timm cannot create resnet10t with img_size"),
         (NAME, {"weights": "none.pth"}, "there is no weights file none.pth"),
-        (NAME, {"weights": "random", "class_names": ["a"], **SMALL}, "1 names of classes were given, and .* has 1000"),
+        (NAME, {"weights": "random", "class_names": ["a"], **SMALL}, "1 class names were given, but .* has 1000"),
         (NAME, {"weights": "random", "image_size": (8, 48), **SMALL}, "48×8 pixels is smaller than a patch"),
     ],
 )
@@ -155,7 +155,7 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
-    with pytest.raises(InputError, match=r"could not be fetched from timm's hub \(\w*Error: .*--weights random"):
+    with pytest.raises(InputError, match=r"could not be downloaded from timm's hub \(\w*Error: .*--weights random"):
         timm_subject(NAME)
 
 

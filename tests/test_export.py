@@ -213,7 +213,7 @@ def test_half_precision_halves_the_file_and_rounds_the_weights(dtype, bits, tmp_
 def test_what_float16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):
     ours = captioner()
     ours.decoder.out.bias.data[5] = 70000.0
-    with pytest.raises(InputError, match=r"decoder\.out\.bias has values up to 7e\+04.*take bfloat16"):
+    with pytest.raises(InputError, match=r"decoder\.out\.bias has values up to 7e\+04.*use bfloat16"):
         work.export(ours, tmp_path / "out", images(), torch.float16)
     assert list(tmp_path.iterdir()) == []
     work.export(ours, tmp_path / "out", images(), torch.bfloat16)
@@ -232,7 +232,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     work.export(classifier(), tmp_path / "out", images())  # an empty one will do
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(InputError, match="already holds something: choose another --output"):
+    with pytest.raises(InputError, match="is not empty; choose another --output"):
         work.export(classifier(), tmp_path / "out", images())
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -267,14 +267,14 @@ def put(*path):
 
 
 HOSTILE = {
-    "another format": (put("format", 2), "no description of format 1"),
-    "another kind": (put("kind", "classifier"), "is of a 'classifier', and a 'captioner' is needed here"),
+    "another format": (put("format", 2), "not of format 1"),
+    "another kind": (put("kind", "classifier"), "holds a 'classifier', but a 'captioner' is needed here"),
     "an unknown key": (put("pickle", "x"), "has an unknown key 'pickle'"),
     "a missing key": (lambda d: d.pop("fit"), "has no key 'fit'"),
     "a wrong fit": (put("fit", "stretch"), "fit must be one of crop, pad, squash"),
     "a wrong size": (put("image_size", [32, -48]), "image_size must be height and width in pixels"),
     "no number": (put("std", [0.4, float("nan"), 0.7]), "std must be three numbers above 0"),
-    "a word twice": (put("vocabulary", [*WORDS, "dog"]), "the word 'dog' stands twice"),
+    "a word twice": (put("vocabulary", [*WORDS, "dog"]), "the word 'dog' occurs twice"),
     "no special tokens": (put("vocabulary", WORDS[4:]), "a vocabulary must begin with <pad>"),
     "a function": (put("decoder", "class_path", "os.system"), "its decoder is 'os.system'"),
     "a class elsewhere": (put("encoder", "class_path", "torch.nn.Linear"), "its encoder is 'torch.nn.Linear'"),
@@ -297,11 +297,11 @@ HOSTILE = {
         "timm has no backbone named 'hf-hub:some/one'",
     ),
     "an unknown argument": (put("decoder", "init_args", "hook", "x"), "'hook', which LSTMDecoder does not take"),
-    "no plain value": (
+    "not a plain value": (
         put("decoder", "init_args", "hidden", {"a": 1}),
-        "the argument hidden of its decoder is no plain",
+        "the argument hidden of its decoder is not a plain",
     ),
-    "a wrong type": (put("decoder", "init_args", "hidden", "many"), "describes no model"),
+    "a wrong type": (put("decoder", "init_args", "hidden", "many"), "does not describe a model"),
     "no part": (put("decoder", {"type": "LSTMDecoder"}), "its decoder must be an object with class_path"),
     "another size": (
         put("decoder", "init_args", "embedding", 23),
@@ -312,9 +312,9 @@ HOSTILE = {
         lambda d: d["decoder"].update(class_path="visattn.models.LuongDecoder"),
         r"lacks decoder\.attentional\.weight, which its model has",
     ),
-    "another grid": (put("grid", [3, 4]), r"its encoder makes a grid of \[4, 6\] of an image, and not \[3, 4\]"),
+    "another grid": (put("grid", [3, 4]), r"its encoder produces a grid of \[4, 6\], not \[3, 4\]"),
     "no sums": (put("files", {}), "was exported without model.safetensors"),
-    "another sum": (put("files", WEIGHTS, "0" * 64), "is not the file that was exported, its SHA-256 is another"),
+    "another sum": (put("files", WEIGHTS, "0" * 64), "is not the exported file: its SHA-256 differs"),
 }
 
 
@@ -353,7 +353,7 @@ def test_weights_that_are_wrong_are_named(good, tmp_path):
     whole, file = (good / WEIGHTS).read_bytes(), tmp_path / WEIGHTS
     for content in (whole[:-3], whole[:100], b"", whole[:-1] + b"\x00\x01", bytes([whole[0] ^ 1]) + whole[1:]):
         file.write_bytes(content)
-        with pytest.raises(InputError, match=rf"{WEIGHTS} \({len(content)} bytes\) is not the file that was exported"):
+        with pytest.raises(InputError, match=rf"{WEIGHTS} \({len(content)} bytes\) is not the exported file"):
             load_captioner(tmp_path)
     for content in (whole[:-3], whole[:100], b"", b"\xff" * 64):  # with its sum made good
         file.write_bytes(content)
@@ -387,7 +387,7 @@ def test_a_description_that_is_missing_or_damaged_is_named(good, tmp_path):
         with pytest.raises(InputError, match=f"{DESCRIPTION} is damaged"):
             load_captioner(tmp_path)
     (tmp_path / DESCRIPTION).write_text("[1]")
-    with pytest.raises(InputError, match="no description of format 1"):
+    with pytest.raises(InputError, match="not of format 1"):
         load_captioner(tmp_path)
 
 
@@ -395,8 +395,8 @@ def test_the_program_says_what_is_wrong(captioner_checkpoint, tmp_path, capsys):
     checkpoint = ["--checkpoint", str(captioner_checkpoint)]
     output = ["--output", str(tmp_path / "out")]
     for args, sentence in (
-        ([*checkpoint, *output, "--format", "onnx", "--dtype", "float16"], "--dtype is of the weights file"),
-        ([*checkpoint, *output, "--format", "onnx", "--encoder-weights", "pretrained"], "--encoder-weights is of"),
+        ([*checkpoint, *output, "--format", "onnx", "--dtype", "float16"], "use --format both"),
+        ([*checkpoint, *output, "--format", "onnx", "--encoder-weights", "pretrained"], "--encoder-weights concerns"),
         ([*checkpoint, *output, "--maps"], "--maps is for the ONNX graph of a classifier"),
         ([*checkpoint, *output, "--places", "argmax"], "has no hard attention; leave out --places"),
         (["--checkpoint", str(tmp_path / "none.ckpt"), *output], "there is no checkpoint"),

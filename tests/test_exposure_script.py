@@ -46,10 +46,10 @@ def test_what_is_no_report_is_named(report, tmp_path, capsys):
         shutil.copy(report, twice / f"exposure_{split}.json")
     for words, sentence in (
         ([str(tmp_path / "nowhere.json")], "cannot be read"),
-        ([str(broken)], "is no report"),
-        ([str(old)], "lacks the score"),
-        ([str(twice)], "holds 2 files"),
-        ([str(tmp_path)], "holds 0 files"),
+        ([str(broken)], "is not a report"),
+        ([str(old)], "has no score"),
+        ([str(twice)], "contains 2 files"),
+        ([str(tmp_path)], "contains 0 files"),
         ([str(report), str(of_val)], "different splits"),
     ):
         assert exposure.main([*words, "--output", str(tmp_path / "out")]) == 2

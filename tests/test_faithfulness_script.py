@@ -141,7 +141,7 @@ def test_captioned_photographs(run, captioner_checkpoint, karpathy_root):
 def test_classes_of_cifar(run, classifier_checkpoint, cifar_root):
     status, said, _ = run(classifier_checkpoint, "--data", "cifar10", "--root", cifar_root, "--limit", 2)
     assert status == 2  # pictures of 32 pixels are not what this model takes
-    assert "--data cifar10 has images of 32×32 pixels, and this model takes 64×64" in said.err
+    assert "--data cifar10 has images of 32×32 pixels, but the model takes 64×64" in said.err
 
 
 def test_seeds_decide_everything(run, captioner_checkpoint):
@@ -160,15 +160,15 @@ def test_mistakes_are_named(run, captioner_checkpoint, classifier_checkpoint, ph
         return sentence
 
     assert "there is no checkpoint" in fails(photographs, checkpoint=tmp_path / "none.ckpt")
-    assert "name images or folders, or a data set with --data" in fails()
-    assert "name images or folders, or a data set with --data" in fails(photographs, "--data", "shapes")
+    assert "or a data set with --data" in fails()
+    assert "or a data set with --data" in fails(photographs, "--data", "shapes")
     assert "--data photographs needs --root" in fails("--data", "photographs")
     assert "--data photographs needs --annotations" in fails("--data", "photographs", "--root", tmp_path)
     assert "--data shapes cannot take --root" in fails("--data", "shapes", "--root", tmp_path)
     assert "images cannot take --annotations" in fails(photographs, "--annotations", "a.json")
-    assert "--data cifar10 is not for a captioner" in fails("--data", "cifar10", "--root", tmp_path)
+    assert "--data cifar10 does not fit a captioner" in fails("--data", "cifar10", "--root", tmp_path)
     options = ["--data", "photographs", "--root", tmp_path, "--annotations", "a.json"]
-    assert "--data photographs is not for a classifier" in fails(*options, checkpoint=classifier_checkpoint)
+    assert "--data photographs does not fit a classifier" in fails(*options, checkpoint=classifier_checkpoint)
     sentence = fails("--data", "shapes", "--method", "rollout")
     assert "--method rollout is not for a captioner, which has attention, relevance" in sentence
     for name in ("steps", "seeds", "batch-size", "limit", "curves"):

@@ -87,8 +87,8 @@ def test_words_of_shapes_name_nothing_and_references_are_scored(run, knows_dogs)
     assert generated.split() == ["generated", "0", *"––––––"]
     assert truth.split()[:3] == ["ground", "truth", "5"]
     assert len(header) == len(generated) == len(truth)
-    assert "name most often: dog 5" in said.out
-    assert "1 more of the references' words are unknown to the model" in said.out
+    assert "most often named by the references: dog 5" in said.out
+    assert "1 more words of the references are unknown to the model" in said.out
 
 
 def test_generated_words_are_scored_where_they_name_something(run, monkeypatch):

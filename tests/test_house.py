@@ -65,7 +65,7 @@ def test_imports_point_one_way():
             assert imported == package or LAYER[imported] < LAYER[package], f"{path} imports {imported}"
 
 
-def test_models_know_no_lightning_and_attention_knows_torch_alone():
+def test_models_do_not_import_lightning_and_attention_imports_only_torch():
     for path in files():
         tree = ast.parse(path.read_text())
         outside = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
@@ -87,8 +87,8 @@ def test_models_know_no_lightning_and_attention_knows_torch_alone():
             assert "lightning" not in outside, path
 
 
-def test_nothing_that_decodes_waits_for_other_processes():
-    """Captions end at different steps in each, so a collective in the loop would hang."""
+def test_decoding_never_waits_for_other_processes():
+    """Captions end at different steps in each process, so a collective operation in the loop would hang."""
     for path in files():
         if package_of_file(path) in ("attention", "models", "decoding", "metrics"):
             assert "training.processes" not in imports(path), path
@@ -107,7 +107,7 @@ def test_within_a_package_there_is_no_circle():
     done, doing = set(), set()
 
     def visit(name):
-        assert name not in doing, f"{name} imports itself, in a circle"
+        assert name not in doing, f"{name} is part of an import cycle"
         if name in done:
             return
         doing.add(name)

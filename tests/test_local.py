@@ -158,11 +158,13 @@ def test_a_step_costs_no_more_on_a_larger_grid():
 def test_what_cannot_be_is_refused_by_name(attention):
     with pytest.raises(InputError, match="window is 0"):
         attention(Q, D, window=0)
-    with pytest.raises(InputError, match="cannot take LocationScore"):
+    with pytest.raises(InputError, match="cannot use LocationScore"):
         attention(Q, D, LocationScore)
-    with pytest.raises(InputError, match=r"window is 3, so 7×7 places .* the grid has 5×11; set window to at most 2"):
+    with pytest.raises(
+        InputError, match=r"window is 3, so it covers 7×7 places, but the grid has 5×11; set window to at most 2"
+    ):
         attention(Q, D, window=3).check_grid((5, 11))
-    with pytest.raises(InputError, match="take a mechanism without a window"):
+    with pytest.raises(InputError, match="use a mechanism without a window"):
         attention(Q, D).check_grid((2, 2))
     attention(Q, D, window=3).check_grid((1, 5))  # a short sentence: what lies outside is ignored, as published
 

@@ -61,7 +61,7 @@ def test_captions_of_no_image_are_an_error_that_shows_both(tmp_path: Path, other
 @pytest.mark.parametrize("value", [None, True, 1.5, [1]])
 def test_an_id_that_is_none(tmp_path: Path, value: object) -> None:
     write(tmp_path, ["a dog"], [value])
-    with pytest.raises(InputError, match="neither a whole number nor text"):
+    with pytest.raises(InputError, match="neither an integer nor text"):
         read_annotations(tmp_path / "captions.json")
 
 
@@ -201,7 +201,11 @@ def test_a_tokenizers_file(tmp_path: Path, kind: str) -> None:
 def test_tokens_that_are_none(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     (tmp_path / "x.json").write_text('{"a": 1}')
-    for name, sentence in {"x.json": r"x\.json: no tokenizer", "gone": "'gone' is no file", "": "no file"}.items():
+    for name, sentence in {
+        "x.json": r"x\.json: not a tokenizer",
+        "gone": "'gone' is not a file",
+        "": "not a file",
+    }.items():
         with pytest.raises(InputError, match=sentence):
             Photographs(tmp_path, "captions.json", tokens=name)
 

@@ -163,7 +163,7 @@ def test_no_word_gives_nan():
 
 
 def test_refuses_what_is_no_mask_or_map():
-    with pytest.raises(InputError, match="word 1 marks nothing"):
+    with pytest.raises(InputError, match="word 1 is empty"):
         grounding([one_hot((0, 0))] * 2, [box(0, 1, 0, 1), box(0, 0, 0, 0)], 3)
     with pytest.raises(InputError, match="boolean"):
         grounding([one_hot((0, 0))], [255 * box(0, 1, 0, 1).astype(np.uint8)], 3)

@@ -182,5 +182,5 @@ def test_size_is_the_querys_unless_given():
 
 
 def test_heads_must_divide_the_size():
-    with pytest.raises(InputError, match="7 heads do not divide an attention of size 30; choose other heads"):
+    with pytest.raises(InputError, match="size 30 is not divisible by 7 heads; choose another number of heads"):
         cross(heads=7)

@@ -134,12 +134,12 @@ def test_a_model_without_classes_is_looked_into(photographs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--timm", "resnet10t", "--weights", "random"], "resnet10t is no Vision Transformer"),
+        (["--timm", "resnet10t", "--weights", "random"], "resnet10t is not a Vision Transformer"),
         (["--timm", "test_vit", "--weights", "random", "--method", "raw", "--layer", "99"], "test_vit has no layer 99"),
         (["--timm", "test_vit", "--weights", "random", "--method", "raw", "--head", "99"], "test_vit has no head 99"),
         (
             ["--timm", "test_vit", "--weights", "random", "--method", "relevance", "--target", "gryphon"],
-            "'gryphon' is no class of test_vit; it has 1000",
+            "test_vit has no class 'gryphon'; it has 1000",
         ),
         (["--timm", "test_vit", "--weights", "random", "--image-size", "8", "8"], "smaller than a patch of test_vit"),
         (["--timm", "test_vit", "--layer", "1", "--method", "rollout"], "--layer is for --method raw"),
@@ -148,7 +148,7 @@ def test_a_model_without_classes_is_looked_into(photographs, tmp_path):
         (["--timm", "test_vit", "--target", "tabby"], "--target is for --method gradient-rollout and relevance"),
         (["--timm", "test_vit", "--weights", "random", "--classes", "none.txt"], "there is no file none.txt"),
         (["--timm", "test_vit", "--batch-size", "0"], "--batch-size is 0"),
-        (["--checkpoint", "none.ckpt", "--weights", "random"], "--weights is for --timm"),
+        (["--checkpoint", "none.ckpt", "--weights", "random"], "--weights needs --timm"),
     ],
 )
 def test_mistakes_are_one_sentence(options, sentence, photographs, tmp_path, capsys):

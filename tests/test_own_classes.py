@@ -243,7 +243,7 @@ def test_register_is_a_decorator_and_refuses_what_has_no_part():
         pass
 
     assert Mine in visattn.registry.registered("attention").values()
-    with pytest.raises(InputError, match="subclass of none"):
+    with pytest.raises(InputError, match="must be a subclass of"):
         visattn.register(nn.Linear)
     with pytest.raises(InputError, match="does not define keys and forward"):
         visattn.register(type("Empty", (SpatialAttention,), {}))

@@ -230,7 +230,7 @@ def test_hard_attention_starts_from_soft(captioner_checkpoint, tmp_path):
         (["--start_from=nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
         (
             ["--start_from={checkpoint}", "--data.init_args.train_size=7"],
-            "was trained with {} words, and this data has",
+            "was trained with {} words, but this data has",
         ),
         (
             ["--start_from={checkpoint}", f"{'--model.init_args.decoder.init_args'}.hidden=17"],
@@ -298,14 +298,18 @@ DECODER, LOSS = "--model.init_args.decoder.init_args", "--model.init_args.loss.i
         (
             [],
             [f"{DECODER}.attention=visattn.attention.HardAttention"],
-            "hard attention learns by REINFORCE: set the loss's option reinforce",
+            "set the loss's option reinforce",
         ),
-        ([], [f"{LOSS}.reinforce=visattn.training.objectives.Reinforce"], "reinforce is for attention that draws"),
+        ([], [f"{LOSS}.reinforce=visattn.training.objectives.Reinforce"], "reinforce needs attention that samples"),
         (["hard"], [f"{LOSS}.reinforce.init_args.baseline.init_args.draws=1"], "draws is 1"),
         (["hard"], [f"{DECODER}.attention.init_args.coin=word"], "coin"),
         (["local_p"], [f"{DECODER}.attention.init_args.window=4"], "window is 4, so 9×9 places"),
         (["local_m"], [f"{DECODER}.attention.init_args.score=visattn.attention.LocationScore"], "LocationScore"),
-        ([], [f"{DECODER}.attention.init_args.score=visattn.attention.DotScore"], "needs a query and values of one"),
+        (
+            [],
+            [f"{DECODER}.attention.init_args.score=visattn.attention.DotScore"],
+            "needs a query and values of the same",
+        ),
         (["multihead"], [f"{DECODER}.attention.init_args.heads=7"], "7 heads"),
         (["transformer"], [f"{DECODER}.heads=7"], "7 heads"),
     ],
@@ -505,7 +509,7 @@ def test_a_misspelt_key_is_named(right, wrong, tmp_path, capsys):
         (["--data.init_args.train_size=many"], "many"),
         (["--modle=x"], "modle"),
         (["--config=none.yaml"], "none.yaml"),
-        (["--model.init_args.model.init_args.heads=7"], "7 heads do not divide tokens of size 96"),
+        (["--model.init_args.model.init_args.heads=7"], "96 token features are not divisible by 7 heads"),
         (["--data.init_args.batch_size=0"], "batch_size is 0"),
     ],
 )
@@ -543,5 +547,5 @@ def test_checkpoints_are_checked(captioner_checkpoint, classifier_checkpoint, tm
     with pytest.raises(InputError, match="damaged"):
         load_model(short, Captioner)
     torch.save({"weights": torch.zeros(1)}, short)
-    with pytest.raises(InputError, match="lacks the model's configuration"):
+    with pytest.raises(InputError, match="has no model configuration"):
         load_model(short, Captioner)

@@ -170,13 +170,13 @@ for words in {lines}:
 @pytest.mark.parametrize("name", ["../r/b_captions/2.npz", "{}/b_captions/2.npz", "gone/2.npz"])
 def test_further_maps_are_looked_for_in_the_folder_alone(name, tmp_path, pictures):
     with_further(tmp_path / "r", pictures, name.format(tmp_path / "r"))
-    with pytest.raises(InputError, match=r"2\.npz is missing, the maps of a\.png"):
+    with pytest.raises(InputError, match=r"2\.npz, with the maps of a\.png, is missing"):
         list_results(tmp_path / "r")[0].read()
 
 
 def test_further_maps_of_another_picture_are_refused(tmp_path, pictures):
     with_further(tmp_path / "r", pictures, geometry=fit_geometry(SIZES["b.png"], (64, 64)).to_array())
-    with pytest.raises(InputError, match=r"2\.npz and .*a\.npz are not of the same picture"):
+    with pytest.raises(InputError, match=r"2\.npz and .*a\.npz are not maps of the same image"):
         list_results(tmp_path / "r")[0].read()
 
 
@@ -270,7 +270,7 @@ def test_view_makes_one_page(tmp_path, pictures, capsys):
     page = tmp_path / "view.html"
     status, said = run(capsys, "--output", page, soft)
     assert status == 0
-    assert said.startswith("2 pictures, 0.")
+    assert said.startswith("2 images, 0.")
     assert "<title>soft</title>" in page.read_text()
     status, said = run(capsys, "--output", page, f"A & B={soft}", other, "--title", "x < y")
     assert said.startswith("1 picture, 0.")
@@ -287,11 +287,11 @@ def test_pictures_that_have_moved_are_found_by_their_name(tmp_path, pictures, ca
     moved = pictures.rename(tmp_path / "moved")
     status, said = run(capsys, "--output", page, soft)
     assert status == 2
-    assert said == f"error: the picture {pictures / 'a.png'} is missing; say where it is with --images FOLDER"
+    assert said == f"error: the image {pictures / 'a.png'} is missing; say where it is with --images FOLDER"
     assert run(capsys, "--output", page, soft, "--images", moved)[0] == 0
     (moved / "b.png").unlink()
     status, said = run(capsys, "--output", page, soft, "--images", moved)
-    assert f"the picture {pictures / 'b.png'} is missing" in said
+    assert f"the image {pictures / 'b.png'} is missing" in said
     # The same pictures at two places are the same pictures.
     again = captions(tmp_path / "again", tmp_path / "elsewhere", ("a.png",))
     assert run(capsys, "--output", page, soft, again, "--images", moved)[0] == 0
@@ -309,14 +309,14 @@ def test_mistakes_are_one_sentence(tmp_path, pictures, capsys):
         assert not page.exists()
         return said
 
-    assert f"{empty} is no folder of results" in fails(empty)
-    assert "nowhere is no folder of results" in fails(tmp_path / "nowhere")
-    assert f"{soft} and {other} have no picture in common" in fails(soft, other)
-    assert "3 folders of results do not fit" in fails(soft, soft, soft)
+    assert f"{empty} is not a folder of results" in fails(empty)
+    assert "nowhere is not a folder of results" in fails(tmp_path / "nowhere")
+    assert f"{soft} and {other} have no images in common" in fails(soft, other)
+    assert "3 folders of results" in fails(soft, soft, soft)
     assert "--side is 0" in fails(soft, "--side", 0)
-    assert "no such folder of images" in fails(soft, "--images", tmp_path / "nowhere")
+    assert "set --images to the folder" in fails(soft, "--images", tmp_path / "nowhere")
     Image.new("RGB", (9, 9)).save(pictures / "c.png")
-    assert "c.png has 9×9 pixels, and the maps in" in fails(other)
+    assert "c.png has 9×9 pixels, but the maps in" in fails(other)
     (soft / "b.npz").unlink()
     assert f"{soft / 'b.npz'} is missing, the maps of b.png" in fails(soft)
     for damage in (b"", b"no archive", (soft / "a.npz").read_bytes()[:-200]):

@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_twice_is_the_run_that_was_not(uninterrupted, tmp_p
     assert first.exitcode == -signal.SIGKILL
     assert read(run / "last.ckpt")["global_step"] == 2
     assert main(captioner_words(run, "--ckpt_path=last", "--data.init_args.batch_size=23")) == 2
-    assert "an epoch with 4 as its batches, and this data has 5" in capsys.readouterr().err
+    assert "an epoch with batches 4, but this data has 5" in capsys.readouterr().err
     words = [sys.executable, witness.__file__, str(record), "4", *captioner_words(run, "--ckpt_path=last")]
     done = subprocess.run(
         words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300

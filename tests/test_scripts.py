@@ -130,15 +130,15 @@ def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tm
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--export", "sheet,jpeg"], "--export has 'jpeg'; it is a list of sheet, svg, pdf, words, gif, npz"),
+        (["--export", "sheet,jpeg"], "list of sheet, svg, pdf, words, gif, npz"),
         (["--export", ","], "--export has ','"),
-        (["--contour", "half"], "not 'half'"),
-        (["--contour", "50"], "between 0 and 1, not at 50"),
-        (["--width", "8.5"], "such as 8.5cm, 85mm or 3.3in, not '8.5'"),
-        (["--width", "1cm"], "wide, not 1"),
+        (["--contour", "half"], "--contour is 'half'"),
+        (["--contour", "50"], "contour level is 50"),
+        (["--width", "8.5"], "--width is '8.5'"),
+        (["--width", "1cm"], "width is 1 cm"),
         (["--columns", "0"], "at least one column"),
         (["--points", "0"], "text of 0 points"),
-        (["--colour-map", "rainbow2"], "knows no colour map 'rainbow2'"),
+        (["--colour-map", "rainbow2"], "has no colour map 'rainbow2'"),
         (["--opacity", "2"], "opacity"),
     ],
 )
@@ -225,7 +225,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(
         return sentence
 
     assert "nowhere: no such image or folder" in fails(right, tmp_path / "nowhere")
-    assert f"{empty} has no image" in fails(right, empty)
+    assert f"{empty} has no images" in fails(right, empty)
     assert f"{text} cannot be read as an image" in fails(right, text)
     assert "bad.png cannot be read as an image" in fails(right, mixed)
     assert "is needed here" in fails(wrong, good)
@@ -371,13 +371,13 @@ def test_sampled_captions_are_repeatable(captioner_checkpoint, photographs, tmp_
     ("options", "sentence"),
     [
         (["--beam", "0"], "the beam's size is 0"),
-        (["--beam", "3", "--n-best", "4"], "--n-best 4 is more than a beam of 3 has"),
+        (["--beam", "3", "--n-best", "4"], "--n-best 4 needs a beam of at least that size, not 3"),
         (["--n-best", "2"], "--n-best needs --decode beam"),
         (["--n-best", "0"], "--n-best is 0"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--max-length", "0"], "--max-length is 0"),
-        (["--temperature", "2"], "--temperature is for --decode sample"),
-        (["--decode", "sample", "--beam", "3"], "--beam is for --decode beam"),
+        (["--temperature", "2"], "--temperature needs --decode sample"),
+        (["--decode", "sample", "--beam", "3"], "--beam needs --decode beam"),
         (["--decode", "sample", "--top-p", "0"], "top_p is 0"),
         (["--decode", "beam", "--length-penalty", "-1"], "length_penalty is -1"),
     ],

@@ -1,4 +1,4 @@
-"""The model that comes with visattn: whole, named, and looked into without a training and without a network."""
+"""The included models: complete, documented, and usable without training and without a network."""
 
 import json
 import socket
@@ -94,7 +94,7 @@ def test_a_training_begins_from_it_and_does_not_go_on_with_it(cifar_root, tmp_pa
     words = ["fit", "--config", str(CONFIGS / "cifar10_vit.yaml"), f"--data.root={cifar_root}", "--data.download=false"]
     words += [*FAST, "--model.optimization.lr=1e-9"]
     assert main([*words, "--ckpt_path=vit-cifar10", f"--output={tmp_path / 'no'}"]) == 2
-    assert "vit-cifar10 is no run to go on with" in capsys.readouterr().err
+    assert "use its weights with --start_from vit-cifar10" in capsys.readouterr().err
     assert main([*words, "--start_from=vit-cifar10", f"--output={tmp_path / 'run'}"]) == 0
     ours, theirs = (load_model(path, Classifier).model for path in ("vit-cifar10", tmp_path / "run" / "last.ckpt"))
     torch.testing.assert_close(ours.blocks.state_dict(), theirs.blocks.state_dict(), rtol=0, atol=1e-6)
@@ -195,7 +195,7 @@ def test_without_its_encoders_weights_there_is_a_way_out(no_hub, monkeypatch, ca
 def test_other_names_are_told_what_there_is(tmp_path, monkeypatch):
     assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes", "captioner-flickr8k"]
     names = ", ".join(SHIPPED)
-    with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* comes with visattn: {names}$"):
+    with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* an included one: {names}$"):
         load_model("vit-cifar100", Classifier)
     with pytest.raises(InputError, match=r"holds visattn\.classifier\.Classifier, but a checkpoint of .*Captioner"):
         load_model("vit-cifar10", Captioner)

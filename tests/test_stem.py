@@ -113,10 +113,10 @@ def test_sides_must_be_multiples_of_the_patch(size):
 @pytest.mark.parametrize(
     ("patch", "widths", "message"),
     [
-        (6, (5, 7), "must be 2, 4, 8 … pixels, and not 6"),
-        (1, (), "must be 2, 4, 8 … pixels, and not 1"),
-        (8, (5, 7), "with a patch of 8 needs 3 widths, one for each halving, and has 2"),
-        (4, (5, 7, 11), "with a patch of 4 needs 2 widths, one for each halving, and has 3"),
+        (6, (5, 7), "patch of a convolutional stem is 6"),
+        (1, (), "patch of a convolutional stem is 1"),
+        (8, (5, 7), "with a patch of 8 needs 3 widths, one for each downsampling step, not 2"),
+        (4, (5, 7, 11), "with a patch of 4 needs 2 widths, one for each downsampling step, not 3"),
     ],
 )
 def test_a_stem_halves(patch, widths, message):

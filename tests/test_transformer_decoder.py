@@ -245,7 +245,7 @@ def test_bfloat16_agrees_within_five_percent(autocast):
     ("options", "message"),
     [
         ({"size": 30}, r"size is 30; .* multiple of 4"),
-        ({"heads": 7}, "7 heads do not divide"),
+        ({"heads": 7}, "divisible by 7 heads"),
         ({"map_layer": LAYERS}, "no map_layer 3 among 3 layers"),
         ({"layers": 0}, "no map_layer -1 among 0 layers"),
     ],

@@ -139,7 +139,7 @@ def test_the_reward_is_the_share_of_true_claims():
     ]
     rewards = reward([case[0] for case in cases], np.array([tokens(text, ended) for _, text, ended, _ in cases]))
     np.testing.assert_allclose(rewards, [case[-1] for case in cases])
-    with pytest.raises(InputError, match="'dog' is not known"):
+    with pytest.raises(InputError, match="'dog' is unknown"):
         reward(["dog"], np.array([tokens("a")]))
     with pytest.raises(ValueError, match="shape"):
         reward(["image 0"], np.array([tokens("a")] * 2))

@@ -52,7 +52,7 @@ def test_a_package_gives_what_a_file_of_the_same_weights_gives(stage, package, n
 def test_other_weights_in_the_package_are_refused(package):
     path, state = package
     torch.save({name: value + 1 for name, value in state.items()}, path)
-    with pytest.raises(InputError, match=r"a\.pth does not hold the weights that visattn knows; .* the-carrier"):
+    with pytest.raises(InputError, match=r"a\.pth does not contain the expected weights; .* the-carrier"):
         Encoder(BACKBONE, weights="pretrained").load_weights()
     path.unlink()
     with pytest.raises(InputError, match=r"a\.pth is missing; .* the-carrier"):
@@ -60,7 +60,7 @@ def test_other_weights_in_the_package_are_refused(package):
 
 
 def test_without_package_and_hub_there_is_a_way_out(no_hub, monkeypatch):
-    sentence = r"weights of test_vit could not be had from timm's hub \(cannot reach the hub\); give a weights file"
+    sentence = r"test_vit could not be downloaded from timm's hub \(cannot reach the hub\); give a weights file"
     with pytest.raises(InputError, match=sentence):
         Encoder("test_vit", weights="pretrained").load_weights()
     missing = weights.Package("the-carrier", "no_such_carrier", "a.pth", "")
@@ -136,7 +136,7 @@ def test_a_folder_without_its_encoders_weights(captioner, no_hub, tmp_path, monk
             load_captioner(folder, pretrained=True)
     (folder / "model.json").write_text(json.dumps(described))
     monkeypatch.setattr(weights, "PACKAGES", {})
-    with pytest.raises(InputError, match=r"could not be had from timm's hub \(cannot reach the hub\)$"):
+    with pytest.raises(InputError, match=r"could not be downloaded from timm's hub \(cannot reach the hub\)$"):
         load_captioner(folder, pretrained=True)
 
 

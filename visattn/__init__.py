@@ -1,4 +1,4 @@
-"""Visual attention to read, train, compare and look at: captioners and Vision Transformers whose maps are right."""
+"""Visual attention: train, compare and visualise captioners and Vision Transformers, with maps that are right."""
 
 from visattn.registry import register
 

@@ -1,4 +1,4 @@
-"""Where a model runs: what `--device` means."""
+"""Selection of the device by `--device`."""
 
 import torch
 
@@ -9,10 +9,10 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device of a name.
 
     Args:
-        name: "auto" for an accelerator where there is one and else the CPU, or "cpu", "cuda", "cuda:1", "mps".
+        name: "auto" for an accelerator if there is one and else the CPU, or "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
-        InputError: where there is no such device here.
+        InputError: if there is no such device here.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -25,5 +25,5 @@ def choose_device(name: str = "auto") -> torch.device:
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[device.type]
     if (device.index or 0) >= count:
         has = f"{count} such device{'s' * (count > 1)}" if count else "no such device"
-        raise InputError(f"--device is {name}, and PyTorch finds {has}; leave it out, or give --device cpu")
+        raise InputError(f"--device is {name}, but PyTorch finds {has}; leave it out, or give --device cpu")
     return device

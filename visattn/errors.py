@@ -1,10 +1,10 @@
-"""The one exception that stands for a mistake in what the user gave us."""
+"""The exception for errors in the user's input."""
 
 
 class InputError(Exception):
     """A file, folder, option or annotation that cannot be used.
 
     The message is one sentence that names it and says what to do. Programs print it and exit with status 2; everything
-    else that is raised is a fault of ours and keeps its traceback. It is no `ValueError`, since the command line's
-    parser would take that for its own and bury the sentence in others.
+    else that is raised is a bug and keeps its traceback. It is not a `ValueError`, since the command line's parser
+    would catch that and wrap the message in its own.
     """

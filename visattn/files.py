@@ -1,12 +1,12 @@
-"""Files that are written whole, or not at all, and never over an input.
+"""Atomic file writing that never overwrites inputs.
 
-A reader, a second process or a power cut never meets half a file: the content goes to a temporary file in the same
-folder, is forced to the disk, and takes the name in one atomic step. Of two writers, the last one to finish wins.
+Files are never left half written, even after a crash or power cut: the content goes to a temporary file in the same
+folder, is synced to disk, and is renamed atomically. Of two writers, the last one to finish wins.
 
-What a program reads it declares with `protect`; until its `guarded` ends, nothing here writes over such a file, however
-its path is spelled. `require_free` tells the same of planned outputs before anything is computed.
+A program declares its inputs with `protect`; until its `guarded` ends, no function here overwrites them, however the
+path is spelled. `require_free` checks planned outputs in advance.
 
-What is named after something that others chose, such as an image's id, gets a name by `safe_name`.
+Names derived from external input, such as image ids, are made safe by `safe_name`.
 """
 
 import errno
@@ -36,14 +36,14 @@ except ImportError:  # Windows
 
 
 class _Inputs:
-    """Files that must not be written over, told apart as the file system does; by path where it gives no numbers."""
+    """Files that must not be overwritten, distinguished as the file system does; by path where it gives no numbers."""
 
     def __init__(self) -> None:
         self._new: list[Iterable[str | os.PathLike[str] | None]] = []
         self._known: dict[object, Path] = {}
 
     def add(self, paths: Iterable[str | os.PathLike[str] | None]) -> None:
-        self._new.append(paths)  # examined when a file is first written over: a data set has 100,000 pictures
+        self._new.append(paths)  # examined when a file is first overwritten: a data set has 100,000 pictures
 
     def find(self, path: Path) -> Path | None:
         while self._new:
@@ -56,7 +56,7 @@ class _Inputs:
 
 
 def _keys(path: str | os.PathLike[str]) -> list[object]:
-    """What a file is known by, links followed; nothing where there is no such file."""
+    """Identifiers of a file, with links followed; empty if there is no such file."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -71,7 +71,7 @@ _guards: list[_Inputs] = []
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Until it ends, files that were declared with `protect` within it are not written over. A decorator, too."""
+    """Until it ends, files that were declared with `protect` within it are not overwritten. A decorator, too."""
     inputs = _Inputs()
     _guards.append(inputs)
     try:
@@ -81,7 +81,7 @@ def guarded() -> Iterator[None]:
 
 
 def protect(paths: Iterable[str | os.PathLike[str] | None]) -> None:
-    """Declare inputs, which no function of this module writes over until the innermost `guarded` ends.
+    """Declare inputs, which no function of this module overwrites until the innermost `guarded` ends.
 
     Args:
         paths: of files; what is None, no file or missing is passed over. A generator is not run before it has to be.
@@ -91,14 +91,14 @@ def protect(paths: Iterable[str | os.PathLike[str] | None]) -> None:
 
 
 def require_free(paths: Iterable[str | os.PathLike[str]], option: str = "--output") -> None:
-    """See that files can be written at these paths without loss; of a folder, that all files in it may be replaced.
+    """Check that files can be written at these paths without loss; of a folder, that all files in it may be replaced.
 
     Args:
         paths: of outputs, which need not be there.
         option: the one to change, for the message.
 
     Raises:
-        InputError: where one is a declared input, by whatever spelling or link, or is no regular file.
+        InputError: if one is a declared input, by whatever spelling or link, or is no regular file.
     """
     for path in map(Path, paths):
         for file in path.rglob("*") if path.is_dir() else (path,):
@@ -109,8 +109,8 @@ def require_file(path: str | os.PathLike[str], option: str = "--output") -> None
     """`require_free` of one file to be written; makes its folder.
 
     Raises:
-        InputError: as `require_free`, and where it is a folder.
-        OSError: where its folder cannot be made.
+        InputError: as `require_free`, and if it is a folder.
+        OSError: if its folder cannot be made.
     """
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name a file with {option}")
@@ -122,19 +122,19 @@ def _require_no_input(path: Path, option: str = "--output") -> None:
     if not path.exists() or path.is_dir():
         return
     if not path.is_file():  # a device or a pipe, which renaming a file to would destroy
-        raise InputError(f"{path} is not a regular file, and cannot be replaced; choose another {option}")
+        raise InputError(f"{path} is not a regular file, so it cannot be replaced; choose another {option}")
     for inputs in reversed(_guards):
         if found := inputs.find(path):
             same = "" if found == path else f", the same file as {path},"
-            raise InputError(f"{found}{same} is an input and would be written over; choose another {option}")
+            raise InputError(f"{found}{same} is an input and would be overwritten; choose another {option}")
 
 
 def remove_file(path: str | os.PathLike[str]) -> None:
-    """Delete a file, where it is there.
+    """Delete a file if it exists.
 
     Raises:
-        InputError: where it is a declared input.
-        OSError: where it cannot be deleted.
+        InputError: if it is a declared input.
+        OSError: if it cannot be deleted.
     """
     _require_no_input(Path(path))
     Path(path).unlink(missing_ok=True)
@@ -147,11 +147,11 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
     Args:
         path: of the file to be.
         temporary: the name that it has until then, in the same folder, where it should be known; such a file of an
-            earlier attempt is written over. By default the name is drawn.
+            earlier attempt is overwritten. By default the name is drawn.
 
     Raises:
-        InputError: where a declared input, a device or a pipe is at `path`; see `protect`.
-        OSError: where the folder is missing, is read-only or is full. What stood at `path` is then as it was.
+        InputError: if a declared input, a device or a pipe is at `path`; see `protect`.
+        OSError: if the folder is missing, is read-only or is full. What stood at `path` is then as it was.
     """
     path = Path(path)
     _require_no_input(path)
@@ -173,7 +173,7 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name itself survive a power cut; not every file system offers that."""
+    """Sync the folder, so that the new name survives a power cut, if the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -208,7 +208,7 @@ def lock(descriptor: int, wait: bool = False) -> bool | None:
         wait: until no other process has the lock.
 
     Returns:
-        Whether this process has the lock now; None where the operating system or the file system has none to give.
+        Whether this process has the lock now; None if the operating system or the file system has none to give.
     """
     # A lock of the process (POSIX), not of the open file as `flock` has it: workers that outlive a killed run for some
     # seconds have the file open, too.
@@ -233,7 +233,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         The hidden folder beside it in which to write.
 
     Raises:
-        OSError: where something stands at `path` already, other than an empty folder; or where it cannot be written.
+        OSError: if something stands at `path` already, other than an empty folder; or if it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -307,7 +307,7 @@ def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]
         own: a regular expression that the names of all such files match; a folder that holds others is the user's.
 
     Raises:
-        InputError: where something else than an earlier call's folder stands there; see `require_own`.
+        InputError: if something else than an earlier call's folder stands there; see `require_own`.
         OSError: as `write_bytes` does. What stood at `path` is then as it was.
     """
     path = Path(path)
@@ -326,16 +326,16 @@ def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]
 
 
 def require_own(folder: Path, own: str) -> None:
-    """See that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
+    """Check that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
 
     Raises:
-        InputError: where it is a link or a file, or holds anything else, or a declared input.
+        InputError: if it is a link or a file, or holds anything else, or a declared input.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder} is no folder of an earlier run; move it away, or choose another --output")
+        raise InputError(f"{folder} is not from an earlier run; move it away, or choose another --output")
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir() or not re.fullmatch(own, path.name):
-            raise InputError(f"{path} is not of an earlier run; move it away, or choose another --output")
+            raise InputError(f"{path} is not from an earlier run; move it away, or choose another --output")
         _require_no_input(path)
 
 

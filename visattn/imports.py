@@ -1,4 +1,4 @@
-"""`--import MODULE|FILE`: a user's own mechanisms, decoders and encoders, named on the command line."""
+"""`--import MODULE|FILE`: loads the user's own mechanisms, decoders and encoders."""
 
 import importlib
 import importlib.util
@@ -17,7 +17,7 @@ def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """What `--import` names on a command line, and the other words.
 
     Raises:
-        InputError: where the last word is a bare `--import`.
+        InputError: if the last word is a bare `--import`.
     """
     named, others = [], []
     left = iter(words)
@@ -30,7 +30,7 @@ def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
         elif (following := next(left, None)) is not None:
             named.append(following)
         else:
-            raise InputError("--import names nothing; give a Python file or a module")
+            raise InputError("--import is empty; give a Python file or a module")
     return named, others
 
 
@@ -45,14 +45,14 @@ def import_classes(name: str) -> list[type]:
         The classes that were registered.
 
     Raises:
-        InputError: where there is no such module, it fails to import, or holds no class that can be registered.
+        InputError: if there is no such module, it fails to import, or holds no class that can be registered.
     """
     module = _of_file(Path(name)) if name.endswith(".py") or os.sep in name else _of_name(name)
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     found = [register(cls) for cls in classes if not cls.__module__.startswith("visattn.") and role_of(cls)]
     if not found:
         bases = ", ".join(f"{base[0]}.{base[1]}" for base, *_ in ROLES.values())
-        raise InputError(f"--import {name} has no class that visattn can use: a subclass of {bases}")
+        raise InputError(f"--import {name} has no class that visattn can use; it must define a subclass of {bases}")
     return found
 
 

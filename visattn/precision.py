@@ -1,4 +1,4 @@
-"""Which precision is fast where: bfloat16 only on hardware with instructions for its products.
+"""Selection of the precision: bfloat16 only on hardware with bfloat16 arithmetic.
 
 A CPU without them converts every number to float32 and back: an encoder was once 12 to 40 times slower than in float32.
 """
@@ -57,7 +57,7 @@ def resolved(devices: list[torch.device]) -> tuple[str, str]:
 
 
 def slowness(precision: str, device: torch.device) -> str | None:
-    """A sentence that warns of a half precision which this device has no instructions for; None where all is well."""
+    """A sentence that warns of a half precision which this device has no instructions for; None if all is well."""
     if precision not in HALF or (device.type == "cuda" and not precision.startswith("bf16")):
         return None
     support = bfloat16_support(device)
@@ -67,10 +67,10 @@ def slowness(precision: str, device: torch.device) -> str | None:
 
 
 def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
-    """What a program's --precision means: for "auto" what is fast on the device; where "bf16" is slow, it says so.
+    """Resolve `--precision`: "auto" selects the fast precision of the device; a warning says if "bf16" is slow.
 
     Raises:
-        InputError: where it is none of OPTIONS.
+        InputError: if it is none of OPTIONS.
     """
     if precision not in OPTIONS:
         raise InputError(f"--precision is {precision}; it must be one of {', '.join(OPTIONS)}")

@@ -1,4 +1,4 @@
-"""Classes from outside the package, which checkpoints and exported folders may name once a user has named them.
+"""Registry of the user's own classes, which checkpoints and exported folders may then name.
 
 A file never imports anything: `visattn.register` from Python, or `--import` on a command line, says which classes are
 trusted. Nothing here imports PyTorch until a class is registered.
@@ -49,13 +49,13 @@ def register(cls: Class) -> Class:
         The class itself.
 
     Raises:
-        InputError: where it is none of these, lacks a method, or has a constructor that the sizes do not suffice for.
+        InputError: if it is none of these, lacks a method, or has a constructor that the sizes do not suffice for.
     """
     role = role_of(cls)
     if role is None:
         bases = ", ".join(name for _, name in (known.base for known in ROLES.values()))
         name = getattr(cls, "__qualname__", cls)
-        raise InputError(f"{name} cannot be registered: it is a subclass of none of {bases}")
+        raise InputError(f"{name} cannot be registered: it must be a subclass of {bases}")
     _check(cls, role)
     _registered[role][path_of(cls)] = cls
     return cls
@@ -67,7 +67,7 @@ def registered(role: str) -> dict[str, type]:
 
 
 def role_of(cls: object) -> str | None:
-    """The role of a class, by what it inherits from; None where it has none."""
+    """The role of a class, by what it inherits from; None if it has none."""
     if not inspect.isclass(cls):
         return None
     for role, known in ROLES.items():
@@ -83,7 +83,7 @@ def path_of(cls: type) -> str:
 
 
 def _check(cls: type, role: str) -> None:
-    """Raise an `InputError` where a class breaks the contract in a way that can be told without running it."""
+    """Raise an `InputError` if a class violates the interface in a way that can be detected without running it."""
     module, name = ROLES[role].base
     base = getattr(importlib.import_module(module), name)
     missing = [method for method in ROLES[role].defines if getattr(cls, method) is getattr(base, method)]
@@ -95,6 +95,6 @@ def _check(cls: type, role: str) -> None:
     except TypeError as error:
         given = " and ".join(sizes) or "no argument"
         raise InputError(
-            f"the constructor of {path_of(cls)} must work when given {given} alone ({error}); give its other arguments "
-            "defaults"
+            f"the constructor of {path_of(cls)} must work with only {given} ({error}); give its other arguments "
+            "default values"
         ) from error

@@ -1,4 +1,4 @@
-"""Checks of the contracts that your own attention, decoder or encoder must keep: `check_attention` and its like.
+"""Checks that your own attention, decoder or encoder satisfies its interface: `check_attention` and others.
 
 Each raises an `AssertionError` that names the law which is broken. visattn's own classes pass the same checks.
 """
@@ -25,7 +25,7 @@ def check_attention(
     value_size: int = _VALUE,
     seed: int = 0,
 ) -> None:
-    """See that a mechanism keeps the contract of `SpatialAttention`.
+    """Check that a mechanism satisfies the interface of `SpatialAttention`.
 
     A glimpse has the contract's shapes; weights are float32, not negative, and sum to 1 or less; masked places get
     none, and a grid with masked margins gives the glimpses of the grid without them; captions that share an image's
@@ -37,11 +37,11 @@ def check_attention(
         permutes: whether the order of places does not matter; it does for attention to a window or by location, of
             which masked columns are not checked either.
         query_size: Q, for mechanisms that do not take every size.
-        value_size: D, likewise.
+        value_size: D.
         seed: of weights and inputs.
 
     Raises:
-        AssertionError: where a law is broken.
+        AssertionError: if a law is broken.
     """
     torch.manual_seed(seed)
     attention = make(query_size, value_size).eval()
@@ -119,7 +119,7 @@ def check_attention(
 
 
 def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_size: int = _VALUE, seed: int = 0) -> None:
-    """See that a decoder keeps the contract of `Decoder`: `forward` is `step` after `step`, captions do not mix.
+    """Check that a decoder satisfies the interface of `Decoder`: `forward` equals repeated `step`s.
 
     Args:
         decoder: a decoder of 23 words, or what makes one from the sizes of vocabulary and values.
@@ -127,7 +127,7 @@ def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_siz
         seed: of weights and inputs.
 
     Raises:
-        AssertionError: where a law is broken.
+        AssertionError: if a law is broken.
     """
     torch.manual_seed(seed)
     decoder = (decoder if isinstance(decoder, Decoder) else decoder(_VOCABULARY, value_size)).eval()
@@ -162,7 +162,7 @@ def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_siz
 
 
 def check_encoder(encoder: GridEncoder, image_size: tuple[int, int] = (64, 96)) -> None:
-    """See that an encoder keeps the contract of `GridEncoder`: size, grid, and where its cells look.
+    """Check that an encoder satisfies the interface of `GridEncoder`: size, grid, and receptive field centres.
 
     A cell's place is compared with the middle of the pixels that it has a gradient to, for cells that look at some of
     the image alone.
@@ -172,7 +172,7 @@ def check_encoder(encoder: GridEncoder, image_size: tuple[int, int] = (64, 96)) 
         image_size: (h, w) of an image that it takes.
 
     Raises:
-        AssertionError: where a law is broken.
+        AssertionError: if a law is broken.
     """
     encoder = encoder.eval()
     images = torch.randint(0, 256, (2, 3, *image_size), dtype=torch.uint8)

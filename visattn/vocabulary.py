@@ -90,7 +90,7 @@ def phrases(counts: Mapping[str, int]) -> tuple[float, str]:
 
 
 class Tokens(ABC):
-    """What a caption is made of.
+    """Tokens of captions.
 
     Attributes:
         spec: what a checkpoint keeps, from which `tokens_of` makes the same again.
@@ -165,7 +165,7 @@ class Subwords(Tokens):
         spec: the JSON.
 
     Raises:
-        InputError: where it is none of that library's, or the library is not installed.
+        InputError: if it is none of that library's, or the library is not installed.
     """
 
     def __init__(self, spec: str) -> None:
@@ -199,18 +199,19 @@ class Subwords(Tokens):
 
 @functools.lru_cache(maxsize=4)
 def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, int | None]":
-    """A tokenizer, and its number for what it does not know."""
+    """A tokenizer, and its id for unknown tokens."""
     try:
         import tokenizers
     except ImportError as error:
         raise InputError(
-            "these captions are made of a tokenizer's tokens, which needs the package tokenizers: "
-            "pip install 'visattn[tokenizers]'"
+            "these captions use a tokenizer, which needs the package tokenizers: pip install 'visattn[tokenizers]'"
         ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_str(spec)
     except Exception as error:  # the library raises plain ones
-        raise InputError(f"no tokenizer of Hugging Face's tokenizers ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(
+            f"not a tokenizer of Hugging Face's tokenizers ({' '.join(str(error).split())[:200]})"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     model = json.loads(spec)["model"]
@@ -227,10 +228,10 @@ def _written(words: Sequence[str]) -> str:
 
 
 def tokens_of(spec: str) -> Tokens:
-    """What captions are made of: "words", "characters", or the JSON of a tokenizer.
+    """The unit of captions: "words", "characters", or the JSON of a tokenizer.
 
     Raises:
-        InputError: where it is none of them.
+        InputError: if it is none of them.
     """
     return Words() if spec == Words.spec else Characters() if spec == Characters.spec else Subwords(spec)
 
@@ -239,13 +240,13 @@ def read_tokens(name: str, folder: Path | None = None) -> Tokens:
     """The same, where a tokenizer is named by its file, relative to `folder` or to where the program was started.
 
     Raises:
-        InputError: where there is no such file, or it holds no tokenizer.
+        InputError: if there is no such file, or it holds no tokenizer.
     """
     if name in (Words.spec, Characters.spec):
         return tokens_of(name)
     path = next((path for path in ((folder or Path()) / name, Path(name)) if path.is_file()), None)
     if path is None:
-        raise InputError(f"tokens are words, characters or the JSON file of a tokenizer, and {name!r} is no file")
+        raise InputError(f"tokens must be words, characters or the JSON file of a tokenizer; {name!r} is not a file")
     try:
         return tokens_of(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -259,13 +260,13 @@ class Vocabulary:
 
     Args:
         words: every token in the order of its id, the four special ones first (`Vocabulary.build` makes such a list).
-        tokens: what captions are made of: "words", "characters", or the JSON of a tokenizer.
+        tokens: unit of the captions: "words", "characters", or the JSON of a tokenizer.
 
     Attributes:
         tokens: makes tokens of a text, and a text of tokens.
 
     Raises:
-        InputError: where the special tokens are not first, a token stands twice, or what stands there is none: empty,
+        InputError: if the special tokens are not first, a token occurs twice, or what stands there is none: empty,
             and of words also with white space or invisible characters in it, or not in NFC.
     """
 
@@ -278,12 +279,12 @@ class Vocabulary:
         for word in self.words:
             if not isinstance(word, str) or not word or (tokens == Words.spec and clean_words([word]) != [word]):
                 raise InputError(
-                    f"{word!r} is no word of a vocabulary: words are text in Unicode's form NFC, not empty, without "
+                    f"{word!r} cannot be in a vocabulary: words are non-empty text in Unicode NFC, without "
                     "white space and invisible characters"
                 )
         twice = [word for word, count in Counter(self.words).items() if count > 1]
         if twice:
-            raise InputError(f"the word {twice[0]!r} stands twice in the vocabulary")
+            raise InputError(f"the word {twice[0]!r} occurs twice in the vocabulary")
         # Without the special tokens: a caption that spells one out gets UNKNOWN.
         self.ids = {word: i for i, word in enumerate(self.words) if i >= len(SPECIALS)}
 
@@ -294,7 +295,7 @@ class Vocabulary:
 
     @classmethod
     def of_counts(cls, counts: Mapping[str, int], min_count: int = 1, tokens: str = "words") -> "Vocabulary":
-        """The same, where it is known already how often each word was seen."""
+        """The same, from the number of occurrences of each word."""
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         return cls([*SPECIALS, *(word for word in kept if word not in SPECIALS)], tokens)
 
@@ -303,7 +304,7 @@ class Vocabulary:
         """The vocabulary in a JSON file: a list of words in the order of their ids, with or without the special tokens.
 
         Raises:
-            InputError: where the file is missing, is no such list, or its list is no vocabulary.
+            InputError: if the file is missing, is no such list, or its list is no vocabulary.
         """
         try:
             words = json.loads(path.read_bytes())
@@ -312,7 +313,7 @@ class Vocabulary:
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as JSON ({error}); a vocabulary is a list of words") from error
         if not isinstance(words, list):
-            raise InputError(f"{path} is no vocabulary: its JSON is no list of words")
+            raise InputError(f"{path} is not a vocabulary: its JSON is not a list of words")
         try:
             return cls(words if tuple(words[: len(SPECIALS)]) == SPECIALS else [*SPECIALS, *words], tokens)
         except InputError as error:

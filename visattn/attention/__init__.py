@@ -1,4 +1,4 @@
-"""The heart: attention mechanisms behind one contract. Depends on torch alone."""
+"""Attention mechanisms with a common interface. Depends on torch only."""
 
 from visattn.attention.ablated import ShuffledWeights, UniformWeights, ablated
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention

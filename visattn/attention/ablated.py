@@ -1,8 +1,7 @@
-"""What if attention had looked elsewhere? A mechanism whose α is changed before it multiplies the values.
+"""Ablated attention: a mechanism whose α is changed before it multiplies the values.
 
-The mechanism reads query and keys as ever, and what is changed are its weights alone: how much a word takes from the
-places in all stays, only from where is taken away. If captions are none the worse for it, the maps explain nothing.
-Nothing is trained so.
+Query and keys are unchanged; only the weights are: the total weight of a word stays the same, but no longer depends on
+the content of the places. If captions are no worse for it, the maps explain nothing. Not used in training.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,14 +15,14 @@ from visattn.attention.multihead import HeadsMemory, MultiHeadAttention
 from visattn.attention.soft import context
 
 # Weights (R, G, L) of R words to as many others; a word's G rows, of heads or of α and what was drawn from it, are
-# changed alike. The mask (R, L) is True where a place may be attended, or None where all may.
+# changed alike. The mask (R, L) is True if a place may be attended, or None if all may.
 Change = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class UniformWeights:
-    """A `Change`: each place that may be attended gets the same, and the sum of the row stays.
+    """A `Change` that gives each unmasked place the same weight and keeps the sum of the row.
 
-    Where a place was drawn, the mean of all places is seen instead.
+    A sampled place is replaced by the mean of all places.
     """
 
     def __call__(self, weights: Tensor, mask: Tensor | None) -> Tensor:
@@ -32,12 +31,12 @@ class UniformWeights:
 
 
 class ShuffledWeights:
-    """A `Change`: the weights of each word move to other places that may be attended, by a permutation of its own.
+    """A `Change` that permutes the weights of each word among the unmasked places, with a new permutation per word.
 
-    Where a place was drawn, another one, of all that may be attended, is seen instead.
+    A sampled place is replaced by a random unmasked place.
 
     Args:
-        seed: of the permutations, which are drawn one after the other; begin each measurement with a new object.
+        seed: random seed of the sequence of permutations; use a new object for each measurement.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -57,13 +56,13 @@ class ShuffledWeights:
 
 
 class Ablated(SpatialAttention):
-    """A mechanism whose context is Σᵢ focusᵢ aᵢ, with α and what was drawn from it changed.
+    """A mechanism whose context is Σᵢ focusᵢ aᵢ, with changed α and samples.
 
-    A glimpse's `log_prob` is 0: nothing is to be learnt from it.
+    The `log_prob` of a glimpse is 0, since it is not used for training.
 
     Args:
-        mechanism: any but the multi-head one, which is for `AblatedHeads`.
-        change: of the weights.
+        mechanism: any mechanism except multi-head attention, for which see `AblatedHeads`.
+        change: the change of the weights.
     """
 
     def __init__(self, mechanism: SpatialAttention, change: Change) -> None:
@@ -89,11 +88,11 @@ class Ablated(SpatialAttention):
 
 
 class AblatedHeads(Ablated):
-    """Multi-head attention with the weights of its heads changed, all heads of a word alike.
+    """Multi-head attention with changed weights; all heads of a word are changed alike.
 
     Args:
-        mechanism: whose heads they are.
-        change: of the weights.
+        mechanism: the multi-head attention.
+        change: the change of the weights.
     """
 
     mechanism: MultiHeadAttention
@@ -108,7 +107,7 @@ class AblatedHeads(Ablated):
         return Glimpse.soft(self.mechanism.contexts(weights, memory), weights.mean(dim=1))
 
     def head_weights(self, queries: Tensor, memory: HeadsMemory) -> Tensor:
-        """As `MultiHeadAttention.head_weights`; of a shuffle each call draws its own."""
+        """As `MultiHeadAttention.head_weights`; each call draws new permutations."""
         weights = self.mechanism.head_weights(queries, memory).transpose(1, 2)  # (N, T, heads, L)
         changed = self.change(weights.flatten(0, 1), _mask(memory, weights.shape[0] * weights.shape[1]))
         return changed.unflatten(0, weights.shape[:2]).transpose(1, 2)
@@ -119,16 +118,16 @@ class AblatedHeads(Ablated):
 
 @contextmanager
 def ablated(decoder: nn.Module, change: Change) -> Iterator[None]:
-    """A decoder all of whose looks at an image have their weights changed, for a while; then it is as it was.
+    """Temporarily change the weights of all attention of a decoder to an image.
 
-    A Transformer's layers each look by themselves: a shuffle moves their weights by different permutations.
+    The layers of a Transformer are changed independently, with different permutations.
 
     Args:
-        decoder: whose mechanisms are `SpatialAttention`s; what words attend to in words is left alone.
+        decoder: a decoder with `SpatialAttention` mechanisms; self-attention between words is not changed.
         change: `UniformWeights()`, `ShuffledWeights(seed)`, or another.
 
     Raises:
-        ValueError: where it has no such mechanism.
+        ValueError: if it has no such mechanism.
     """
     found = [
         (parent, name, child)
@@ -149,5 +148,5 @@ def ablated(decoder: nn.Module, change: Change) -> Iterator[None]:
 
 
 def _mask(memory: Memory, rows: int) -> Tensor | None:
-    """(rows, L) the mask of the image that each row looks at; as many rows of each image, one after the other."""
+    """(rows, L) the mask of each row's image; the same number of consecutive rows per image."""
     return None if memory.mask is None else memory.mask.repeat_interleave(rows // len(memory.mask), dim=0)

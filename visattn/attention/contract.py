@@ -1,8 +1,8 @@
-"""The contract of every spatial attention: what it is given, what it returns.
+"""The interface of all spatial attention: its inputs and outputs.
 
-Axis letters: B images, L places, H × W = L the grid of places, D the size of an annotation vector, A the size in which
-keys and query are compared, Q the size of the query, N = B K captions: K of each image, in a row, be they references,
-samples or beams. They share the image's row of the memory, which is never copied for them.
+Axis letters: B images, L places, H × W = L the grid of places, D the size of an annotation vector, A the size of keys,
+Q the size of the query, N = B K captions: K consecutive captions per image, which may be references, samples or beams.
+They share the image's row of the memory, which is never copied for them.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,13 @@ from visattn.fast.conversion import working_precision
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What is attended to, prepared once per image; a mechanism that keeps more of an image extends it by a field.
+    """The prepared image, computed once; a mechanism that stores more per image adds fields in a subclass.
 
     Attributes:
         values: (B, L, D) annotation vectors.
-        keys: (B, L, A) what the query is compared with; projected here, never inside a step. With heads
-            it is (B, heads, L, d).
-        grid: (H, W) with H * W == L; L itself tells nothing about the shape.
-        mask: (B, L) bool, True where a place may be attended, or None where all may.
+        keys: (B, L, A) keys, projected here and not at each step; (B, heads, L, d) with heads.
+        grid: (H, W) with H * W == L.
+        mask: (B, L) bool, True if a place may be attended, or None if all may.
     """
 
     values: Tensor
@@ -33,7 +32,7 @@ class Memory:
     mask: Tensor | None = None
 
     def per_image(self, x: Tensor) -> Tensor:
-        """What belongs to captions (N, …) by image: (B, K, …)."""
+        """Reshape a tensor of captions (N, …) to (B, K, …)."""
         return x.unflatten(0, (self.values.shape[0], -1))
 
     def rows(self, index: Tensor) -> Self:
@@ -49,14 +48,14 @@ class Memory:
 
 
 class Glimpse(NamedTuple):
-    """What one act of attention saw. `stack` puts a time axis behind N.
+    """The result of one attention step. `stack` adds a time axis after N.
 
     Attributes:
-        context: (N, D) the expected or the drawn annotation vector.
-        weights: (N, L) the distribution over places, α; float32 whatever the precision of the rest.
-        focus: (N, L) what really multiplied the values: α when soft, one-hot where a place was drawn.
-        log_prob: (N,) log-probability of what was drawn; 0 where nothing was.
-        gate: (N,) β, what a decoder multiplied the context by (Xu 2015, section 4.2.1); 1 where it has no such gate.
+        context: (N, D) the expected or sampled annotation vector.
+        weights: (N, L) the distribution over places, α; always float32.
+        focus: (N, L) the weights that actually multiplied the values: α if soft, one-hot for a sampled place.
+        log_prob: (N,) log-probability of the sample; 0 if nothing was sampled.
+        gate: (N,) β, the decoder's gate on the context (Xu 2015, section 4.2.1); 1 if it has none.
     """
 
     context: Tensor
@@ -67,7 +66,7 @@ class Glimpse(NamedTuple):
 
     @classmethod
     def soft(cls, context: Tensor, weights: Tensor) -> "Glimpse":
-        """A look at all places by their weights (…, L): nothing was drawn, nothing gated."""
+        """A glimpse with weights (…, L) over all places: nothing sampled, no gate."""
         one = torch.ones_like(weights[..., 0])
         return cls(context, weights, weights, torch.zeros_like(one), one)
 
@@ -78,26 +77,26 @@ class Glimpse(NamedTuple):
 
 
 def check_places(values: Tensor, grid: tuple[int, int]) -> None:
-    """Raise a `ValueError` where a grid (H, W) does not have as many places as there are values (B, L, D)."""
+    """Raise a `ValueError` if a grid (H, W) does not have as many places as there are values (B, L, D)."""
     if grid[0] * grid[1] != values.shape[1]:
         raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
 
 
 class SpatialAttention(nn.Module):
-    """A mechanism that looks at a grid of annotation vectors, guided by a query.
+    """A mechanism that attends to a grid of annotation vectors, given a query.
 
     Subclasses define `keys` and `forward`. Constructors take the sizes of the query (Q) and of the values (D) first; a
     decoder supplies them, everything else comes from the configuration.
 
-    Masked places are never attended, and padding changes nothing: a grid with masked margins gives the glimpses of the
-    grid without them.
+    Masked places are never attended, and padding has no effect: a grid with masked margins gives the same glimpses as
+    the grid without them.
     """
 
     def check_grid(self, grid: tuple[int, int]) -> None:
-        """Whether the mechanism can look at a grid of (H, W) places.
+        """Check that the mechanism supports a grid of (H, W) places.
 
         Raises:
-            InputError: where it cannot; the sentence names the option.
+            InputError: if not; the message names the option.
         """
 
     def keys(self, values: Tensor) -> Tensor:
@@ -105,15 +104,15 @@ class SpatialAttention(nn.Module):
         raise NotImplementedError
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """Do once all that depends on the image alone.
+        """Compute once everything that depends only on the image.
 
         Args:
-            values: (B, L, D) annotation vectors; kept in autocast's precision where that is on.
+            values: (B, L, D) annotation vectors; stored in autocast's precision if it is enabled.
             grid: (H, W) of the places.
-            mask: (B, L) bool, True where a place may be attended; every row needs at least one.
+            mask: (B, L) bool, True if a place may be attended; every row needs at least one.
 
         Raises:
-            ValueError: where the grid does not have L places.
+            ValueError: if the grid does not have L places.
         """
         check_places(values, grid)
         self.check_grid(grid)
@@ -121,13 +120,14 @@ class SpatialAttention(nn.Module):
         return Memory(values, self.keys(values), grid, mask)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        """Attend once. `query` (N, Q) is the decoder's state, `t` the number of the step, from 0."""
+        """One attention step. `query` (N, Q) is the decoder's state, `t` the step number, from 0."""
         raise NotImplementedError
 
     def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
-        """A glimpse's context as the sum that it is: Σ_h Σ_i weights_hi vectors_hi, and what depends on no weight.
+        """A glimpse's context as the sum Σ_h Σ_i weights_hi vectors_hi, plus terms that do not depend on the weights.
 
         Returns:
-            weights (N, heads, L), what really multiplied, and vectors (B, heads, L, D), which the image alone decides.
+            weights (N, heads, L), which multiplied the vectors, and vectors (B, heads, L, D), which depend only on the
+            image.
         """
         return glimpse.focus.unsqueeze(1), memory.values.unsqueeze(1)

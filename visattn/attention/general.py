@@ -1,4 +1,4 @@
-"""The general mechanism as a plain function: where every other attention here comes from."""
+"""The general mechanism, from which all others derive, as a plain function."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
     """Scaled dot-product attention, softmax(Q Kᵀ / √A) V (Vaswani 2017, eq. 1).
 
     Args:
-        query: (..., N, A), one row for each that asks.
-        keys: (..., L, A), one row for each that can be attended.
-        values: (..., L, D), what is handed over.
-        mask: bool, broadcastable to (..., N, L), True where attention is allowed.
+        query: (..., N, A), the queries.
+        keys: (..., L, A), one key per place.
+        values: (..., L, D), the vectors to average, one per place.
+        mask: bool, broadcastable to (..., N, L), True if attention is allowed.
 
     Returns:
         The output (..., N, D), and the weights (..., N, L), whose rows sum to 1.

@@ -1,4 +1,4 @@
-"""Hard attention: one place is drawn, and nothing else is seen."""
+"""Hard attention: attend to a single, sampled place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ Evaluation = Literal["argmax", "sample", "expected"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TossedMemory(Memory):
-    """A memory of training in which each image has a coin.
+    """A memory for training with a coin flip per image.
 
     Attributes:
-        drawn: (B,) bool, True where places are drawn, False where all are expected.
+        drawn: (B,) bool, True if places are sampled, False if the expectation is used.
     """
 
     drawn: Tensor
@@ -31,25 +31,24 @@ class TossedMemory(Memory):
 class HardAttention(SoftAttention):
     """The stochastic attention of Xu 2015, section 4.1: s ~ Multinoulli(α), context z = the annotation vector at s.
 
-    α = softmax(e / temperature). Drawing has no derivative, so α learns through `Glimpse.log_prob` alone, by
-    `visattn.training.objectives.Reinforce`. For half of the images the paper puts α in the place of the draw, to lower
-    the variance (Xu, section 4.1): on those, training is that of soft attention.
+    α = softmax(e / temperature). Sampling has no derivative, so α is trained only through `Glimpse.log_prob`, by
+    `visattn.training.objectives.Reinforce`. To reduce the variance, the paper uses α instead of a sample for half of
+    the images (Xu, section 4.1), which are then trained as in soft attention.
 
     Args:
         query_size: Q, size of the query.
         value_size: D, size of an annotation vector.
-        score: makes the score from (Q, D).
-        probability: of a draw, in training; the published ½. At 0 this is soft attention, bit for bit.
-        coin: what that probability is tossed for: each "image", as in the paper (all captions, draws and words of an
-            image share the toss); each "step" of each caption; or each step of the whole "batch" at once, as in the
-            authors' code.
-        temperature: divides the scores: above 1 attention spreads, below it concentrates. (The authors' option of this
-            name multiplies them.)
-        evaluation: what is used outside training: the most probable place ("argmax"), a drawn one ("sample"), or α as
-            in soft attention ("expected", what the authors' code does).
+        score: constructs the score from (Q, D).
+        probability: probability of sampling in training; ½ as published. With 0 this is exactly soft attention.
+        coin: unit of the coin flips: each "image", as in the paper (shared by all captions, samples and words of an
+            image); each "step" of each caption; or each step of the whole "batch", as in the authors' code.
+        temperature: divides the scores: above 1 attention spreads, below 1 it concentrates. (The authors' option of the
+            same name multiplies them.)
+        evaluation: used outside training: the most probable place ("argmax"), a sample ("sample"), or α as in soft
+            attention ("expected", as in the authors' code).
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class HardAttention(SoftAttention):
     ) -> None:
         super().__init__(query_size, value_size, score)
         if not 0 <= probability <= 1:
-            raise InputError(f"probability is {probability}; hard attention draws with a probability from 0 to 1")
+            raise InputError(f"probability is {probability}; the probability of sampling must be between 0 and 1")
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}; it must be more than 0")
         for name, value, kinds in (("coin", coin, Coin), ("evaluation", evaluation, Evaluation)):
@@ -94,11 +93,11 @@ class HardAttention(SoftAttention):
         return Glimpse(context(focus, memory), weights, focus, log_prob, torch.ones_like(log_prob))
 
     def draw(self, weights: Tensor) -> Tensor:
-        """One place from each row of α (N, L): (N,). The first to arrive, where place i comes at the rate αᵢ."""
+        """Sample a place from each row of α (N, L): (N,). The first of exponential arrival times with rates αᵢ."""
         return (weights / torch.empty_like(weights).exponential_()).argmax(dim=-1)
 
     def _toss(self, memory: Any, captions: int) -> Tensor:
-        """(N,) True where a place is drawn, False where all are expected; a coin per image is in a `TossedMemory`."""
+        """(N,) True if a place is sampled, False if the expectation is used; a coin per image is in `TossedMemory`."""
         if self.coin == "image":
             return memory.drawn.repeat_interleave(captions // len(memory.drawn))
         count, device = captions if self.coin == "step" else 1, memory.values.device

@@ -1,4 +1,4 @@
-"""Local attention: a window is attended, and nothing outside it is looked at (Luong 2015, section 3.2)."""
+"""Local attention: attend only to the places within a window (Luong 2015, section 3.2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,31 +14,32 @@ from visattn.fast.linear import Linear
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LocalMemory(Memory):
-    """A memory that knows how far an image reaches.
+    """A memory with the extent of each image.
 
     Attributes:
-        extent: (B, 2) rows and columns up to the last place that may be attended.
+        extent: (B, 2) rows and columns up to the last unmasked place.
     """
 
     extent: Tensor
 
 
 class LocalAttention(SpatialAttention):
-    """What local-m and local-p share: the window [p − D, p + D] around an aligned position p, and the scores within.
+    """Base of local-m and local-p: the window [p − D, p + D] around an aligned position p, and the scores within it.
 
     On a sequence, a grid of (1, S), exactly as published. On a grid p is (row, column) and the window is square. Places
-    are counted from 0. What of a window lies beyond the border, or is masked, is ignored: the softmax is over the rest;
-    where nothing is left the weights are 0. Keys and values are gathered from the window, so the cost of a step is that
-    of (2D + 1)² places, or 2D + 1 on a sequence, however large the grid.
+    are numbered from 0. Places of the window outside the grid, or masked, are ignored: the softmax is over the rest;
+    if none is left, the weights are 0. Keys and values are gathered from the window, so a step costs as much as
+    (2D + 1)² places, or 2D + 1 on a sequence, regardless of the size of the grid.
 
     Args:
         query_size: Q, size of the query.
         value_size: D, size of an annotation vector.
-        score: makes the score from (Q, D); any that judges a place by its content.
+        score: constructs the score from (Q, D); must depend on the content of places.
         window: D of the paper, places on each side of p.
 
     Raises:
-        InputError: where the window is less than 1 or larger than the grid, or the score knows places by number alone.
+        InputError: if the window is less than 1 or larger than the grid, or the score depends only on the place's
+        number.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class LocalAttention(SpatialAttention):
         self.score = score(query_size, value_size)
         if not self.score.by_content:
             raise InputError(
-                f"{type(self).__name__} cannot take {type(self.score).__name__}, which does not look at what is in the "
-                "window; choose another score"
+                f"{type(self).__name__} cannot use {type(self.score).__name__}, which does not depend on the window's "
+                "content; choose another score"
             )
         self.window = window
 
@@ -63,9 +64,9 @@ class LocalAttention(SpatialAttention):
         span = 2 * self.window + 1
         if 1 < min(grid) < span:
             raise InputError(
-                f"window is {self.window}, so {span}×{span} places are attended, and the grid has {grid[0]}×{grid[1]}; "
+                f"window is {self.window}, so it covers {span}×{span} places, but the grid has {grid[0]}×{grid[1]}; "
                 f"set window to at most {(min(grid) - 1) // 2}"
-                + ("" if min(grid) > 2 else ", or take a mechanism without a window")
+                + ("" if min(grid) > 2 else ", or use a mechanism without a window")
             )
 
     def keys(self, values: Tensor) -> Tensor:
@@ -81,16 +82,16 @@ class LocalAttention(SpatialAttention):
         return LocalMemory(**vars(memory), extent=extent)
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
-        """p: (N, 2) row and column, from the query (N, Q), the rows and columns there are (N, 2), and the step."""
+        """p: (N, 2) row and column, from the query (N, Q), the number of rows and columns (N, 2), and the step."""
         raise NotImplementedError
 
     def reweigh(self, weights: Tensor, distance: Tensor) -> Tensor:
-        """What becomes of the softmax (N, n) of places at a distance (N, n, 2) in rows and columns from p."""
+        """The weights from the softmax (N, n) and the distances (N, n, 2) from p in rows and columns."""
         return weights
 
     def forward(self, query: Tensor, memory: LocalMemory, t: int) -> Glimpse:
         extent = memory.extent.repeat_interleave(query.shape[0] // memory.extent.shape[0], dim=0)
-        # An axis with a single place has no position on it: a sequence is a grid of one row.
+        # An axis with a single place has no position: a sequence is a grid of one row.
         position = self.position(query, extent, t).masked_fill(extent == 1, 0)
         rows, columns = (self._candidates(position[:, axis], n) for axis, n in enumerate(memory.grid))
         row, column = torch.broadcast_tensors(rows.unsqueeze(2), columns.unsqueeze(1))
@@ -111,24 +112,24 @@ class LocalAttention(SpatialAttention):
         return Glimpse.soft(context, weights)
 
     def _candidates(self, position: Tensor, size: int) -> Tensor:
-        """(N, n) the places on an axis among which all within the window are; some may lie beyond the border."""
+        """(N, n) places on an axis that include the window; some may be outside the grid."""
         reach = self.window if size > 1 else 0
         return position.detach().round().long().unsqueeze(1) + torch.arange(-reach, reach + 1, device=position.device)
 
 
 class MonotonicLocalAttention(LocalAttention):
-    """local-m (Luong 2015, section 3.2): the position is a schedule, not learnt.
+    """local-m (Luong 2015, section 3.2): the position follows a fixed schedule.
 
-    On a sequence p_t = t, as published; it stays at the last place when there are more steps than places. On a grid
-    nothing is monotonic. There p_t walks in reading order over windows that tile the grid, left to right and top to
-    bottom, their centres `stride` places apart, and then starts over.
+    On a sequence p_t = t, as published; it stays at the last place if there are more steps than places. On a grid there
+    is no monotonic alignment: p_t visits windows that tile the grid in reading order, left to right and top to bottom,
+    their centres `stride` places apart, and then starts over.
 
     Args:
         query_size: Q, size of the query.
         value_size: D, size of an annotation vector.
-        score: makes the score from (Q, D).
+        score: constructs the score from (Q, D).
         window: D of the paper, places on each side of p.
-        stride: places from one position to the next on a grid; 0 means 2D + 1, so that windows touch.
+        stride: distance between positions on a grid, in places; 0 means 2D + 1, so that windows are adjacent.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class MonotonicLocalAttention(LocalAttention):
     ) -> None:
         super().__init__(query_size, value_size, score, window)
         if stride < 0:
-            raise InputError(f"stride is {stride}; it must be at least 1, or 0 for windows that touch")
+            raise InputError(f"stride is {stride}; it must be at least 1, or 0 for adjacent windows")
         self.stride = stride or 2 * window + 1
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
@@ -157,13 +158,13 @@ class MonotonicLocalAttention(LocalAttention):
 class PredictiveLocalAttention(LocalAttention):
     """local-p: p = S · σ(v ᵀ tanh(W q)), and weights α · exp(−(s − p)² / 2σ²) with σ = D/2 (Luong 2015, eq. 9 and 10).
 
-    As published the weights are not made to sum to 1 again after the Gaussian. On a grid the row and the column are
-    predicted, each with its own v and its own S, and the Gaussian is separable.
+    As published, the weights are not renormalised after the Gaussian. On a grid the row and the column are predicted,
+    each with its own v and S, and the Gaussian is separable.
 
     Args:
         query_size: Q, size of the query.
         value_size: D, size of an annotation vector.
-        score: makes the score from (Q, D).
+        score: constructs the score from (Q, D).
         window: D of the paper, places on each side of p.
         hidden: size of the layer that predicts the position.
     """
@@ -188,6 +189,6 @@ class PredictiveLocalAttention(LocalAttention):
 
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows of images (B, L, A) by number (N, n): (N, n, A)."""
+    """Gather rows of images (B, L, A) by index (N, n): (N, n, A)."""
     of_image = index.view(rows.shape[0], -1, 1).expand(-1, -1, rows.shape[-1])
     return rows.gather(1, of_image).view(*index.shape, -1)

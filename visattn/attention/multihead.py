@@ -1,7 +1,7 @@
-"""Multi-head attention (Vaswani 2017, section 3.2.2): each head has its own part of the vectors.
+"""Multi-head attention (Vaswani 2017, section 3.2.2): each head attends with its own part of the vectors.
 
-Both classes have a fast path through fused kernels, and one that says exactly what was attended to; tests hold the two
-together. Axis letters beside those of the contract: N tokens, T queries, d = A / heads the size of one head's part.
+Both classes have a fast path through fused kernels, and one that returns the exact weights; tests compare the two.
+Further axis letters: N tokens, T queries, d = A / heads the size of one head's part.
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from visattn.fast.linear import Linear, linear
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """softmax(QKᵀ/√d) V alone, by a fused kernel: PyTorch's, unless `visattn.fast.bfloat16` has a faster way."""
-    listened_to = has_torch_function((query,)) or torch.compiler.is_exporting()  # to the kernel's call
+    """softmax(QKᵀ/√d) V by a fused kernel: PyTorch's, or `visattn.fast.bfloat16` where that is faster."""
+    listened_to = has_torch_function((query,)) or torch.compiler.is_exporting()  # the kernel call is observed
     if bfloat16.is_used(query) and not listened_to:
         return bfloat16.attend(query, key, value, _before(query.shape[2], key) if causal else mask)[0]
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """softmax(QKᵀ/√d) V, and the softmax, in float32 as the kernels add up; rounded where `_fused` rounds."""
+    """softmax(QKᵀ/√d) V and the softmax, accumulated in float32 like the kernels; rounded where `_fused` rounds."""
     with torch.autocast(query.device.type, enabled=False):
         if bfloat16.is_used(query):
             return bfloat16.attend(query, key, value, mask, torch.float32)
@@ -36,30 +36,30 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = Non
 
 
 def _before(queries: int, key: Tensor) -> Tensor:
-    """(N, M) True where a token of M is not after that of N."""
+    """(N, M) True if a token of M is not after that of N."""
     return torch.ones(queries, key.shape[2], dtype=torch.bool, device=key.device).tril()
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Tokens attend to tokens, with the parameter names of timm (`qkv`, `proj`), so that weights interchange.
+    """Self-attention between tokens, with the parameter names of timm (`qkv`, `proj`), so that weights are compatible.
 
-    `forward` is the fast path; `weights` says exactly what it attends to, `with_weights` does both; `first` is the fast
-    path for one token, `step` goes on by one token.
+    `forward` is the fast path; `weights` returns its exact weights, `with_weights` does both; `first` is the fast path
+    for the first token, `step` adds one token.
 
     Args:
         size: D, size of a token.
         heads: number of heads; must divide D.
         qkv_bias: whether queries, keys and values have a bias.
-        causal: whether a token attends to itself and those before it alone, as a decoder's must.
+        causal: whether a token attends only to itself and earlier tokens, as in a decoder.
 
     Raises:
-        InputError: where the heads do not divide the size.
+        InputError: if the heads do not divide the size.
     """
 
     def __init__(self, size: int, heads: int, qkv_bias: bool = True, causal: bool = False) -> None:
         super().__init__()
         if size % heads:
-            raise InputError(f"{heads} heads do not divide tokens of size {size}; choose a divisor of {size}")
+            raise InputError(f"{size} token features are not divisible by {heads} heads; choose a divisor of {size}")
         self.heads, self.causal = heads, causal
         self.qkv = Linear(size, 3 * size, bias=qkv_bias)
         self.proj = Linear(size, size)
@@ -75,7 +75,7 @@ class MultiHeadSelfAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def first(self, x: Tensor) -> Tensor:
-        """What `forward` has at the first token, (B, D), which needs no other token's query: of a class token."""
+        """The output of `forward` at the first token, (B, D), for example a class token; needs only its query."""
         size, (weight, bias) = x.shape[-1], (self.qkv.weight, self.qkv.bias)
         of_query, of_others = (None, None) if bias is None else bias.split((size, 2 * size))
         query = linear(x[:, :1], weight[:size], of_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -85,13 +85,13 @@ class MultiHeadSelfAttention(nn.Module):
         return self.proj(out.flatten(1))
 
     def with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, and the `weights`, which here are computed on the way: (B, N, D) and (B, heads, N, N)."""
+        """The output of `forward` together with the `weights`: (B, N, D) and (B, heads, N, N)."""
         query, key, value = self._split(x)
         out, weights = _attend(query, key, value, _before(x.shape[1], key) if self.causal else None)
         return self.proj(out.transpose(1, 2).flatten(2)), weights
 
     def step(self, x: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The next token (B, D) of a causal attention to (B, D), as `forward` has it at that place.
+        """The next token (B, D) of causal attention to (B, D), as `forward` computes it at that position.
 
         Args:
             x: (B, D) the token.
@@ -122,27 +122,29 @@ class HeadsMemory(Memory):
 
 
 class MultiHeadAttention(SpatialAttention):
-    """A query attends to places: "encoder-decoder attention" (Vaswani 2017, section 3.2.3), one query or many.
+    """Queries attend to places: "encoder-decoder attention" (Vaswani 2017, section 3.2.3), for one query or many.
 
     MultiHead = Concat(head₁, …) Wᴼ, headᵢ = softmax(Q Wᵢ^Q (a Wᵢ^K)ᵀ / √d) a Wᵢ^V. Keys a W^K and values a W^V are
     projected once per image. Each head's α multiplies its own part of these values; a glimpse's weights and focus are
-    the mean of α over the heads, `head_weights` has them all.
+    the mean of α over the heads, and `head_weights` returns those of each head.
 
     Args:
         query_size: Q, size of a query.
         value_size: D, size of an annotation vector and of the context.
         heads: number of heads; must divide `size`.
-        size: A, of keys and of projected values, all heads together; None takes Q.
+        size: A, size of keys and of projected values, all heads together; None uses Q.
 
     Raises:
-        InputError: where the heads do not divide the size.
+        InputError: if the heads do not divide the size.
     """
 
     def __init__(self, query_size: int, value_size: int, heads: int = 4, size: int | None = None) -> None:
         super().__init__()
         size = size or query_size
         if size % heads:
-            raise InputError(f"{heads} heads do not divide an attention of size {size}; choose other heads, or a size")
+            raise InputError(
+                f"size {size} is not divisible by {heads} heads; choose another number of heads, or another size"
+            )
         self.heads = heads
         self.query = Linear(query_size, size)
         self.key = Linear(value_size, size, bias=False)  # a constant would vanish in the softmax
@@ -154,9 +156,9 @@ class MultiHeadAttention(SpatialAttention):
         return self._split(self.key(values)).contiguous()
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> HeadsMemory:
-        """The contract's, with values projected, too.
+        """As in `SpatialAttention`, with projected values.
 
-        Keys and projected values lie in memory head by head, as the products with them need it: no step copies them.
+        Keys and projected values are contiguous by head, as their products need them, so that no step copies them.
         """
         memory, projected = super().prepare(values, grid, mask), self._split(self.value(values)).contiguous()
         return HeadsMemory(**vars(memory), projected=projected)
@@ -166,7 +168,7 @@ class MultiHeadAttention(SpatialAttention):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _join(self, out: Tensor, queries: Tensor) -> Tensor:
-        """(B, heads, K T, d) of the heads to (N, T, D), as the queries stood."""
+        """(B, heads, K T, d) of the heads to (N, T, D), in the order of the queries."""
         return self.proj(out.transpose(1, 2).flatten(2)).reshape(*queries.shape[:2], -1)
 
     def _operands(self, queries: Tensor, memory: HeadsMemory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -192,9 +194,9 @@ class MultiHeadAttention(SpatialAttention):
         return weights.unflatten(2, (-1, queries.shape[1])).transpose(1, 2).flatten(0, 1)
 
     def contexts(self, weights: Tensor, memory: HeadsMemory) -> Tensor:
-        """What any weights of the heads (N, heads, T, L) make of the places: contexts (N, T, D).
+        """Contexts (N, T, D) for given weights of the heads (N, heads, T, L).
 
-        Those of `head_weights` make what `attend` hands over.
+        With the weights from `head_weights`, the result of `attend`.
         """
         rows = memory.per_image(weights.transpose(1, 2))  # (B, K, T, heads, L)
         out = rows.flatten(1, 2).transpose(1, 2).to(memory.projected.dtype) @ memory.projected
@@ -204,7 +206,7 @@ class MultiHeadAttention(SpatialAttention):
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
 
     def terms(self, query: Tensor, memory: HeadsMemory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
-        """The contract's, head by head: a place's vector is the head's part of its value after the last projection."""
+        """As in `SpatialAttention`, by head: a place's vector is the head's part of its value, after the projection."""
         weights = self.head_weights(query.unsqueeze(1), memory).squeeze(2)
         proj = self.proj.weight.unflatten(1, (self.heads, -1))
         return weights, torch.einsum("bhld,ohd->bhlo", memory.projected, proj)

@@ -1,8 +1,8 @@
-"""How well does a place fit the query? One class a score, each named by its paper.
+"""Score functions, which compare a query with each place; one class per score, named after its paper.
 
-A score projects the values once (`keys`) and compares them with the query at every step. Sizes come first in every
-constructor: that of the query (Q) and that of the values (D). All but the location-based one judge a place by what is
-there, so they can also be given some of the places alone.
+A score projects the values once (`keys`) and compares them with the query at every step. Constructors take the sizes of
+query (Q) and values (D) first. All but the location-based score depend on the content of a place, so they can also
+score a subset of the places.
 """
 
 import math
@@ -16,23 +16,23 @@ from visattn.fast.linear import Linear
 
 
 class Score(nn.Module):
-    """The contract: `keys` once per image, `forward` at every step.
+    """The interface: `keys` once per image, `forward` at every step.
 
     Attributes:
-        by_content: whether a place is judged by its key, so that any L of the places may be scored by themselves.
+        by_content: whether the score depends on a place's key, so that any subset of places can be scored.
     """
 
     by_content = True
 
     def check_places(self, places: int) -> None:
-        """Raise an `InputError` where so many places cannot be scored."""
+        """Raise an `InputError` if this number of places is not supported."""
 
     def keys(self, values: Tensor) -> Tensor:
         """(B, L, D) values to (B, L, A) keys."""
         raise NotImplementedError
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Queries (B, K, Q), K of each image, and keys (B, L, A) to scores (B, K, L), before the softmax."""
+        """Queries (B, K, Q), K per image, and keys (B, L, A) to scores (B, K, L), before the softmax."""
         raise NotImplementedError
 
 
@@ -41,7 +41,7 @@ class AdditiveScore(Score):
 
     Also Luong's "concat" (2015, eq. 8), whose W[q; k] is the same sum of two products.
 
-    On a CPU the tanh is what that costs; `visattn.fast.additive` computes the same without one.
+    On a CPU most of the time goes into tanh; `visattn.fast.additive` computes the same without it.
 
     Args:
         query_size: Q.
@@ -69,17 +69,17 @@ class AdditiveScore(Score):
 
 
 class DotScore(Score):
-    """e = qᵀ k: Luong 2015, eq. 8. It has no parameters, so query and values must be of one size.
+    """e = qᵀ k: Luong 2015, eq. 8. It has no parameters, so query and values must have the same size.
 
     Raises:
-        InputError: where they are not.
+        InputError: if they do not.
     """
 
     def __init__(self, query_size: int, value_size: int) -> None:
         super().__init__()
         if query_size != value_size:
             raise InputError(
-                f"the dot score needs a query and values of one size, not {query_size} and {value_size}; "
+                f"the dot score needs a query and values of the same size, not {query_size} and {value_size}; "
                 "use the general score, or set the decoder's hidden size to that of the annotation vectors"
             )
 
@@ -91,7 +91,7 @@ class DotScore(Score):
 
 
 class ScaledDotScore(DotScore):
-    """e = qᵀ k / √Q: Vaswani 2017, eq. 1; the scale keeps the softmax away from saturation in large sizes."""
+    """e = qᵀ k / √Q: Vaswani 2017, eq. 1; the scale avoids saturation of the softmax for large sizes."""
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         return super().forward(query, keys) / math.sqrt(query.shape[-1])
@@ -112,18 +112,18 @@ class GeneralScore(Score):
 
 
 class LocationScore(Score):
-    """e = W q: Luong 2015, eq. 7; from the query alone, whatever is at the places.
+    """e = W q: Luong 2015, eq. 7; depends only on the query, not on the content of the places.
 
-    W has a row for each place in reading order; of a smaller grid or a shorter sequence the first rows are used, as
+    W has a row for each place in reading order; for a smaller grid or a shorter sequence the first rows are used, as
     published for short sentences.
 
     Args:
         query_size: Q.
-        value_size: D; not looked at.
+        value_size: D; not used.
         places: the largest number of places.
 
     Raises:
-        InputError: where a grid has more places than that.
+        InputError: if a grid has more places than that.
     """
 
     by_content = False
@@ -137,12 +137,12 @@ class LocationScore(Score):
     def check_places(self, places: int) -> None:
         if places > self.energy.out_features:
             raise InputError(
-                f"the location-based score was made for {self.energy.out_features} places and the grid has {places}; "
+                f"the location-based score has {self.energy.out_features} places, but the grid has {places}; "
                 f"set its option places to at least {places}"
             )
 
     def keys(self, values: Tensor) -> Tensor:
-        return values[..., :0]  # nothing of the values, but still a row for each place
+        return values[..., :0]  # no features of the values, but still one row per place
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         return self.energy(query)[..., : keys.shape[1]]

@@ -1,4 +1,4 @@
-"""Soft attention: every place is attended, each by its weight."""
+"""Soft attention: the weighted mean of all places."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ class SoftAttention(SpatialAttention):
     Args:
         query_size: Q, size of the query.
         value_size: D, size of an annotation vector.
-        score: makes the score from (Q, D).
+        score: constructs the score from (Q, D).
     """
 
     def __init__(self, query_size: int, value_size: int, score: Callable[[int, int], Score] = AdditiveScore) -> None:

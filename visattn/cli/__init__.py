@@ -1,4 +1,4 @@
-"""`visattn COMMAND`: one program, of which only the command that is called is loaded."""
+"""`visattn COMMAND`: one program that imports only the command it runs."""
 
 import importlib
 import sys
@@ -15,25 +15,25 @@ TRAINING = {
 
 GROUPS: dict[str, dict[str, str]] = {
     "Start here": {
-        "demo": "train two small models on generated scenes and see their attention; minutes on two cores",
-        "caption": "caption photographs and lay the attention of each word over them",
-        "overlay": "classify images with a Vision Transformer and lay its attention over them",
-        "view": "one HTML page to walk through what caption and overlay wrote",
+        "demo": "train two small models on generated scenes and show their attention; minutes on two cores",
+        "caption": "caption photographs and overlay the attention of each word",
+        "overlay": "classify images with a Vision Transformer and overlay its attention",
+        "view": "browse the results of caption and overlay in one HTML page",
     },
     "Train": {
         **TRAINING,
-        "curves": "draw the logged numbers of trainings",
-        "check-data": "list every fault of a captioned data set",
-        "prepare-coco": "download COCO and check it",
+        "curves": "plot the logged metrics of training runs",
+        "check-data": "list every fault in a captioned data set",
+        "prepare-coco": "download and check COCO",
     },
     "Measure": {
         "evaluate": "score captions as the official COCO tool does",
-        "ground": "compare attention with the outlines of the things named",
+        "ground": "compare attention with the outlines of the objects named",
         "faithfulness": "test whether attention maps show what the model used",
-        "exposure": "compare exposure bias between captioners",
+        "exposure": "compare the exposure bias of captioners",
         "compare": "train every attention mechanism with the same budget",
-        "sequences": "compare attention on toy sequence tasks",
-        "benchmark": "time the project's parts beside other implementations",
+        "sequences": "compare attention mechanisms on toy sequence tasks",
+        "benchmark": "compare speed with other implementations",
     },
     "Use elsewhere": {
         "export": "write safetensors or ONNX files that load without Lightning",
@@ -47,21 +47,21 @@ def usage() -> str:
     """What `visattn --help` prints."""
     width = max(map(len, COMMANDS))
     lines = ["usage: visattn COMMAND [OPTIONS]", ""]
-    lines += ["Train, test and look into captioners and Vision Transformers with attention.", ""]
+    lines += ["Train, test and visualise captioners and Vision Transformers with attention.", ""]
     for title, group in GROUPS.items():
         lines += [f"{title}:", *(f"  {name:{width}}  {line}" for name, line in group.items()), ""]
-    return "\n".join([*lines, "visattn COMMAND --help lists the options of a command."])
+    return "\n".join([*lines, "Run visattn COMMAND --help for the options of a command."])
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The program.
+    """Run a command.
 
     Args:
-        args: the words after the program's name; None takes those of this process.
+        args: command-line arguments without the program name; None uses `sys.argv`.
 
     Returns:
-        The exit status: 0, 2 after a sentence that says what the user can mend, 130 when interrupted; `check-data` also
-        has 1.
+        The exit status: 0 on success, 2 after an error that the user can fix, 130 when interrupted; `check-data` also
+        returns 1.
     """
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] in (["-h"], ["--help"]):
@@ -79,15 +79,15 @@ def main(args: Sequence[str] | None = None) -> int:
         if command in TRAINING:
             return importlib.import_module("visattn.cli.training").main(words)
         return importlib.import_module(f"visattn.cli.{command.replace('-', '_')}").main(words[1:])
-    except KeyboardInterrupt:  # while it is loaded; later the command itself says so
+    except KeyboardInterrupt:  # during import; later the command handles it
         print("interrupted", file=sys.stderr)
         return 130
 
 
 def _refuse(words: Sequence[str]) -> int:
-    """Say that there is no such command, and which may have been meant."""
+    """Report an unknown command and suggest similar names."""
     if not words:
-        said = "no command is given"
+        said = "no command given"
     else:
         near = get_close_matches(words[0], COMMANDS, n=3)
         said = f"there is no command {words[0]!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")

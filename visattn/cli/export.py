@@ -1,13 +1,13 @@
-"""Export a trained model: safetensors and JSON that load without Lightning, and ONNX graphs, both checked.
+"""Export a trained model as safetensors and JSON, which load without Lightning, or as ONNX graphs.
 
     visattn export --checkpoint runs/flickr8k_soft/best.ckpt --output exported/flickr8k
     visattn export --checkpoint … --output … --dtype float16 --images photo.jpg folder/
     visattn export --checkpoint … --output … --format both
 
-Writes a new folder, whole or not at all: `model.json` (what the model is, its words or classes, its input, and the
-SHA-256 of every other file), `model.safetensors`, and with ONNX `encoder.onnx`, `prepare.onnx` and `step.onnx` of a
-captioner or `classifier.onnx`. What was written is read back and compared with the checkpoint's model on the images,
-and the largest differences are printed; where they are too large nothing is left. docs/export.md says how to use it.
+Writes a new folder: `model.json` (architecture, words or classes, input, and the SHA-256 of every other file),
+`model.safetensors`, and with ONNX `encoder.onnx`, `prepare.onnx` and `step.onnx` of a captioner, or `classifier.onnx`.
+The exported files are read back and compared with the checkpoint's model on the images; the largest differences are
+printed. If they are too large, or anything else fails, no folder is left. docs/export.md shows how to use the files.
 """
 
 from collections.abc import Sequence
@@ -23,42 +23,51 @@ ENCODER_WEIGHTS = ("file", "pretrained")
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The program."""
+    """Command-line entry point."""
     parser = command_parser("export", __doc__)
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a model of 'visattn fit', or one that comes with visattn"
+        "--checkpoint", type=Path, required=True, help="model trained by 'visattn fit', or an included one"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--output", type=Path, required=True, help="folder to create")
     parser.add_argument(
-        "--format", choices=("safetensors", "onnx", "both"), default="safetensors", help="(default: safetensors)"
+        "--format",
+        choices=("safetensors", "onnx", "both"),
+        default="safetensors",
+        help="files to write (default: safetensors)",
     )
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights file (default: float32); graphs are always float32"
+        "--dtype", choices=DTYPES, help="dtype of the weights file (default: float32); ONNX graphs are always float32"
     )
     parser.add_argument(
-        "--images", type=Path, nargs="+", default=[], help="files and folders to compare on (default: 8 made scenes)"
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="images and folders for the comparison (default: 8 generated scenes)",
     )
     parser.add_argument(
         "--encoder-weights",
         choices=ENCODER_WEIGHTS,
         default="file",
-        help="write the encoder's weights into the file, or leave them out where they are the pretrained ones, which "
-        "load_captioner then takes from a package or timm's hub (default: file)",
+        help="file: store the encoder's weights; pretrained: leave them out, if they are the pretrained ones, and let "
+        "load_captioner get them from a package or timm's hub (default: file)",
     )
-    parser.add_argument("--maps", action="store_true", help="a classifier's graph gives its attention weights too")
+    parser.add_argument(
+        "--maps", action="store_true", help="add attention weights to the outputs of a classifier graph"
+    )
     parser.add_argument(
         "--places",
         choices=("argmax", "expected"),
-        help="with hard attention: the likeliest place, or all by their weights (default: as trained)",
+        help="with hard attention: use the likeliest place, or the weighted mean of all (default: as trained)",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1e-3, help="by how much a graph's numbers may differ (default: 0.001)"
+        "--tolerance", type=float, default=1e-3, help="largest difference allowed in an ONNX graph (default: 0.001)"
     )
     add_import_option(parser)
     options = parse(parser, args, "output")
     check_ranges(options, tolerance=(0, 1e6))
     if options.dtype and options.format == "onnx":
-        raise InputError("--dtype is of the weights file, and --format onnx writes none; take --format both")
+        raise InputError("--dtype concerns the weights file, which --format onnx does not write; use --format both")
 
     from visattn.export.folder import DTYPES as TORCH_DTYPES
     from visattn.tasks.export import ExportedCaptioner, comparison_images, export, parts_of
@@ -67,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.encoder_weights == "pretrained":
         if options.format == "onnx":
             raise InputError(
-                "--encoder-weights is of the weights file, and --format onnx writes none; take --format both"
+                "--encoder-weights concerns the weights file, which --format onnx does not write; use --format both"
             )
         if not isinstance(exported, ExportedCaptioner):
             raise InputError("--encoder-weights pretrained is for captioners; a classifier has no encoder")

@@ -1,11 +1,11 @@
-"""Exposure bias of several captioners side by side: a table and a figure of what `visattn test` or `validate` found.
+"""Compare the exposure bias of several captioners, from the reports of `visattn test` or `visattn validate`.
 
     visattn exposure --output runs/exposure runs/teacher_forcing runs/scheduled_sampling runs/self_critical
 
-Takes the `exposure_<split>.json` that these programs write, or the folders that hold one, named as they should be
-shown: `NAME=PATH`, or the folder's name. Writes `exposure.png` and `exposure.md`. What the numbers can show and what
-not is said in `visattn/metrics/exposure.py`: the gap is not exposure bias alone, so another person's captions stand
-beside it.
+Takes the `exposure_<split>.json` files that these commands write, or folders that contain one. `NAME=PATH` sets the
+name shown (default: the folder's name). Writes `exposure.png` and `exposure.md`. The gap is not exposure bias alone, so
+the numbers of another person's captions are given for comparison; see `visattn/metrics/exposure.py` for what the
+numbers can and cannot show.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from visattn.files import require_free
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Command-line entry point."""
     parser = command_parser("exposure", __doc__)
-    parser.add_argument("reports", nargs="+", metavar="[NAME=]REPORT|FOLDER", help="what to show, in this order")
-    parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
-    parser.add_argument("--title", help="a line above the figure")
+    parser.add_argument("reports", nargs="+", metavar="[NAME=]REPORT|FOLDER", help="reports, in the order to show them")
+    parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
+    parser.add_argument("--title", help="title of the figure")
     options = parse(parser, args, "output")
 
     from visattn.tasks.exposure import read_reports, write_report

@@ -1,22 +1,22 @@
-r"""Does the attention map matter? Deletion and insertion by it, beside maps that know nothing; captions without it.
+r"""Test whether attention maps show what the model used: deletion and insertion curves, and captions without attention.
 
     visattn faithfulness --checkpoint runs/cifar10_vit/best.ckpt --output runs/faithful photo.jpg folder/
     visattn faithfulness --checkpoint runs/shapes_captioner/best.ckpt --output runs/faithful --data shapes
     visattn faithfulness --checkpoint runs/flickr8k_soft/best.ckpt --output runs/faithful --data photographs \
         --root data/flickr8k --annotations dataset_flickr8k.json --split val
 
-**Curves** (RISE; see `visattn/explain/faithfulness.py`). The image is taken away in the order of a map, down to the
-grey that is 0 in normalised space, and brought in over a blurred image. Of a classifier: the probability of the class
-that it gives the whole image, by its attention, rollout, gradient rollout and relevance. Of a captioner: the
-log-probability, in nats, of each word of its greedy caption after the caption's own words before it, by that word's α
-and by its relevance; for all words, and for those that need the image, which of the grey picture are at most half as
-likely. Beside them random maps and the distance to the centre.
+**Curves** (RISE; see `visattn/explain/faithfulness.py`). Deletion replaces the image, in the order of a map, with the
+grey that is 0 in normalised space; insertion restores it over a blurred image. For a classifier: the probability of the
+class predicted for the whole image, with maps from attention, rollout, gradient rollout and relevance. For a captioner:
+the log-probability, in nats, of each word of its greedy caption given the words before it, with that word's α and
+relevance as maps; for all words, and for the words that need the image (at most half as likely given a grey image).
+Random maps and the distance to the centre are the baselines.
 
-**Ablation**, of a captioner: α of every word replaced by the uniform one, or moved to other places by a permutation
-(`visattn/attention/ablated.py`): the log-probability of references and of the model's own captions, in nats per token
-with the end counted, and CIDEr-D of greedy captions against the references, on the data's own tokens.
+**Ablation**, captioners only: α of every word is made uniform, or its places are permuted
+(`visattn/attention/ablated.py`). Reports the log-probability of references and of the model's own captions, in nats per
+token including the end token, and CIDEr-D of greedy captions against the references, on the data's own tokens.
 
-Writes to the output folder `faithfulness.png`, the tables (`faithfulness.md`) and all numbers (`faithfulness.json`).
+Writes a figure (`faithfulness.png`), tables (`faithfulness.md`) and all numbers (`faithfulness.json`).
 """
 
 from collections.abc import Sequence
@@ -33,42 +33,50 @@ SUBSTRATES = ("blur", "grey")
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Command-line entry point."""
     parser = command_parser("faithfulness", __doc__)
-    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="image files, and folders of them")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a model of 'visattn fit', or one that comes with visattn"
+        "images", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
     parser.add_argument(
-        "--data", choices=("shapes", "photographs", "cifar10", "cifar100"), help="a data set in place of images"
+        "--checkpoint", type=Path, required=True, help="model trained by 'visattn fit', or an included one"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
+    parser.add_argument(
+        "--data", choices=("shapes", "photographs", "cifar10", "cifar100"), help="data set to use instead of images"
     )
     parser.add_argument("--root", type=Path, help="folder of the data set")
-    parser.add_argument("--annotations", help="of photographs: the caption file, relative to --root or absolute")
-    parser.add_argument("--pictures", default="images", help="likewise, the folder of the pictures (default: images)")
+    parser.add_argument("--annotations", help="with --data photographs: caption file, relative to --root or absolute")
+    parser.add_argument(
+        "--pictures",
+        default="images",
+        help="with --data photographs: image folder, relative to --root or absolute (default: images)",
+    )
     parser.add_argument(
         "--method",
         action="append",
         choices=METHODS,
-        help="a map to judge, and more by another --method (default: all that there are)",
+        help="map to evaluate; can be repeated (default: all that apply)",
     )
-    parser.add_argument("--split", choices=("val", "test"), help="of the data set (default: test, else val)")
-    parser.add_argument("--limit", type=int, default=100, help="at most so many images, the first (default: 100)")
-    parser.add_argument("--curves", type=int, help="for the curves, which take longest, at most so many of them")
-    parser.add_argument("--steps", type=int, default=32, help="of a curve (default: 32)")
+    parser.add_argument("--split", choices=("val", "test"), help="split of the data set (default: test, or else val)")
+    parser.add_argument("--limit", type=int, default=100, help="use only the first N images (default: 100)")
+    parser.add_argument("--curves", type=int, help="use only the first N of them for the curves, the slowest part")
+    parser.add_argument("--steps", type=int, default=32, help="steps of a curve (default: 32)")
     parser.add_argument(
         "--units",
         choices=UNITS,
         default="pixels",
-        help="take pixel by pixel, the map interpolated, or all of a cell at once (default: pixels)",
+        help="remove or insert single pixels, by the interpolated map, or whole cells (default: pixels)",
     )
     parser.add_argument(
-        "--insert-from", choices=SUBSTRATES, default="blur", help="what insertion begins with (default: blur)"
+        "--insert-from", choices=SUBSTRATES, default="blur", help="starting image of insertion (default: blur)"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="random maps an image, and shuffles of α (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="the first of them (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
-    parser.add_argument("--title", help="a line above the figure (default: the checkpoint's name)")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="random maps per image, and permutations of α (default: 5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="first random seed (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per batch (default: 32)")
+    parser.add_argument("--title", help="title of the figure (default: the checkpoint's name)")
     add_model_options(parser, precision="32")
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), steps=(1, 10_000), seeds=(1, 10_000), seed=(0, 2**32 - 1))

@@ -1,15 +1,15 @@
-r"""Is the attention where the word says? Scores a trained captioner on photographs whose things are outlined.
+r"""Test whether attention is on the object that a word names, on photographs with instance outlines.
 
     visattn ground --checkpoint runs/flickr8k_soft/best.ckpt --root data/coco \
         --annotations annotations/captions_val2017.json --instances annotations/instances_val2017.json \
         --images val2017 --output runs/grounding.json
 
-A word is scored where it names one of COCO's categories that is outlined in its image (`visattn.data.coco_words`). Two
-rows: words of freely generated captions, and words of the references, given the true words before them. For each the
-share of words whose largest weight points at the thing and the share of the weight that lies on it, beside what a
-uniform and a centred map would get. Of a caption file with splits it takes the test images, or the validation images
-where there are none; of a file without splits, such as COCO's own, all images. They should be no images that the
-captioner was trained on.
+A word is scored if it names a COCO category that is outlined in the image (`visattn.data.coco_words`). The table has
+two rows: words of generated captions, and words of the references, given the true words before them. Each row has the
+share of words whose largest weight is on the object and the share of the weight that lies on it, next to the values of
+a uniform and a centred map. Uses the test images of a caption file with splits, or its validation images if it has no
+test split, and all images of a file without splits, such as COCO's own. The captioner should not have been trained on
+them.
 """
 
 import json
@@ -23,24 +23,30 @@ from visattn.files import protect, require_file, write_text
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Command-line entry point."""
     parser = command_parser("ground", __doc__)
     parser.add_argument(
         "--checkpoint",
         type=Path,
         required=True,
-        help="a captioner trained by 'visattn fit', or one that comes with visattn",
+        help="captioner trained by 'visattn fit', or an included one",
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder of the photographs' data set")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--annotations", required=True, help="caption file, relative to --root or absolute")
-    parser.add_argument("--instances", required=True, help="COCO's file of instances, likewise")
-    parser.add_argument("--images", default="images", help="folder of the pictures, likewise (default: images)")
+    parser.add_argument("--instances", required=True, help="COCO instances file, relative to --root or absolute")
     parser.add_argument(
-        "--fit", choices=("crop", "pad", "squash"), help="how a photograph becomes an input (default: as in training)"
+        "--images", default="images", help="image folder, relative to --root or absolute (default: images)"
     )
-    parser.add_argument("--limit", type=int, help="at most so many images, the first of the file")
-    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="file for all numbers")
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad", "squash"),
+        help="how images are fitted to the model's input (default: as in training)",
+    )
+    parser.add_argument("--limit", type=int, help="use only the first N images of the file")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per batch (default: 32)")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.json", help="write all numbers to this file"
+    )
     add_model_options(parser)
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), limit=(1, 2**31))
@@ -69,8 +75,8 @@ def main(args: Sequence[str] | None = None) -> None:
             print(NOTES[name])
     if result["categories"]:
         most = ", ".join(f"{name} {count}" for name, count in list(result["categories"].items())[:8])
-        print(f"the references' words name most often: {most}")
+        print(f"categories most often named by the references: {most}")
     if result["unknown_words"]:
-        print(f"{result['unknown_words']} more of the references' words are unknown to the model and are not scored")
+        print(f"{result['unknown_words']} more words of the references are unknown to the model and were not scored")
     tested, scored = result["images"].values()
-    print(f"{tested} images, {scored} of them with a reference that was scored; all numbers are in {options.output}")
+    print(f"{tested} images, {scored} of them with a scored reference; all numbers are in {options.output}")

@@ -1,8 +1,8 @@
-"""Options of every command that runs a model: classes of the user's own, the device, the precision."""
+"""Options shared by the commands that run a model: custom classes, device, precision."""
 
 import argparse
 
-IMPORT = "a Python file or module with attention, decoder or encoder classes of your own; may be given several times"
+IMPORT = "Python file or module that defines your own attention, decoder or encoder classes; can be repeated"
 PRECISIONS = ("auto", "32", "bf16")
 
 
@@ -10,25 +10,25 @@ def add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") 
     """Add `--import`, `--device` and `--precision`.
 
     Args:
-        parser: of the command.
-        precision: its default.
+        parser: the command's parser.
+        precision: default precision.
     """
     add_import_option(parser)
     parser.add_argument(
         "--device",
         default="auto",
         metavar="auto|cpu|cuda|mps",
-        help="where the model runs; cuda:1 is the second GPU (default: auto, an accelerator where there is one)",
+        help="device to run on; cuda:1 is the second GPU (default: auto, an accelerator if there is one)",
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=precision,
-        help=f"float32, bfloat16 where products are computed, or auto: bf16 where the hardware multiplies in it "
+        help="float32; bf16 (bfloat16 autocast); or auto, bf16 if the hardware has bfloat16 arithmetic "
         f"(default: {precision})",
     )
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--import` alone."""
+    """Add only `--import`."""
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE|MODULE", help=IMPORT)

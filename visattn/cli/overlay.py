@@ -1,4 +1,4 @@
-r"""Classify images with a Vision Transformer and lay where it looked over their original pixels.
+r"""Classify images with a Vision Transformer and overlay its attention on the original pixels.
 
     visattn overlay --checkpoint runs/demo/vit/best.ckpt --output runs/overlays photo.jpg folder/
     visattn overlay --checkpoint vit-cifar10 --output runs/overlays photo.jpg
@@ -7,19 +7,19 @@ r"""Classify images with a Vision Transformer and lay where it looked over their
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
     visattn overlay --checkpoint … --output … --export pdf --width 12cm --points 8 --contour 0.5 photo.jpg
 
-Methods, each by --method: raw (a layer's attention), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat
-2020) and relevance (Chefer, Gur and Wolf 2021); the last two explain a class, the likeliest or --target. Without any,
-rollout and the last layer are shown.
+Methods: raw (attention of one layer), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat 2020) and
+relevance (Chefer, Gur and Wolf 2021). The last two explain a class: the likeliest, or --target. Without --method,
+rollout and the attention of the last layer are shown.
 
-Writes to the output folder, for each image, what `--export` names:
+For each image, the output folder receives the files selected by `--export`:
 
-    sheet   <stem>.png: a panel for each method, in pixels
-    svg pdf <stem>.svg, <stem>.pdf: the same sheet, in which text is text
-    npz     <stem>.npz: the maps themselves: for each method its name with _ for -, (H, W), such as `rollout`; `layers`
-            (depth, heads, H, W), what is attended to in every layer and head; `probabilities`, `classes`; `target`, the
-            number of the class explained; and `geometry` (5, 2), see `visattn.images.Geometry`
+    sheet   <stem>.png: one panel per method, as pixels
+    svg pdf <stem>.svg, <stem>.pdf: the same sheet, with text as text
+    npz     <stem>.npz: the arrays: a map (H, W) for each method, named after it with _ for -, such as `rollout`;
+            `layers` (depth, heads, H, W), the attention of every layer and head; `probabilities`, `classes`; `target`,
+            the index of the class explained; and `geometry` (5, 2), see `visattn.images.Geometry`
 
-and at the end `classes.json`, a list with an entry for each image.
+`classes.json` lists every image with its classes and files.
 """
 
 from collections.abc import Sequence
@@ -33,45 +33,47 @@ from visattn.files import protect
 METHODS = ("raw", "rollout", "gradient-rollout", "relevance")
 FUSIONS = ("mean", "max", "min")
 EXPORTS = ("sheet", "svg", "pdf", "npz")
-MAX_SIDE = 4096  # of an input, in pixels
+MAX_SIDE = 4096  # of the model's input, in pixels
 
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Command-line entry point."""
     parser = command_parser("overlay", __doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, and folders of them")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
+    )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint",
         type=Path,
-        help="a classifier trained by 'visattn fit', or vit-cifar10, which comes with visattn",
+        help="classifier trained by 'visattn fit', or the included vit-cifar10",
     )
-    model.add_argument("--timm", metavar="NAME", help="a Vision Transformer of timm, such as vit_small_patch16_224")
-    parser.add_argument("--output", type=Path, required=True, help="folder for what is written; made where missing")
+    model.add_argument("--timm", metavar="NAME", help="Vision Transformer from timm, such as vit_small_patch16_224")
+    parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="of the timm model: a file with timm's keys, or 'random' (default: pretrained, from timm's hub)",
+        help="weights of the timm model: a file with timm's keys, or 'random' (default: pretrained, from timm's hub)",
     )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the timm model's classes, one a line")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the timm model, one per line")
     parser.add_argument(
         "--image-size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of the timm model's input (default: as timm's configuration says)",
+        help="input size of the timm model (default: from timm's configuration)",
     )
-    parser.add_argument("--method", action="append", choices=METHODS, help="may be given several times; see above")
-    parser.add_argument("--layer", type=int, help="of raw, from 0 (default: -1, the last)")
-    parser.add_argument("--head", type=int, help="of raw, from 0 (default: the mean of all)")
-    parser.add_argument("--fusion", choices=FUSIONS, help="of heads in a rollout (default: mean)")
+    parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
+    parser.add_argument("--layer", type=int, help="layer shown by raw, from 0 (default: -1, the last)")
+    parser.add_argument("--head", type=int, help="head shown by raw, from 0 (default: the mean of all)")
+    parser.add_argument("--fusion", choices=FUSIONS, help="how rollout combines heads (default: mean)")
     parser.add_argument(
-        "--discard", type=float, help="share of a layer's weights that a rollout leaves out, the smallest (default: 0)"
+        "--discard", type=float, help="share of the smallest weights of a layer that rollout discards (default: 0)"
     )
-    parser.add_argument("--target", metavar="CLASS", help="to explain: a name or number (default: the likeliest)")
+    parser.add_argument("--target", metavar="CLASS", help="class to explain, by name or index (default: the likeliest)")
     add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
     add_model_options(parser)
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE))
@@ -84,7 +86,7 @@ def main(args: Sequence[str] | None = None) -> None:
     style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
-    ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is fetched
+    ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
     entries = overlay_images(
         choose_subject(options),
         paths,

@@ -1,4 +1,4 @@
-"""How pictures look and what is written of them, as options of a command line; the same in every program."""
+"""Options for the style and the formats of overlays, shared by several commands."""
 
 import argparse
 import re
@@ -12,59 +12,65 @@ if TYPE_CHECKING:
     from visattn.overlay import Paper, Style
     from visattn.overlay.style import Scale
 
-COLOUR_MAP, OPACITY, WORD_SIZE = "inferno", 0.85, 11.0  # of visattn.overlay.style, which loads matplotlib
+COLOUR_MAP, OPACITY, WORD_SIZE = "inferno", 0.85, 11.0  # as in visattn.overlay.style, which loads matplotlib
 
 
 def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str], scale: str, end: str) -> None:
-    """Add them to a parser.
+    """Add the options to a parser.
 
     Args:
-        parser: of the program.
-        exports: what the program can write; the first and the last are what it does by default.
-        scale: when maps share a scale by default, in words.
-        end: where scales end by default.
+        parser: the command's parser.
+        exports: formats that the command can write; the first and the last are the default.
+        scale: text that describes the default of `--scale`.
+        end: default of `--end`.
     """
     group = parser.add_argument_group("pictures")
     group.add_argument(
-        "--scale", choices=("shared", "own"), help=f"one colour scale for all maps, or one for each (default: {scale})"
+        "--scale", choices=("shared", "own"), help=f"one colour scale for all maps, or one per map (default: {scale})"
     )
     group.add_argument(
         "--end",
         choices=("max", "robust"),
         default=end,
-        help="where a colour scale ends: at the largest weight, or below a few cells far above all others, which are "
+        help="end of a colour scale: the largest weight, or, robust, a value below a few outlying cells, which are "
         f"then framed (default: {end})",
     )
-    group.add_argument("--colour-map", default=COLOUR_MAP, help=f"a name that matplotlib knows (default: {COLOUR_MAP})")
+    group.add_argument("--colour-map", default=COLOUR_MAP, help=f"matplotlib colour map (default: {COLOUR_MAP})")
     group.add_argument(
-        "--opacity", type=float, default=OPACITY, help=f"of the largest weight's colour, 0 to 1 (default: {OPACITY})"
+        "--opacity", type=float, default=OPACITY, help=f"opacity at the largest weight, 0 to 1 (default: {OPACITY})"
     )
     group.add_argument(
         "--interpolation",
         choices=get_args(Interpolation),
         default="bilinear",
-        help="smooth between the middles of a map's cells, or the cells as they are (default: bilinear, smooth)",
+        help="interpolate between cell centres, or show cells as blocks (default: bilinear, smooth)",
     )
     group.add_argument(
         "--contour",
         default="",
         metavar="SHARES",
-        help="lines around the smallest area that holds each of these shares of a map's weight, such as 0.5,0.9",
+        help="draw a line around the smallest area that holds each of these shares of a map's weight, e.g. 0.5,0.9",
     )
     usual = f"{exports[0]},{exports[-1]}"
     group.add_argument(
-        "--export", default=usual, metavar="LIST", help=f"what to write, of {', '.join(exports)} (default: {usual})"
+        "--export",
+        default=usual,
+        metavar="LIST",
+        help=f"formats to write: {', '.join(exports)} (default: {usual})",
     )
-    group.add_argument("--width", help="of the sheets, such as 8.5cm or 3.3in (default: as large as they come)")
-    group.add_argument(
-        "--points", type=float, default=WORD_SIZE, help=f"size of a sheet's words (default: {WORD_SIZE:g})"
-    )
-    group.add_argument("--columns", type=int, help="panels of a sheet side by side (default: a pleasant number)")
+    group.add_argument("--width", help="width of sheets, such as 8.5cm or 3.3in (default: fits the panels)")
+    group.add_argument("--points", type=float, default=WORD_SIZE, help=f"font size of sheets (default: {WORD_SIZE:g})")
+    group.add_argument("--columns", type=int, help="panels per row of a sheet (default: automatic)")
     parser.set_defaults(exports=tuple(exports))
 
 
 def style_of(options: argparse.Namespace, scale: "Scale") -> "Style":
-    """How maps are drawn, on this scale where none was asked for."""
+    """How maps are drawn.
+
+    Args:
+        options: the parsed options.
+        scale: colour scale if `--scale` is not given.
+    """
     from visattn.overlay import Style
 
     contour = _shares(options.contour)
@@ -74,34 +80,34 @@ def style_of(options: argparse.Namespace, scale: "Scale") -> "Style":
 
 
 def paper_of(options: argparse.Namespace) -> "Paper":
-    """How large a sheet is."""
+    """Size of the sheets."""
     from visattn.overlay import Paper
 
     return Paper(centimetres(options.width) if options.width else None, options.points, options.columns)
 
 
 def exports_of(options: argparse.Namespace) -> list[Any]:
-    """What is to be written, each one of `options.exports`.
+    """The formats to write, each one of `options.exports`.
 
     Raises:
-        InputError: where nothing is, or something that is not known.
+        InputError: if `--export` is empty or has an unknown format.
     """
     names = _listed(options.export)
     for name in names or [options.export]:
         if name not in options.exports:
-            raise InputError(f"--export has '{name}'; it is a list of {', '.join(options.exports)}, with commas")
+            raise InputError(f"--export has '{name}'; give a comma-separated list of {', '.join(options.exports)}")
     return names
 
 
 def centimetres(text: str) -> float:
-    """A length such as 8.5cm, 85mm or 3.3in.
+    """Parse a length such as 8.5cm, 85mm or 3.3in.
 
     Raises:
-        InputError: where it is none.
+        InputError: if the text is not a length.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(cm|mm|in)\s*", text)
     if found is None:
-        raise InputError(f"--width is a length such as 8.5cm, 85mm or 3.3in, not '{text}'")
+        raise InputError(f"--width is '{text}'; it must be a length such as 8.5cm, 85mm or 3.3in")
     return float(found[1]) * {"cm": 1.0, "mm": 0.1, "in": 2.54}[found[2]]
 
 
@@ -113,4 +119,4 @@ def _shares(text: str) -> list[float]:
     try:
         return [float(part) for part in _listed(text)]
     except ValueError as error:
-        raise InputError(f"--contour is a list of shares with commas, such as 0.5,0.9, not '{text}'") from error
+        raise InputError(f"--contour is '{text}'; it must be comma-separated shares such as 0.5,0.9") from error

@@ -1,17 +1,17 @@
-"""Download COCO with its captions, check it and lay it out as the configurations expect it.
+"""Download COCO with its captions, check it, and arrange it as the configurations expect.
 
     visattn prepare-coco --root data/coco                   # the Karpathy splits, as most papers do
     visattn prepare-coco --root data/coco2017 --set 2017    # COCO's own splits of 2017
-    visattn prepare-coco --root data/coco --only captions   # no pictures
+    visattn prepare-coco --root data/coco --only captions   # no images
 
-The Karpathy splits (5,000 photographs each to validate and to test on, 113,287 to train on) are a file of Andrej
-Karpathy's over the photographs of 2014; --set 2017 has the same photographs under other names. A connection that breaks
-off, or a program that was stopped, goes on where it was. Sums are those that COCO's archives are known by; the file of
-the splits has no published one. It needs about twice the size of the largest archive in free space beside what it
-unpacks, unless archives are kept (--keep-archives).
+The Karpathy splits (5,000 images each for validation and test, 113,287 for training) are a file by Andrej Karpathy that
+covers the images of 2014; --set 2017 has the same images under other names. Interrupted downloads resume. Archives are
+checked against their known MD5 sums; the splits file has no published sum. Free space needed: about twice the size of
+the largest archive in addition to the unpacked files, unless archives are kept (--keep-archives).
 
-After it, in the root: `dataset_coco.json` (Karpathy's) or nothing, `annotations/` (captions and instances), `images/`.
-COCO's annotations are under CC BY 4.0, its photographs under the terms of Flickr (https://cocodataset.org/#termsofuse).
+Afterwards the root contains `dataset_coco.json` (Karpathy splits only), `annotations/` (captions and instances) and
+`images/`. COCO's annotations are licensed under CC BY 4.0, its images under the terms of Flickr
+(https://cocodataset.org/#termsofuse).
 """
 
 import json
@@ -26,22 +26,20 @@ from visattn.data.download import download, unpack
 from visattn.errors import InputError
 from visattn.files import write_text
 
-COCO = (
-    "https://s3.amazonaws.com/images.cocodataset.org"  # COCO's own bucket; its images.cocodataset.org speaks no https
-)
+COCO = "https://s3.amazonaws.com/images.cocodataset.org"  # COCO's own bucket; its images.cocodataset.org has no https
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent"
 _GB = 10**9
 
 
 class Archive(NamedTuple):
-    """A zip file, and what becomes of it.
+    """A zip file and where its members go.
 
     Attributes:
-        url: within its site.
-        site: where it is.
-        md5: its sum, or None where none was published.
-        size: in bytes, roughly.
-        place: a member's name to its place in the root, or None where it is not wanted.
+        url: path on the site.
+        site: address of the site.
+        md5: MD5 sum, or None if none was published.
+        size: approximate size in bytes.
+        place: maps a member's name to its path under the root, or to None if it is not needed.
     """
 
     url: str
@@ -52,7 +50,7 @@ class Archive(NamedTuple):
 
 
 def _annotations(name: str) -> str | None:
-    """Captions and instances; key points stay in the archive."""
+    """Captions and instances; key points are not unpacked."""
     return name if Path(name).name.startswith(("captions_", "instances_")) else None
 
 
@@ -61,12 +59,12 @@ def _splits(name: str) -> str | None:
 
 
 def _image(name: str) -> str:
-    """Karpathy's file names a picture with the folder that it is in ("train2014/COCO_train2014_….jpg")."""
+    """Karpathy's file names an image with its folder ("train2014/COCO_train2014_….jpg")."""
     return f"images/{name}"
 
 
 def _flat(name: str) -> str:
-    """The files of 2017 do not say in which folder a picture is, and no two have the same name."""
+    """The 2017 files do not give an image's folder; file names are unique."""
     return f"images/{Path(name).name}"
 
 
@@ -106,18 +104,18 @@ SETS: dict[str, dict[str, list[Archive]]] = {
 
 
 def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict[str, int]:
-    """Fetch and unpack archives that are not yet there.
+    """Download and unpack the archives that are not yet there.
 
     Args:
-        root: folder of the data set; made where missing.
-        archives: in the order in which they are wanted.
-        keep: the zip files.
+        root: folder of the data set, created if missing.
+        archives: archives, in order.
+        keep: whether to keep the zip files.
 
     Returns:
-        The number of files of each archive, by its name; `prepared.json` in the root has them too.
+        The number of files unpacked from each archive, by archive name; also written to `prepared.json` in the root.
 
     Raises:
-        InputError: where there is not enough space, or see `download` and `unpack`.
+        InputError: if there is not enough space; see also `download` and `unpack`.
     """
     root.mkdir(parents=True, exist_ok=True)
     record = root / "prepared.json"
@@ -130,12 +128,12 @@ def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict
     free = shutil.disk_usage(root).free
     if free + came < need:
         raise InputError(
-            f"{root} has {free / _GB:.1f} GB of free space, and about {need / _GB:.1f} GB are needed; "
-            "make room, or choose another --root"
+            f"{root} has {free / _GB:.1f} GB of free space, but about {need / _GB:.1f} GB are needed; "
+            "free some space, or choose another --root"
         )
     for archive in left:
         name = Path(archive.url).name
-        ours = not (root / name).exists()  # one that somebody put there is theirs
+        ours = not (root / name).exists()  # never delete an archive that the user put there
         download(f"{archive.site}/{archive.url}", root / name, archive.md5)
         done[name] = unpack(root / name, root, archive.place)
         write_text(record, json.dumps(done, indent=1))
@@ -146,20 +144,22 @@ def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Command-line entry point."""
     parser = command_parser("prepare-coco", __doc__)
-    parser.add_argument("--root", type=Path, default=Path("data/coco"), help="folder (default: data/coco)")
-    parser.add_argument("--set", choices=tuple(SETS), default="karpathy", help="the splits (default: karpathy)")
-    parser.add_argument("--only", choices=("captions", "images"), help="a part of it (default: both)")
-    parser.add_argument("--mirror", help="address to fetch COCO's archives from, in place of COCO's own")
-    parser.add_argument("--keep-archives", action="store_true", help="keep downloaded zip files once unpacked")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/coco"), help="folder of the data set (default: data/coco)"
+    )
+    parser.add_argument("--set", choices=tuple(SETS), default="karpathy", help="splits to use (default: karpathy)")
+    parser.add_argument("--only", choices=("captions", "images"), help="download only this part (default: both)")
+    parser.add_argument("--mirror", help="address to download COCO's archives from, instead of COCO's own")
+    parser.add_argument("--keep-archives", action="store_true", help="keep zip files after unpacking")
     options = parser.parse_args(args)
     parts = SETS[options.set]
     archives = [archive for part in ([options.only] if options.only else parts) for archive in parts[part]]
     if options.mirror:
         archives = [archive._replace(site=options.mirror.rstrip("/")) for archive in archives]
         if not re.match(r"(https?|file)://", options.mirror):
-            raise InputError(f"--mirror is '{options.mirror}'; it must be an address, https://… or file://…")
+            raise InputError(f"--mirror is '{options.mirror}'; it must start with https:// or file://")
     for name, count in prepare(options.root, archives, options.keep_archives).items():
         print(f"{name}: {count:,} files")
     print(f"COCO is in {options.root}; train with --config configs/coco_soft.yaml --data.root {options.root}")

@@ -1,4 +1,4 @@
-"""What every command does around its main function."""
+"""Shared code of all commands: option parsing, error reporting, exit status."""
 
 import argparse
 import functools
@@ -19,24 +19,24 @@ Main = Callable[[Sequence[str] | None], None]
 
 
 def program(main: Main) -> Callable[..., int]:
-    """Make a main function a program: it keeps freed memory, and says in one sentence what the user can mend.
+    """Wrap a main function: keep freed memory, and report errors that the user can fix in one sentence.
 
     Args:
-        main: takes the words of the command line after the program's name, or None for those of this process.
+        main: takes the command-line arguments without the program name; None uses `sys.argv`.
 
     Returns:
-        A function of the same argument that returns the exit status: 0, or 2 after an `InputError`, or 130 when
-        interrupted. A missing folder, a full disk or a lack of permission counts as the user's to mend, too.
+        A function with the same argument that returns the exit status: 0 on success, 2 after an `InputError` or an
+        `OSError` (missing folder, full disk, missing permission), 130 when interrupted.
     """
 
     @functools.wraps(main)
     def run(args: Sequence[str] | None = None) -> int:
-        for stream in (sys.stdout, sys.stderr):  # a file's name may hold what a terminal cannot show
+        for stream in (sys.stdout, sys.stderr):  # file names may have characters that the terminal cannot show
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         words = sys.argv[1:] if args is None else args
-        # Where help is asked for, that is all to be said: -h, --help, or jsonargparse's --data.help CLASS.
+        # No log messages with help: -h, --help, or jsonargparse's --data.help CLASS.
         helps = any(re.match(r"-h$|--h(e(lp?)?)?$|--[\w.]+\.help(=|$)", word) for word in words)
         logging.getLogger("visattn").setLevel(logging.WARNING if helps else logging.INFO)
         keep_freed_memory()
@@ -44,15 +44,15 @@ def program(main: Main) -> Callable[..., int]:
             with guarded():
                 main(args)
         except (InputError, OSError) as error:
-            # A process that loads data hands its traceback over as the message; the sentence stands at its end.
+            # Errors in a data-loading process arrive as a traceback; the message is at its end.
             sentence = str(error).rpartition("visattn.errors.InputError: ")[2].strip()
             print(f"error: {sentence}", file=sys.stderr)
             return 2
         except MemoryError as error:
-            print(f"error: memory does not suffice; ask for less, such as a smaller batch ({error})", file=sys.stderr)
+            print(f"error: out of memory; try a smaller batch ({error})", file=sys.stderr)
             return 2
         except (KeyboardInterrupt, SystemExit) as error:
-            # Lightning makes an exit with status 1 of an interrupt.
+            # Lightning turns an interrupt into an exit with status 1.
             if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
                 raise
             print("interrupted", file=sys.stderr)
@@ -63,28 +63,28 @@ def program(main: Main) -> Callable[..., int]:
 
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """A parser for `visattn NAME`, whose help begins with a text that stands as it is written."""
+    """A parser for `visattn NAME` that prints the description unchanged."""
     return argparse.ArgumentParser(
         prog=f"visattn {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def parse(parser: argparse.ArgumentParser, args: Sequence[str] | None, *outputs: str) -> argparse.Namespace:
-    """The options of a command line; every file that they name is an input, and is not written over from now on.
+    """Parse a command line, and protect every input file that it names from being overwritten.
 
     Args:
-        parser: of the program.
-        args: the words after the program's name, or None for those of this process.
-        outputs: names of the options that say what is written.
+        parser: the command's parser.
+        args: command-line arguments without the program name; None uses `sys.argv`.
+        outputs: names of the options that are outputs.
 
     Raises:
-        InputError: where a path with spaces came as several words.
+        InputError: if a number is out of range, or the shell split a path at its spaces.
     """
     options = parser.parse_args([local_path(word) for word in (sys.argv[1:] if args is None else args)])
     given = {name: value if isinstance(value, list) else [value] for name, value in vars(options).items()}
     for name, values in given.items():
         for value in values:
-            if isinstance(value, int | float) and not -(2**63) <= value < 2**63:  # neither is "not a number"
+            if isinstance(value, int | float) and not -(2**63) <= value < 2**63:  # also catches NaN
                 raise InputError(f"--{name.replace('_', '-')} is {value}; it must be a finite number within 64 bits")
         if name not in outputs:
             protect([value for value in values if isinstance(value, str | os.PathLike)])
@@ -95,10 +95,10 @@ def parse(parser: argparse.ArgumentParser, args: Sequence[str] | None, *outputs:
 
 
 def check_ranges(options: argparse.Namespace, **ranges: tuple[float, float]) -> None:
-    """See that numbers among the options lie between the least and the most, both included; None is passed over.
+    """Check that numeric options are within their range, limits included; None is allowed.
 
     Raises:
-        InputError: where one does not.
+        InputError: if one is out of range.
     """
     for name, (least, most) in ranges.items():
         given = getattr(options, name)
@@ -109,9 +109,9 @@ def check_ranges(options: argparse.Namespace, **ranges: tuple[float, float]) -> 
 
 
 def _require_whole(paths: Sequence[Path]) -> None:
-    """Say plainly where a shell has split a path at its spaces."""
+    """Raise a clear error if the shell split a path at its spaces."""
     for start, path in enumerate(paths):
         for stop in range(start + 2, min(start + 12, len(paths)) + 1) if not path.exists() else ():
             whole = Path(" ".join(map(str, paths[start:stop])))
             if whole.exists():
-                raise InputError(f"{whole} came as {stop - start} words; put it in quotes")
+                raise InputError(f"{whole} was split into {stop - start} words; put the path in quotes")

@@ -1,15 +1,15 @@
-"""The same attention on a sequence, where it is known what should be attended to.
+"""Compare attention mechanisms on sequences whose true alignment is known.
 
     visattn sequences
 
-An image is a grid of H × W places; a sentence is a grid of 1 × S, and every mechanism works on it unchanged. Two tasks,
-in which each target token is made of one source token, at a known place: reversal (the last symbol first), and copying
-into another alphabet, which is monotonic. Trains a small model for each task and mechanism, and writes how often each
-looked at the true place: `alignment.png`, the plot of Bahdanau 2014 (figure 3), and `results.json`.
+An image is a grid of H × W places and a sequence a grid of 1 × S, so every mechanism works on it unchanged. In both
+tasks each target token depends on one source token at a known place: reversal (the last symbol first), and copying into
+another alphabet, which is monotonic. Trains a small model for each task and mechanism, and reports how often the model
+attended to the true place: `alignment.png`, the plot of Bahdanau 2014 (figure 3), and `results.json`.
 
-A source token's annotation vector says which symbol it is and where it stands, and knows nothing of its neighbours:
-only who looks at the true place can solve the task. local-m moves its window from left to right, so it can copy, but on
-reversal the true place is in its window for the words in the middle alone.
+The annotation vector of a source token encodes its symbol and position but nothing about its neighbours, so the task
+can only be solved by attending to the true place. local-m moves its window from left to right, so it can copy; in
+reversal the true place is inside its window only for the tokens in the middle.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ BATCH = 32  # sequences
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Command-line entry point."""
     parser = command_parser("sequences", __doc__)
-    parser.add_argument("--task", choices=(*TASKS, "both"), default="both", help="what is learnt (default: both)")
+    parser.add_argument("--task", choices=(*TASKS, "both"), default="both", help="task to learn (default: both)")
     parser.add_argument(
         "--mechanisms",
         nargs="+",
@@ -34,9 +34,13 @@ def main(args: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help=f"any of {', '.join(MECHANISMS)} (default: all)",
     )
-    parser.add_argument("--steps", type=int, default=300, help=f"batches of {BATCH} sequences each (default: 300)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, sequences and draws (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("runs/sequences"), help="folder (default: runs/sequences)")
+    parser.add_argument(
+        "--steps", type=int, default=300, help=f"training steps, with {BATCH} sequences each (default: 300)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/sequences"), help="output folder (default: runs/sequences)"
+    )
     options = parse(parser, args, "output")
     check_ranges(options, steps=(1, 10**7), seed=(0, 2**32 - 2))
 
@@ -50,4 +54,4 @@ def main(args: Sequence[str] | None = None) -> None:
             f"{row['task']:10}{row['mechanism']:12}{row['token_accuracy']:>14.1%}{row['alignment_accuracy']:>10.1%}"
             f"{row['entropy']:>10.2f}{row['seconds']:>10.1f}"
         )
-    print(f"Done in {results['seconds']:.0f} seconds. Look at {options.output / 'alignment.png'}")
+    print(f"Done in {results['seconds']:.0f} seconds. Plot: {options.output / 'alignment.png'}")

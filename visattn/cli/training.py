@@ -8,5 +8,5 @@ from visattn.training.runs.program import run_cli
 
 @program
 def main(args: ArgsType = None) -> None:
-    """The program: its exit status is 0 when all went well, 2 after a sentence that says what the user can mend."""
+    """Command-line entry point; the exit status is 0 on success, 2 after an error that the user can fix."""
     run_cli(args)

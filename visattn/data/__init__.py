@@ -1,7 +1,7 @@
-"""Images with captions or labels, as batches: what is on a disk or generated becomes `CaptionBatch` or `ImageBatch`.
+"""Images with captions or labels: files or generated scenes as batches (`CaptionBatch`, `ImageBatch`).
 
-This room knows no model, no metric and no drawing; models normalise the uint8 images that it hands over. A class is
-imported when it is asked for, so that reading a caption file needs no PyTorch.
+This package does not depend on models, metrics or drawing; models normalise its uint8 images. Classes are imported
+lazily, so that reading a caption file needs no PyTorch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Caption files: the Karpathy splits' layout and COCO's, read into one form."""
+"""Caption files: the Karpathy and COCO formats, read into a common form."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ class Annotation(NamedTuple):
         id: COCO's id of the image where the file gives one, as text, else the file's name without its suffix; where
             two would be the same, with its folder or its suffix.
         file: the picture, relative to the folder of images.
-        split: "train", "restval", "val" or "test", or None where the file knows no splits.
+        split: "train", "restval", "val" or "test", or None if the file knows no splits.
         captions: tokenised words, at least one caption of at least one word.
     """
 
@@ -56,10 +56,10 @@ def read_entries(
     Args:
         path: of the JSON file; see `read_annotations` for its layouts.
         layout: "auto" tells the layout by the content.
-        tokens: what captions are made of; see `visattn.vocabulary.tokens_of`.
+        tokens: unit of the captions; see `visattn.vocabulary.tokens_of`.
 
     Raises:
-        InputError: where the file is missing, is not JSON or of another layout, where a picture's name would lead out
+        InputError: if the file is missing, is not JSON or of another layout, if a picture's name would lead out
             of the folder of images, or a split is none of `SPLITS`.
     """
     try:
@@ -67,7 +67,7 @@ def read_entries(
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such annotation file") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); is it the annotation file?") from error
+        raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the annotation file") from error
     if layout == "auto":
         layout = _layout(path, content)
     try:
@@ -79,11 +79,13 @@ def read_entries(
         parts = PurePosixPath(entry.file.replace("\\", "/")).parts
         if not parts or parts[0] == "/" or ".." in parts or "\0" in entry.file:
             raise InputError(
-                f"{path} names the picture {entry.file!r}, which cannot be in the folder of images; "
-                "give names relative to it"
+                f"{path} names the image {entry.file!r}, which is outside the image folder; "
+                "give names relative to that folder"
             )
         if entry.split not in SPLITS:
-            raise InputError(f"{path} has the split {entry.split!r}; known are {', '.join(map(str, SPLITS[1:]))}")
+            raise InputError(
+                f"{path} has the split {entry.split!r}; known splits are {', '.join(map(str, SPLITS[1:]))}"
+            )
     return entries, stray
 
 
@@ -96,7 +98,7 @@ def read_annotations(
 
     - Karpathy & Fei-Fei 2015: ``{"images": [{"filename", "filepath"?, "split", "cocoid"?, "sentences": [{"tokens",
       "raw"}]}]}``, where a sentence may also be a plain text. The given tokens are used where captions are made of
-      words, as published scores do; "raw" is tokenised where there are none.
+      words, as published scores do; "raw" is tokenised if there are none.
     - COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``. Ids are compared as text:
       9 and "9" are the same image.
 
@@ -106,18 +108,16 @@ def read_annotations(
     Args:
         path: of the JSON file.
         layout: "auto" tells the layout by the content.
-        tokens: what captions are made of; see `visattn.vocabulary.tokens_of`.
+        tokens: unit of the captions; see `visattn.vocabulary.tokens_of`.
         max_left_out: the share of the file's captions that may be left out.
 
     Raises:
-        InputError: as `read_entries`, where an image stands in the file twice, and where more captions are left out.
+        InputError: as `read_entries`, if an image occurs twice in the file, and if more captions are left out.
     """
     entries, stray = read_entries(path, layout, tokens)
     twice = [name for name, count in Counter(entry.id for entry in entries).items() if count > 1]
     if twice:
-        raise InputError(
-            f"{path} has {len(twice)} image ids more than once, such as {twice[0]}; give each image one entry"
-        )
+        raise InputError(f"{path} has {len(twice)} duplicate image ids, such as {twice[0]}; give each image one entry")
     left_out(entries, stray).report(str(path), max_left_out)
     full = [Annotation(e.id, e.file, e.split, [words for _, words in e.captions if words]) for e in entries]
     return [annotation for annotation in full if annotation.captions]
@@ -146,8 +146,8 @@ def _layout(path: Path, content: Any) -> Layout:
         if any(isinstance(image, dict) and "sentences" in image for image in content["images"]):
             return "karpathy"
     raise InputError(
-        f"{path} is neither in the Karpathy layout (images with sentences) nor in COCO's (images and annotations); "
-        "give a caption file of one of the two"
+        f"{path} is neither a Karpathy file (images with sentences) nor a COCO caption file (images and annotations); "
+        "give one of the two"
     )
 
 
@@ -193,5 +193,5 @@ def _id(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(f"the image id {value!r} is neither a whole number nor text")
+        raise TypeError(f"the image id {value!r} is neither an integer nor text")
     return str(value)

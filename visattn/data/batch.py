@@ -1,4 +1,4 @@
-"""What travels from the data to the models: two kinds of batches."""
+"""The two kinds of batches that models receive."""
 
 from typing import NamedTuple
 
@@ -26,12 +26,12 @@ class CaptionBatch(NamedTuple):
 
     Attributes:
         images: (N, 3, H, W) uint8 in [0, 255]; the encoder normalises them on its own device.
-        features: (N, h, w, D) annotation vectors that were computed before, in place of the images.
+        features: (N, h, w, D) annotation vectors that were computed before, instead of the images.
         owner: (B,) int64, the row of the image to which each caption belongs.
         tokens: (B, T) int64: START, the words, END, then PAD.
         ids: N names of the images.
         regions: (B, T - 1, h w) where each word after START is: β of Liu et al. 2017, which sums to 1 over the places,
-            or 0 everywhere where that is not known. None where attention is not supervised.
+            or 0 everywhere where that is not known. None if attention is not supervised.
     """
 
     images: Tensor | None

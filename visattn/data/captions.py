@@ -1,4 +1,4 @@
-"""What every captioned data set shares: the vocabulary, the references, and how captions become batches."""
+"""The base of captioned data sets: vocabulary, references, and batches."""
 
 import math
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ SIDES_IN_CHINESE = {"左", "右"}  # and characters; Japanese has them, too
 
 
 class CaptionedImage(NamedTuple):
-    """An image and what people said about it.
+    """An image and its captions.
 
     Attributes:
         id: its name, unique within the data set.
@@ -63,18 +63,18 @@ class CaptionData(BatchedData, ABC):
         max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
         min_count: a word that occurs less often in the training captions is unknown.
         workers: processes that load; 0 loads in the training process itself.
-        seed: of the order, and of what is held out.
+        seed: random seed of the order and of held-out images.
 
     Attributes:
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off; see `report_words`.
-        grouped: whether a training batch holds all captions of its images, in place of captions of nearly one length:
-            an image is then encoded once an epoch, and its captions share one memory, if `batch_size` is a multiple of
-            their number. Also for data in which a caption's length tells what is in the image: batch normalisation
-            would else never see a typical batch.
-        mirror: whether a training image is mirrored left to right, by chance, every other time that it is seen. One
-            of which a caption says "left" or "right" never is.
-        features: None, or annotation vectors by image id; where set, batches carry them in place of images.
-        mirrored_features: likewise of the mirrored images; needed where both `features` and `mirror` are set.
+        grouped: whether a training batch has all captions of its images, instead of captions of similar length: an
+            image is then encoded once per epoch, and its captions share one memory, if `batch_size` is a multiple of
+            their number. Also for data in which a caption's length depends on the content of the image, since
+            otherwise batch normalisation would never see a typical batch.
+        mirror: whether training images are mirrored left to right with probability ½, except those with "left" or
+            "right" in a caption.
+        features: None, or annotation vectors by image id; if set, batches contain them instead of images.
+        mirrored_features: those of the mirrored images; needed if both `features` and `mirror` are set.
         places: None, or the (h, w) grid of annotation vectors and where its cells look; where set, training batches say
             where each word is (`CaptionBatch.regions`), so that attention can be supervised.
     """
@@ -111,11 +111,11 @@ class CaptionData(BatchedData, ABC):
         """The model's input, (3, h, w) uint8 of one size for all, and how it came from the original."""
 
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
-        """Where each word of a caption is: a mask (h, w) over the input's pixels, or None where that is not known."""
+        """Where each word of a caption is: a mask (h, w) over the input's pixels, or None if that is not known."""
         return [None] * len(words)
 
     def facts(self, image_id: str) -> Facts | None:
-        """Everything in an image, to check captions against; None where it is not known, as of photographs."""
+        """Everything in an image, to check captions against; None if unknown, as of photographs."""
         return None
 
     @cached_property
@@ -126,14 +126,14 @@ class CaptionData(BatchedData, ABC):
 
     @property
     def output_names(self) -> list[str]:
-        """What a model's outputs stand for: the vocabulary."""
+        """Names of the model's outputs: the vocabulary."""
         return self.vocabulary
 
     def report_words(self) -> None:
-        """Write into the log what a model will not see of the words to train and to validate on.
+        """Write into the log what a model will not see of the words to train and for validation.
 
         Raises:
-            InputError: where that is more than `max_unknown`.
+            InputError: if that is more than `max_unknown`.
         """
         vocabulary = Vocabulary(self.vocabulary, self.tokens)
         for split, title in (("train", "training"), ("val", "validation")):
@@ -147,7 +147,7 @@ class CaptionData(BatchedData, ABC):
         """The uncut, tokenised captions of each image, by image id, for scoring.
 
         Raises:
-            InputError: where the data set has no such split.
+            InputError: if the data set has no such split.
         """
         return {example.id: example.captions for example in self._examples(split)}
 
@@ -232,7 +232,7 @@ class _Captions:
         return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids, regions)
 
     def _regions_of(self, pair: int, mirrored: bool) -> list[Tensor | None]:
-        """Of each word of a caption, what share of its region is in each cell, (h w) in sum 1; None where unknown."""
+        """Of each word of a caption, what share of its region is in each cell, (h w) in sum 1; None if unknown."""
         if (pair, mirrored) not in self._regions:
             image = self.image[pair]
             example = self.split_examples[image]

@@ -16,7 +16,7 @@ from visattn.errors import InputError
 
 
 class CIFAR(ClassificationData):
-    """What the two have in common. The validation images are held out of the training set, never of the test set.
+    """Base of CIFAR-10 and CIFAR-100. The validation images are held out of the training set, never of the test set.
 
     Args:
         root: folder where torchvision finds the data set or puts it.
@@ -36,7 +36,7 @@ class CIFAR(ClassificationData):
         std: its standard deviation.
 
     Raises:
-        InputError: where an option makes no sense; and, when the images are first needed, where they are not to be had.
+        InputError: if an option is invalid; and, when the images are first needed, if they are not to be had.
     """
 
     image_size = (32, 32)
@@ -108,10 +108,10 @@ class CIFAR(ClassificationData):
         except (RuntimeError, OSError) as error:
             name = self.source.__name__
             if download:
-                raise InputError(f"{name} could not be fetched into {self.root}: {error}") from error
+                raise InputError(f"{name} could not be downloaded to {self.root}: {error}") from error
             raise InputError(
-                f"{self.root} does not hold {name} whole ({self.source.base_folder}): give its folder as root, "
-                "or let download be true"
+                f"{self.root} does not contain all of {name} ({self.source.base_folder}); set root to its folder, "
+                "or download to true"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""What every labelled data set of small images shares: the whole set in memory, a batch is one fancy index."""
+"""The base of labelled data sets of small images: the whole set in memory, batches by fancy indexing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class ClassificationData(BatchedData, ABC):
 
     @property
     def output_names(self) -> list[str]:
-        """What a model's outputs stand for: the classes."""
+        """Names of the model's outputs: the classes."""
         return self.class_names
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Which of COCO's 80 categories a word of an English caption names.
+"""Which of COCO's 80 categories an English word names.
 
 The table is this project's own: written by hand from how people caption photographs, then read against the words of
 COCO's and Flickr8k's captions. It is made to be *sure* rather than full, since a word that is scored at the wrong place
@@ -296,7 +296,7 @@ def _words() -> dict[str, str]:
 
 @cache
 def _phrases() -> tuple[int, dict[str, str | None]]:
-    """The number of words of the longest phrase, and the category of each, None where it names nothing."""
+    """The number of words of the longest phrase, and the category of each, None if it names nothing."""
     nothing: dict[str, str | None] = dict.fromkeys(_names(NOTHING))
     table = nothing | {name: category for category, text in NAMES.items() for name in _names(text)}
     return max(name.count(" ") + 1 for name in table), table

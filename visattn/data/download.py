@@ -1,4 +1,4 @@
-"""Large files over a network that breaks off: gone on with, checked against their sum, unpacked whole."""
+"""Downloads of large files: resumed, checked against their sum, and unpacked completely."""
 
 import hashlib
 import http.client
@@ -25,18 +25,18 @@ _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, Ti
 def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pause: float = 1.0) -> None:
     """Fetch a file, whole or not at all.
 
-    What has come lies in `<path>.part`, and is gone on with where the server allows it, now or in a later call. The
+    What has come lies in `<path>.part`, and is continued where the server allows it, now or in a later call. The
     file gets its name when its size and its sum are right; one that has its name is not fetched again.
 
     Args:
         url: http, https or file.
         path: of the file; its folder exists.
-        md5: its sum in hexadecimal, or None where nobody has published one.
+        md5: its sum in hexadecimal, or None if nobody has published one.
         attempts: how often in a row a try may bring nothing.
         pause: seconds before the next try; it doubles as long as nothing comes.
 
     Raises:
-        InputError: where the server refuses, the connection fails for good, or the sum is another. What has come is
+        InputError: if the server refuses, the connection fails for good, or the sum is another. What has come is
             kept, but for a file whose sum is wrong.
     """
     part = path.with_name(path.name + ".part")
@@ -51,8 +51,8 @@ def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pa
             fruitless = 0 if _size(part) > had else fruitless + 1
             if fruitless == attempts:
                 raise InputError(
-                    f"{url} cannot be downloaded ({error}); what has come, {_size(part):,} bytes, is in {part}: "
-                    "run this again to go on"
+                    f"{url} cannot be downloaded ({error}); {_size(part):,} bytes are in {part}: "
+                    "run this again to resume"
                 ) from error
             log.warning("%s broke off at %s bytes (%s); going on", url, f"{_size(part):,}", error)
             time.sleep(pause * 2 ** max(0, fruitless - 1))
@@ -60,7 +60,7 @@ def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pa
         if md5 is not None and (found := _md5(part)) != md5:
             part.unlink()
             raise InputError(
-                f"{url} came damaged: its MD5 sum is {found}, not {md5}; it was deleted, download it again"
+                f"{url} arrived damaged: its MD5 sum is {found}, not {md5}; it was deleted, download it again"
             )
         part.replace(path)
 
@@ -98,14 +98,14 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
 
     Args:
         archive: the zip file.
-        folder: to unpack into; made where missing.
-        place: a member's name to where it goes within the folder, or to None where it is not wanted.
+        folder: to unpack into; created if missing.
+        place: a member's name to where it goes within the folder, or to None if it is not wanted.
 
     Returns:
         The number of files that are there now.
 
     Raises:
-        InputError: where the archive is damaged, or a file would leave the folder.
+        InputError: if the archive is damaged, or a file would leave the folder.
     """
     try:
         with zipfile.ZipFile(archive) as members:
@@ -113,7 +113,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
             wanted = [(member, name) for member, name in wanted if name is not None]
             for member, name in tqdm(wanted, desc=f"Unpacking {archive.name}", unit="file"):
                 if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                    raise InputError(f"{archive} has a file {name}, which would leave the folder {folder}")
+                    raise InputError(f"{archive} has a file {name}, which would be written outside the folder {folder}")
                 path = folder / name
                 if path.is_file() and path.stat().st_size == member.file_size:
                     continue

@@ -1,4 +1,4 @@
-"""Images as a model's inputs: tensors, and how they came from the originals."""
+"""Images as model inputs: tensors, and their geometry."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ def to_input(image: Image.Image, fit: Fitting, name: str) -> tuple[Tensor, Geome
     """An RGB picture as a model's input (3, h, w) uint8, and how it became that.
 
     Raises:
-        InputError: where it cannot be fitted; the sentence has its `name`.
+        InputError: if it cannot be fitted; the sentence has its `name`.
     """
     try:
         fitted, geometry = fit(image)
@@ -69,7 +69,7 @@ def read_fitted(paths: Iterable[Path], fit: Fitting) -> Iterator[Input]:
     """The images in these files and folders, one after the other, as `fit` makes them a model's input.
 
     Raises:
-        InputError: where a path is missing or holds no image, before the first is read; or where one cannot be read.
+        InputError: if a path is missing or holds no image, before the first is read; or if one cannot be read.
     """
     files = list_images(paths)
     for path, name in zip(files, safe_names(path.stem for path in files), strict=True):

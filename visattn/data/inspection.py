@@ -1,4 +1,4 @@
-"""What is wrong with a data set: pictures that cannot be used, and entries of its caption file that teach nothing."""
+"""Data checks: images that cannot be used, and faults in caption files."""
 
 import hashlib
 import logging
@@ -64,7 +64,7 @@ class Picture(NamedTuple):
 
     Attributes:
         fault: what is wrong with it, or None.
-        digest: SHA-256 of the file in hexadecimal, or None where there is none.
+        digest: SHA-256 of the file in hexadecimal, or None if there is none.
     """
 
     fault: Fault | None
@@ -77,7 +77,7 @@ def in_parallel(
     """`function` of each item, in their order, worked out by so many processes (0: by this one), with a progress bar.
 
     Raises:
-        InputError: where one of the processes dies.
+        InputError: if one of the processes dies.
     """
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(items), desc=title, unit=unit))
@@ -94,9 +94,7 @@ def in_parallel(
                 yield result
                 bar.update()
         except BrokenProcessPool as error:
-            raise InputError(
-                "a process that looks through the data has died; if memory is short, use fewer workers"
-            ) from error
+            raise InputError("a process that checks the data died; if memory ran out, use fewer workers") from error
 
 
 _kept: list[Callable[[Any], Any]] = []  # of a process of `in_parallel`, what it is to do
@@ -139,7 +137,7 @@ def name_bad(bad: Mapping[str, str], name: str) -> None:
 
 
 def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MAX_BAD) -> None:
-    """See that few enough images are left out.
+    """Check that few enough images are left out.
 
     Args:
         bad: why, by the image.
@@ -148,7 +146,7 @@ def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MA
         share: of all that may be left out.
 
     Raises:
-        InputError: where they are too many.
+        InputError: if they are too many.
     """
     if len(bad) > share * total:
         image, why = next(iter(bad.items()))
@@ -205,7 +203,7 @@ def caption_faults(
 
     Args:
         entries: as `read_entries` gives them.
-        stray: captions of no image, likewise.
+        stray: captions without an image.
         longest: words that a caption may have.
     """
     names = ", ".join(repr(name) for name in list(dict.fromkeys(name for name, _ in stray))[:SHOWN])

@@ -1,4 +1,4 @@
-"""Where things are in photographs: a COCO instances file, its polygons and run lengths, as masks."""
+"""Object masks from a COCO instances file, given as polygons or run lengths."""
 
 import json
 import logging
@@ -34,13 +34,13 @@ class Instances:
 
     A category is *unknown* in an image, and has no mask there, where any of its instances has no outline: a box alone,
     a crowd without run lengths, no polygon of at least three points. A box also covers what is beside the thing, and
-    without it a look at that instance would be taken for a miss. How many that are is told in the log.
+    without it attention to that instance would count as a miss. The log gives their number.
 
     Args:
         path: of the JSON file. It is read at once; masks are drawn when they are asked for.
 
     Raises:
-        InputError: where the file is missing, is not JSON or of another layout, an image stands in it twice, or an
+        InputError: if the file is missing, is not JSON or of another layout, an image occurs twice in it, or an
             annotation is of a category that the file does not name. Annotations of images that it does not list are
             passed over: a part of COCO may come with the annotations of the whole.
     """
@@ -50,14 +50,14 @@ class Instances:
         try:
             content = json.loads(path.read_bytes())
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file of instances") from error
+            raise InputError(f"{path}: no such instances file") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({error}); is it the instances file?") from error
+            raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the instances file") from error
         try:
             self.categories, self._pictures, unknown = _read(path, content)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(f"{path} is not in COCO's layout of instances: {what}") from error
+            raise InputError(f"{path} is not in COCO's instances format: {what}") from error
         self._by_file = {Path(picture.file).name: key for key, picture in self._pictures.items()}
         if unknown:
             log.warning(
@@ -78,11 +78,11 @@ class Instances:
         odd number of its edges surrounds.
 
         Returns:
-            (H, W) bool of the size that the file states; None where the image has no such instance, where the category
+            (H, W) bool of the size that the file states; None if the image has no such instance, where the category
             is unknown, or where the instances are too thin to cover half of any pixel.
 
         Raises:
-            InputError: where run lengths do not fit the image, or a polygon's corners are no numbers of pixels.
+            InputError: if run lengths do not fit the image, or a polygon's corners are no numbers of pixels.
         """
         picture = self._pictures[image_id]
         outlines = picture.outlines.get(category)
@@ -153,7 +153,7 @@ def _outline(annotation: dict[str, Any], size: tuple[int, int]) -> list[list[flo
 
 
 def _draw(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool, True where the polygons cover at least half of a pixel; their shares of it add up."""
+    """(H, W) bool, True if the polygons cover at least half of a pixel; their shares of it add up."""
     share = np.zeros(size)
     for polygon in polygons:
         try:
@@ -211,7 +211,7 @@ def decode_runs(counts: list[int] | str, size: tuple[int, int]) -> np.ndarray:
         (H, W) bool.
 
     Raises:
-        ValueError: where the counts are no run lengths, or their sum is not H·W.
+        ValueError: if the counts are no run lengths, or their sum is not H·W.
     """
     runs = _decompress(counts) if isinstance(counts, str) else counts
     if not all(isinstance(run, int) and run >= 0 for run in runs):

@@ -1,8 +1,8 @@
-"""Whole batches as the unit of loading, each a function of (seed, epoch, number) and of nothing else.
+"""Loading of whole batches, each a function of (seed, epoch, number) only.
 
-A resumed run must see what an uninterrupted one sees. So no order and no augmentation here hangs on a global random
-state, on the number of workers or on how far an iterator has come: the sampler hands out the *name* of a batch, and
-whoever holds the data set can make that batch from its name.
+A resumed run must see the same data as an uninterrupted one. So neither order nor augmentation depends on a global
+random state, the number of workers or the position of an iterator: the sampler returns the *name* of a batch, from
+which the data set can construct the batch.
 """
 
 import os
@@ -142,15 +142,15 @@ class BatchLoader(DataLoader):
         """Let the next pass begin where that state stopped, if it is a pass of the same epoch.
 
         Raises:
-            InputError: where that is in the middle of an epoch whose batches were others.
+            InputError: if that is in the middle of an epoch whose batches were others.
         """
         self._resume = state["epoch"], state["delivered"]
         for name, here in self.choices().items():
             there = state.get(name, here)
             if there != here and state["delivered"] < state["batches"]:
                 raise InputError(
-                    f"the checkpoint is in the middle of an epoch with {there} as its {name}, and this data has "
-                    f"{here}; give the data the same options, or go on from the end of an epoch"
+                    f"the checkpoint was saved within an epoch with {name} {there}, but this data has "
+                    f"{here}; give the data the same options, or continue from the end of an epoch"
                 )
 
     def choices(self) -> dict[str, int]:
@@ -182,7 +182,7 @@ def _wait_for_sigterm_of(process: int) -> None:
 
 
 class BatchedData(LightningDataModule):
-    """What captioned and classified data share: checked sizes, the two kinds of loaders, and what a model must know.
+    """Base of captioned and classified data: checked sizes, the two kinds of loaders, and what the model needs.
 
     Args:
         batch_size: items of a training batch, for one process.
@@ -191,13 +191,13 @@ class BatchedData(LightningDataModule):
         seed: of the order, the augmentation and what is held out.
 
     Attributes:
-        output_names: what a model's outputs stand for: the vocabulary, or the classes.
-        tokens: what captions are made of, where there are any: "words", "characters", or the JSON of a tokenizer.
+        output_names: names of the model's outputs: the vocabulary, or the classes.
+        tokens: unit of the captions, where there are any: "words", "characters", or the JSON of a tokenizer.
         image_size: (h, w) of the images in a batch, in pixels.
         fit: how a picture becomes an image of that size.
 
     Raises:
-        InputError: where one of these makes no sense.
+        InputError: if one of these makes no sense.
     """
 
     output_names: list[str]

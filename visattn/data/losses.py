@@ -1,4 +1,4 @@
-"""What of a data set's captions does not reach a model: counted, named by reason, and an error where it is too much."""
+"""Captions and words that do not reach the model: counted by reason, and an error if there are too many."""
 
 import logging
 import math
@@ -25,7 +25,7 @@ class LeftOut:
 
     Attributes:
         reasons: how many captions are left out for each reason.
-        images: how many images are, likewise.
+        images: number of images.
         examples: the first of each reason.
     """
 
@@ -71,7 +71,7 @@ class LeftOut:
         """Write into the log what is left out of the data called `name`.
 
         Raises:
-            InputError: where that is more than this share of the captions.
+            InputError: if that is more than this share of the captions.
         """
         for line in self.lines():
             log.warning("%s: %s", name, line)
@@ -79,7 +79,7 @@ class LeftOut:
             reason, count = self.reasons.most_common(1)[0]
             raise InputError(
                 f"{name}: {self.reasons.total()} of {self.captions} captions would be left out, more than {share:.0%}: "
-                f"{count} which {self._why(reason)}; mend that, or allow for it with --data.max_left_out"
+                f"{count} which {self._why(reason)}; fix that, or allow it with --data.max_left_out"
             )
 
     def _why(self, reason: str) -> str:
@@ -151,14 +151,14 @@ def _least(count: int, of: int) -> float:
 def word_losses(
     counts: WordCounts, vocabulary: Vocabulary, split: str, max_length: int, min_count: int | None
 ) -> list[WordLoss]:
-    """What a model does not see of the words of a split, by reason.
+    """Words of a split that a model does not see, by reason.
 
     Args:
         counts: of the split's captions.
         vocabulary: that the model has.
         split: its name, in the sentences.
         max_length: words of a caption that a batch holds.
-        min_count: how often a word of the vocabulary occurs in training; None where it is a list of its own.
+        min_count: how often a word of the vocabulary occurs in training; None if it is a list of its own.
     """
     total, found = counts.words.total(), []
     words = vocabulary.tokens.name if vocabulary.tokens.spec in (Words.spec, "characters") else "tokens"
@@ -191,11 +191,11 @@ def report_words(found: Iterable[WordLoss], name: str, share: float = MAX_UNKNOW
     """Write into the log what `word_losses` found of the data called `name`.
 
     Raises:
-        InputError: where one of them is more than this share.
+        InputError: if one of them is more than this share.
     """
     for lost in found:
         if lost.least > share:
             raise InputError(
-                f"{name}: {lost.sentence}, more than {share:.0%}; {lost.mend}; or allow for it with --data.max_unknown"
+                f"{name}: {lost.sentence}, more than {share:.0%}; {lost.mend}; or allow it with --data.max_unknown"
             )
         log.info("%s: %s", name, lost.sentence)

@@ -1,4 +1,4 @@
-"""Photographs with captions: Flickr8k, Flickr30k, COCO, and whatever comes in their layouts."""
+"""Captioned photographs: Flickr8k, Flickr30k, COCO, and other data sets in their formats."""
 
 import hashlib
 import logging
@@ -30,38 +30,38 @@ log = logging.getLogger(__name__)
 class Photographs(CaptionData):
     """Captioned photographs in a folder.
 
-    Splits come from the annotation file (Karpathy), from a second file (`val_annotations`), or, where neither names a
-    validation image, from holding out `val_fraction` of the training images: by image, so that no photograph is in
-    both. A data set without a test split is fine until one asks for it.
+    Splits come from the annotation file (Karpathy), from a second file (`val_annotations`), or, if neither has
+    validation images, from holding out `val_fraction` of the training images: by image, so that no photograph is in
+    both. A data set may have no test split as long as none is requested.
 
     Args:
         root: folder of the data set.
         annotations: the caption file, relative to `root` or absolute; see `read_annotations` for its layouts.
         images: folder of the pictures, relative to `root` or absolute.
         val_annotations: a second caption file, whose images validate (COCO has one for each split).
-        instances: None, or a COCO file of the things in the images, relative to `root` or absolute, so that attention
-            can be scored, and supervised in training (`CaptionLoss.supervision`): a word of a caption is where the
-            instances of the category are that it names, if it names one (`visattn.data.coco_words`) and their outlines
-            are known (`visattn.data.instances`). Images are looked for in it by their id, else by their file's name.
-        layout: of the caption files; "auto" tells by their content.
-        image_size: of the model's input in pixels, (h, w) or the side of a square.
-        fit: how a photograph is made that size; see `visattn.images.fit_image`.
-        val_fraction: share of the training images to hold out where no validation images are named; the choice is a
+        instances: None, or a COCO instances file, relative to `root` or absolute, so that attention can be scored, and
+            supervised in training (`CaptionLoss.supervision`): the region of a word is that of the instances of the
+            category it names, if it names one (`visattn.data.coco_words`) and their outlines are known
+            (`visattn.data.instances`). Images are matched by id, or else by file name.
+        layout: format of the caption files; "auto" detects it from their content.
+        image_size: size of the model's input in pixels, (h, w) or the side of a square.
+        fit: how images are resized; see `visattn.images.fit_image`.
+        val_fraction: share of the training images to hold out if there are no validation images; the choice is a
             function of `seed` and the images' ids.
-        restval: train on the images that the Karpathy splits of COCO call "restval", as most published results do.
+        restval: train also on the images that Karpathy's COCO splits call "restval", as in most published results.
         mirror: whether a training image is mirrored left to right every other time that it is seen, by chance, as a
             function of (seed, epoch); one of which a caption says "left" or "right" never is.
-        tokens: what captions are made of: "words", as published scores have them; "characters", for scripts without
+        tokens: unit of the captions: "words", as published scores have them; "characters", for scripts without
             spaces between words; or the file of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to
             `root` or absolute. `max_length` then counts such tokens, and a checkpoint keeps the tokenizer.
         max_left_out: the share of a file's captions that may be left out, since they have no word or no image.
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
-        limit: at most so many images of each split, the first of the file; for a quick trial.
-        on_bad_image: what to do about a picture that is missing, damaged or cannot be fitted to `image_size`. "error"
-            stops at it. "skip" loads every picture once before the first epoch, names those that cannot be used in the
-            log, and leaves them out in training, validation and everywhere else; more than 1 % of them are an error.
-            What is left out is settled before the first batch, so batches and their order stay a function of
-            (seed, epoch); the vocabulary is that of all captions, whatever has become of the pictures.
+        limit: use only the first images of each split, at most this many; for a quick trial.
+        on_bad_image: handling of images that are missing, damaged or cannot be fitted to `image_size`. "error" stops
+            with an error. "skip" loads every image once before the first epoch, logs those that cannot be used, and
+            leaves them out everywhere; more than 1 % of them is an error. Since this is done before the first batch,
+            batches and their order remain a function of (seed, epoch); the vocabulary is that of all captions,
+            including those of skipped images.
         batch_size: (image, caption) pairs of a training batch, for one process.
         eval_batch_size: images of an evaluation batch.
         max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
@@ -70,8 +70,8 @@ class Photographs(CaptionData):
         seed: of the order, and of what is held out.
 
     Raises:
-        InputError: where an option makes no sense. A fault of the files is told when they are first needed: by
-            `vocabulary`, `examples`, or `setup`, which looks whether every picture is there.
+        InputError: if an option is invalid. Faults in the files are reported when they are first read: by
+            `vocabulary`, `examples`, or `setup`, which checks that every image exists.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Photographs(CaptionData):
         self._last_regions: tuple[str | None, dict[str, np.ndarray | None]] = (None, {})
 
     def setup(self, stage: str | None = None) -> None:
-        """Look whether pictures and instances that the annotations need are there, before the first epoch does."""
+        """Check that the images and instances needed by the annotations exist, before the first epoch."""
         if self.features is None and self.on_bad_image == "skip":
             self._leave_out_bad_images()
         elif self.features is None:
@@ -146,13 +146,13 @@ class Photographs(CaptionData):
         return to_input(load_image(example.path), fitting(self.image_size, self.fit), str(example.path))
 
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
-        """Where the things are that each word of a caption names: masks (h, w) over the input's pixels.
+        """Regions of the objects that the words of a caption name: masks (h, w) over the input's pixels.
 
-        A region is that of all instances of the category. None stands for a word that names no category, for one whose
-        category the image has none of or only partly outlined, and for one whose instances the crop cut off.
+        A region covers all instances of the category. It is None for a word that names no category, or one whose
+        category is absent from the image, only partly outlined, or cropped off.
 
         Raises:
-            InputError: where the instances file cannot be read, or states a picture's size in other proportions.
+            InputError: if the instances file cannot be read, or states a picture's size in other proportions.
         """
         if self.instances is None:
             return super().regions(image_id, words)
@@ -174,7 +174,7 @@ class Photographs(CaptionData):
         if abs(original[0] * stated[1] - original[1] * stated[0]) > max(original + stated):  # a pixel of the smaller
             raise InputError(
                 f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
-                "the proportions must agree, once EXIF has turned the picture; give the pictures that were annotated"
+                "the aspect ratios must agree after EXIF rotation; give the images that were annotated"
             )
         geometry = fit_geometry(original, self.image_size, self.fit)
         scale = tuple(s * o / n for s, o, n in zip(geometry.scale, original, stated, strict=True))
@@ -213,7 +213,7 @@ class Photographs(CaptionData):
         )
         if scored and not found and not in_training:
             raise InputError(
-                f"{self.instances} has none of the {len(scored)} images to validate or test on, such as "
+                f"{self.instances} has none of the {len(scored)} validation and test images, such as "
                 f"{scored[0].id}; give the instances of the same images"
             )
         if found < len(scored):
@@ -225,7 +225,7 @@ class Photographs(CaptionData):
         things = Instances(self.instances)
         strange = sorted(set(things.categories) - WORDS.keys())
         if len(strange) == len(things.categories):
-            raise InputError(f"{self.instances} has no category of COCO's 80, and words are known for no others")
+            raise InputError(f"{self.instances} has none of COCO's 80 categories, the only ones whose words are known")
         if strange:
             log.warning("%s: no word is known for %d categories, such as %s", self.instances, len(strange), strange[0])
         return things
@@ -241,7 +241,7 @@ class Photographs(CaptionData):
     @cached_property
     def _splits(self) -> dict[str, list[CaptionedImage]]:
         if not self.root.is_dir():
-            raise InputError(f"{self.root}: no such folder; root is where the data set lies")
+            raise InputError(f"{self.root}: no such folder; set root to the folder of the data set")
         splits: dict[str | None, list[Annotation]] = defaultdict(list)
         for annotation in self._read(self.annotations):
             splits[annotation.split].append(annotation)
@@ -257,8 +257,8 @@ class Photographs(CaptionData):
             both = {a.id for a in train} & {a.id for a in val}
             if both:
                 raise InputError(
-                    f"{self.val_annotations} has {len(both)} images that {self.annotations} trains on, such as "
-                    f"{min(both)}; give it images of its own, or these ids of their own if they are others"
+                    f"{self.val_annotations} has {len(both)} training images of {self.annotations}, such as "
+                    f"{min(both)}; use separate images, or different ids if the images differ"
                 )
         if not val:
             held = _held_out([a.id for a in train], self.val_fraction, self.seed)
@@ -280,7 +280,7 @@ def _held_out(ids: Iterable[str], fraction: float, seed: int) -> set[str]:
 def _check_present(folder: Path, paths: list[Path]) -> None:
     """One listing of each folder, not a question for each file: data sets often lie on slow shared disks."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; images is where the pictures lie, relative to root")
+        raise InputError(f"{folder}: no such folder; set images to the image folder, relative to root")
     there = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
     missing = [path for path in paths if path not in there]
     if missing:

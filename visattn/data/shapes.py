@@ -1,4 +1,4 @@
-"""Generated scenes of coloured shapes, with captions from a grammar and a mask for every word that names something.
+"""Generated scenes of coloured shapes, with captions from a grammar and a mask for every word that names an object.
 
 The embedded data set: nothing to download, any size of picture, and the truth about each word's place is known, so
 that attention can be scored. A scene is a function of (seed, split, index) alone.
@@ -34,7 +34,7 @@ COLOURS = {
 SIZES = {"small": (0.10, 0.125), "large": (0.18, 0.22)}  # radius, as a share of the picture's side
 RELATIONS = ("left of", "right of", "above", "below")
 GRAMMAR = Grammar(tuple(SIZES), tuple(COLOURS), SHAPES, RELATIONS)
-MOST_THINGS = 5  # more do not find room
+MOST_THINGS = 5  # more do not fit
 
 _SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 _SUPERSAMPLING = 4
@@ -75,7 +75,7 @@ class Scene(NamedTuple):
         return picture.resize((side, side), Image.Resampling.BOX)
 
     def mask(self, things: Sequence[Thing], side: int) -> np.ndarray:
-        """(side, side) bool, True where any of these things covers at least half of a pixel."""
+        """(side, side) bool, True if any of these things covers at least half of a pixel."""
         fine = side * _SUPERSAMPLING
         mask = Image.new("L", (fine, fine))
         draw = ImageDraw.Draw(mask)
@@ -130,7 +130,7 @@ class Scene(NamedTuple):
 def make_scene(rng: np.random.Generator, count: int, sizes: Sequence[str] | None = None) -> Scene:
     """Draw a scene of `count` things; of the given sizes, in order, or of any."""
     kinds = rng.choice(len(SHAPES) * len(COLOURS), size=count, replace=False)
-    tries = 1 if count <= 3 else 50  # for four things and more it would take seconds to begin anew at each that fails
+    tries = 1 if count <= 3 else 50  # for four things and more it would take seconds to start again at each that fails
     while True:
         things: list[Thing] = []
         for i, kind in enumerate(kinds):
@@ -203,9 +203,9 @@ class ShapesCaptions(CaptionData):
     """Scenes of one to three shapes, or more, five captions each, which name all of them.
 
     Args:
-        train_size: scenes to train on.
-        val_size: scenes to validate on; of other random numbers than the training's.
-        test_size: likewise.
+        train_size: scenes for training.
+        val_size: scenes for validation; of other random numbers than the training's.
+        test_size: scenes for test; from other random numbers again.
         image_size: (h, w) of the pictures, h = w, in pixels.
         batch_size: see `CaptionData`.
         eval_batch_size: see `CaptionData`.
@@ -216,7 +216,7 @@ class ShapesCaptions(CaptionData):
         things: the most shapes in a scene, from 1 to 5; a scene is as likely to have 1 as 2, and so on.
 
     Raises:
-        InputError: where the pictures are not square, or an option is out of its range.
+        InputError: if the pictures are not square, or an option is out of its range.
     """
 
     fit: Fit = "squash"
@@ -284,9 +284,9 @@ class ShapesClasses(ClassificationData):
     """Scenes of one large and two small things; the class is the colour of the large one, wherever it is.
 
     Args:
-        train_size: scenes to train on; every class is equally frequent in each split, up to one.
-        val_size: scenes to validate on.
-        test_size: scenes to test on.
+        train_size: scenes for training; every class is equally frequent in each split, up to one.
+        val_size: scenes for validation.
+        test_size: scenes for test.
         image_size: (h, w) of the pictures, h = w, in pixels.
         batch_size: see `ClassificationData`.
         eval_batch_size: see `ClassificationData`.
@@ -294,7 +294,7 @@ class ShapesClasses(ClassificationData):
         seed: see `ClassificationData`; also of the scenes.
 
     Raises:
-        InputError: where the pictures are not square.
+        InputError: if the pictures are not square.
     """
 
     fit: Fit = "squash"

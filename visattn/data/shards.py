@@ -1,4 +1,4 @@
-"""Captioned images in shards: tar files as img2dataset writes them, read from beginning to end."""
+"""Captioned images in shards: tar files as written by img2dataset, read sequentially."""
 
 import logging
 import re
@@ -38,37 +38,37 @@ class Sample(NamedTuple):
 class Shards(BatchedData):
     """Captioned images in tar files, streamed: for data sets too large to be opened file by file.
 
-    An epoch's samples are dealt to the processes, and of a process to its loading workers, in stretches of equal
-    length (up to one sample), so every sample comes once in a pass whatever the shards' sizes and number, and all
-    processes make equally many batches. A worker reads its stretch from beginning to end and shuffles within a window.
-    A training batch is a function of (seed, epoch, number, processes, workers); after a checkpoint in the middle of an
-    epoch, reading begins anew and skips what was seen.
+    An epoch's samples are split between processes and their loading workers in stretches of equal length (up to one
+    sample), so every sample is seen once per pass, whatever the sizes and number of shards, and all processes have the
+    same number of batches. A worker reads its stretch sequentially and shuffles within a window. A training batch is a
+    function of (seed, epoch, number, processes, workers); when resuming within an epoch, samples already seen are
+    skipped.
 
-    All captions are read once before the first epoch, to count the samples and for the vocabulary; pictures are
-    skipped over in that. Those of the training split are not kept. A sample without a usable picture or caption is
-    left out, named in the log and counted; an epoch ends with an error as soon as they are more than `max_bad` of it.
+    All captions are read once before the first epoch, without images, to count the samples and build the vocabulary.
+    Those of the training split are not kept. A sample without a usable image or caption is left out, named in the log
+    and counted; an epoch stops with an error once they exceed the share `max_bad`.
 
     Args:
         root: folder of the data set.
-        train: the shards to train on, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
+        train: the shards for training, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
             ``train/{00000..00099}.tar``. Of a range, every file must be there.
-        val: those to validate on, likewise.
-        test: None, or those to test on, likewise.
-        captions: where captions stand: "txt" for the sample's .txt, else a key of its .json, with a text or a list of
+        val: those for validation, in the same form.
+        test: None, or those for test, in the same form.
+        captions: location of captions: "txt" for the sample's .txt, else a key of its .json, with a text or a list of
             texts.
         vocabulary_file: None builds the vocabulary from the training captions; or a JSON file with a list of words,
             relative to `root` or absolute.
-        epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch goes on where the last
-            one stopped.
+        epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch continues where
+            the last one stopped.
         shuffle: samples of the window within which a worker shuffles; they are held in memory, undecoded.
         max_bad: the share of an epoch's samples that may be bad.
-        tokens: what captions are made of: "words", "characters", for scripts without spaces between words, or the file
+        tokens: unit of the captions: "words", "characters", for scripts without spaces between words, or the file
             of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to `root` or absolute. `max_length`
             then counts such tokens, and a checkpoint keeps the tokenizer.
         max_left_out: the share of a split's captions that may be left out, since they have no word or cannot be read.
         max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
         image_size: of the model's input in pixels, (h, w) or the side of a square.
-        fit: how a picture is made that size; see `visattn.images.fit_image`.
+        fit: how images are resized; see `visattn.images.fit_image`.
         batch_size: samples of a training batch, for one process, each with all of its captions.
         eval_batch_size: samples of an evaluation batch, at most; with workers they come in another order.
         max_length: words of a caption that a batch holds; longer captions are cut.
@@ -77,8 +77,8 @@ class Shards(BatchedData):
         seed: of the order.
 
     Raises:
-        InputError: where an option makes no sense, or `webdataset` is not installed. A fault of the shards is told when
-            they are first needed.
+        InputError: if an option is invalid, or `webdataset` is not installed. Faults in the shards are reported
+            when they are first read.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Shards(BatchedData):
         """Say before the first epoch what a model will not see of the captions.
 
         Raises:
-            InputError: where that is too much.
+            InputError: if that is too much.
         """
         if stage != "fit":
             return
@@ -161,25 +161,25 @@ class Shards(BatchedData):
 
     @property
     def output_names(self) -> list[str]:
-        """What a model's outputs stand for: the vocabulary."""
+        """Names of the model's outputs: the vocabulary."""
         return self.vocabulary
 
     def references(self, split: Split) -> Mapping[str, list[list[str]]]:
         """The uncut, tokenised captions of each image, by image id; those of the training split are read when needed.
 
         Raises:
-            InputError: where the data set has no such split, or an image stands in it twice.
+            InputError: if the data set has no such split, or an image occurs twice in it.
         """
         if split == "train":
             return _ReadWhenNeeded(self)
         return self._evaluated(split)[1]
 
     def regions(self, image_id: str, words: list[str]) -> list[None]:
-        """Where the words of a caption are: not known of any."""
+        """Regions of words: unknown for shards."""
         return [None] * len(words)
 
     def facts(self, image_id: str) -> None:
-        """What is in an image, to check captions against: not known of any."""
+        """Content of an image, to check captions against: unknown for shards."""
 
     def describe(self) -> str:
         """The data set's name in messages."""
@@ -207,11 +207,11 @@ class Shards(BatchedData):
         """The shards of a split.
 
         Raises:
-            InputError: where there are none, or one that a range names is missing.
+            InputError: if there are none, or one that a range names is missing.
         """
         pattern = self.patterns[split]
         if pattern is None:
-            raise InputError(f"{self.root}: no shards are named for the {split} split; set the option {split}")
+            raise InputError(f"{self.root}: no shards are given for the {split} split; set the option {split}")
         found: list[Path] = []
         for name in webdataset().shardlists.expand_urls(pattern):
             here = sorted(self.root.glob(name)) if re.search(r"[*?\[]", name) else [self.root / name]
@@ -224,7 +224,7 @@ class Shards(BatchedData):
         """The samples of a shard without their pictures, in its order.
 
         Raises:
-            InputError: where it is no tar file, is cut off, or has a file twice.
+            InputError: if it is no tar file, is cut off, or has a file twice.
         """
         for sample in texts(path):
             yield Sample(sample["__key__"], *captions_of(sample, self.captions, tokens_of(self.tokens)))
@@ -260,7 +260,7 @@ class Shards(BatchedData):
                 for sample in samples:
                     _count_lost(sample, lost)
                     if sample.id in known:
-                        raise InputError(f"{path}: the key {sample.id} stands twice in the {split} split")
+                        raise InputError(f"{path}: the key {sample.id} occurs twice in the {split} split")
                     if sample.captions:
                         known[sample.id] = sample.captions
             self._check_captions(split, len(known), lost)
@@ -310,7 +310,7 @@ def _count_lost(sample: Sample, lost: LeftOut) -> None:
 
 
 class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
-    """The captions of the training split, which only some ways of training look at."""
+    """The captions of the training split, which only some training regimes use."""
 
     def __init__(self, data: Shards) -> None:
         self.data = data
@@ -331,7 +331,7 @@ class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
 
 
 class _Loaded(NamedTuple):
-    """A batch of what could be used, None where nothing could, and why what could not, by the sample's key."""
+    """A batch of what could be used, None if nothing could, and why what could not, by the sample's key."""
 
     batch: CaptionBatch | None
     bad: dict[str, str]
@@ -377,7 +377,7 @@ class _Batching(NamedTuple):
 
 
 class _ShardLoader(BatchLoader):
-    """Hands on the batches, and counts what is bad."""
+    """Passes on the batches, and counts bad samples."""
 
     def choices(self) -> dict[str, int]:
         return {**super().choices(), "workers": self.num_workers, "processes": self.sampler.num_replicas}
@@ -393,6 +393,6 @@ class _ShardLoader(BatchLoader):
             if batch is not None:
                 yield batch
             elif self.sampler.num_replicas > 1:  # the others would wait for it
-                raise InputError(f"{make.name}: no image of a batch can be used; make batch_size larger")
+                raise InputError(f"{make.name}: no image of a batch can be used; increase batch_size")
         if bad:
             log.warning("%s: %d of %d images were left out", make.name, len(bad), share)

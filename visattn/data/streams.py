@@ -1,4 +1,4 @@
-"""Which samples of a row of shards, in which order, for whom: every one once in a pass, however they are dealt out."""
+"""Order of samples in shards: each is seen once per pass, however they are split between processes and workers."""
 
 import itertools
 import math
@@ -48,7 +48,7 @@ class StreamedBatches(Dataset):
     """Batches by their names, as `TrainingBatches` has them, but made of a stream that stays open from one to the next.
 
     Batch number i is made by worker i % workers, as PyTorch's loader deals them out, and is the next of that worker's
-    stretch. Asked for another than the next, a worker begins its stretch anew and skips.
+    stretch. Asked for another than the next, a worker begins its stretch again and skips.
 
     Args:
         shards: the tar files.
@@ -123,7 +123,7 @@ class StreamedBatches(Dataset):
                 yield sample
                 number += 1
             if number < part.stop:
-                raise InputError(f"{path} has {number} samples, and had {self.counts[part.shard]} when the run began")
+                raise InputError(f"{path} has {number} samples, but had {self.counts[part.shard]} when the run began")
 
 
 def _workers() -> int:

@@ -1,4 +1,4 @@
-"""What a shard says: a tar file as img2dataset writes it, one sample's files after the other's.
+"""Reading of shards: tar files as written by img2dataset, with the files of a sample in sequence.
 
 A shard holds `000012.jpg`, `000012.txt` and `000012.json`. What belongs to one sample is decided by the `webdataset`
 library.
@@ -33,7 +33,7 @@ def texts(path: Path) -> Iterator[RawSample]:
     """The samples of a shard, the pictures empty, in its order.
 
     Raises:
-        InputError: where it is no tar file, is cut off, or has a file twice.
+        InputError: if it is no tar file, is cut off, or has a file twice.
     """
     with _shard_errors(path):
         yield from webdataset().tariterators.group_by_keys(_text_files(path))
@@ -43,7 +43,7 @@ def samples(path: Path, start: int, stop: int) -> Iterator[RawSample]:
     """The whole samples from number `start` on, as many as there are before `stop`.
 
     Raises:
-        InputError: where it is no tar file, or is cut off or has a file twice before `stop`.
+        InputError: if it is no tar file, or is cut off or has a file twice before `stop`.
     """
     with path.open("rb") as file, _shard_errors(path):
         # Not webdataset's own opener: it starts a program for a file whose name begins with "pipe:".
@@ -55,7 +55,7 @@ def picture_of(sample: RawSample, name: str) -> bytes:
     """The picture's file.
 
     Raises:
-        InputError: where the sample, called `name`, has none.
+        InputError: if the sample, called `name`, has none.
     """
     content = next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
     if content is None:
@@ -140,14 +140,14 @@ def _shard_errors(path: Path) -> Iterator[None]:
         yield
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         why = error.args[0] if error.args else type(error).__name__
-        raise InputError(f"{path} cannot be read as a shard ({why}); is it damaged or cut off?") from error
+        raise InputError(f"{path} cannot be read as a shard ({why}); it may be damaged or truncated") from error
 
 
 def webdataset() -> Any:
     """The library.
 
     Raises:
-        InputError: where it is not installed.
+        InputError: if it is not installed.
     """
     try:
         import webdataset
@@ -155,6 +155,6 @@ def webdataset() -> Any:
         import webdataset.tariterators
     except ImportError as error:
         raise InputError(
-            "shards are read by the package webdataset, which is not installed: pip install 'visattn[webdataset]'"
+            "reading shards needs the package webdataset, which is not installed: pip install 'visattn[webdataset]'"
         ) from error
     return webdataset

@@ -1,4 +1,4 @@
-"""Words out of a decoder: one loop over `step`, whatever the decoder and the way to choose."""
+"""Decoding: one loop over `step`, for any decoder and any search method."""
 
 from visattn.decoding.captions import Caption, captions
 from visattn.decoding.loop import Decoded, decode

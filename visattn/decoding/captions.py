@@ -1,4 +1,4 @@
-"""Generated tokens as words with their maps."""
+"""Decoded tokens as words with their maps."""
 
 import math
 from typing import NamedTuple
@@ -13,14 +13,14 @@ class Caption(NamedTuple):
     """One generated caption; T words, or other tokens, without END.
 
     Attributes:
-        words: the T words, as the vocabulary has them.
-        text: the caption as it is written.
-        labels: the T words, as each is shown by itself.
-        log_probs: (T,) of each word, under the model.
-        log_prob: of the whole caption, END included.
+        words: the T words, as in the vocabulary.
+        text: the caption as text.
+        labels: the T words for display.
+        log_probs: (T,) log-probability of each word.
+        log_prob: log-probability of the whole caption, END included.
         weights: (T, H, W) α of each word.
-        focus: (T, H, W) what really multiplied the annotation vectors.
-        gates: (T,) β, what the decoder multiplied what it saw by.
+        focus: (T, H, W) the weights that actually multiplied the annotation vectors.
+        gates: (T,) β, the gate on the context vector.
     """
 
     words: list[str]
@@ -34,13 +34,13 @@ class Caption(NamedTuple):
 
     @property
     def places(self) -> list[int | None]:
-        """The cell that each word was made from, counted row by row; None where it was more than one."""
+        """The cell used for each word, numbered row by row; None if more than one was used."""
         cells = self.focus.reshape(len(self.words), math.prod(self.focus.shape[1:]))
         return [int(row.argmax()) if row.max() == row.sum() else None for row in cells]
 
 
 def captions(decoded: Decoded, vocabulary: Vocabulary, grid: tuple[int, int]) -> list[Caption]:
-    """Generated tokens as words with their maps, a caption for each row."""
+    """Convert decoded tokens to words with their maps, one caption per row."""
     parts = (decoded.tokens, decoded.log_probs, decoded.weights, decoded.focus, decoded.gates)
     tokens, log_probs, weights, focus, gates = (part.detach().float().cpu().numpy() for part in parts)
     out = []

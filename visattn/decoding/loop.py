@@ -1,4 +1,4 @@
-"""The loop over a decoder's `step`; there is no other."""
+"""The decoding loop over a decoder's `step`."""
 
 from typing import NamedTuple
 
@@ -10,21 +10,21 @@ from visattn.decoding.search import Greedy, Search
 from visattn.models.decoder import Decoder
 from visattn.vocabulary import END, PAD, START
 
-_CUT = 1e6  # what a caption that was cut lies behind those that ended
+_CUT = 1e6  # penalty that ranks truncated captions behind complete ones
 
 
 class Decoded(NamedTuple):
-    """Generated captions, N = B n: the best n of each image, in a row; where there are fewer, the best stands again.
+    """Generated captions, N = B n: the best n per image, consecutive; if there are fewer, the best is repeated.
 
     Attributes:
-        tokens: (N, T) the words and END, then PAD; START is left out. A caption that was cut has no END.
-        log_probs: (N, T) of each token, among those that may come (never PAD, START or UNKNOWN; no END before the first
-            word); 0 where PAD.
-        weights: (N, T, L) what was attended to for each token, α; 0 where PAD.
-        focus: (N, T, L) what really multiplied the annotation vectors; 0 where PAD.
-        places_log_prob: (N, T) log-probability of the place that was drawn, 0 where none was, or PAD.
-        gates: (N, T) what the decoder multiplied the contexts by, β; 0 where PAD.
-        cut: (N,) log-probability of not ending where a caption was cut; 0 where it ended.
+        tokens: (N, T) the words and END, then PAD; without START. A truncated caption has no END.
+        log_probs: (N, T) log-probability of each token among the allowed ones (never PAD, START or UNKNOWN; no END
+            before the first word); 0 at PAD.
+        weights: (N, T, L) attention for each token, α; 0 at PAD.
+        focus: (N, T, L) the weights that actually multiplied the annotation vectors; 0 at PAD.
+        places_log_prob: (N, T) log-probability of the sampled place; 0 if none was sampled, or at PAD.
+        gates: (N, T) the decoder's gate on the context, β; 0 at PAD.
+        cut: (N,) log-probability of not ending where a caption was truncated; 0 if it ended.
     """
 
     tokens: Tensor
@@ -37,24 +37,24 @@ class Decoded(NamedTuple):
 
     @property
     def log_prob(self) -> Tensor:
-        """(N,) of the whole captions: what they are drawn with by plain sampling."""
+        """(N,) log-probability of the whole captions under plain sampling."""
         return self.log_probs.sum(dim=1) + self.cut
 
 
 class _Step(NamedTuple):
-    """What is kept of a step, of the images (B′,) that were still searched, and their K captions.
+    """The results of a step, for the images (B′,) still being searched and their K captions.
 
     Attributes:
-        images: (B′,) their numbers.
-        parents: (B′, K) whose continuation each caption is.
-        tokens: (B′, K) what was added to it.
-        log_probs: (B′, K) of that.
+        images: (B′,) indices of the images.
+        parents: (B′, K) index of the caption that each caption continues.
+        tokens: (B′, K) the token added.
+        log_probs: (B′, K) its log-probability.
         end: (B′, K) log-probability of END after each caption as it was before the step.
-        scores: (B′, K) of the caption that is complete with this step, or cut at it; −∞ where there is none.
-        weights: (B′, K, L) what was seen for each caption as it was before the step.
-        focus: (B′, K, L) likewise.
-        places_log_prob: (B′, K) likewise.
-        gates: (B′, K) likewise.
+        scores: (B′, K) score of the caption completed or truncated at this step; −∞ if there is none.
+        weights: (B′, K, L) attention of each caption as it was before the step.
+        focus: (B′, K, L) focus of each.
+        places_log_prob: (B′, K) log-probability of the sampled places.
+        gates: (B′, K) gates β.
     """
 
     images: Tensor
@@ -74,24 +74,24 @@ def decode(
 ) -> Decoded:
     """Generate captions of each image of a memory.
 
-    A caption has at least one word, and one that has not ended after `max_length` words is cut there. What depends on
-    the image alone is computed in `decoder.prepare`, and not copied for the captions that grow together. Images whose
-    search is over are left out of the steps that others still need.
+    A caption has at least one word, and is truncated after `max_length` words. What depends only on the image is
+    computed in `decoder.prepare`, and not copied for each caption. Images whose search is over are left out of further
+    steps.
 
     Gradients flow, unless the caller is in `torch.no_grad` or `torch.inference_mode`.
 
     Args:
-        decoder: as it is, in training or evaluation mode.
-        memory: as `decoder.prepare` made it, B rows.
-        search: how to choose the words; greedily by default.
-        max_length: number of words, END not counted; at least 1.
-        no_repeat: no run of so many words occurs twice in a caption; 0 allows all.
+        decoder: the decoder, in training or evaluation mode.
+        memory: the result of `decoder.prepare`, B rows.
+        search: search method; greedy by default.
+        max_length: maximum number of words, not counting END; at least 1.
+        no_repeat: n-grams of this length occur at most once in a caption; 0 allows all.
     """
     search = search or Greedy()
     device = memory.values.device
     images = torch.arange(len(memory.values), device=device)
     totals = search.start(len(images), device)
-    width = totals.shape[1]  # of the step; all but the first have as many captions as grow together
+    width = totals.shape[1]  # of the step; all but the first have K captions
     state = decoder.init(memory, width)
     complete = totals.new_full((len(images), search.best), float("-inf"), dtype=torch.double)  # scores, the best first
     said = torch.full((len(images), width, 1), START, device=device)  # START and the words
@@ -132,17 +132,17 @@ def decode(
 
 
 def _allowed(logits: Tensor, forbidden: list[int]) -> Tensor:
-    """Logits (N, V) with −∞ where a token is forbidden; in place, since nobody else holds them."""
+    """Logits (N, V) with −∞ for forbidden tokens; in place, since they are not used elsewhere."""
     return logits.index_fill_(1, torch.tensor(forbidden, device=logits.device), float("-inf"))
 
 
 def _widened(part: Tensor, width: int) -> Tensor:
-    """What a step has of each caption (B, K, …); where all begin as one (B, 1, …), for each that continues it."""
+    """Results of a step for each caption (B, K, …); if all continue one (B, 1, …), repeated for each."""
     return part.expand(-1, width, *part.shape[2:])
 
 
 def repeats(said: Tensor, run: int, words: int) -> Tensor:
-    """(…, V) True for the tokens that would make a run of so many words that is already in the words said (…, t)."""
+    """(…, V) True for tokens that would repeat an n-gram of this length in the words so far (…, t)."""
     banned = torch.zeros(*said.shape[:-1], words, dtype=torch.bool, device=said.device)
     if said.shape[-1] < run:
         return banned
@@ -154,7 +154,7 @@ def repeats(said: Tensor, run: int, words: int) -> Tensor:
 
 
 def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
-    """Follow the captions that are handed back from their last words to their first."""
+    """Trace the returned captions from their last words to their first."""
     whole = [step if len(step.images) == images else _spread(step, images) for step in steps]
     trace = _Step(*(torch.stack(part, dim=1) for part in zip(*whole, strict=True)))  # (B, T, K, …)
     picked = search.order(trace.scores)  # (B, n)
@@ -164,7 +164,7 @@ def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
     final = trace.end.flatten(1).gather(1, picked)
     complete = trace.scores.flatten(1).gather(1, picked) > -_CUT / 2
     found = []  # token, log-probability and slot at each step, the last first
-    going = slot  # which of the K it is, after the step that is looked at
+    going = slot  # index among the K after the current step
     for t in reversed(range(len(steps))):
         before, closing = last > t, (last == t) & complete
         token = torch.where(before, trace.tokens[:, t].gather(1, going), torch.where(closing, END, PAD))
@@ -180,14 +180,14 @@ def _trace(steps: list[_Step], search: Search, images: int) -> Decoded:
     said = said[..., :length]
     seen = [part[rows] * said[..., None] for part in (trace.weights, trace.focus)]
     seen += [part[rows] * said for part in (trace.places_log_prob, trace.gates)]
-    # In two steps, since the gradient of log 0 is no number even where it is not looked at.
+    # In two steps, since the gradient of log 0 is NaN even where it is not used.
     open_end = torch.where(complete, -1.0, final.clamp(max=-1e-6))
     cut = torch.where(complete, 0.0, torch.log1p(-open_end.exp()))
     return Decoded(*(part.flatten(0, 1) for part in (tokens[..., :length], log_probs[..., :length], *seen, cut)))
 
 
 def _spread(step: _Step, images: int) -> _Step:
-    """A step of some images as a step of all; the others have nothing there."""
+    """Expand a step of some images to all; the others are empty."""
     parts = (part.new_zeros(images, *part.shape[1:]).index_copy(0, step.images, part) for part in step)
     whole = _Step(*parts)
     nothing = torch.ones(images, dtype=torch.bool, device=step.images.device).index_fill(0, step.images, False)

@@ -1,6 +1,6 @@
-"""Ways to choose words. The loop asks a search at every step; the search knows no decoder.
+"""Search methods: greedy, sampling, beam. Searches do not depend on the decoder.
 
-Axis letters: B images, K captions of each that grow at once, V words.
+Axis letters: B images, K parallel captions per image, V words.
 """
 
 import math
@@ -13,17 +13,17 @@ from torch.nn import functional as F
 from visattn.errors import InputError
 from visattn.vocabulary import END, PAD, START, UNKNOWN
 
-MOST = 1000  # beams of an image at once: memory and time grow with their number
-MOST_DRAWN = 100_000  # captions of an image
+MOST = 1000  # largest beam per image: memory and time grow with it
+MOST_DRAWN = 100_000  # captions per image
 
 
 class Choice(NamedTuple):
-    """How the captions of each image go on.
+    """The choice of a step: how the captions of each image continue.
 
     Attributes:
-        parents: (B, K) the number of the caption that each is the continuation of; None where each continues itself.
-        tokens: (B, K) what is added to it.
-        ends: (B, K) True where the caption of this number, as it was before the step, is complete with END.
+        parents: (B, K) index of the caption that each continues; None if each continues itself.
+        tokens: (B, K) the token added.
+        ends: (B, K) True if the caption of this index, as it was before the step, is completed by END.
     """
 
     parents: Tensor | None
@@ -32,44 +32,44 @@ class Choice(NamedTuple):
 
 
 class Search:
-    """The contract: `extend` at every step, `order` at the end.
+    """The interface: `extend` at every step, `order` at the end.
 
     Attributes:
-        width: K, the captions of an image that grow at once.
-        best: how many of an image are handed back, at most as many as grow.
+        width: K, number of parallel captions per image.
+        best: number of captions returned per image, at most K.
     """
 
     width = 1
     best = 1
 
     def start(self, images: int, device: torch.device) -> Tensor:
-        """(B, K) log-probabilities before the first word; (B, 1) where all K continue one and the same beginning."""
+        """(B, K) log-probabilities before the first word; (B, 1) if all K continue the same beginning."""
         return torch.zeros(images, self.width, dtype=torch.float32, device=device)
 
     def forbidden(self, t: int) -> list[int]:
-        """Tokens that are never chosen at step t: what is no word, and END before the first word."""
+        """Tokens never chosen at step t: special tokens, and END before the first word."""
         return [PAD, START, UNKNOWN, END] if t == 0 else [PAD, START, UNKNOWN]
 
     def extend(self, totals: Tensor, log_probs: Tensor, t: int, images: Tensor) -> Choice:
         """Choose the next tokens.
 
         Args:
-            totals: (B, K) log-probability of each caption so far; −∞ where it has ended or there is none.
-            log_probs: (B, K, V) of each token after it.
-            t: the number of the step, from 0.
-            images: (B,) which of all images these are; those that are done are left out.
+            totals: (B, K) log-probability of each caption so far; −∞ if it has ended or does not exist.
+            log_probs: (B, K, V) log-probability of each next token.
+            t: the step number, from 0.
+            images: (B,) indices of these images among all; finished images are left out.
         """
         raise NotImplementedError
 
     def score(self, totals: Tensor, length: int) -> Tensor:
-        """What captions of so many tokens, END counted, are compared by, given their log-probabilities."""
+        """Scores for ranking captions of this many tokens, including END, from their log-probabilities."""
         return totals
 
     def order(self, scores: Tensor) -> Tensor:
-        """Which captions are handed back: (B, best) numbers among T K.
+        """Indices (B, best) among T K of the captions to return.
 
-        Scores are (B, T, K), of the caption that each was when it was complete, or cut, at a step; −∞ where it was not.
-        By default each of the K captions that grew, in their order: one of them ended at one of the T steps.
+        Scores are (B, T, K), of each caption completed or truncated at a step; −∞ otherwise. By default each of the K
+        captions in order: each ended at one of the T steps.
         """
         width = scores.shape[2]
         return scores.argmax(dim=1) * width + torch.arange(width, device=scores.device)
@@ -84,17 +84,17 @@ class Greedy(Search):
 
 
 class Sampling(Search):
-    """Tokens drawn with their probability, by PyTorch's random numbers: `torch.manual_seed` makes it repeatable.
+    """Sampling from the model's distribution with PyTorch's random numbers; reproducible with `torch.manual_seed`.
 
     Args:
-        count: captions drawn for each image, independent of each other; all are handed back.
-        temperature: divides the log-probabilities: above 1 it evens them out, towards 0 it becomes greedy.
-        top_k: the number of most probable tokens that are drawn from; 0 for all (Fan et al. 2018).
-        top_p: the least share of the probability that is drawn from: the most probable tokens, until together they
-            have it (nucleus sampling, Holtzman et al. 2020); 1 for all. After temperature and `top_k`.
+        count: independent captions sampled per image; all are returned.
+        temperature: divides the log-probabilities: above 1 the distribution is flatter, towards 0 sampling is greedy.
+        top_k: sample from this many most probable tokens; 0 for all (Fan et al. 2018).
+        top_p: sample from the fewest most probable tokens whose total probability reaches this share (nucleus sampling,
+            Holtzman et al. 2020); 1 for all. Applied after temperature and `top_k`.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, count: int = 1, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
@@ -117,29 +117,29 @@ class Sampling(Search):
         probabilities = logits.softmax(dim=-1)
         if self.top_p < 1:
             ordered, index = probabilities.sort(dim=-1, descending=True)
-            needed = ordered.cumsum(dim=-1) - ordered < self.top_p  # what lies before a token is not enough yet
+            needed = ordered.cumsum(dim=-1) - ordered < self.top_p  # the tokens before it have less than top_p
             probabilities = torch.zeros_like(ordered).scatter(-1, index, ordered * needed)
-        # The first to arrive, where token i comes at the rate pᵢ: a draw, without the checks of torch.multinomial.
+        # The first of exponential arrival times with rates pᵢ: a sample, without the checks of torch.multinomial.
         tokens = (probabilities / torch.empty_like(probabilities).exponential_()).argmax(dim=-1)
         return Choice(None, tokens, tokens == END)
 
 
 class BeamSearch(Search):
-    """The K most probable beginnings are kept at every step.
+    """Beam search: keeps the K most probable partial captions at every step.
 
-    A caption that ends among the K most probable leaves the beam and is kept aside, so it takes no place from those
-    that go on, and none of them can push it out. The search of an image goes on until no beginning can still become
-    better than the `best` complete ones, so where K is the number of all beginnings, it is exhaustive. Captions that
-    were cut at the greatest length come after all that ended.
+    A caption that ends among the K most probable leaves the beam and is set aside, so that complete and partial
+    captions do not compete for places in the beam. The search of an image continues until no partial caption can become
+    better than the `best` complete ones, so it is exhaustive if K is the number of all partial captions. Captions
+    truncated at the maximum length rank behind all complete ones.
 
     Args:
         size: K.
-        length_penalty: captions are compared by log p / n^penalty, n tokens with END: 0 compares probabilities, which
+        length_penalty: captions are ranked by log p / n^penalty, n tokens with END: 0 compares probabilities, which
             favours short captions, 1 the mean of the log-probabilities; 0.7 was best on Flickr8k's validation split.
-        best: captions handed back for each image, the best first.
+        best: captions returned per image, the best first.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1) -> None:
@@ -156,13 +156,13 @@ class BeamSearch(Search):
         return torch.zeros(images, 1, dtype=torch.float32, device=device)
 
     def extend(self, totals: Tensor, log_probs: Tensor, t: int, images: Tensor) -> Choice:
-        # At most K of the best 2K end, so K are left that go on; all of them are among the best 2K of their captions.
+        # At most K of the best 2K end, so at least K continue; all of them are among the best 2K of their captions.
         wanted = 2 * self.width
         likely, tokens = log_probs.topk(min(wanted, log_probs.shape[-1]), dim=-1)
         of_each = likely.shape[-1]
         candidates = F.pad((totals.unsqueeze(-1) + likely).flatten(1), (0, wanted), value=float("-inf"))
         scores, index = candidates.topk(wanted, dim=-1)
-        real = index < of_each * totals.shape[1]  # where there are fewer, PAD after the first caption: improbable
+        real = index < of_each * totals.shape[1]  # if there are fewer, PAD after the first caption: improbable
         parents = torch.where(real, index // of_each, 0)
         tokens = torch.where(real, tokens.flatten(1).gather(1, index * real), PAD)
         end = tokens == END
@@ -179,7 +179,7 @@ class BeamSearch(Search):
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """The first choices (B, T) given the true words, of the tokens that a caption may say there."""
+    """The likeliest allowed tokens (B, T) given the true words."""
     first, later = (torch.tensor(Greedy().forbidden(t), device=logits.device) for t in (0, 1))
     allowed = logits.index_fill(2, later, float("-inf"))
     allowed[:, 0, first] = float("-inf")

@@ -1,4 +1,4 @@
-"""From what the layers attend to, to a map that a person can read."""
+"""Attention maps of trained models."""
 
 from visattn.explain.pretrained import timm_subject
 from visattn.explain.raw import Raw

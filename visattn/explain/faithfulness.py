@@ -1,14 +1,14 @@
-"""Does a map matter? Deletion and insertion (RISE: Petsiuk 2018, section 4.3), and maps that know nothing beside them.
+"""Deletion and insertion curves of a map (RISE: Petsiuk 2018, section 4.3), and maps to compare with.
 
-Deletion takes an image away, the most salient of it first, and looks how fast the model loses what it said: the less
-area under the curve, the better the map. Insertion brings it in over a substrate in the same order: the more area, the
-better. Beside a map must stand one of random numbers and one of the distance to the centre, on the same grid and spread
-over the pixels in the same way: a map of independent random *pixels* would destroy an image faster than any map of
-whole regions, and look faithful.
+Deletion removes an image, its most salient part first, and measures how fast the model's output falls: the smaller the
+area under the curve, the better the map. Insertion restores it over a substrate in the same order: the larger the area,
+the better. A map should be compared with random maps and the distance to the centre, on the same grid and interpolated
+in the same way: a map of independent random *pixels* would destroy an image faster than any map of whole regions, and
+look faithful.
 
-Both judge the order of a map's values alone, not their size, and show the model images of a kind that it never saw.
+Both depend only on the order of a map's values, not their size, and show the model images unlike its training data.
 
-Maps are arrays and the model is a function, whatever it is; images are (3, h, w) floats in the units that it takes.
+Maps are arrays and the model is any function; images are (3, h, w) floats in the function's units.
 """
 
 import math
@@ -30,11 +30,11 @@ BLUR_KERNEL, BLUR_SIGMA, BLUR_SIDE = 11, 5.0, 224  # the authors', in pixels of 
 
 
 class Order(NamedTuple):
-    """In which order an image's pixels are taken.
+    """The order in which an image's pixels are removed or restored.
 
     Attributes:
-        rank: (h, w) int64, 0 for what comes first; the pixels of a cell share theirs.
-        units: how many ranks there are.
+        rank: (h, w) int64, 0 for the first; the pixels of a cell share a rank.
+        units: number of ranks.
     """
 
     rank: np.ndarray
@@ -42,7 +42,7 @@ class Order(NamedTuple):
 
 
 def descending(weights: np.ndarray, geometry: Geometry, units: Units = "pixels") -> Order:
-    """The order of a map, the largest value first; of equal values the first in reading order.
+    """The order of a map, largest value first; equal values in reading order.
 
     Args:
         weights: (H, W) the map, a value for each cell.
@@ -52,7 +52,7 @@ def descending(weights: np.ndarray, geometry: Geometry, units: Units = "pixels")
 
     Raises:
         InputError: for other units.
-        ValueError: where the map is not (H, W), or has a value that is not finite.
+        ValueError: if the map is not (H, W), or has a value that is not finite.
     """
     if units not in get_args(Units):
         raise InputError(f"the units are '{units}'; they must be one of {', '.join(get_args(Units))}")
@@ -117,10 +117,10 @@ def taken(units: int, steps: int) -> np.ndarray:
     """(K + 1,) int64: how many of the units are taken after each of K steps; 0 first, all last, equal up to one.
 
     Raises:
-        InputError: where there are fewer units than steps, or no step.
+        InputError: if there are fewer units than steps, or no step.
     """
     if not 1 <= steps <= units:
-        raise InputError(f"steps is {steps}; it must be from 1 to {units}, the number of what there is to take")
+        raise InputError(f"steps is {steps}; it must be from 1 to {units}, the number of units")
     return np.arange(steps + 1) * units // steps
 
 
@@ -137,8 +137,8 @@ def transition(score: Score, start: Tensor, end: Tensor, order: Order, steps: in
         batch_size: images that the model sees at once; it changes nothing else.
 
     Raises:
-        InputError: where there are fewer units than steps, or no step.
-        ValueError: where the order is of another size.
+        InputError: if there are fewer units than steps, or no step.
+        ValueError: if the order is of another size.
     """
     if order.rank.shape != tuple(start.shape[-2:]):
         raise ValueError(f"an order of {order.rank.shape} pixels cannot take an image of {tuple(start.shape[-2:])}")

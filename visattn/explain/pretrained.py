@@ -1,4 +1,4 @@
-"""Vision Transformers of timm, with timm's own preprocessing and names of classes."""
+"""Vision Transformers from timm, with timm's preprocessing and class names."""
 
 import collections
 import math
@@ -43,8 +43,8 @@ def timm_subject(
         options: more arguments for `timm.create_model`.
 
     Raises:
-        InputError: where timm has no such model, or it is no Vision Transformer that can be read (see `ViT`); where the
-            weights cannot be had or do not fit; where the names are not as many as the classes.
+        InputError: if timm has no such model, or it is no Vision Transformer that can be read (see `ViT`); if the
+            weights cannot be had or do not fit; if the names are not as many as the classes.
     """
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
@@ -58,7 +58,7 @@ def timm_subject(
     if image_size is not None:
         image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         if len(image_size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in image_size):
-            raise InputError(f"the image size is {image_size}; it is height and width, from 1 to {MAX_SIDE} pixels")
+            raise InputError(f"the image size is {image_size}; height and width must be 1 to {MAX_SIDE} pixels")
         options["img_size"] = image_size
     model = _with_weights(name, weights, options).eval()
     vit = ViT(model, name)
@@ -68,11 +68,11 @@ def timm_subject(
     if cells > MAX_CELLS:
         raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")
     if vit.channels not in (None, 3):
-        raise InputError(f"{name} takes images of {vit.channels} channels, and pictures have 3; leave out in_chans")
+        raise InputError(f"{name} takes images with {vit.channels} channels, but images have 3; leave out in_chans")
     if class_names is None:
         class_names = imagenet_names(model) if vit.classes else []
     if len(class_names) != vit.classes:
-        raise InputError(f"{len(class_names)} names of classes were given, and {name} has {vit.classes}")
+        raise InputError(f"{len(class_names)} class names were given, but {name} has {vit.classes} classes")
     fit = timm_fit(config | {"size": size}, vit.cells(size))
     return Subject(vit, Normalise(config["mean"], config["std"]), fit, list(class_names))
 
@@ -87,8 +87,8 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
             return timm.create_model(name, pretrained=True, **options)
         except Exception as error:  # whatever the hub's client meets on the network, and models without weights
             raise InputError(
-                f"the weights of {name} could not be fetched from timm's hub ({_short(error)}); give --weights FILE, "
-                "or --weights random to try it without"
+                f"the weights of {name} could not be downloaded from timm's hub ({_short(error)}); give --weights "
+                "FILE, or --weights random to try the command"
             ) from error
     path = Path(weights).expanduser()
     if not path.is_file():
@@ -104,7 +104,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, **options)
     except Exception as error:  # timm checks few of its options: they fail wherever they are first used
         given = f" with {', '.join(f'{key}={value}' for key, value in options.items())}" if options else ""
-        raise InputError(f"timm cannot make {name}{given}: {_short(error)}") from error
+        raise InputError(f"timm cannot create {name}{given}: {_short(error)}") from error
 
 
 def _short(error: Exception) -> str:
@@ -155,8 +155,8 @@ def timm_fit(
         height, width = (side * scale for side, scale in zip(sides, scales, strict=True))
         if height * width > MAX_RESIZED or min(height, width) < 1:
             raise InputError(
-                f"an image of {image.width}×{image.height} pixels cannot be made the model's {size[1]}×{size[0]}: its "
-                "sides differ too much; crop it first"
+                f"an image of {image.width}×{image.height} pixels cannot be resized to {size[1]}×{size[0]}: "
+                "its sides differ too much; crop it first"
             )
         resized = resize(image)
         scale = (resized.height / image.height, resized.width / image.width)

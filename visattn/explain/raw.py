@@ -1,4 +1,4 @@
-"""Attention as it is: one layer, one head or the mean of all."""
+"""Raw attention: one layer, and one head or the mean of all."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from visattn.explain.vit import Reading, ViT
 
 @dataclass(frozen=True)
 class Raw:
-    """What the classes' tokens attend to among the patches, in one layer.
+    """Attention of the class tokens to the patches in one layer.
 
     Args:
         layer: from 0; -1 is the last.
@@ -24,7 +24,7 @@ class Raw:
         return vit.read_together(images, [self.reading(vit)])[1][0]
 
     def reading(self, vit: ViT) -> Reading:
-        """The same, of a run that others read, too."""
+        """The same, for a run shared with other readings."""
         hear, result = vit.reading_rows([self.layer], None if self.head is None else [self.head])
         return Reading(hear, lambda seen: result(seen).mean(dim=(1, 2)))
 

@@ -1,9 +1,9 @@
-"""Attention read from outside: what any module hands to PyTorch's fused kernel, and the weights that it stands for.
+"""Recording of attention from outside: the arguments of PyTorch's fused kernel, and the weights they imply.
 
-A fused kernel computes softmax(Q Kᵀ · scale + mask) V and never writes the softmax down. Here the call is overheard
-while the model runs as it always does: queries and keys come after whatever the block did to them (norms, rotary
-positions), with its own mask and scale, so one file reads them all. The weights are computed again from those, in
-float32, and each time a few rows of them are multiplied by V and compared with what the block got.
+A fused kernel computes softmax(Q Kᵀ · scale + mask) V without storing the softmax. Here the kernel call is recorded
+while the model runs unchanged: queries and keys are taken after everything the block does to them (norms, rotary
+positions), with its mask and scale, so the same code works for all models. The weights are recomputed from them in
+float32, and each time a few rows are multiplied by V and compared with the block's output.
 
 Axis letters: B images, N queries, M keys, d the size of one head's part.
 """
@@ -21,15 +21,15 @@ CHECKED_ROWS = 4
 
 
 class Look(NamedTuple):
-    """One act of attention as a block computed it: out = softmax(query keyᵀ · scale + mask) value.
+    """One attention operation of a block: out = softmax(query keyᵀ · scale + mask) value.
 
     Attributes:
         query: (B, heads, N, d).
         key: (B, heads, M, d).
         value: (B, heads, M, d′).
-        mask: broadcastable to (B, heads, N, M): bool, True where attention is allowed, or added to the scores; or None.
+        mask: broadcastable to (B, heads, N, M): bool, True if attention is allowed, or added to the scores; or None.
         scale: of the scores.
-        out: (B, heads, N, d′), the very tensor that the block went on with; gradients are taken by it.
+        out: (B, heads, N, d′), the tensor that the block used; gradients are taken with respect to it.
     """
 
     query: Tensor
@@ -51,11 +51,11 @@ class Look(NamedTuple):
             into: a contiguous float32 tensor of that shape to write them to.
 
         Raises:
-            RuntimeError: where some rows, evenly spaced among those asked for, do not make the block's own output.
+            RuntimeError: if some evenly spaced rows of the result do not reproduce the block's output.
         """
         with torch.autocast(self.query.device.type, enabled=False):
-            # A cast to the output's type and back: under autocast the kernel saw that, and not the arguments.
-            # One piece of memory each: the batched product is two to three times as fast as from a block's views.
+            # Cast to the output's type and back: under autocast the kernel received that, not the arguments.
+            # Contiguous copies: the batched product is two to three times as fast as on the block's views.
             query, key = (x[:, heads].to(self.out.dtype).float() for x in (self.query[:, :, rows], self.key))
             query, key = query.mul(self.scale).contiguous(), key.contiguous()
             scores = query.new_empty(*query.shape[:3], key.shape[2]) if into is None else into
@@ -99,7 +99,7 @@ def _look(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Look:
-    """A call of `scaled_dot_product_attention`, whose names these are, as a look."""
+    """A call of `scaled_dot_product_attention`, with its argument names, as a `Look`."""
     if enable_gqa:
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     if is_causal:
@@ -109,7 +109,7 @@ def _look(
 
 
 class _Overheard(TorchFunctionMode):
-    """Hands every call of `scaled_dot_product_attention` on to a listener, after it was answered."""
+    """Passes every call of `scaled_dot_product_attention` to a listener, after it has returned."""
 
     def __init__(self, hear: Callable[[Look], None]) -> None:
         super().__init__()
@@ -126,9 +126,9 @@ class _Overheard(TorchFunctionMode):
 
 @contextmanager
 def overheard(model: nn.Module, hear: Callable[[Look], None]) -> Iterator[None]:
-    """Within it, `hear` is called for each act of attention of `model`, in their order.
+    """Context in which `hear` is called for each attention operation of `model`, in order.
 
-    Blocks of timm that would not use the fused kernel, as where `TIMM_FUSED_ATTN=0` was set, use it within.
+    Blocks of timm that would not use the fused kernel, for example with `TIMM_FUSED_ATTN=0`, use it in this context.
     """
     unfused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", True) is False]
     for module in unfused:

@@ -1,7 +1,7 @@
 """Relevance propagation without LRP: Chefer, Gur and Wolf 2021, "Generic Attention-model Explainability".
 
-Equations are those of the paper's section 3. R has a row for each token that is explained, a column for each that it
-may be due to. A is a layer's attention, ∇A the gradient of what is explained by it.
+Equations are from the paper's section 3. R has a row for each token explained and a column for each token that may have
+contributed. A is a layer's attention, ∇A the gradient of the explained output with respect to it.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ def positive_part(weights: Tensor, gradient: Tensor) -> Tensor:
 
 
 def contribution(look: Look, of_out: Tensor) -> Tensor:
-    """Ā of a layer, from the gradient by its output."""
+    """Ā of a layer, from the gradient of its output."""
     return positive_part(look.weights(), look.gradient(of_out))
 
 
 def normalised(relevance: Tensor) -> Tensor:
-    """R̄: (B, N, N), what was added to I so that each row's sum is 1, and I (eq. 8 and 9); a row of nothing stays so."""
+    """R̄: (B, N, N), R − I normalised to rows that sum to 1, plus I (eq. 8 and 9); zero rows stay zero."""
     eye = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device)
     added = relevance - eye
     total = added.sum(dim=-1, keepdim=True)
@@ -33,11 +33,11 @@ def normalised(relevance: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Relevance:
-    """R ← R + Ā R, layer by layer, from R = I (eq. 6); the map is what the classes' tokens have of R − I in the end.
+    """R ← R + Ā R, layer by layer, from R = I (eq. 6); the map is the class tokens' part of the final R − I.
 
-    The paper has class tokens alone, whose row is the same in R − I. Ours is the rest: where the mean of the patches is
-    taken, it is the mean of their rows, and the I that each began with says nothing of the image; where a latent query
-    attends to the tokens it is cross-attention, Ā R̄ (eq. 10, with one query that nothing has mixed yet).
+    The paper only has class tokens, whose row is the same in R − I. Our extension: if the patches are averaged, the map
+    is the mean of their rows, without the initial I, which does not depend on the image; if a latent query attends to
+    the tokens, this is cross-attention, Ā R̄ (eq. 10, with one query that has not been mixed).
     """
 
     @torch.no_grad()

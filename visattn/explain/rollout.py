@@ -1,7 +1,7 @@
-"""One map out of many layers, by following attention back to the patches.
+"""Attention rollout: one map from many layers, by following attention back to the patches.
 
-Each layer passes a token on and adds what it attended to. As rows that sum to 1: row i of (A + I) / (its sum), where A
-is the layer's attention with its heads fused. The layers' matrices are multiplied, the last on the left.
+Each layer adds the attended values to its tokens. With rows that sum to 1 this is row i of (A + I) / (its sum), where A
+is the layer's attention with fused heads. The layers' matrices are multiplied, the last on the left.
 """
 
 import functools
@@ -41,21 +41,21 @@ def with_residual(matrix: Tensor) -> Tensor:
 
 
 def passed_on(weights: Tensor, fusion: Fusion = "mean", discard: float = 0.0) -> Tensor:
-    """What a layer passes on: its weights (B, heads, N, N) as a matrix (B, N, N) whose rows sum to 1."""
+    """A layer's weights (B, heads, N, N) as a rollout matrix (B, N, N) whose rows sum to 1."""
     return with_residual(discard_smallest(fuse(weights, fusion), discard))
 
 
 def rollout(layers: Iterable[Tensor], fusion: Fusion = "mean", discard: float = 0.0) -> Tensor:
-    """Attention rollout (Abnar and Zuidema 2020, section 3): which tokens a token is made of, through all layers.
+    """Attention rollout (Abnar and Zuidema 2020, section 3): the contribution of each token through all layers.
 
-    With "mean" and nothing discarded it is the paper's, A = (W + I) / 2. To take the largest or smallest weight of the
-    heads, and to discard the smallest weights, are Gildenblat's ("Exploring Explainability for Vision Transformers",
-    2020); his code divides by the sum of another row, so that rows no longer sum to 1. Here they always do.
+    With "mean" and no discarding this is the paper's method, A = (W + I) / 2. Taking the largest or smallest weight of
+    the heads, and discarding the smallest weights, are from Gildenblat ("Exploring Explainability for Vision
+    Transformers", 2020); his code divides by the sum of another row, so that rows no longer sum to 1. Here they do.
 
     Args:
-        layers: (B, heads, N, N) weights of each layer, first layer first; none is kept.
-        fusion: how heads become one.
-        discard: share of the weights of each layer, of an image, that is set to 0, the smallest first; below 1.
+        layers: (B, heads, N, N) weights of each layer, first layer first; none is stored.
+        fusion: how heads are combined.
+        discard: share of the smallest weights of each layer and image that is set to 0; below 1.
 
     Returns:
         (B, N, N), rows sum to 1.
@@ -66,33 +66,33 @@ def rollout(layers: Iterable[Tensor], fusion: Fusion = "mean", discard: float = 
 
 @dataclass(frozen=True)
 class _OverHeads:
-    """What rollouts have in common: how a layer's heads become one matrix."""
+    """Base of rollouts: combines a layer's heads into one matrix."""
 
     fusion: Fusion = "mean"
     discard: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fusion not in get_args(Fusion):
-            raise InputError(f"heads cannot be fused by '{self.fusion}'; choose {', '.join(get_args(Fusion))}")
+            raise InputError(f"heads cannot be fused by '{self.fusion}'; choose from {', '.join(get_args(Fusion))}")
         if not 0 <= self.discard < 1:
             raise InputError(f"the share to discard is {self.discard}; it must be at least 0 and less than 1")
 
     def _options(self) -> list[str]:
-        """What is not as in the paper."""
+        """Deviations from the paper."""
         fused = [] if self.fusion == "mean" else [f"{self.fusion} of heads"]
         return fused + ([f"{self.discard:.0%} discarded"] if self.discard else [])
 
 
 @dataclass(frozen=True)
 class Rollout(_OverHeads):
-    """`rollout` of all layers, as the classes' tokens have it.
+    """`rollout` of all layers, in the rows of the class tokens.
 
     Args:
-        fusion: how heads become one.
+        fusion: how heads are combined.
         discard: share of each layer's weights that is set to 0.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -100,13 +100,13 @@ class Rollout(_OverHeads):
         return vit.read_together(images, [self.reading(vit)])[1][0]
 
     def reading(self, vit: ViT) -> Reading:
-        """The same, of a run that others read, too."""
+        """The same, for a run shared with other readings."""
         out: Tensor | None = None
         weights: Tensor | None = None
 
         def hear(layer: int, look: Look) -> None:
             nonlocal out, weights
-            weights = look.weights(into=weights)  # one layer's memory for all
+            weights = look.weights(into=weights)  # one buffer for all layers
             passed = passed_on(weights, self.fusion, self.discard)
             out = passed if out is None else passed @ out
 
@@ -122,10 +122,10 @@ class Rollout(_OverHeads):
 
 @dataclass(frozen=True)
 class GradientRollout(_OverHeads):
-    """Rollout of (∇A ∘ A)⁺ in the place of A, where ∇A is the gradient of the class's logit (Gildenblat 2020).
+    """Rollout of (∇A ∘ A)⁺ instead of A, where ∇A is the gradient of the class logit (Gildenblat 2020).
 
-    Heads are fused before negative values are cut off, as in his code; each layer meets its own gradient, which it does
-    not there. Gradients are small beside the 1 of the residual, so a row stays mostly with its own token.
+    Heads are fused before negative values are clipped, as in his code; each layer is multiplied by its own gradient,
+    which his code does not do. Gradients are small compared with the residual's 1, so rows stay mostly on their token.
     """
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The seam: a Vision Transformer seen from outside, ours or timm's alike.
+"""Access to the attention of a Vision Transformer, visattn's or timm's.
 
 Axis letters: B images, N = prefix + H W tokens, the grid's in reading order after the prefix (class token, distillation
 token, registers), heads of a layer.
@@ -22,12 +22,12 @@ from visattn.models.receptive_field import UnknownPlaceError, cell_centres
 
 
 class Logits(NamedTuple):
-    """What a run of the model gave.
+    """Outputs of a run of the model.
 
     Attributes:
-        logits: (B, classes), or features where the model has no classes.
+        logits: (B, classes), or features if the model has no classes.
         grid: (H, W) of the patches.
-        pool: how the model's attention pooling looked at the tokens, one query for each image; None where it has none.
+        pool: the model's attention pooling over the tokens, one query per image; None if it has none.
     """
 
     logits: Tensor
@@ -36,11 +36,11 @@ class Logits(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What is made of the layers' looks while the model runs; of one run only. See `ViT.read_together`.
+    """A computation on the layers' attention while the model runs, for a single run. See `ViT.read_together`.
 
     Attributes:
-        hear: is given each layer's number and look.
-        result: from the run, when it is over, to what was read: (B, …).
+        hear: called with each layer's number and attention.
+        result: computes the result (B, …) from the finished run.
     """
 
     hear: Callable[[int, Look], None]
@@ -48,28 +48,28 @@ class Reading(NamedTuple):
 
 
 class ViT:
-    """Any Vision Transformer whose layers attend over one grid of patches: ours, and timm's.
+    """Any Vision Transformer whose layers attend over one grid of patches, visattn's or timm's.
 
-    Classes are read from some of the last layer's tokens. A map of N × N weights becomes one of H × W by their rows:
-    the class token's; the mean of class and distillation token's; where the patches are averaged, the mean of their
-    rows; where a latent query attends to them, the mean by its weights (over its heads). Of that row the patches are
-    kept, and nothing is rescaled.
+    Classes are predicted from some of the last layer's tokens. N × N weights become a map of H × W by taking their
+    rows: the class token's; the mean of those of class and distillation token; the mean of the patches' rows if patches
+    are averaged; or their mean weighted by the attention of a latent query (averaged over its heads). The patches'
+    entries of that row are the map; nothing is rescaled.
 
     Args:
-        model: the network, from normalised images (B, 3, h, w) to logits; it may be compiled, or wrapped for several
-            devices, and is then read as the module inside.
-        name: what messages call it.
+        model: the network, from normalised images (B, 3, h, w) to logits; if it is compiled or wrapped for several
+            devices, the inner module is used.
+        name: name for messages.
 
     Attributes:
         model: as given.
         depth: number of layers, counted from 0; -1 is the last.
         patch: (h, w) of a patch, in pixels.
         prefix: number of tokens before those of the grid.
-        classes: number of classes; 0 where the model gives features.
-        channels: of images; None where it is not known.
+        classes: number of classes; 0 if the model gives features.
+        channels: of images; None if unknown.
 
     Raises:
-        InputError: where the model is no such network; the sentence says why.
+        InputError: if the model is not such a network; the message gives the reason.
     """
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
@@ -88,7 +88,7 @@ class ViT:
         self.depth = len(uncompiled(model.blocks))
 
     def _unwrapped(self, model: nn.Module) -> nn.Module:
-        """The network itself, of one that was compiled, or wrapped to run on several devices."""
+        """The inner network of a compiled or wrapped one."""
         while True:
             if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
                 model = model.module
@@ -96,7 +96,7 @@ class ViT:
                 model = uncompiled(model)
             else:
                 break
-        # A program that was traced has lost the calls that maps are read from.
+        # Traced programs no longer contain the calls that maps are read from.
         traced = torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.fx.GraphModule
         if isinstance(model, traced) or any(isinstance(part, traced) for part in getattr(model, "modules", list)()):
             raise self._refuse("it is a traced or exported program; give the module that it was made from")
@@ -105,7 +105,7 @@ class ViT:
         return model
 
     def _read_timm(self) -> None:
-        """What timm's Vision Transformers say of themselves, whatever their class."""
+        """The properties of timm's Vision Transformers, regardless of their class."""
         model: Any = self._network
         embed, blocks = (uncompiled(getattr(model, part, None)) for part in ("patch_embed", "blocks"))
         if any("Window" in type(module).__name__ for module in model.modules()):
@@ -131,7 +131,7 @@ class ViT:
 
     def _refuse(self, reason: str) -> InputError:
         return InputError(
-            f"{self.name} is no Vision Transformer whose maps can be read: {reason}; choose one such as "
+            f"{self.name} is not a Vision Transformer with readable maps: {reason}; choose one such as "
             "vit_small_patch16_224"
         )
 
@@ -139,14 +139,12 @@ class ViT:
         """(H, W) of the patches of an image of (h, w) pixels.
 
         Raises:
-            InputError: where it is smaller than a patch, or has another size than the model takes.
+            InputError: if it is smaller than a patch, or the model needs another size.
         """
         embed = uncompiled(getattr(self._network, "patch_embed", None))
         taken = getattr(embed, "img_size", None)
         if taken is not None and getattr(embed, "strict_img_size", False) and tuple(taken) != tuple(size):
-            raise InputError(
-                f"{self.name} takes images of {taken[1]}×{taken[0]} pixels, and not of {size[1]}×{size[0]}"
-            )
+            raise InputError(f"{self.name} takes images of {taken[1]}×{taken[0]} pixels, not {size[1]}×{size[0]}")
         if size[0] < self.patch[0] or size[1] < self.patch[1]:
             raise InputError(
                 f"an input of {size[1]}×{size[0]} pixels is smaller than a patch of {self.name}, "
@@ -155,13 +153,13 @@ class ViT:
         return self._grid_of(*size)
 
     def cells(self, size: tuple[int, int]) -> CellShift:
-        """Where the cells of a map look in an input of (h, w) pixels, for `Geometry.cell_shift`.
+        """Receptive field centres of a map's cells for an input of (h, w) pixels, for `Geometry.cell_shift`.
 
-        Pixels at the right and at the bottom that fill no patch are not seen; a hybrid's cells are where its
-        convolutions put them.
+        Pixels at the right and bottom that do not fill a patch are not seen; a hybrid's cells depend on its
+        convolutions.
 
         Raises:
-            InputError: where that cannot be known, or as `grid`.
+            InputError: if they cannot be derived, or as `grid`.
         """
         grid = self.grid(size)
         if isinstance(self._network, VisionTransformer):  # whole patches; its stem keeps cells on their own squares
@@ -169,36 +167,36 @@ class ViT:
         try:
             return cell_centres(_Patches(uncompiled(self._network.patch_embed), grid), size, channels_last=True)
         except UnknownPlaceError as error:
-            raise InputError(f"the maps of {self.name} cannot be laid over a picture: {error}") from error
+            raise InputError(f"the maps of {self.name} cannot be overlaid on an image: {error}") from error
 
     def layer(self, number: int) -> int:
         """A layer's number from 0.
 
         Raises:
-            InputError: where there is no such layer.
+            InputError: if there is no such layer.
         """
         if not -self.depth <= number < self.depth:
             raise InputError(
-                f"{self.name} has no layer {number}; its {self.depth} are counted from 0 to {self.depth - 1}, "
+                f"{self.name} has no layer {number}; its {self.depth} layers are numbered 0 to {self.depth - 1}, "
                 "and -1 is the last"
             )
         return number % self.depth
 
     def run(self, images: Tensor, hear: Callable[[int, Look], None]) -> Logits:
-        """Run the model on normalised images (B, 3, h, w), in evaluation mode, its fused attention as it is.
+        """Run the model on normalised images (B, 3, h, w), in evaluation mode, with fused attention.
 
         Args:
             images: on the model's device.
-            hear: is given each layer's number and look, while the model runs.
+            hear: called with each layer's number and attention while the model runs.
 
         Raises:
-            InputError: where a layer attends to anything but all tokens of each image.
+            InputError: if a layer attends to anything but all tokens of each image.
         """
         if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
             kind = f"{images.dtype} of {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-            raise InputError(f"{self.name} takes normalised images, floating-point (B, channels, h, w), and not {kind}")
+            raise InputError(f"{self.name} takes normalised images, floating-point (B, channels, h, w), not {kind}")
         if self.channels not in (None, images.shape[1]):
-            raise InputError(f"{self.name} takes images of {self.channels} channels, and not of {images.shape[1]}")
+            raise InputError(f"{self.name} takes images with {self.channels} channels, not {images.shape[1]}")
         height, width = images.shape[-2:]
         grid = self.grid((height, width))
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
@@ -231,11 +229,11 @@ class ViT:
         return Logits(logits, grid, pool)
 
     def read(self, matrix: Tensor, seen: Logits) -> Tensor:
-        """What the classes' tokens have of each patch: (B, …, N, N), rows over tokens, to (B, …, H, W)."""
+        """The patches' entries in the rows of the class tokens: (B, …, N, N), rows over tokens, to (B, …, H, W)."""
         return self._read(matrix[..., self._rows, :], seen)
 
     def _read(self, rows: Tensor, seen: Logits) -> Tensor:
-        """`read` of the rows that it needs alone."""
+        """`read`, given only the rows that it needs."""
         if seen.pool is None:
             row = rows.mean(dim=-2)
         else:
@@ -248,17 +246,17 @@ class ViT:
     def maps(
         self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> list[Tensor]:
-        """Every weight: of each layer (B, heads, N, N), float32; rows sum to 1.
+        """All attention weights, of each layer (B, heads, N, N), float32; rows sum to 1.
 
-        The memory taken is that of the result. What is not asked for is not computed.
+        Memory use is that of the result; only the layers and heads requested are computed.
 
         Args:
             images: normalised (B, 3, h, w).
-            layers: which, in this order; None for all.
-            heads: which; None for all.
+            layers: layer numbers, in this order; None for all.
+            heads: head numbers; None for all.
 
         Raises:
-            InputError: where there is no such layer or head.
+            InputError: if there is no such layer or head.
         """
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
@@ -272,28 +270,28 @@ class ViT:
 
     @torch.no_grad()
     def rows(self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Tensor:
-        """What the classes' tokens attend to among the patches: (B, layers, heads, H, W), float32.
+        """Attention of the class tokens to the patches: (B, layers, heads, H, W), float32.
 
-        As `read` of `maps`, but where a class token is read only its row is computed.
+        As `read` of `maps`, but if a class token is used, only its row is computed.
         """
         return self.read_together(images, [self.reading_rows(layers, heads)])[1][0]
 
     def reading_rows(self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Reading:
-        """`rows`, of a run that others read, too."""
+        """`rows`, for a run shared with other readings."""
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
         def hear(layer: int, look: Look) -> None:
             if layer in chosen:
                 rows = look.weights(self._rows, self._heads(heads, look))
-                # The mean is the row, but where the latent query, which looks last, weighs the rows.
+                # The mean is the row, unless the latent query, which comes last, weights the rows.
                 kept[layer] = rows if self._latent else rows.mean(dim=2, keepdim=True)
 
         return Reading(hear, lambda seen: torch.stack([self._read(kept[layer], seen) for layer in chosen], dim=1))
 
     @torch.no_grad()
     def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
-        """Run the model once on normalised images (B, 3, h, w); the run, and what each reading has made of it."""
+        """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading."""
 
         def hear(layer: int, look: Look) -> None:
             for reading in readings:
@@ -308,36 +306,38 @@ class ViT:
         count = look.query.shape[1]
         for head in heads:
             if not 0 <= head < count:
-                raise InputError(f"{self.name} has no head {head}; its {count} are counted from 0 to {count - 1}")
+                raise InputError(f"{self.name} has no head {head}; its {count} heads are numbered 0 to {count - 1}")
         return list(heads)
 
     def judged(self, images: Tensor, targets: Tensor | None = None) -> "Judged":
-        """Run the model and take the gradient of a class's logit by what each layer's attention gave.
+        """Run the model and compute the gradient of a class logit with respect to each layer's attention output.
 
         Args:
             images: normalised (B, 3, h, w).
-            targets: (B,) the class of each image; None takes the likeliest.
+            targets: (B,) the class of each image; None uses the likeliest.
 
         Raises:
-            InputError: where the model has no classes, or no such class.
+            InputError: if the model has no classes, or no such class.
         """
         if not self.classes:
-            raise InputError(f"{self.name} has no classes, so there is none to explain; choose raw or rollout")
+            raise InputError(f"{self.name} has no classes to explain; choose raw or rollout")
         looks: list[Look] = []
 
         def hear(layer: int, look: Look) -> None:
-            look.out.requires_grad_()  # where all parameters are frozen it does not yet
+            look.out.requires_grad_()  # needed if all parameters are frozen
             looks.append(look)
 
         with torch.inference_mode(False), torch.enable_grad():
             seen = self.run(images.detach().clone(), hear)
             targets = seen.logits.argmax(dim=-1) if targets is None else torch.as_tensor(targets).to(seen.logits.device)
             if targets.shape != (len(images),) or targets.is_floating_point() or targets.dtype == torch.bool:
-                raise InputError(f"targets are {len(images)} numbers of classes, one for each image, and not {targets}")
+                raise InputError(f"targets must be {len(images)} class indices, one per image, not {targets}")
             unknown = targets[(targets < 0) | (targets >= seen.logits.shape[1])].tolist()
             if unknown:
-                raise InputError(f"{self.name} has {seen.logits.shape[1]} classes, counted from 0, and no {unknown[0]}")
-            chosen = seen.logits.float().gather(1, targets.unsqueeze(1)).sum()  # images do not know each other
+                raise InputError(
+                    f"{self.name} has {seen.logits.shape[1]} classes, numbered from 0; there is no class {unknown[0]}"
+                )
+            chosen = seen.logits.float().gather(1, targets.unsqueeze(1)).sum()  # images are independent
             outs = [look.out for look in (*looks, *([seen.pool] if seen.pool else []))]
             gradients = torch.autograd.grad(chosen, outs)
         detached = Logits(seen.logits.detach(), seen.grid, seen.pool)
@@ -345,7 +345,7 @@ class ViT:
 
 
 class _Patches(nn.Module):
-    """What makes tokens of pixels, in timm's Vision Transformers, as a feature map (1, H, W, D)."""
+    """The patch embedding of timm's Vision Transformers, as a feature map (1, H, W, D)."""
 
     def __init__(self, embed: nn.Module, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -359,15 +359,15 @@ class _Patches(nn.Module):
 
 
 def uncompiled(module: Any) -> Any:
-    """The module that `torch.compile` was given, which shares its parameters; another as it is."""
+    """The module passed to `torch.compile`, which shares its parameters; other modules are returned unchanged."""
     while isinstance(module, nn.Module) and "_orig_mod" in module._modules:
         module = module._orig_mod
     return module
 
 
 def _eager() -> AbstractContextManager:
-    """Within it, what was compiled, whole or in parts, runs as it was written: compiled code cannot be overheard."""
-    # Where nothing has been compiled yet, that would import all of the compiler.
+    """Context in which compiled modules run uncompiled: calls in compiled code cannot be recorded."""
+    # If nothing has been compiled yet, this would import the whole compiler.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
@@ -376,12 +376,12 @@ def _name_of(model: nn.Module, part: nn.Module) -> str:
 
 
 class Judged(NamedTuple):
-    """A run, and what it means for a class.
+    """A run, with gradients for a class.
 
     Attributes:
         seen: the run.
-        layers: each layer's look, and the gradient of the class's logit by its output; first layer first.
-        of_pool: the gradient by the output of `seen.pool`; None where there is none.
+        layers: each layer's attention, and the gradient of the class logit by its output; first layer first.
+        of_pool: the gradient by the output of `seen.pool`; None if there is none.
     """
 
     seen: Logits

@@ -1,4 +1,4 @@
-"""Relevance of the places for a generated word.
+"""Relevance of each place to a generated word.
 
 For the Transformer decoder it is that of Chefer, Gur and Wolf 2021 (see `visattn.explain.relevance`): self-attention to
 the words, cross-attention to the places, and places that do not attend to each other. Their y is log p(word).

@@ -1,4 +1,4 @@
-"""Trained models without Lightning: folders of safetensors and JSON, and of ONNX graphs; and back from there."""
+"""Trained models without Lightning: folders of safetensors and JSON, or of ONNX graphs, written and read."""
 
 from visattn.export.folder import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
 

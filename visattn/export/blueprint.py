@@ -1,4 +1,4 @@
-"""A part of a model as plain values, and back.
+"""Parts of a model as plain values, and back.
 
 A blueprint is what the command line writes: `class_path` and `init_args`, parts within parts. Nothing is ever imported
 because a file says so: a class path is looked up among the classes listed here and those that the user has registered
@@ -65,7 +65,7 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
     """The blueprint of a part, from its configuration in a checkpoint's hyperparameters.
 
     Raises:
-        InputError: where a class is none of visattn's.
+        InputError: if a class is none of visattn's.
     """
     cls = _find(role, configuration.get("class_path"))
     arguments = {
@@ -84,7 +84,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
     """What makes the part, given its sizes, as a constructor's argument of that name does.
 
     Raises:
-        InputError: where there is no such class, or it has no such argument, or a value is not plain.
+        InputError: if there is no such class, or it has no such argument, or a value is not plain.
     """
     if not _is_part(blueprint) or blueprint.keys() - {"class_path", "init_args"}:
         raise InputError(f"its {role} must be an object with class_path and init_args")
@@ -103,7 +103,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
         elif _is_plain(value):
             made[name] = value
         else:
-            raise InputError(f"the argument {name} of its {role} is no plain value")
+            raise InputError(f"the argument {name} of its {role} is not a plain value")
     return functools.partial(cls, **made)
 
 
@@ -117,8 +117,8 @@ def _find(role: str, path: Any) -> type[nn.Module]:
         return own
     names = ", ".join(cls.__name__ for cls in classes)
     raise InputError(
-        f"its {role} is {str(path)[:80]!r}, which is none of visattn's ({names}); if it is yours, name its file or "
-        "module with --import, or in Python call visattn.register on the class"
+        f"its {role} is {str(path)[:80]!r}, which is not a class of visattn ({names}); load your own classes with "
+        "--import FILE|MODULE, or in Python with visattn.register"
     )
 
 

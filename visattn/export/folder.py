@@ -1,4 +1,4 @@
-"""The folder of an exported model: `model.json` says what it is, `model.safetensors` holds its weights.
+"""The folder of an exported model: `model.json` describes it, `model.safetensors` contains its weights.
 
 Reading it needs no Lightning, imports nothing by name and runs no code of the file's.
 """
@@ -136,8 +136,8 @@ def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCapt
             package or of timm's hub (`Encoder.load_pretrained`). Nothing is ever downloaded without it.
 
     Raises:
-        InputError: where a file is missing or damaged, is not the one that was written with the others, or holds
-            another model than it says; where the encoder's weights are not in it, and may not or cannot be had.
+        InputError: if a file is missing or damaged, is not the one that was written with the others, or holds
+            another model than it says; if the encoder's weights are not in it, and may not or cannot be had.
     """
     exported = _load(Path(folder), "captioner", _captioner)
     if exported.encoder_weights == "pretrained":
@@ -164,7 +164,7 @@ def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier
         dtype: of what is a floating-point number; whole numbers stay as they are.
 
     Raises:
-        InputError: where a weight is beyond the numbers of that type.
+        InputError: if a weight is beyond the numbers of that type.
     """
     tensors = {}
     for name, tensor in exported.weights.state_dict().items():
@@ -173,7 +173,7 @@ def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier
         tensors[name] = kept.clone(memory_format=torch.contiguous_format)
         if not torch.equal(kept.isfinite(), tensor.cpu().isfinite()):
             raise InputError(
-                f"{name} has values up to {float(tensor.abs().max()):.3g}, which {dtype} cannot hold; take bfloat16"
+                f"{name} has values up to {float(tensor.abs().max()):.3g}, which {dtype} cannot represent; use bfloat16"
             )
     write_bytes(folder / WEIGHTS, save(tensors, {"format": "pt"}))
 
@@ -190,7 +190,7 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """What `model.json` says, its keys and their types checked.
 
     Raises:
-        InputError: where it is missing or damaged, of another kind or of a later format.
+        InputError: if it is missing or damaged, of another kind or of a later format.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -200,9 +200,9 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {str(error)[:200]}") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise InputError(f"{path} is no description of format {FORMAT}; export the model again with this visattn")
+        raise InputError(f"{path} is not of format {FORMAT}; export the model again with this version of visattn")
     if described.get("kind") != kind:
-        raise InputError(f"{path} is of a {str(described.get('kind'))[:40]!r}, and a {kind!r} is needed here")
+        raise InputError(f"{path} holds a {str(described.get('kind'))[:40]!r}, but a {kind!r} is needed here")
     described = _ABSENT[kind] | described
     expected = _COMMON | _OF_KIND[kind]
     for name in [*(n for n in expected if n not in described), *(n for n in described if n not in expected)]:
@@ -217,7 +217,7 @@ def read_file(folder: Path, name: str, described: dict[str, Any]) -> bytes:
     """A file of the folder, whose sum is the one in its description.
 
     Raises:
-        InputError: where the export has no such file, it is missing, or it is another than the one that was written.
+        InputError: if the export has no such file, it is missing, or it is another than the one that was written.
     """
     path = folder / name
     if name not in described["files"]:
@@ -226,9 +226,7 @@ def read_file(folder: Path, name: str, described: dict[str, Any]) -> bytes:
         raise InputError(f"there is no {path}, which {DESCRIPTION} names; copy the whole folder")
     content = path.read_bytes()
     if _sum(content) != described["files"][name]:
-        raise InputError(
-            f"{path} ({len(content)} bytes) is not the file that was exported, its SHA-256 is another; copy it again"
-        )
+        raise InputError(f"{path} ({len(content)} bytes) is not the exported file: its SHA-256 differs; copy it again")
     return content
 
 
@@ -236,7 +234,7 @@ def build(folder: Path, make: Callable[[], Any]) -> Any:
     """What `make` makes of a description; a description that nothing can be made of is named.
 
     Raises:
-        InputError: where something is wrong with it.
+        InputError: if something is wrong with it.
     """
     path = folder / DESCRIPTION
     try:
@@ -245,7 +243,7 @@ def build(folder: Path, make: Callable[[], Any]) -> Any:
         raise InputError(f"{path}: {error}") from error
     # Constructors raise whatever arguments of a wrong type or an absurd size make them trip over.
     except Exception as error:
-        raise InputError(f"{path} describes no model: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"{path} does not describe a model: {' '.join(str(error).split())[:200]}") from error
 
 
 def _load(folder: Path, kind: str, make: Callable[[dict[str, Any]], Any]) -> Any:
@@ -281,7 +279,7 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
     decoder = read("decoder", described["decoder"])(len(vocabulary), encoder.size)
     grid = encoder.grid(size)
     if list(grid) != described["grid"]:
-        raise InputError(f"its encoder makes a grid of {list(grid)} of an image, and not {described['grid']}")
+        raise InputError(f"its encoder produces a grid of {list(grid)}, not {described['grid']}")
     decoder.check_grid(grid)
     parts = {name: described[name] for name in ("encoder", "decoder")}
     return ExportedCaptioner(

@@ -1,4 +1,4 @@
-"""ONNX graphs of a model: encoder, preparation and one step of a captioner; a classifier. Needs the extra `onnx`.
+"""ONNX graphs: encoder, preparation and decoding step of a captioner; a classifier. Needs the extra `onnx`.
 
 All take any batch, of images of the model's own size. docs/export.md lists what goes in and what comes out.
 """
@@ -38,7 +38,7 @@ def write_captioner_graphs(folder: Path, exported: ExportedCaptioner) -> None:
     """Write the encoder, what is prepared once for each image, and one step of the decoder.
 
     Raises:
-        InputError: where the packages are missing, or attention draws.
+        InputError: if the packages are missing, or attention draws.
     """
     check_installed()
     encoder, size = exported.encoder, exported.image_size
@@ -50,12 +50,12 @@ def write_decoder_graphs(folder: Path, decoder: Decoder, value_size: int, grid: 
     """Write what is prepared once for each image, and one step: both for annotation vectors of one size and grid.
 
     Raises:
-        InputError: where the packages are missing, or attention draws.
+        InputError: if the packages are missing, or attention draws.
     """
     check_installed()
     states = state_tensors(decoder)
     if any(isinstance(m, HardAttention) and m.evaluation == "sample" for m in decoder.modules()):
-        raise InputError("its hard attention draws places, which a graph cannot; give --places argmax or expected")
+        raise InputError("its hard attention samples places, which a graph cannot do; give --places argmax or expected")
     values = {"values": torch.zeros(_BATCH, grid[0] * grid[1], value_size)}
     start = _write(folder / PREPARE, _Prepare(decoder, states, grid), values)
     kind = type(decoder.prepare(values["values"], grid))
@@ -77,7 +77,7 @@ def write_classifier_graph(folder: Path, exported: ExportedClassifier, maps: boo
         maps: give the attention weights of each block too.
 
     Raises:
-        InputError: where the packages are missing.
+        InputError: if the packages are missing.
     """
     check_installed()
     images = {"images": torch.zeros(_BATCH, 3, *exported.image_size, dtype=torch.uint8)}

@@ -1,4 +1,4 @@
-"""How far an export is from the model that it was made of."""
+"""Differences between an export and the original model."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Exported graphs at work in onnxruntime. Needs the extra `onnx`."""
+"""Running exported graphs in onnxruntime. Needs the extra `onnx`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +26,14 @@ class Graph:
         outputs: what it gives.
 
     Raises:
-        InputError: where the file holds no graph.
+        InputError: if the file holds no graph.
     """
 
     def __init__(self, content: bytes, path: Path) -> None:
         try:
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes of errors have no common name
-            raise InputError(f"{path} holds no graph that onnxruntime can run: {str(error)[:200]}") from error
+            raise InputError(f"{path} is not a graph that onnxruntime can run: {str(error)[:200]}") from error
         self.inputs, self.outputs = (
             {value.name: value.shape for value in values}
             for values in (self._session.get_inputs(), self._session.get_outputs())

@@ -1,4 +1,4 @@
-"""A decoder's state as named tensors: what a graph of one step takes and gives. N = B: one caption an image."""
+"""A decoder's state as named tensors: inputs and outputs of the step graph. N = B: one caption per image."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -86,7 +86,7 @@ def state_tensors(decoder: Decoder) -> type[StateTensors]:
     """How the states of a decoder are tensors.
 
     Raises:
-        InputError: where that is not known, so that no graph of a step can be made.
+        InputError: if that is not known, so that no graph of a step can be made.
     """
     kind = type(decoder)
     if (own := getattr(kind, "state_tensors", None)) is not None:
@@ -94,7 +94,7 @@ def state_tensors(decoder: Decoder) -> type[StateTensors]:
     known = [of for cls, of in _OF_DECODER.items() if issubclass(kind, cls) and kind.init is cls.init]
     if not known:
         raise InputError(
-            f"{kind.__name__} does not say how its states become tensors, which ONNX needs: give it a class attribute "
+            f"{kind.__name__} does not define how its states become tensors, which ONNX needs; add a class attribute "
             "state_tensors (see visattn.export.states.StateTensors), or export with --format safetensors"
         )
     return known[0]

@@ -1,11 +1,11 @@
-"""What makes a CPU faster and changes no value; docs/fast.md lists it. This file imports nothing heavy.
+"""CPU optimisations that do not change values, listed in docs/fast.md. This file imports nothing heavy.
 
-Where a trick is called the plain code stands beside it, which `VISATTN_FAST=0` in the environment runs instead.
+Each call of an optimisation is next to the plain code, which the environment variable `VISATTN_FAST=0` selects instead.
 """
 
 import os
 
 
 def enabled() -> bool:
-    """Whether the tricks are used: unless `VISATTN_FAST=0` is in the environment."""
+    """Whether the optimisations are on: unless `VISATTN_FAST=0` is in the environment."""
     return os.environ.get("VISATTN_FAST") != "0"

@@ -1,8 +1,8 @@
 """The additive score e = vᵀ tanh(W q + U k + b) without a tanh.
 
 A tanh for each place, hidden unit and step is what additive attention costs. But tanh(x) = 1 − 2 / (1 + e^2x), and
-e^2(q + k) = e^2q e^2k, whose second factor depends on the image alone: it is computed once, in place of U k + b, and a
-step has a product and a reciprocal in place of the tanh. So that no factor overflows, W q and U k + b are cut at ±40,
+e^2(q + k) = e^2q e^2k, whose second factor depends on the image alone: it is computed once, instead of U k + b, and a
+step has a product and a reciprocal instead of the tanh. So that no factor overflows, W q and U k + b are cut at ±40,
 far beyond what a hidden unit comes to.
 """
 
@@ -20,7 +20,7 @@ def is_used() -> bool:
 
 
 def prepared(x: Tensor) -> Tensor:
-    """U k + b (B, L, A), or W q, to its e^2x; in float32 where half precision would overflow."""
+    """U k + b (B, L, A), or W q, to its e^2x; in float32 if half precision would overflow."""
     x = x.float() if x.dtype == torch.float16 else x
     return (2 * x.clamp(-40, 40)).exp()
 

@@ -1,4 +1,4 @@
-"""Tell glibc to keep freed memory, because on virtual machines touching a page for the first time is very slow.
+"""Make glibc keep freed memory, since touching a page for the first time is very slow on virtual machines.
 
 PyTorch's CPU tensors come from malloc. By default glibc gives blocks above a threshold straight back to the kernel when
 they are freed, and the next training step pays for every page again. `VISATTN_KEEP_FREED_MEMORY=0` in the environment

@@ -1,7 +1,7 @@
-"""softmax(QKᵀ/√d) V in bfloat16 on a CPU, by hand.
+"""softmax(QKᵀ/√d) V in bfloat16 on a CPU, without PyTorch's kernel.
 
 PyTorch's fused kernel is slow there, most of all backward, and its unfused one computes in float32. By hand scores are
-rounded to bfloat16, as everything else is then: the output is off by 0.7 % in place of 0.4 %. In float32 there is
+rounded to bfloat16, as everything else is then: the output is off by 0.7 % instead of 0.4 %. In float32 there is
 little between them.
 """
 

@@ -1,4 +1,4 @@
-"""Conversion to autocast's precision once, not at every step."""
+"""Conversion to autocast's precision once instead of at every step."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""y = x Wᵀ + b, in float32 by oneDNN on CPUs of which PyTorch's own choice leaves half unused.
+"""y = x Wᵀ + b in float32 by oneDNN, on CPUs where PyTorch's default leaves half of the speed unused.
 
 PyTorch gives a linear layer in float32 to MKL, which takes AVX2 on AMD's processors even where they have AVX-512.
 oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512. Values are those of float32 either way, but for

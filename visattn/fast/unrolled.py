@@ -1,4 +1,4 @@
-"""A linear layer in a loop, whose weight learns from all steps at once."""
+"""A linear layer in a loop, with the gradient of its weight computed once for all steps."""
 
 from typing import Any
 

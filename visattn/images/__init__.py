@@ -1,4 +1,4 @@
-"""Pictures: read from files, fitted to a model's input, and the way back. NumPy and Pillow, no PyTorch."""
+"""Images: reading files, fitting to a model's input, and mapping back. NumPy and Pillow, no PyTorch."""
 
 from visattn.images.geometry import CellShift, Fit, Geometry, Interpolation, ModelInput, fit_geometry, fit_image
 from visattn.images.reading import OddSizeError, decode_image, image_size, list_images, load_image

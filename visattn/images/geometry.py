@@ -1,4 +1,4 @@
-"""How an image became the model's input, and the way back.
+"""The transformation from an image to the model's input, and its inverse.
 
 Coordinates are continuous, in pixels from the upper left *edge*, so the centre of pixel (0, 0) is at (0.5, 0.5). All
 pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the image as a person
@@ -31,7 +31,7 @@ def pair(both: Iterable[_T]) -> tuple[_T, _T]:
 class CellShift(Pair):
     """Where the cells of a map look: in either axis, cell i around the pixel ``(i + ½) stride + shift``.
 
-    It is the pair (vertical, horizontal) of `shift`, 0 where a cell looks at its own square of pixels. Besides it has
+    It is the pair (vertical, horizontal) of `shift`, 0 if a cell looks at its own square of pixels. Besides it has
 
     Attributes:
         stride: (vertical, horizontal) input pixels from one cell to the next.
@@ -92,7 +92,7 @@ class Geometry(NamedTuple):
         """The geometry that `to_array` made numbers of.
 
         Raises:
-            ValueError: where there are not five or eight pairs of finite numbers, or a size, scale or stride is not
+            ValueError: if there are not five or eight pairs of finite numbers, or a size, scale or stride is not
                 positive.
         """
         numbers = np.asarray(numbers, dtype=float)
@@ -209,7 +209,7 @@ def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "c
         fit: see `fit_image`.
 
     Raises:
-        InputError: where the sides differ so much that the shorter would vanish.
+        InputError: if the sides differ so much that the shorter would vanish.
     """
     height, width = original
     if fit == "squash":
@@ -219,7 +219,7 @@ def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "c
         scale = (choose(size[0] / height, size[1] / width),) * 2
     if height * scale[0] < 1 or width * scale[1] < 1:
         raise InputError(
-            f"an image of {width}×{height} pixels cannot be made {size[1]}×{size[0]} with fit '{fit}': "
+            f"an image of {width}×{height} pixels cannot be resized to {size[1]}×{size[0]} with fit '{fit}': "
             "its shorter side would vanish; crop it first"
         )
     resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
@@ -241,7 +241,7 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> t
         The input image of exactly `size`, and its geometry.
 
     Raises:
-        InputError: where the sides differ so much that the shorter would vanish.
+        InputError: if the sides differ so much that the shorter would vanish.
     """
     height, width = image.height, image.width
     geometry = fit_geometry((height, width), size, fit)

@@ -1,4 +1,4 @@
-"""What a picture's file says beside its pixels: which way up it is, and how to do without the rest.
+"""Image orientation from metadata, with tolerance for damaged metadata.
 
 PIL reads metadata before pixels and stops at what it cannot read, or finds too large: text of more than 1 MB, EXIF that
 is none, a resolution that is no number. The pixels are whole all the same.
@@ -34,7 +34,7 @@ class Bare(NamedTuple):
 
     Attributes:
         content: of the file, with all that pixels depend on.
-        orientation: 1 to 8, as EXIF or XMP had it; 1 where neither can be read.
+        orientation: 1 to 8, as EXIF or XMP had it; 1 if neither can be read.
     """
 
     content: bytes
@@ -42,7 +42,7 @@ class Bare(NamedTuple):
 
 
 def orientation(image: Image.Image) -> int:
-    """Which way up an open picture is, 1 to 8; 1 where that cannot be read."""
+    """Which way up an open picture is, 1 to 8; 1 if that cannot be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # PIL trips over a broken tag in many ways
@@ -62,7 +62,7 @@ def _as_bytes(value: object) -> bytes:
 
 
 def without_metadata(content: bytes) -> Bare | None:
-    """A picture's file without what only describes it; None where the file is of a kind that nothing is known of."""
+    """A picture's file without what only describes it; None if the file is of a kind that nothing is known of."""
     for signature, strip in _KINDS:
         if signature.match(content):
             kept, dropped = strip(content)

@@ -1,4 +1,4 @@
-"""Pictures from files: whatever a camera or a painter wrote, upright RGB comes out."""
+"""Reading of image files in any common format as upright RGB."""
 
 import io
 import logging
@@ -47,13 +47,13 @@ def load_image(path: str | Path) -> Image.Image:
         The picture, in mode RGB.
 
     Raises:
-        InputError: where the file is missing, empty, truncated or no picture, has more than `MAX_PIXELS`, or a side
+        InputError: if the file is missing, empty, truncated or no picture, has more than `MAX_PIXELS`, or a side
             more than `MAX_RATIO` times the other.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-            raise InputError(f"{path} cannot be read as an image: it is no file")
+            raise InputError(f"{path} cannot be read as an image: it is not a file")
         with path.open("rb") as file:
             return _decode(file, str(path))
     except FileNotFoundError as error:
@@ -101,7 +101,7 @@ def _decode(source: BinaryIO, name: str) -> Image.Image:
     except Exception as error:
         why = "its kind is not known" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
         raise InputError(
-            f"{name} cannot be read as an image ({why}); is it damaged or another kind of file?"
+            f"{name} cannot be read as an image ({why}); it may be damaged or another kind of file"
         ) from error
 
 
@@ -113,7 +113,7 @@ def _open(source: BinaryIO, name: str, turn: int | None = None) -> Image.Image:
 
 
 def _open_bare(source: BinaryIO, name: str) -> Image.Image | None:
-    """The same without its metadata, for a file at which PIL has stopped; None where it stops again."""
+    """The same without its metadata, for a file at which PIL has stopped; None if it stops again."""
     source.seek(0)
     if not has_metadata(source.read(16)):
         return None
@@ -172,7 +172,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
     the log.
 
     Raises:
-        InputError: where a path does not exist, or a folder has no image in it.
+        InputError: if a path does not exist, or a folder has no image in it.
     """
     files = []
     for path in map(Path, paths):
@@ -191,7 +191,7 @@ def _images_in(folder: Path) -> list[Path]:
     others = Counter(map(_kind, set(inside) - set(images)))
     if not images:
         there = f"; it holds {_listed(others)}" if others else ""
-        raise InputError(f"the folder {folder} has no image in it ({', '.join(sorted(SUFFIXES))}){there}")
+        raise InputError(f"the folder {folder} has no images ({', '.join(sorted(SUFFIXES))}){there}")
     passed = Counter({kind: count for kind, count in others.items() if kind not in _COMPANIONS})
     if passed:
         log.warning("%s: %d entries are no known images and are left out: %s", folder, passed.total(), _listed(passed))

@@ -1,4 +1,4 @@
-"""Numbers about captions and attention: arrays and strings in, numbers out."""
+"""Metrics of captions and attention, from arrays and strings."""
 
 from visattn.metrics.captions import CaptionScores, CiderD, DocumentFrequencies, caption_scores
 from visattn.metrics.exposure import ExposureGap, ExposureSums, teacher_forced_captions

@@ -1,4 +1,4 @@
-"""Caption scores from tokenised words: BLEU, ROUGE-L and CIDEr-D, equal to the official COCO tool on equal tokens.
+"""BLEU, ROUGE-L and CIDEr-D of tokenised captions, equal to the official COCO tool for equal tokens.
 
 "Official" is pycocoevalcap 1.2 (`Bleu(4)` with the closest reference length, `Rouge`, and `Cider`, which in spite of
 its name is CIDEr-D), habits included: they are marked where they are. Tokenising is the caller's; the published numbers
@@ -56,7 +56,7 @@ class DocumentFrequencies(NamedTuple):
         """Count `references`: the ones to be scored against (the official tool), or those of the training set (SCST).
 
         Raises:
-            InputError: where there is no image, or one without a reference.
+            InputError: if there is no image, or one without a reference.
         """
         check_references(references)
         counts: Counter[tuple[str, ...]] = Counter()
@@ -77,7 +77,7 @@ class CiderD:
             weight log 1 = 0, and every score 0.
 
     Raises:
-        InputError: where there is no image, or one without a reference.
+        InputError: if there is no image, or one without a reference.
     """
 
     def __init__(self, references: References, frequencies: DocumentFrequencies | None = None) -> None:
@@ -89,7 +89,7 @@ class CiderD:
         """The score of each candidate, in [0, 10]; `candidates` may leave images out.
 
         Raises:
-            InputError: where a candidate's image has no references.
+            InputError: if a candidate's image has no references.
         """
         return {image: self.score_image(image, [candidate])[0] for image, candidate in candidates.items()}
 
@@ -97,7 +97,7 @@ class CiderD:
         """The scores of several candidates for one image, whose references are weighed once for all of them.
 
         Raises:
-            InputError: where the image has no references.
+            InputError: if the image has no references.
         """
         _check_known(image, self.references)
         references = [self._weigh(caption) for caption in self.references[image]]
@@ -155,8 +155,8 @@ def caption_scores(
         The scores of the set and of each image.
 
     Raises:
-        InputError: where there is no image, an image has no reference, or the ids of the two are not the same set.
-        TypeError: where a caption is a string instead of a list of words.
+        InputError: if there is no image, an image has no reference, or the ids of the two are not the same set.
+        TypeError: if a caption is a string instead of a list of words.
     """
     _check_candidates(references, candidates)
     cider = CiderD(references, frequencies).score(candidates)
@@ -249,7 +249,7 @@ def _ngrams(caption: Sequence[str]) -> list[Counter[tuple[str, ...]]]:
 
 
 def check_references(references: References) -> None:
-    """Raise an `InputError` where there is no image, or one without a reference."""
+    """Raise an `InputError` if there is no image, or one without a reference."""
     if not references:
         raise InputError("there are no references; give at least one image with its captions")
     for image, captions in references.items():

@@ -1,4 +1,4 @@
-"""Exposure bias: what a captioner gets right after the true words, and what after its own, position by position.
+"""Exposure bias: accuracy at each position after the true words, and after the captioner's own.
 
 In training it reads what a person wrote (teacher forcing), in use what it wrote itself, and an early slip can lead it
 where it has never been (Bengio et al. 2015; "exposure bias" is Ranzato's word, 2016). Both are held to the same tokens
@@ -34,7 +34,7 @@ class ExposureGap(NamedTuple):
         free_running_any: as `free_running`, likewise. This pair is judged by one set of tokens at each position, and
             less by how references differ, but a word from the middle of another sentence will do too, and a model
             without exposure bias still has a gap here (of 25 points, in the language above).
-        another_reference: share of the image's other references that are right, a person in place of the model. A model
+        another_reference: share of the image's other references that are right, a person instead of the model. A model
             that drew captions as people write them would have this as its `free_running`; the likeliest captions of a
             good model tend to have more, for they say what most would say. Clearly less is a sign, though no
             proof, that captions go astray. NaN where no image has two references.
@@ -85,7 +85,7 @@ class ExposureSums(NamedTuple):
             owner: (B,) the image of each reference, as a row of `generated`.
 
         Raises:
-            ValueError: where the arrays do not fit each other, or log-probabilities are positive or not numbers.
+            ValueError: if the arrays do not fit each other, or log-probabilities are positive or not numbers.
         """
         targets, first_choices, log_probs, generated, owner = map(
             np.asarray, (targets, first_choices, log_probs, generated, owner)
@@ -174,7 +174,7 @@ def teacher_forced_captions(
         N lists of words, by image.
 
     Raises:
-        ValueError: where the arrays do not fit each other.
+        ValueError: if the arrays do not fit each other.
     """
     targets, first_choices, owner = map(np.asarray, (targets, first_choices, owner))
     _check(targets, first_choices, owner)

@@ -1,4 +1,4 @@
-"""Is the attention where the named object is? The pointing game and attention correctness, beside chance.
+"""Pointing game and attention correctness: whether attention is on the named object, compared with chance.
 
 A score means nothing alone: objects are large and stand in the middle. Each is therefore reported beside what two maps
 that have seen no image would get, the uniform one and the centred one.
@@ -79,9 +79,9 @@ def grounding(
         The means. Both iterables are read once, word by word, and may be generators.
 
     Raises:
-        InputError: where a mask is not boolean, not (H, W), or marks nothing.
-        ValueError: where a map is not (h, w), or is negative, not finite or 0 everywhere; where maps and masks differ
-            in number; where the tolerance is negative.
+        InputError: if a mask is not boolean, not (H, W), or marks nothing.
+        ValueError: if a map is not (h, w), or is negative, not finite or 0 everywhere; if maps and masks differ
+            in number; if the tolerance is negative.
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be 0 or more input pixels, not {tolerance}")
@@ -115,7 +115,7 @@ def entropy(weights: np.ndarray) -> np.ndarray:
     From 0 (one place) to log L (uniform). Flatten a map (h, w) first.
 
     Raises:
-        ValueError: where weights are negative, not finite, or 0 in all L places.
+        ValueError: if weights are negative, not finite, or 0 in all L places.
     """
     weights = np.asarray(weights, dtype=float)
     total = weights.sum(axis=-1, keepdims=True)
@@ -141,7 +141,7 @@ def _checked_mask(mask: np.ndarray, word: int) -> np.ndarray:
             f"the mask of word {word} is {mask.dtype} of shape {mask.shape}; it must be boolean and (H, W)"
         )
     if not mask.any():
-        raise InputError(f"the mask of word {word} marks nothing; give None for a word that names nothing in the image")
+        raise InputError(f"the mask of word {word} is empty; give None for a word that names nothing in the image")
     return mask
 
 
@@ -212,7 +212,7 @@ class _Discs(NamedTuple):
         return cls(grid, start, stop, np.flatnonzero(np.diff(disc, prepend=-1)))
 
     def meet(self, mask: np.ndarray) -> tuple[np.ndarray, float]:
-        """(h, w) True where a cell's disc meets the region, and 1.0 or 0.0 for the disc around the image's centre."""
+        """(h, w) True if a cell's disc meets the region, and 1.0 or 0.0 for the disc around the image's centre."""
         count = np.zeros((mask.shape[0], mask.shape[1] + 1), dtype=np.int32)
         np.cumsum(mask, axis=1, out=count[:, 1:])
         count = count.ravel()

@@ -1,4 +1,4 @@
-"""Whether attention is alive: numbers that show when it is flat, stuck or always in one place."""
+"""Attention statistics that reveal flat, stuck or centred maps."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class Health(NamedTuple):
         """The health of all sequences, from that of some and of others.
 
         Raises:
-            ValueError: where there are none.
+            ValueError: if there are none.
         """
         parts = list(parts)
         if not parts:
@@ -81,7 +81,7 @@ def attention_health(sequences: Iterable[np.ndarray]) -> Health:
             that one which leaves out what special tokens got is comparable.
 
     Raises:
-        ValueError: where there is no map at all, or weights are negative, not finite, or 0 in all places of a map.
+        ValueError: if there is no map at all, or weights are negative, not finite, or 0 in all places of a map.
     """
     return Health.together(_of_sequence(maps) for maps in sequences if len(maps))
 

@@ -1,4 +1,4 @@
-"""The official COCO tokeniser and METEOR: the programs themselves, which need Java, and never look-alikes.
+"""The official COCO tokeniser and METEOR, run as the original Java programs.
 
 Both come with pycocoevalcap (`pip install "visattn[coco]"`): Stanford CoreNLP 3.4.1's PTBTokenizer, and METEOR 1.5
 (Denkowski & Lavie 2014), which takes 2 GB of memory. Nothing is loaded before it is used.
@@ -28,14 +28,14 @@ def require(what: str) -> str:
         what: what needs them, to begin the message with.
 
     Raises:
-        InputError: where either is missing.
+        InputError: if either is missing.
     """
     try:
         found = version(EXTRA)
     except PackageNotFoundError as error:
         raise InputError(f"{what} needs {EXTRA}, which is not installed: pip install 'visattn[coco]'") from error
     if shutil.which("java") is None:
-        raise InputError(f"{what} needs Java, and there is no program 'java' on the PATH: install a Java runtime")
+        raise InputError(f"{what} needs Java, but there is no program 'java' on the PATH; install a Java runtime")
     return found
 
 
@@ -47,7 +47,7 @@ def java_tokenize(captions: Sequence[str]) -> list[list[str]]:
     on how the next caption begins.
 
     Raises:
-        InputError: where pycocoevalcap or Java is missing, or Java fails.
+        InputError: if pycocoevalcap or Java is missing, or Java fails.
     """
     require("the official tokeniser")
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
@@ -72,7 +72,7 @@ def meteor(references: References, candidates: Candidates) -> CaptionScores:
         candidates: image id -> a tokenised caption; the same ids.
 
     Raises:
-        InputError: where pycocoevalcap or Java is missing, Java fails, or the ids of the two are not the same set.
+        InputError: if pycocoevalcap or Java is missing, Java fails, or the ids of the two are not the same set.
     """
     _check_candidates(references, candidates)
     require("METEOR")

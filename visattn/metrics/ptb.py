@@ -1,4 +1,4 @@
-r"""Words of captions as the official COCO tool splits them, in Python: published scores are on these tokens.
+r"""The official COCO tool's tokenisation in Python; published scores use these tokens.
 
 The official tool hands all captions to Stanford CoreNLP 3.4.1's PTBTokenizer (`-preserveLines -lowerCase`), then drops
 punctuation. `ptb_tokenize` does the same to one caption, by rules that were found by trying the program: on every
@@ -233,7 +233,7 @@ def ptb_tokenize(caption: str) -> list[str]:
 
 
 def _longest(text: str, at: int) -> tuple[str, int]:
-    """The token at a place, "" where there is none, and where the next one may begin."""
+    """The token at a place, "" if there is none, and where the next one may begin."""
     best, rewrite = None, None
     for rule in _RULES:
         match = rule.pattern.match(text, at)

@@ -1,16 +1,16 @@
-"""How often captions repeat themselves, which BLEU and CIDEr hardly mind: "a brown dog in front of a brown dog"."""
+"""Repetitions within captions, such as "a brown dog in front of a brown dog", which BLEU and CIDEr hardly penalise."""
 
 from collections.abc import Iterable, Sequence
 
 
 def repeats_itself(words: Sequence[str], run: int = 2) -> bool:
-    """Whether some run of so many words stands twice in a caption; `decode` with `no_repeat=run` forbids it."""
+    """Whether some run of so many words occurs twice in a caption; `decode` with `no_repeat=run` forbids it."""
     runs = [tuple(words[i : i + run]) for i in range(len(words) - run + 1)]
     return len(set(runs)) < len(runs)
 
 
 def repeat_share(captions: Iterable[Sequence[str]], run: int = 2) -> float:
-    """The share of captions that repeat a run of so many words; NaN where there is no caption.
+    """The share of captions that repeat a run of so many words; NaN if there is no caption.
 
     What people write is the measure: on Flickr8k's training and validation captions 4.0 % repeat a pair of words and
     0.6 % three words in a row.

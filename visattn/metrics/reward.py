@@ -31,8 +31,8 @@ class CiderReward:
         end: whether END counts, for references and candidates alike.
 
     Raises:
-        InputError: where there is no image, or one without a reference; where `words` are not a `Vocabulary`'s.
-        TypeError: where a caption is a string instead of a list of words.
+        InputError: if there is no image, or one without a reference; if `words` are not a `Vocabulary`'s.
+        TypeError: if a caption is a string instead of a list of words.
     """
 
     def __init__(self, references: References, words: Sequence[str] | Vocabulary, end: bool = True) -> None:
@@ -70,8 +70,8 @@ class CiderReward:
             (N,) float64.
 
         Raises:
-            InputError: where an image has no references.
-            ValueError: where `tokens` are not (N, T), not of that form, or not ids of the vocabulary.
+            InputError: if an image has no references.
+            ValueError: if `tokens` are not (N, T), not of that form, or not ids of the vocabulary.
         """
         for image in ids:
             if image not in self._images:
@@ -143,7 +143,7 @@ class _Order(NamedTuple):
         by_pair = np.argsort(pairs)
         pairs, first = np.unique(pairs[by_pair], return_index=True)
         frequencies = np.bincount(pairs % len(keys), minlength=len(keys))
-        idf = np.log((image[-1] + 1) / np.append(frequencies, 1))  # exactly 0 where all images have it
+        idf = np.log((image[-1] + 1) / np.append(frequencies, 1))  # exactly 0 if all images have it
         return cls(
             keys,
             idf,

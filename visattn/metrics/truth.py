@@ -1,4 +1,4 @@
-"""Is a caption of a generated scene true? Whether each thing that it names is there, and lies where it says.
+"""Truth of captions of generated scenes: whether each named object exists and is where the caption says.
 
 Caption scores compare words with words: "left of" for "right of" costs little of them, and makes a caption false. Where
 everything in a scene is known, a caption can be checked against the scene itself.
@@ -35,7 +35,7 @@ class Sentence(NamedTuple):
 
     Attributes:
         phrases: at least one.
-        relation: of the first thing to the second; None where only one is named.
+        relation: of the first thing to the second; None if only one is named.
     """
 
     phrases: list[Phrase]
@@ -62,7 +62,7 @@ class Grammar(NamedTuple):
     relations: tuple[str, ...]
 
     def parse(self, words: Sequence[str]) -> Sentence | None:
-        """The sentence; None where the words are not one."""
+        """The sentence; None if the words are not one."""
         words = list(words)
         start = 2 if words[:2] == ["there", "is"] else 0
         first = self._phrase(words, start)
@@ -101,9 +101,9 @@ class Verdict(NamedTuple):
 
     Attributes:
         things: number of them in the scene.
-        named: phrases in the caption; 0 where it is outside the grammar.
+        named: phrases in the caption; 0 if it is outside the grammar.
         found: phrases that are true, each of a different thing.
-        relation: whether it holds; None where none is claimed, or one of its things is not there.
+        relation: whether it holds; None if none is claimed, or one of its things is not there.
         false: indices of the words that are false; of a caption outside the grammar, all.
     """
 
@@ -135,7 +135,7 @@ class Verdict(NamedTuple):
 
     @property
     def share(self) -> float:
-        """True claims over all that were made or left out, in [0, 1]: 1 where the caption is complete.
+        """True claims over all that were made or left out, in [0, 1]: 1 if the caption is complete.
 
         That a thing is there is a claim, and so is the relation wherever there are, or are said to be, two things.
         """
@@ -170,7 +170,7 @@ class Facts(NamedTuple):
             words: of the caption, without special tokens.
 
         Raises:
-            TypeError: where the caption is a string instead of a list of words.
+            TypeError: if the caption is a string instead of a list of words.
         """
         if isinstance(words, str):
             raise TypeError(f"a caption must be a list of words, not the string {words!r}")
@@ -195,7 +195,7 @@ class Facts(NamedTuple):
         return Verdict(len(self.things), len(phrases), sum(found), relation, tuple(sorted(set(false))))
 
     def _wrong(self, phrase: Phrase, thing: int | None) -> list[int]:
-        """Indices of a phrase's words that are not true of a thing; all but the article where there is none."""
+        """Indices of a phrase's words that are not true of a thing; all but the article if there is none."""
         known = {} if thing is None else self.things[thing]
         words = enumerate(phrase.said.items(), start=phrase.start + 1)
         return [at for at, (kind, word) in words if known.get(kind) != word]
@@ -235,7 +235,7 @@ def truth_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
         `outside_grammar`; and `true_1` and so on, of the scenes with one thing, two … .
 
     Raises:
-        ValueError: where there is no caption.
+        ValueError: if there is no caption.
     """
     if not verdicts:
         raise ValueError("there is no caption to score")
@@ -261,7 +261,7 @@ def is_truth_score(name: str) -> bool:
 class TruthReward:
     """The share of true claims of generated token ids: a reward for self-critical training, beside `CiderReward`.
 
-    That share (`Verdict.share`) is 1 where a caption is true and complete, and falls with every claim that is false or
+    That share (`Verdict.share`) is 1 if a caption is true and complete, and falls with every claim that is false or
     left out: truth alone would be had by naming one thing. A caption without END is unfinished, and gets 0.
 
     Args:
@@ -279,8 +279,8 @@ class TruthReward:
         """The rewards of N captions, (N,) float64 in [0, 1]; arguments as `CiderReward.__call__` has them.
 
         Raises:
-            InputError: where it is not known what is in an image.
-            ValueError: where `tokens` are not (N, T), or not ids of the vocabulary.
+            InputError: if it is not known what is in an image.
+            ValueError: if `tokens` are not (N, T), or not ids of the vocabulary.
         """
         check_tokens(tokens, len(ids), len(self._vocabulary))
         rewards = np.zeros(len(ids))
@@ -288,7 +288,7 @@ class TruthReward:
             if image not in self._known:
                 facts = self._find(image)
                 if facts is None:
-                    raise InputError(f"what is in image {image!r} is not known, so truth cannot be its reward")
+                    raise InputError(f"the content of image {image!r} is unknown, so truth cannot be the reward")
                 self._known[image] = facts
             if END in row:
                 text = self._vocabulary.join(self._vocabulary.decode(row))

@@ -1,4 +1,4 @@
-"""Networks; they need torch and timm, and know no Lightning, data or plots."""
+"""Networks; they depend on torch and timm, not on Lightning, data or plots."""
 
 from visattn.models.decoder import Decoder
 from visattn.models.encoder import Encoder

@@ -1,4 +1,4 @@
-"""The contract of every caption decoder: decoding, objectives and metrics know nothing else of it."""
+"""The interface of caption decoders, on which decoding, objectives and metrics depend."""
 
 from typing import Any
 
@@ -8,35 +8,35 @@ from visattn.attention import Glimpse, Memory
 
 
 class Decoder(nn.Module):
-    """Words from an image's annotation vectors.
+    """A caption decoder: predicts words from an image's annotation vectors.
 
-    `forward` and `step` are two ways through the same function: `forward` for training, all words at once; `step` for
-    decoding, a word at a time. A test holds them together.
+    `forward` and `step` compute the same function: `forward` for training, all words at once; `step` for decoding, one
+    word at a time. Tests check that they agree.
     """
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """Annotation vectors (B, L, D) to what the steps need of them, computed once per image."""
+        """Prepare annotation vectors (B, L, D) for the steps, once per image."""
         raise NotImplementedError
 
     def check_grid(self, grid: tuple[int, int]) -> None:
-        """Raise an `InputError` where the decoder's attention cannot look at a grid of (H, W) places."""
+        """Raise an `InputError` if the decoder's attention does not support a grid of (H, W) places."""
 
     def init(self, memory: Memory, captions: int = 1) -> Any:
-        """The state before the first word, of so many captions K of each of the memory's B images.
+        """The state before the first word, for K captions of each of the memory's B images.
 
-        A state's `rows(captions, images)` are the states of the captions (N′,), by number, with the memory's rows of
-        the images; or with the memory as it is, where no images are given: then the captions must be as many of each
-        image, in a row. So a beam search reorders captions without copying what depends on the image alone.
+        A state's `rows(captions, images)` selects the states of the captions (N′,), by index, with the memory's rows of
+        the images; without images the memory is unchanged, and there must be the same number of consecutive captions
+        per image. So beam search reorders captions without copying what depends only on the image.
         """
         raise NotImplementedError
 
     def step(self, state: Any, token: Tensor) -> tuple[Tensor, Glimpse, Any]:
-        """The previous word (N,) to logits (N, V) of the next, what was seen for it, and the next state."""
+        """The previous word (N,) to the logits (N, V) of the next, its glimpse, and the next state."""
         raise NotImplementedError
 
     def forward(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Glimpse]:
         """Teacher forcing: previous words (N, T) to logits (N, T, V) and glimpses with a time axis.
 
-        N = B K: as many captions of each image of the memory, in a row.
+        N = B K: the same number of consecutive captions per image of the memory.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Any timm backbone as a grid of annotation vectors."""
+"""A timm backbone as an encoder: images to a grid of annotation vectors."""
 
 import logging
 from collections.abc import Sequence
@@ -21,28 +21,28 @@ log = logging.getLogger(__name__)
 
 
 class Encoder(GridEncoder):
-    """A convolutional or transformer backbone, cut off where its map is still a grid.
+    """A convolutional or transformer backbone, truncated where its output is still a grid.
 
-    The constructor builds the architecture only; `load_weights` fetches pretrained weights, once, before training. So a
-    checkpoint needs neither the network nor the weights file again.
+    The constructor only builds the architecture; `load_weights` loads pretrained weights once, before training. So a
+    checkpoint can be used without network access or the weights file.
 
     Args:
         backbone: name of a timm model (`timm.list_models()`).
         stage: which of the backbone's feature maps to use, as in timm's `out_indices`; -1 is the last and coarsest.
-            "head" is what the backbone's classifier takes the mean of; in EfficientNets and MobileNets, a convolution
-            further on.
-        weights: "pretrained" for those of an installed package that carries them (the extra `photos`), else of timm's
-            hub; "random" for none; or the path of a weights file with timm's keys.
-        train_from: the first stage that is trained, by the same count; 0 trains everything, None freezes everything.
-            What is frozen is also kept in evaluation mode.
-        mean: of each channel, pixels in [0, 1]; None takes what the backbone's weights were trained with.
-        std: likewise.
+            "head" is the input of the classifier's pooling; in EfficientNets and MobileNets it is one convolution
+            later.
+        weights: "pretrained" for weights from an installed package (the extra `photos`), or else from timm's hub;
+            "random" for none; or the path of a weights file with timm's keys.
+        train_from: the first stage to train, numbered in the same way; 0 trains everything, None freezes everything.
+            Frozen stages are also kept in evaluation mode.
+        mean: mean of each channel, for pixels in [0, 1]; None uses the values that the backbone was trained with.
+        std: standard deviation of each channel.
         options: more arguments for `timm.create_model`, such as `img_size` for a transformer.
-        keep_statistics: batch normalisation that is trained goes on with the mean and variance that it came with, and
-            learns scale and shift alone; right for pretrained weights, which other pictures' statistics upset.
+        keep_statistics: trained batch normalisation layers keep their mean and variance, and learn only scale and
+            shift; recommended for pretrained weights, which suffer from the statistics of other images.
 
     Raises:
-        InputError: where timm does not know the backbone, or it has no such stage.
+        InputError: if timm does not have the backbone, or it has no such stage.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Encoder(GridEncoder):
             for module in self.body.modules()
             if module in self._frozen_modules or (keep_statistics and isinstance(module, _BatchNorm))
         ]
-        self.train()  # so that what is frozen is in evaluation mode from the start: Lightning leaves modes alone
+        self.train()  # so that frozen stages are in evaluation mode from the start: Lightning does not change modes
         self.body.to(memory_format=torch.channels_last)  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
 
     @property
@@ -82,14 +82,14 @@ class Encoder(GridEncoder):
         return self.backbone
 
     def load_weights(self) -> None:
-        """Replace the backbone's parameters by pretrained ones, as `weights` says.
+        """Replace the backbone's parameters by pretrained ones, according to `weights`.
 
-        What a file has for another input size, such as position embeddings, is resampled where timm does so, and a line
-        is logged.
+        Parameters for another input size, such as position embeddings, are resampled if timm supports it, and this is
+        logged.
 
         Raises:
-            InputError: where the file is not there, is no weights file, or is of another backbone; where neither a
-                package nor the hub has them.
+            InputError: if the file is missing, is not a weights file, or is for another backbone; if neither a
+                package nor the hub has the weights.
         """
         if self.weights == "random":
             return
@@ -103,18 +103,18 @@ class Encoder(GridEncoder):
             )
         try:
             self._take(load_state_dict(str(path)), path)
-        except Exception as error:  # whatever reading a file of another kind trips over
+        except Exception as error:  # reading another kind of file raises many kinds of errors
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} does not hold weights of the backbone '{self.backbone}': {reason}") from error
+            raise InputError(f"{path} does not contain weights of the backbone '{self.backbone}': {reason}") from error
 
     def load_pretrained(self, *ways_out: str) -> None:
         """Replace the backbone's parameters by those of an installed package or, without one, of timm's hub.
 
         Args:
-            ways_out: what an error adds to the ways out that it knows.
+            ways_out: additional suggestions for the error message.
 
         Raises:
-            InputError: where neither has them.
+            InputError: if neither has them.
         """
         try:
             if (state := of_package(self.backbone)) is not None:
@@ -130,16 +130,16 @@ class Encoder(GridEncoder):
         except Exception as error:  # of the hub's client, the network and the file, of many kinds
             ways = ", or ".join([*how_to_get(self.backbone), *ways_out])
             raise InputError(
-                f"the weights of {self.backbone} could not be had from timm's hub "
+                f"the weights of {self.backbone} could not be downloaded from timm's hub "
                 f"({' '.join(str(error).split())[:200]})" + (f"; {ways}" if ways else "")
             ) from error
         log.info("weights of %s: timm's hub", self.backbone)
         self.body.load_state_dict(body.state_dict())
 
     def _take(self, state: dict[str, Tensor], file: Path | None = None) -> None:
-        """Take a whole model's weights by timm's names; a `RuntimeError` where some are missing or do not fit.
+        """Load a whole model's weights by timm's names; raises a `RuntimeError` if some are missing or do not fit.
 
-        What has another size in a file is resampled where timm does so, such as position embeddings.
+        Parameters of another size, such as position embeddings, are resampled if timm supports it.
         """
         state = {_flat(name): value for name, value in state.items()}
         own = self.body.state_dict()
@@ -153,7 +153,7 @@ class Encoder(GridEncoder):
             self.body.load_state_dict(found)
 
     def _freeze_before(self, train_from: int | None) -> None:
-        """Stop gradients in front of a stage. timm declares its modules in the order in which they run."""
+        """Stop gradients before a stage. timm declares its modules in the order in which they run."""
         information: Any = self.body.feature_info
         stages = [stage["module"] for stage in getattr(information, "info", information)]
         if train_from is not None and not 0 <= train_from < len(stages):
@@ -174,7 +174,7 @@ class Encoder(GridEncoder):
                 parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Training mode for what is trained, but for layers that keep their statistics."""
+        """Training mode for trained stages, except for layers that keep their statistics."""
         super().train(mode)
         for module in self._evaluated:
             module.training = False  # not `eval()`, which would reach into trained children
@@ -184,7 +184,7 @@ class Encoder(GridEncoder):
 def _body(
     backbone: str, stage: int | Literal["head"], options: dict[str, Any], pretrained: bool = False
 ) -> tuple[nn.Module, int]:
-    """What turns pixels into a list of one feature map, and the size of its vectors."""
+    """A module from pixels to a list of one feature map, and the size of its vectors."""
     if stage == "head":
         whole: Any = timm.create_model(backbone, pretrained, num_classes=0, global_pool="", **options)
         return _BeforePooling(whole), whole.num_features
@@ -197,7 +197,7 @@ def _body(
 
 
 class _BeforePooling(nn.Module):
-    """A classifier of timm's up to where it would take the mean over the places."""
+    """A timm classifier up to its pooling over places."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The contract of every encoder: images to a grid of annotation vectors, and where each of them looks."""
+"""The interface of encoders: images to a grid of annotation vectors, with the receptive field centre of each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,14 +29,14 @@ class Annotations(NamedTuple):
 class GridEncoder(nn.Module):
     """A network from images to a feature map, whose cells are the annotation vectors.
 
-    Subclass it for a network of your own; `Encoder` is any of timm's. Where the map's cells look is derived from the
-    network's layout, so that overlays, grounding and exports are right without further code.
+    Subclass it for a network of your own; `Encoder` is any of timm's. Receptive field centres of the map's cells are
+    derived from the network's layers, so that overlays, grounding and exports are right without further code.
 
     Args:
         body: from normalised pixels (B, 3, h, w) to a feature map (B, D, H, W), or to a list of one.
         size: D.
-        mean: of each channel, pixels in [0, 1].
-        std: of each channel, likewise.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel.
 
     Attributes:
         channels_last: whether the feature map is (B, H, W, D).
@@ -54,49 +54,49 @@ class GridEncoder(nn.Module):
 
     @property
     def description(self) -> str:
-        """What features depend on besides the parameters; part of the name under which features are kept."""
+        """Everything besides the parameters that features depend on; part of the name of cached features."""
         return f"{type(self).__module__}.{type(self).__qualname__} {self.body}"
 
     @property
     def name(self) -> str:
-        """What messages and file names call it."""
+        """Name in messages and file names."""
         return type(self).__name__
 
     @property
     def frozen(self) -> bool:
-        """Whether no parameter is trained, so that features may be computed once and kept."""
+        """Whether no parameter is trained, so that features can be cached."""
         return not any(parameter.requires_grad for parameter in self.body.parameters())
 
     def load_weights(self) -> None:
-        """Called once, before a training begins; a subclass may load pretrained parameters here."""
+        """Called once before training; a subclass may load pretrained parameters here."""
 
     def cell_shift(self, image_size: tuple[int, int]) -> CellShift:
-        """Where each annotation vector looks in an image of (h, w) pixels, known from the network's layout alone.
+        """Receptive field centres of the annotation vectors for an image of (h, w) pixels, from the network's layers.
 
         Raises:
-            InputError: where that cannot be known of this network.
+            InputError: if they cannot be derived for this network.
         """
         if image_size not in self._cell_shift:
             try:
                 self._cell_shift[image_size] = cell_centres(self.body, image_size, self.channels_last)
             except UnknownPlaceError as error:
-                raise InputError(f"the backbone '{self.name}' has no maps that can be laid: {error}") from error
+                raise InputError(f"the backbone '{self.name}' has no maps that can be overlaid: {error}") from error
         return self._cell_shift[image_size]
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the annotation vectors of an image of (h, w) pixels, found without computing them.
+        """Grid (H, W) of the annotation vectors for an image of (h, w) pixels, without computing them.
 
         Raises:
-            InputError: where the network takes no image of that size.
+            InputError: if the network does not accept images of that size.
         """
         shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
         pixels = torch.empty(1, 3, *image_size, dtype=torch.uint8, device="meta")
         try:
             with torch.no_grad(), evaluating(self):
                 return functional_call(self, shapes, pixels).grid
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:  # as each network puts it
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:  # depends on the network
             size, reason = "×".join(map(str, image_size[::-1])), " ".join(str(error).split())[:200]
-            raise InputError(f"the backbone '{self.name}' takes no image of {size} pixels: {reason}") from error
+            raise InputError(f"the backbone '{self.name}' cannot take an image of {size} pixels: {reason}") from error
 
     def forward(self, images: Tensor) -> Annotations:
         """Images (B, 3, h, w) uint8 to annotation vectors (B, L, D) and their grid."""
@@ -104,12 +104,12 @@ class GridEncoder(nn.Module):
         features = self.body(pixels)
         features = features if isinstance(features, Tensor) else features[0]
         if features.ndim != 4:
-            raise InputError(f"the backbone '{self.name}' has no grid before its head; take stage -1")
+            raise InputError(f"the backbone '{self.name}' has no grid before its head; use stage -1")
         if self.channels_last:
             features = features.permute(0, 3, 1, 2)
         if features.shape[1] != self.size:
             raise InputError(
-                f"the backbone '{self.name}' has maps of {features.shape[1]} channels where {self.size} are expected"
+                f"the backbone '{self.name}' has maps with {features.shape[1]} channels, expected {self.size}"
             )
         height, width = features.shape[-2:]
         return Annotations(features.flatten(2).transpose(1, 2), (height, width))

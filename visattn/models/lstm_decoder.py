@@ -1,4 +1,4 @@
-"""Recurrent caption decoders around any spatial attention: Xu's, and Luong's order of the same steps."""
+"""Recurrent caption decoders with any spatial attention, in Xu's or Luong's order of steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,18 +17,18 @@ from visattn.models.positions import check_placed_size, placed
 from visattn.vocabulary import PAD
 
 Gates = Callable[[Tensor], Tensor]
-"""What enters the LSTM beside the word, with its hidden state (N, fed + H), to the gates' pre-activations (N, 4 H)."""
+"""The LSTM's inputs besides the word, with its hidden state (N, fed + H), to the gates' pre-activations (N, 4 H)."""
 
 
 class LSTMState(NamedTuple):
-    """What a step hands to the next.
+    """The state between two steps.
 
     Attributes:
         hidden: (N, H).
         cell: (N, H).
-        out: (N, H) what the last words were made of: the hidden state (Xu), or the attentional vector (Luong).
-        t: the number of the step; a tensor () where a graph is made of a step.
-        memory: the images'.
+        out: (N, H) the vector that predicted the last words: the hidden state (Xu), or the attentional vector (Luong).
+        t: the step number; a tensor () while a graph is made of a step.
+        memory: the memory of the images.
     """
 
     hidden: Tensor
@@ -44,13 +44,13 @@ class LSTMState(NamedTuple):
 
 
 class RecurrentDecoder(Decoder):
-    """One attentive LSTM layer; in which order it attends, and what words are made of, is up to the subclasses.
+    """One LSTM layer with attention; subclasses define the order of steps and how words are predicted.
 
     h₀ and c₀ come from the mean annotation vector through a tanh layer each (Xu 2015, section 3.1.2).
 
-    The vectors of a convolutional map do not say where they are, so that of two things a decoder cannot tell which is
-    left of the other. With the option `placed` they are projected to that size and normalised, and the sinusoids of row
-    and column are added (`grid_sinusoid`), as in `TransformerDecoder`; D is that size from there on.
+    The vectors of a convolutional map carry no position, so a decoder cannot tell which of two objects is left of the
+    other. With the option `placed` they are projected to that size and normalised, and sinusoids of row and column are
+    added (`grid_sinusoid`), as in `TransformerDecoder`; D is then that size.
 
     Args:
         vocabulary_size: V.
@@ -58,12 +58,12 @@ class RecurrentDecoder(Decoder):
         attention: makes the mechanism from the sizes of query and values.
         hidden: H, size of the LSTM.
         embedding: E, size of a word's vector.
-        dropout: on word vectors and on what words are made of.
-        placed: size of annotation vectors that say where they are, a multiple of 4; None leaves them as published.
-        fed: size of what enters the LSTM beside the word and the hidden state.
+        dropout: on word vectors and on the vector that predicts words.
+        placed: size of annotation vectors with positions, a multiple of 4; None leaves them unchanged, as published.
+        fed: size of the LSTM's inputs besides the word and the hidden state.
 
     Raises:
-        InputError: where a size is out of its range.
+        InputError: if a size is out of its range.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class RecurrentDecoder(Decoder):
 
     def init(self, memory: Memory, captions: int = 1) -> LSTMState:
         if memory.mask is None:
-            with torch.autocast(memory.values.device.type, enabled=False):  # which would make float32 of all values
+            with torch.autocast(
+                memory.values.device.type, enabled=False
+            ):  # autocast would convert all values to float32
                 mean = memory.values.mean(dim=1)
         else:
             share = memory.mask / memory.mask.sum(dim=1, keepdim=True)
@@ -153,7 +155,7 @@ class RecurrentDecoder(Decoder):
 
 
 class LSTMDecoder(RecurrentDecoder):
-    """The decoder of "Show, Attend and Tell" (Xu 2015): it looks, then it updates its state.
+    """The decoder of "Show, Attend and Tell" (Xu 2015): it attends, then updates its state.
 
     Attention with the previous hidden state (eq. 4 to 6); the context times the gate β = σ(f_β(h)), scalar (section
     4.2.1); LSTM of previous word, previous hidden state and context (eq. 1 to 3); deep output of hidden state, context
@@ -166,7 +168,7 @@ class LSTMDecoder(RecurrentDecoder):
         hidden: H, size of the LSTM.
         embedding: E, size of a word's vector and of the deep output.
         dropout: on word vectors, hidden state and deep output.
-        placed: None, or the size of annotation vectors that say where they are; see `RecurrentDecoder`.
+        placed: None, or the size of annotation vectors with positions; see `RecurrentDecoder`.
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class LSTMDecoder(RecurrentDecoder):
         self.out = Linear(embedding, vocabulary_size)
 
     def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
-        """The glimpse's context comes back times β: it is what the words are made of."""
+        """The glimpse's context is returned multiplied by β, since it is used to predict the words."""
         glimpse = self.attention(state.hidden, state.memory, state.t)
         gate = torch.sigmoid(self.beta(state.hidden))
         glimpse = glimpse._replace(context=gate * glimpse.context, gate=gate.squeeze(-1).float())
@@ -201,10 +203,10 @@ class LSTMDecoder(RecurrentDecoder):
 
 
 class LuongDecoder(RecurrentDecoder):
-    """Luong's order (2015, section 3): it updates its state, then looks.
+    """Luong's order (2015, section 3): it updates its state, then attends.
 
     LSTM of the previous word and the previous attentional vector ("input feeding", section 3.3); attention with the
-    current hidden state; attentional vector h̃ = tanh(W [context; h]) (eq. 5); words from h̃ alone (eq. 6).
+    current hidden state; attentional vector h̃ = tanh(W [context; h]) (eq. 5); words predicted from h̃ only (eq. 6).
 
     Args:
         vocabulary_size: V.
@@ -213,7 +215,7 @@ class LuongDecoder(RecurrentDecoder):
         hidden: H, size of the LSTM and of the attentional vector.
         embedding: E, size of a word's vector.
         dropout: on word vectors and attentional vectors.
-        placed: None, or the size of annotation vectors that say where they are; see `RecurrentDecoder`.
+        placed: None, or the size of annotation vectors with positions; see `RecurrentDecoder`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The mode of a module, for a while."""
+"""Temporarily change the mode of a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

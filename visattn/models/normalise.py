@@ -1,4 +1,4 @@
-"""Pixels to what a network was trained on; on the model's own device, so that data stays small."""
+"""Normalisation of pixels, on the model's device so that the data stays uint8."""
 
 from collections.abc import Sequence
 

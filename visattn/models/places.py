@@ -1,4 +1,4 @@
-"""Where the elements of a tensor look, and what becomes of that in sums, windows and products.
+"""Receptive field centres of tensor elements, propagated through sums, windows and products.
 
 The arithmetic of `visattn.models.receptive_field`. Axis letters: B, C, H, W of a feature map.
 """
@@ -122,7 +122,7 @@ def channel_mean(centre: Tensor, groups: int) -> Tensor:
 
 
 def plane(f: Tensor, pitch: tuple[int, float]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The (s, a, b), each (N, G), of which f (N, G, H, W) is s + a i + b j wherever it is known; None where it is not.
+    """The (s, a, b), each (N, G), of which f (N, G, H, W) is s + a i + b j wherever it is known; None if it is not.
 
     Args:
         f: where the elements look, along one axis of the picture.

@@ -1,4 +1,4 @@
-"""Where a word is in a caption, and a place in an image, as vectors (Vaswani 2017, section 3.5)."""
+"""Sinusoidal position encodings of words in a caption and places in an image (Vaswani 2017, section 3.5)."""
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def placed(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """Vectors (B, L, S) of a grid's places, plus where they are: `grid_sinusoid`.
 
     Raises:
-        ValueError: where the grid does not have L places.
+        ValueError: if the grid does not have L places.
     """
     check_places(values, grid)
     return values + grid_sinusoid(grid, values.shape[-1], values.device).flatten(0, 1).to(values.dtype)
@@ -39,4 +39,4 @@ def placed(values: Tensor, grid: tuple[int, int]) -> Tensor:
 def check_placed_size(name: str, size: int) -> None:
     """Raise an `InputError` where vectors of an option's size cannot hold `grid_sinusoid`."""
     if size < 4 or size % 4:
-        raise InputError(f"{name} is {size}; to hold the positions of rows and columns it must be a multiple of 4")
+        raise InputError(f"{name} is {size}; for position encodings of rows and columns it must be a multiple of 4")

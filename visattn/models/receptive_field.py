@@ -1,4 +1,4 @@
-"""Where do the cells of a feature map look? Not always at the middle of an even share of the picture.
+"""Receptive field centres of a feature map's cells, which need not be at the middle of the cells.
 
 A 3×3 convolution of stride 2 with one pixel of padding on each side is centred on pixel 2i, half a pixel before the
 middle of pixels 2i and 2i + 1. Five of them in a row, as in a ResNet, put a cell of 32 pixels 15.5 pixels to the upper
@@ -6,12 +6,12 @@ left of its square; TensorFlow's padding, kept by timm's `tf_…` models, puts i
 stride does not divide the picture, cells are not even shares of it either: EfficientNet-B3 at 300 pixels has ten cells
 of 32. A map drawn on a plain grid is off by that much.
 
-So the network is run once without numbers (PyTorch's "meta" device), and every operation also says where the elements
-of its result look, known from kernels, strides, padding and the order of elements alone. Attention and gates leave an
-element where it is; a convolution over channels of several places looks at their mean. What cannot be followed
-is refused, never guessed. Where two branches look at different places and are added, as in the shortcuts of a ResNet-D,
-the cell is in the middle of the two: the weights decide between them. What comes back to the grid that it left is added
-to a cell that has not moved.
+So the network is run once without numbers (PyTorch's "meta" device), while the receptive field centres of the elements
+are propagated through every operation, from kernels, strides, padding and the order of elements. Attention and gates
+leave a centre unchanged; a convolution over channels of several places takes their mean. Unsupported operations are
+rejected, never guessed. If two branches with different centres are added, as in the shortcuts of a ResNet-D, the result
+is in the middle, since the weights decide between them. A branch that returns to the grid it came from does not move
+the centres.
 """
 
 from collections.abc import Sequence
@@ -83,20 +83,20 @@ _ATTENTIONS = {
 
 
 class UnknownPlaceError(InputError):
-    """A network whose cells cannot be told where they look."""
+    """A network whose receptive fields cannot be derived."""
 
 
 def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last: bool = False) -> CellShift:
-    """Where the cells of a feature map look: the middle of their receptive fields, every pixel counted alike.
+    """Receptive field centres of a feature map's cells, with every pixel counted equally.
 
     Args:
         network: from normalised images (1, 3, h, w) to one feature map (1, C, H, W), alone or as the only one of a
-            list. It is neither run with numbers nor changed.
+            list. It is not run with numbers and not changed.
         image_size: (h, w) of its input.
         channels_last: whether the feature map is (1, H, W, C).
 
     Raises:
-        UnknownPlaceError: where an operation of the network cannot be followed, or the cells lie on no regular grid.
+        UnknownPlaceError: if an operation of the network is not supported, or the cells form no regular grid.
     """
     with torch.inference_mode(False), torch.no_grad():
         named = (*network.named_parameters(), *network.named_buffers())
@@ -124,7 +124,7 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
 
 
 class _Tracing(TorchDispatchMode):
-    """Follows places through every operation that PyTorch runs."""
+    """Propagates places through every operation that PyTorch runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,15 +132,15 @@ class _Tracing(TorchDispatchMode):
         self._lost: list[str] = []
 
     def put(self, tensor: Tensor, places: Places) -> None:
-        """State where a tensor's elements look."""
+        """Set the receptive field centres of a tensor's elements."""
         self._known[id(tensor)] = tensor, places
 
     def of(self, tensor: Any) -> Places | None:
-        """Where a tensor's elements look, or None where they are no places'."""
+        """The receptive field centres of a tensor's elements, or None if it has no places."""
         return self._known.get(id(tensor), (None, None))[1] if isinstance(tensor, Tensor) else None
 
     def why(self) -> str:
-        """The sentence for a network that could not be followed."""
+        """The error message for an unsupported network."""
         lost = f" (it cannot be followed through {', '.join(dict.fromkeys(self._lost))})" if self._lost else ""
         return f"where the cells of its feature map look is not known{lost}"
 

@@ -1,4 +1,4 @@
-"""Convolutions before a Vision Transformer: what becomes of pixels before the first token."""
+"""A convolutional stem for a Vision Transformer."""
 
 from collections.abc import Sequence
 
@@ -25,17 +25,17 @@ class ConvolutionalStem(nn.Module):
         widths: channels at full resolution and after each halving but the last, which has `size`.
 
     Raises:
-        InputError: where the patch is no power of two, or has another number of halvings than there are widths.
+        InputError: if the patch is no power of two, or has another number of halvings than there are widths.
     """
 
     def __init__(self, patch: int, size: int, widths: Sequence[int] = (32, 96)) -> None:
         super().__init__()
         if patch < 2 or patch & (patch - 1):
-            raise InputError(f"a convolutional stem halves: its patch must be 2, 4, 8 … pixels, and not {patch}")
+            raise InputError(f"the patch of a convolutional stem is {patch}; it must be a power of two: 2, 4, 8 …")
         if 2 ** len(widths) != patch:
             raise InputError(
                 f"a convolutional stem with a patch of {patch} needs {patch.bit_length() - 1} widths, "
-                f"one for each halving, and has {len(widths)}"
+                f"one for each downsampling step, not {len(widths)}"
             )
         layers: list[nn.Module] = [nn.Sequential(*_convolution(3, widths[0], 3, 1), nn.ReLU())]
         for narrow, wide in zip(widths, (*widths[1:], size), strict=True):

@@ -1,4 +1,4 @@
-"""The transformer's decoder (Vaswani 2017) over an image's places: parallel in training, cached in decoding."""
+"""The transformer decoder (Vaswani 2017) with attention to places: parallel in training, cached in decoding."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,12 +19,12 @@ Cache = tuple[Tensor, Tensor]  # keys and values of the words so far, (N, heads,
 
 
 class TransformerState(NamedTuple):
-    """What a step hands to the next.
+    """The state between two steps.
 
     Attributes:
         caches: each layer's keys and values of the words so far.
-        t: the number of the step.
-        memory: the images'.
+        t: the step number.
+        memory: the memory of the images.
     """
 
     caches: tuple[Cache, ...]
@@ -38,10 +38,10 @@ class TransformerState(NamedTuple):
 
 
 class DecoderBlock(nn.Module):
-    """A word attends to itself and the words before it, then to the places, then it goes through an MLP.
+    """Causal self-attention between words, attention to places, and an MLP.
 
-    Vaswani 2017, section 3.1, but with each layer norm in front of what it belongs to (pre-norm). Dropout is on what is
-    added to x.
+    Vaswani 2017, section 3.1, but with layer norms at the input of each part (pre-norm). Dropout is applied to the
+    output of each part.
     """
 
     def __init__(self, size: int, heads: int, mlp_ratio: float, dropout: float) -> None:
@@ -60,28 +60,28 @@ class DecoderBlock(nn.Module):
         return self._finish(x, self.places.attend(self.norm2(x), memory))
 
     def glimpse(self, x: Tensor, memory: HeadsMemory) -> tuple[Tensor, Glimpse]:
-        """`forward`, and what was seen."""
+        """`forward`, and the glimpse."""
         x = self._hear(x)
         glimpse = self.places.glimpses(self.norm2(x), memory)
         return self._finish(x, glimpse.context), glimpse
 
     def head_weights(self, x: Tensor, memory: HeadsMemory) -> Tensor:
-        """(N, heads, T, L) the weights that `forward` looks at the places with."""
+        """(N, heads, T, L) the attention of `forward` to the places."""
         return self.places.head_weights(self.norm2(self._hear(x)), memory)
 
     def step(self, x: Tensor, memory: HeadsMemory, cache: Cache) -> tuple[Tensor, Glimpse, Cache]:
-        """`glimpse` of the next word alone: (N, S) to (N, S)."""
+        """`glimpse` for only the next word: (N, S) to (N, S)."""
         heard, cache = self.words.step(self.norm1(x), cache)
         x = x + self.dropout(heard)
         glimpse = self.places(self.norm2(x), memory, 0)
         return self._finish(x, glimpse.context), glimpse, cache
 
     def _hear(self, x: Tensor) -> Tensor:
-        """`x` after its look at the words."""
+        """`x` after self-attention."""
         return x + self.dropout(self.words(self.norm1(x)))
 
     def _finish(self, x: Tensor, context: Tensor) -> Tensor:
-        """`x` with what it saw of the places, after the MLP."""
+        """`x` with the context from the places, after the MLP."""
         x = x + self.dropout(context)
         return x + self.dropout(self.mlp(self.norm3(x)))
 
@@ -89,17 +89,17 @@ class DecoderBlock(nn.Module):
 class TransformerDecoder(Decoder):
     """Layers of causal self-attention and of cross-attention to the annotation vectors.
 
-    The vectors of a convolutional map do not say where they are: they are projected to the decoder's size, normalised,
-    and the sinusoids of row and column are added (`grid_sinusoid`), for keys and values alike; any grid will do. Each
-    layer's cross keys and values are projected from that once per image. Words get the sinusoid of their place in the
-    caption, which has no greatest length. Dropout is on words with their positions and on what each part of a layer
-    adds; weights of attention have none, so the maps are what the output was made of in training too.
+    The vectors of a convolutional map carry no position: they are projected to the decoder's size and normalised, and
+    sinusoids of row and column are added (`grid_sinusoid`), for keys and values alike; any grid is supported. Each
+    layer's cross keys and values are projected from them once per image. Words get the sinusoid of their position in
+    the caption, whose length is not limited. Dropout is applied to words with their positions and to the output of each
+    part of a layer, but not to attention weights, so that maps are exact in training too.
 
-    A glimpse is that of one layer, `map_layer`: its weights, the mean over its heads, and its context, which was really
-    made from them, while the other layers are fused. `head_maps` has every head of every layer.
+    The glimpse is that of one layer, `map_layer`: its weights, the mean over its heads, and the context computed from
+    them; the other layers use fused attention. `head_maps` returns every head of every layer.
 
-    Linear layers start from Xavier's uniform distribution, embeddings from a normal one of variance 1 / S; they enter
-    times √S (Vaswani 2017, section 3.4).
+    Linear layers are initialised by Xavier's uniform distribution, embeddings by a normal distribution of variance
+    1 / S; embeddings are multiplied by √S (Vaswani 2017, section 3.4).
 
     Args:
         vocabulary_size: V.
@@ -109,10 +109,10 @@ class TransformerDecoder(Decoder):
         heads: attention heads of each block; must divide `size`.
         mlp_ratio: hidden size of the MLP over S.
         dropout: see above.
-        map_layer: which layer's glimpse to give, from 0; -1 is the last.
+        map_layer: the layer whose glimpse is returned, from 0; -1 is the last.
 
     Raises:
-        InputError: where `size` is not a multiple of 4, or of the heads, or there is no such layer.
+        InputError: if `size` is not a multiple of 4, or of the heads, or there is no such layer.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class TransformerDecoder(Decoder):
         """`keys` and `projected` (B, layers, heads, L, d) are each layer's; `values` stay the annotation vectors."""
         places = placed(self.norm_values(self.project(values)), grid)
         layers = [block.places.prepare(places, grid, mask) for block in self.blocks]
-        # Stacked with the layers in front, so that each layer's part lies in one piece and no step copies it.
+        # Stacked with the layers first, so that each layer's part is contiguous and no step copies it.
         keys = torch.stack([layer.keys for layer in layers]).transpose(0, 1)
         projected = torch.stack([layer.projected for layer in layers]).transpose(0, 1)
         return HeadsMemory(values, keys, grid, mask, projected=projected)
@@ -181,7 +181,7 @@ class TransformerDecoder(Decoder):
         return self.out(self.norm(x)), glimpse
 
     def logits(self, memory: HeadsMemory, tokens: Tensor) -> Tensor:
-        """The logits of `forward` (N, T, V) alone, every layer fused."""
+        """Only the logits of `forward` (N, T, V), with fused attention in every layer."""
         x = self._embed(tokens)
         for block, of_layer in self._layers(memory):
             x = block(x, of_layer)
@@ -196,13 +196,13 @@ class TransformerDecoder(Decoder):
         return torch.stack(maps, dim=1)
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Words (N, T), the first of which is number `start`, to (N, T, S)."""
+        """Words (N, T), of which the first is at position `start`, to (N, T, S)."""
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         words = self.embedding(tokens) * self.size**0.5
         return self.dropout(words + sinusoid(positions, self.size).to(words.dtype))
 
     def _layers(self, memory: HeadsMemory) -> Iterator[tuple[DecoderBlock, HeadsMemory]]:
-        """Each block, and the memory as it knows it."""
+        """Each block with its part of the memory."""
         layers = zip(self.blocks, memory.keys.unbind(1), memory.projected.unbind(1), strict=True)
         for block, keys, projected in layers:
             yield block, replace(memory, keys=keys, projected=projected)

@@ -1,4 +1,4 @@
-"""A small Vision Transformer, readable in one sitting; its state dict is timm's (`vision_transformer.py`)."""
+"""A small, readable Vision Transformer with timm's state dict (`vision_transformer.py`)."""
 
 from collections.abc import Callable
 
@@ -53,11 +53,11 @@ class Block(nn.Module):
         return self.add(x, self.attn(self.norm1(x)))
 
     def first(self, x: Tensor) -> Tensor:
-        """What `forward` makes of the first token alone: (B, N, D) to (B, D)."""
+        """The output of `forward` at only the first token: (B, N, D) to (B, D)."""
         return self.add(x[:, 0], self.attn.first(self.norm1(x)))
 
     def add(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Tokens, all or some, and what they attended to, (…, D) each, to what becomes of them."""
+        """Tokens, all or some, and their attention output, (…, D) each, to the block's output."""
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -80,7 +80,7 @@ class VisionTransformer(nn.Module):
             `ConvolutionalStem` is another. Timm's state dict is the one of the default.
 
     Raises:
-        InputError: where the patch does not divide an image's sides, or the heads the size.
+        InputError: if the patch does not divide an image's sides, or the heads the size.
     """
 
     def __init__(

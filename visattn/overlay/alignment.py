@@ -1,4 +1,4 @@
-"""Alignments: which source word was looked at for each target word, a cell for each pair.
+"""Alignment plots: attention to source words for each target word.
 
 The plot of Bahdanau 2014 (figure 3) and Luong 2015 (figure 7), laid out in whole pixels as the sheets are.
 """
@@ -47,7 +47,7 @@ class Alignment(NamedTuple):
         maps: (title, (T, S) weights) of each mechanism.
         source: S words.
         target: T words.
-        expected: the true places: (T,) numbers of source words, −1 where there is none; or (T, S), 1 where true.
+        expected: the true places: (T,) numbers of source words, −1 if there is none; or (T, S), 1 if true.
         drawn: for each mechanism None or, for hard attention, the places that alone were seen, in either form; a
             glimpse's `focus` is one.
         notes: for each mechanism a short text that stands under it.
@@ -86,14 +86,14 @@ def alignment_sheet(
         notes: see `Alignment`.
         title: a line above all.
         columns: mechanisms side by side; as many as fit where not given.
-        colour_map: a name that matplotlib knows.
+        colour_map: name of a matplotlib colour map.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        InputError: for a colour map that matplotlib does not know.
-        ValueError: where words, weights, places and notes do not fit each other.
+        InputError: for an unknown matplotlib colour map.
+        ValueError: if words, weights, places and notes do not fit each other.
     """
     return alignment_sheets([Alignment(maps, source, target, expected, drawn, notes, title)], columns, colour_map)
 

@@ -1,4 +1,4 @@
-"""What every figure is drawn on: pixels from the upper left corner, text, pictures, legends, and how it is saved.
+"""A canvas for figures: pixels, text, images and legends, and saving to a file.
 
 Figures are laid out in whole pixels at `DPI`; saved at that resolution nothing is resampled again. They are made
 without pyplot: nothing is kept of them once the caller lets go.
@@ -40,7 +40,7 @@ class Sheet:
 
     Args:
         width: in these pixels.
-        height: likewise.
+        height: height in pixels.
         scale: size of all that is drawn, text included, in that of the pixels and points which it is given.
         detail: pixels of a picture to one of the sheet, each way; the figure's own resolution follows.
     """
@@ -190,7 +190,7 @@ def rasterise(figure: Figure, dpi: float | None = None) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     finally:
         figure.dpi = own
-        FigureCanvasAgg(figure)  # in place of the one that holds the pixels, ten million bytes
+        FigureCanvasAgg(figure)  # instead of the one that holds the pixels, ten million bytes
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> None:
@@ -203,7 +203,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None 
 
     Raises:
         InputError: for another suffix.
-        OSError: where the folder cannot be written.
+        OSError: if the folder cannot be written.
     """
     form = Path(path).suffix.lower().removeprefix(".")
     if form not in FORMATS:

@@ -1,4 +1,4 @@
-"""Mechanisms beside each other: a row each, a column for each word of one caption, the same picture in all."""
+"""Comparison figure: one row per mechanism, one column per word of a caption, the same image in all."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Row(NamedTuple):
         name: of the mechanism.
         note: small, under the name, such as what it would have said itself.
         maps: (T, h, w) attention weights.
-        drawn: T indices of the cell that was drawn, counted row by row, which is framed; None where none was.
+        drawn: T indices of the cell that was drawn, counted row by row, which is framed; None if none was.
     """
 
     name: str
@@ -67,7 +67,7 @@ def comparison_sheet(comparisons: Sequence[Comparison]) -> Figure:
 
     Raises:
         InputError: see `heatmap`.
-        ValueError: where there is nothing to draw, or where words, maps, drawn cells, image and geometry do not fit
+        ValueError: if there is nothing to draw, or if words, maps, drawn cells, image and geometry do not fit
             each other.
     """
     if not comparisons or not all(comparison.rows for comparison in comparisons):

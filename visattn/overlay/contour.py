@@ -1,4 +1,4 @@
-"""Lines around the smallest area that holds a stated share of a map's mass."""
+"""Contours around the smallest area that contains a given share of a map's mass."""
 
 import numpy as np
 from contourpy import contour_generator
@@ -14,7 +14,7 @@ def mass_level(spread: np.ndarray, share: float) -> float:
     Unlike a share of the largest weight, it means the same for a peaked and for a flat map.
 
     Args:
-        spread: (H, W) non-negative values at the pixels, NaN where there are none.
+        spread: (H, W) non-negative values at the pixels, NaN if there are none.
         share: of their sum, between 0 and 1.
     """
     values = np.sort(spread[~np.isnan(spread)])[::-1].astype(np.float64)

@@ -1,4 +1,4 @@
-"""A training drawn: a number along its epochs, a panel for each number, a line for each run."""
+"""Training curves: one panel per metric, one line per run."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -49,10 +49,10 @@ def curves_sheet(panels: Sequence[Curves], *, title: str = "", note: str = "") -
         note: under the title, small.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        ValueError: where there is no panel, or epochs and values of a line are not alike many finite numbers.
+        ValueError: if there is no panel, or epochs and values of a line are not alike many finite numbers.
     """
     for panel in panels:
         for run, (epochs, values) in panel.lines.items():

@@ -1,4 +1,4 @@
-"""What every HTML page of the project is: one file that needs nothing but itself, in one manner, with one policy."""
+"""The common frame of HTML pages: self-contained, with one style and one content security policy."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Exposure bias drawn: what captioners get right after the true words and after their own, position by position."""
+"""Exposure bias plots: accuracy at each position after the true words and after the captioner's own."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Exposure(NamedTuple):
         loss: of the reference's token after its true words, in nats.
         teacher_forced: share of first choices, after the true words, that are right.
         free_running: share of tokens that are right after the model's own words.
-        another_reference: what another person gets; None or NaN where there is none.
+        another_reference: what another person gets; None or NaN if there is none.
     """
 
     name: str
@@ -61,10 +61,10 @@ def exposure_sheet(models: Sequence[Exposure], *, least: float = 0.05, title: st
         title: a line above all.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        ValueError: where there is no model, or where its numbers do not fit each other.
+        ValueError: if there is no model, or if its numbers do not fit each other.
     """
     if not models:
         raise ValueError("there is no model to draw")

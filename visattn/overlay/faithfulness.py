@@ -1,4 +1,4 @@
-"""Deletion and insertion drawn: what a model still says while maps take its image away, or bring it in."""
+"""Deletion and insertion plots: a model's output while the image is removed or restored."""
 
 import math
 from collections.abc import Sequence
@@ -54,10 +54,10 @@ def faithfulness_sheet(
         note: under the title, small: what was measured.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        ValueError: where there is no map, or numbers do not fit each other or are not finite.
+        ValueError: if there is no map, or numbers do not fit each other or are not finite.
     """
     _check(maps, share)
     ticks = _ticks(maps)

@@ -1,4 +1,4 @@
-"""Growth drawn: how a cost rises with what it depends on, as small panels with logarithmic axes of the same heights."""
+"""Scaling plots: cost against problem size, as small panels with common logarithmic axes."""
 
 import math
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Growth(NamedTuple):
         title: what is measured.
         along: what the cost depends on.
         curves: at least one; all have the same x.
-        power: of x that stands for "in proportion": 2 where x is a side and work goes with the area, 0 where x is a
+        power: of x that stands for "in proportion": 2 if x is a side and work goes with the area, 0 if x is a
             number of things and costs are those of one.
     """
 
@@ -56,8 +56,8 @@ class Growth(NamedTuple):
 def growth_sheet(panels: Sequence[Growth], *, unit: str, title: str | None = None, note: str = "") -> Figure:
     """Draw how costs grow, one panel for each thing that they depend on; both axes are logarithmic.
 
-    Heights are the same in all panels, so costs can be compared across them. A dotted line goes on from the first point
-    of the first curve in proportion. Under a panel stands each curve's first and last cost.
+    Heights are the same in all panels, so costs can be compared across them. A dotted line continues from the first
+    point of the first curve in proportion. Under a panel stands each curve's first and last cost.
 
     Args:
         panels: see `Growth`.
@@ -66,10 +66,10 @@ def growth_sheet(panels: Sequence[Growth], *, unit: str, title: str | None = Non
         note: under the title, small, beside what the dotted line is.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
-        ValueError: where there is no panel or no curve, or numbers cannot be drawn.
+        ValueError: if there is no panel or no curve, or numbers cannot be drawn.
     """
     _check(panels)
     low, high = _decades(panels)

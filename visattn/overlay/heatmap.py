@@ -1,4 +1,4 @@
-"""A map of weights laid over the original pixels."""
+"""Heat maps of attention weights over the original pixels."""
 
 import io
 import math
@@ -63,7 +63,7 @@ def heatmap(
         geometry: how the original became the input.
         limits: (low, high) weights at the two ends of the colour scale; weights beyond them take the end's colour. If
             both are equal there is no scale, and all is drawn as the low end.
-        colour_map: a name that matplotlib knows.
+        colour_map: name of a matplotlib colour map.
         opacity: of the colour at the high end, from 0 to 1.
         interpolation: between cells; see `Geometry.to_original_map`.
 
@@ -71,8 +71,8 @@ def heatmap(
         (H, W, 3) uint8.
 
     Raises:
-        InputError: for a colour map that matplotlib does not know, or an opacity outside 0 to 1.
-        ValueError: where the arrays do not fit the geometry, a weight is not finite, or limits are not in order.
+        InputError: for an unknown matplotlib colour map, or an opacity outside 0 to 1.
+        ValueError: if the arrays do not fit the geometry, a weight is not finite, or limits are not in order.
     """
     check_picture(image, geometry)
     check_map(weights)
@@ -104,7 +104,7 @@ def palette(colour_map: str = COLOUR_MAP) -> dict[str, Any]:
         picture; `hatch`, the grey and the line of what was not seen; `opacity`, the usual one.
 
     Raises:
-        InputError: for a colour map that matplotlib does not know.
+        InputError: for an unknown matplotlib colour map.
     """
     return {
         "table": np.round(_colours(colour_map, 1.0).astype(float), 4).tolist(),
@@ -153,11 +153,11 @@ def check_map(weights: np.ndarray) -> None:
 def _colours(colour_map: str, opacity: float) -> np.ndarray:
     """(256, 4) float32: red, green, blue from 0 to 255, already multiplied by the fourth column, the opacity."""
     if not 0 <= opacity <= 1:
-        raise InputError(f"the opacity must lie between 0 and 1, and is {opacity}")
+        raise InputError(f"opacity is {opacity}; it must be between 0 and 1")
     try:
         found: Colormap = matplotlib.colormaps[colour_map]
     except KeyError as error:
-        raise InputError(f"matplotlib knows no colour map '{colour_map}'; try inferno, magma or viridis") from error
+        raise InputError(f"matplotlib has no colour map '{colour_map}'; try inferno, magma or viridis") from error
     position = np.linspace(0, 1, 256)
     alpha = opacity * position**_ALPHA_POWER
     colours = found(_START + (1 - _START) * position)[:, :3] * 255
@@ -201,7 +201,7 @@ def as_shown(
 
 
 def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
-    """(top, left, bottom, right) of a cell within the original, or None where it lies wholly in the padding."""
+    """(top, left, bottom, right) of a cell within the original, or None if it lies wholly in the padding."""
     if not 0 <= index < grid[0] * grid[1]:
         raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
     corner, cells = np.array(divmod(index, grid[1])), geometry.cells(grid)

@@ -1,4 +1,4 @@
-"""Where everything stands on a sheet: panels in rows under a header, a list of classes after them, then the legend."""
+"""Layout of a sheet: rows of panels under a header, then a list of classes, then the legend."""
 
 import math
 from collections.abc import Sequence
@@ -47,8 +47,8 @@ class Measures(NamedTuple):
     """The measures of a sheet: as large as it comes, or of a stated width, and of what size its text is.
 
     Attributes:
-        inner: the width within the margins, in pixels at DPI before all is scaled; None where it is free.
-        margin: likewise.
+        inner: the width within the margins, in pixels at DPI before all is scaled; None if it is free.
+        margin: margin in pixels.
         scale: of all that is drawn.
         detail: pixels of a picture to one of these.
     """
@@ -63,7 +63,7 @@ class Measures(NamedTuple):
         """Those of a sheet of a stated width, or of one that grows as needed."""
         width, points = paper.width, paper.points
         if not 1 <= points <= 100:
-            raise InputError(f"text of {points:g} points cannot be read; 8 to 11 is usual")
+            raise InputError(f"text of {points:g} points cannot be read; use 8 to 11 points")
         scale = points / WORD_SIZE
         if width is None:
             return cls(None, MARGIN, scale, 1)
@@ -71,14 +71,14 @@ class Measures(NamedTuple):
         if not _NARROWEST_SHEET <= inner <= 100 * _NARROWEST_SHEET:
             least, most = ((n * _NARROWEST_SHEET + 2 * _PAPER_MARGIN) * scale / _CENTIMETRE for n in (1, 100))
             raise InputError(
-                f"a sheet with words of {points:g} points is from {least:.1f} to {most:.0f} cm wide, not {width:g}"
+                f"width is {width:g} cm; a sheet with {points:g}-point text must be {least:.1f} to {most:.0f} cm wide"
             )
         return cls(inner, _PAPER_MARGIN, scale, max(1, math.ceil(_PRINTED * scale / DPI)))
 
     def fit(self, image: np.ndarray, geometry: Geometry, places: int, columns: int | None) -> "Fitted":
         """The picture as its panels show it, and how many of them stand side by side where that is settled by now."""
         if columns is not None and columns < 1:
-            raise InputError(f"a sheet has at least one column, not {columns}")
+            raise InputError(f"columns is {columns}; a sheet needs at least one column")
         if self.inner is None:
             return Fitted(*as_shown(image, geometry, _SIDE), columns)
         height, width = geometry.original
@@ -87,7 +87,9 @@ class Measures(NamedTuple):
         columns = min(columns, places)
         slot = (self.inner + _GAP) // columns - _GAP
         if slot < _NARROWEST / 3:
-            raise InputError(f"{columns} columns do not fit this width; take fewer, a wider sheet or smaller text")
+            raise InputError(
+                f"{columns} columns do not fit this width; use fewer columns, a wider sheet or smaller text"
+            )
         return Fitted(*as_shown(image, geometry, math.inf, slot * self.detail), columns)
 
 

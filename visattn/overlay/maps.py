@@ -1,4 +1,4 @@
-"""A map drawn over a picture, with its contours; a picture for each word."""
+"""A heat map on an image with its lines (contours, frames, hatching); one image per word."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

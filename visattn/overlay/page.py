@@ -1,4 +1,4 @@
-"""One HTML page of pictures and results that needs nothing but itself: no network, no fonts, no folder beside it."""
+"""A self-contained HTML page of images and results: no network, fonts or other files."""
 
 from collections.abc import Collection, Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""Sheets: a picture beside its maps, word by word or method by method.
+"""Sheets: an image and its maps, word by word or method by method.
 
 A sheet is laid out in whole pixels at `DPI`, from the upper left corner, and every panel is computed at the pixels that
 it shows. A photograph of twenty million pixels therefore costs no more than a small one.
@@ -42,16 +42,16 @@ def caption_sheet(
         title: one line or a few above all.
         notes: T short texts to stand under the panels, such as β or a word's probability.
         drawn: T indices of the cell that was drawn (hard attention), counted row by row, which is framed; or None.
-        meaning: what the colours stand for.
+        meaning: label of the colour scale.
         style: how maps are drawn; its scale is that of all words.
-        paper: how large the sheet is.
+        paper: size of the sheet.
 
     Returns:
-        A figure that pyplot knows nothing of; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
 
     Raises:
         InputError: see `heatmap`; for a width, a size or columns that cannot be.
-        ValueError: where words, maps, notes, drawn cells, image and geometry do not fit each other.
+        ValueError: if words, maps, notes, drawn cells, image and geometry do not fit each other.
     """
     check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
     measures = Measures.of(paper)
@@ -69,7 +69,7 @@ def caption_sheet(
 
 
 def check_style(style: Style, paper: Paper) -> None:
-    """Draw a sheet of next to nothing, so that a style that cannot be drawn is reported before anything is computed.
+    """Draw a minimal sheet, so that an invalid style is reported before anything is computed.
 
     Raises:
         InputError: as `caption_sheet` does.
@@ -103,16 +103,16 @@ def classification_sheet(
         top: (class, probability) of the likeliest classes, drawn as a list of bars, as many as fit beside the picture.
         truth: the true class, where it is known; it is compared with `label`.
         title: a line above all, such as the image's name.
-        meaning: what the colours stand for.
-        style: how maps are drawn; each on its own scale unless told otherwise, since methods seldom share a unit.
-        paper: how large the sheet is.
+        meaning: label of the colour scale.
+        style: how maps are drawn; each on its own scale by default, since methods seldom share a unit.
+        paper: size of the sheet.
 
     Returns:
-        A figure that pyplot knows nothing of.
+        A figure not registered with pyplot.
 
     Raises:
         InputError: see `caption_sheet`.
-        ValueError: where maps, image and geometry do not fit each other.
+        ValueError: if maps, image and geometry do not fit each other.
     """
     check_picture(image, geometry)
     for _, weights in maps:

@@ -1,4 +1,4 @@
-"""Lines of text on a figure: in any script, measured in pixels before they are drawn, and cut where they do not fit."""
+"""Lines of text in figures: any script, measured in pixels before drawing, truncated if too long."""
 
 import functools
 import logging

@@ -1,4 +1,4 @@
-"""The viewer: one HTML file in which a person walks through pictures, their words and their maps.
+"""The viewer: one HTML file to browse images, words and maps.
 
 Maps travel as grids, and the page's script (`viewer.js`) lays them over the pixels with the same geometry and the same
 colours as `heatmap`: both come from here as numbers. Nothing is fetched; whatever came from a model or a file's name
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
     Attributes:
         text: the words, or the class's name.
-        score: log-probability of a caption, probability of a class; None where it is not known.
+        score: log-probability of a caption, probability of a class; None if unknown.
     """
 
     text: str
@@ -47,12 +47,12 @@ class Reading(NamedTuple):
         kind: "caption" or "class".
         geometry: how the original picture became the model's input.
         answer: the caption or class that the maps belong to.
-        maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 where a map
+        maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 if a map
             has no layers or heads. The first is shown first.
         words: the T words.
         others: further answers, of which there are no maps.
         log_probs: (T,) of the words, or None.
-        gates: (T,) β, or None where the decoder has no gate.
+        gates: (T,) β, or None if the decoder has no gate.
         entropies: (T,) of the weights, in nats, or None.
         places: T indices of the one cell, row by row, that a word was made from (None: of more than one), or None.
         further: further captions of the same picture by the same model, with maps of their own, in their order.
@@ -98,7 +98,7 @@ def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int
         The HTML; `visattn.files.write_text` writes it.
 
     Raises:
-        ValueError: where arrays do not fit each other, a map is not finite, or a scene lacks a model's reading.
+        ValueError: if arrays do not fit each other, a map is not finite, or a scene lacks a model's reading.
     """
     data = {
         "models": list(models),

@@ -1,4 +1,4 @@
-"""A caption word by word: a picture of each, and one moving picture that walks through it."""
+"""A caption word by word: an image for each, and an animation."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Folders of results: what a captioner or a classifier made of pictures, written, and read back."""
+"""Folders of results of captioners and classifiers, written and read."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What is written of pictures and their captions: sheets, moving pictures, the maps, and a list of it all."""
+"""Writing of caption results: sheets, animations, maps, and a list."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from visattn.overlay import (
 )
 from visattn.results.earlier import require_room, written_before
 
-if TYPE_CHECKING:  # who looks at results needs no decoder, and no timm
+if TYPE_CHECKING:  # reading results needs no decoder and no timm
     from visattn.data.inputs import Input
     from visattn.decoding import Caption
 
@@ -37,10 +37,10 @@ _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
 @dataclass(frozen=True)
 class CaptionWriter:
-    """Writes pictures' captions into a folder; `visattn caption` says what each export is.
+    """Writes the captions of images to a folder; see `visattn caption --help` for the exports.
 
     Attributes:
-        folder: where to write; it must exist.
+        folder: output folder; it must exist.
         exports: what to write of each caption.
         style: how maps are drawn.
         paper: how large sheets are.
@@ -54,7 +54,7 @@ class CaptionWriter:
     meaning: str = "attention weight α"
 
     def __post_init__(self) -> None:
-        """A style that cannot be drawn is told before anything is computed."""
+        """Report an invalid style before anything is computed."""
         check_style(self.style, self.paper)
 
     @property
@@ -66,14 +66,14 @@ class CaptionWriter:
         return written_before(self._listing)
 
     def require_room(self, pictures: Sequence[Path], best: int = 1) -> None:
-        """See that nothing of the user's would be written over, before anything is computed.
+        """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
-            pictures: all that are to be written of, in the order in which they were listed.
-            best: captions of each.
+            pictures: all images to write, in order.
+            best: number of captions per image.
 
         Raises:
-            InputError: where a picture, a declared input or a file that no run has written is in the way.
+            InputError: if an image, a declared input or a file not written by a run would be overwritten.
         """
         names = safe_names(path.stem for path in pictures)
         for name in names:
@@ -90,20 +90,20 @@ class CaptionWriter:
     def write(
         self, item: "Input", captions: Sequence["Caption"], relevance: Sequence[np.ndarray] | None = None
     ) -> dict[str, Any]:
-        """Write a picture's captions: the first under the picture's name, the others in a folder of their own.
+        """Write an image's captions: the first under the image's name, the others in a separate folder.
 
         Args:
-            item: the picture; its geometry has the encoder's shift of cells.
+            item: the image; its geometry includes the encoder's cell shift.
             captions: at least one; the first is the one to show.
-            relevance: (T, H, W) for each caption, which is then shown, and kept beside α.
+            relevance: (T, H, W) for each caption; if given it is shown, and stored in addition to α.
 
         Returns:
-            The picture's entry in the list: image, caption, words, log_prob (of the whole caption), word_log_probs,
-            overlay (file name of the sheet, None where `exports` has none), files (all that was written of the first
-            caption), and with more captions than one `captions`: caption, log_prob and files of each.
+            The image's entry in the list: image, caption, words, log_prob (of the whole caption), word_log_probs,
+            overlay (file name of the sheet, None if `exports` has none), files (all files of the first caption), and
+            with several captions `captions`: caption, log_prob and files of each.
 
         Raises:
-            OSError: where the folder cannot be written to.
+            OSError: if the folder cannot be written to.
         """
         first, further = captions[0], f"{item.name}_captions"
         self._clear(further)
@@ -134,11 +134,11 @@ class CaptionWriter:
         return entry
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Write the list of all pictures, `captions.json`, in which other programs find the rest."""
+        """Write `captions.json`, the list of all images and their files."""
         write_text(self._listing, json.dumps(entries, ensure_ascii=False, indent=1))
 
     def _clear(self, further: str) -> None:
-        """Remove what an earlier run has listed of further captions, and nothing else that may be there."""
+        """Remove the files of further captions listed by an earlier run, and nothing else."""
         folder = self.folder / further
         for name in {name for name in self._before if Path(name).parent == Path(further)}:
             path = self.folder / name

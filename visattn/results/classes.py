@@ -1,4 +1,4 @@
-"""What is written of pictures and what a classifier looked at in them: sheets, the maps, and a list of it all."""
+"""Writing of classification results: sheets, maps, and a list."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ ClassExport = Literal["sheet", "svg", "pdf", "npz"]
 
 @dataclass(frozen=True)
 class ClassWriter:
-    """Writes a classifier's findings into a folder; `visattn overlay` says what each export is.
+    """Writes a classifier's results to a folder; see `visattn overlay --help` for the exports.
 
     Attributes:
-        folder: where to write; it must exist.
-        class_names: of the model's classes, in their order; none where it has none.
-        exports: what to write of each picture.
+        folder: output folder; it must exist.
+        class_names: names of the model's classes, in order; empty if it has none.
+        exports: formats to write for each image.
         style: how maps are drawn.
-        paper: how large sheets are.
-        meaning: what the colours stand for.
+        paper: size of the sheets.
+        meaning: label of the colour scale.
     """
 
     folder: Path
@@ -40,17 +40,17 @@ class ClassWriter:
     meaning: str = "attention"
 
     def __post_init__(self) -> None:
-        """A style that cannot be drawn is told before anything is computed."""
+        """Report an invalid style before anything is computed."""
         check_style(self.style, self.paper)
 
     def require_room(self, pictures: Sequence[Path]) -> None:
-        """See that nothing of the user's would be written over, before anything is computed.
+        """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
-            pictures: all that are to be written of, in the order in which they were listed.
+            pictures: all images to write, in order.
 
         Raises:
-            InputError: where a picture, a declared input or a file that no run has written is in the way.
+            InputError: if an image, a declared input or a file not written by a run would be overwritten.
         """
         names = safe_names(path.stem for path in pictures)
         suffixes = ["png" if form == "sheet" else form for form in self.exports]
@@ -61,21 +61,21 @@ class ClassWriter:
     def write(
         self, item: "Input", found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None
     ) -> dict[str, Any]:
-        """Write a picture's sheet and maps.
+        """Write an image's sheet and maps.
 
         Args:
-            item: the picture.
-            found: all that is kept of it, by name: maps (H, W), where the model has classes `probabilities` (classes,),
-                and whatever else is to be written with them.
-            titles: of the maps that the sheet shows, by their names in `found`, in the order of its panels.
-            truth: the picture's true class, where known; the sheet then says whether the prediction is right.
+            item: the image.
+            found: its results by name: maps (H, W), `probabilities` (classes,) if the model has classes, and anything
+                else to write with them.
+            titles: titles of the maps shown in the sheet, by their names in `found`, in the order of the panels.
+            truth: the true class, if known; the sheet then shows whether the prediction is right.
 
         Returns:
-            The picture's entry in the list: image, class and probability (where the model has classes), overlay (file
-            name of the sheet, None where `exports` has none), files (all that was written of it).
+            The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
+            of the sheet, None if `exports` has none), files (all files written).
 
         Raises:
-            OSError: where the folder cannot be written to.
+            OSError: if the folder cannot be written to.
         """
         top = self._likeliest(found)
         files = []
@@ -97,11 +97,11 @@ class ClassWriter:
         return {"image": str(item.path), **said, "overlay": overlay, "files": files}
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Write the list of all pictures, `classes.json`, in which other programs find the rest."""
+        """Write `classes.json`, the list of all images and their files."""
         write_text(self.folder / "classes.json", json.dumps(entries, ensure_ascii=False, indent=1))
 
     def _likeliest(self, found: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
-        """The five likeliest classes with their probabilities, the likeliest first; none of a model without classes."""
+        """The five likeliest classes with their probabilities, likeliest first; empty for a model without classes."""
         if not self.class_names:
             return []
         order = np.argsort(-found["probabilities"])[:5]

@@ -1,4 +1,4 @@
-"""What an earlier run has left in a folder of results: the only files there that a new run may replace."""
+"""Files that an earlier run left in a folder of results, the only ones that a new run may replace."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,10 +10,10 @@ from visattn.files import require_free
 
 
 def written_before(listing: Path) -> set[str]:
-    """The files, as paths below its folder, that a list of results names; none where there is no list.
+    """The files, as paths below its folder, that a list of results names; none if there is no list.
 
     Raises:
-        InputError: where a file of that name is no list of results, and so is the user's.
+        InputError: if a file of that name is no list of results, and so is the user's.
     """
     if not listing.exists():
         return set()
@@ -22,7 +22,7 @@ def written_before(listing: Path) -> set[str]:
         return {name for entry in entries for name in names_of(entry)}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(
-            f"{listing} is no list of results and would be written over; choose another --output"
+            f"{listing} is not a list of results and would be overwritten; choose another --output"
         ) from error
 
 
@@ -36,7 +36,7 @@ def names_of(entry: dict[str, Any]) -> list[str]:
 
 
 def require_room(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]) -> None:
-    """See that a run's results can be written without loss, before any is computed.
+    """Check that a run's results can be written without loss, before any is computed.
 
     Into a folder of its own a run may write as it likes; beside the pictures only what an earlier run listed is
     replaced, since `holiday.png` there may well be another version of `holiday.jpg`.
@@ -47,7 +47,7 @@ def require_room(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]
         pictures: that the results are of.
 
     Raises:
-        InputError: where a file would be lost: a picture, another input, or one that no run has written.
+        InputError: if a file would be lost: a picture, another input, or one that no run has written.
     """
     folder = listing.parent
     if folder.exists() and not folder.is_dir():
@@ -59,6 +59,6 @@ def require_room(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]
         for name in outputs:
             if name not in before and (folder / name).exists():
                 raise InputError(
-                    f"{folder / name} is there already, and not of an earlier run; choose another --output than the "
-                    "folder of the pictures"
+                    f"{folder / name} already exists and is not from an earlier run; choose an --output other than the "
+                    "image folder"
                 )

@@ -1,4 +1,4 @@
-"""Folders of results, as `visattn caption` and `visattn overlay` write them, back in memory to be looked at."""
+"""Reading of folders of results written by `visattn caption` and `visattn overlay`."""
 
 import json
 import math
@@ -22,7 +22,7 @@ CLASSES = 5  # likeliest classes that are kept
 
 Arrays = dict[str, np.ndarray]
 
-# What a damaged archive makes its readers trip over; one array in place of an archive is no context manager.
+# What a damaged archive makes its readers trip over; one array instead of an archive is no context manager.
 _DAMAGED = (
     *(OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -50,7 +50,7 @@ class Listed(NamedTuple):
         """The maps and all that belongs to them.
 
         Raises:
-            InputError: where a file of maps is missing, damaged, or not of this entry.
+            InputError: if a file of maps is missing, damaged, or not of this entry.
         """
         reading = self._read()
         if not self.further:
@@ -59,8 +59,8 @@ class Listed(NamedTuple):
         for item, other in zip(self.further, further, strict=True):
             if other.geometry != reading.geometry:
                 raise InputError(
-                    f"{item.maps} and {self.maps} are not of the same picture, and {self.image.name} has both in its "
-                    "list; write the results anew"
+                    f"{item.maps} and {self.maps} are not maps of the same image, but {self.image.name} lists both; "
+                    "write the results again"
                 )
         return reading._replace(further=further)
 
@@ -70,17 +70,17 @@ class Listed(NamedTuple):
                 arrays = {name: file[name] for name in file.files}
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.maps} is missing, the maps of {self.image.name}; write the results anew"
+                f"{self.maps}, with the maps of {self.image.name}, is missing; write the results again"
             ) from error
         except _DAMAGED as error:
-            raise InputError(f"{self.maps} cannot be read ({_reason(error)}); write the results anew") from error
+            raise InputError(f"{self.maps} cannot be read ({_reason(error)}); write the results again") from error
         try:
             geometry = Geometry.from_array(arrays.pop("geometry"))
             return (_caption if self.kind == "caption" else _class)(geometry, self.entry, arrays)
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
-                f"{self.maps} does not hold the maps that its list says ({_reason(error)}); "
-                "was it written by another program or version, or has another program written into the folder?"
+                f"{self.maps} does not contain the maps listed for it ({_reason(error)}); "
+                "it may have been written by another program or version; write the results again"
             ) from error
 
 
@@ -88,22 +88,22 @@ def list_results(folder: Path) -> list[Listed]:
     """The images of a folder of results, in the order of its list.
 
     Raises:
-        InputError: where the folder holds no results, or its list is damaged or empty.
+        InputError: if the folder holds no results, or its list is damaged or empty.
     """
     found = [folder / name for name in LISTS if (folder / name).is_file()]
     if not found:
         raise InputError(
-            f"{folder} is no folder of results, it has neither {' nor '.join(LISTS)}; "
-            "make one with visattn caption or visattn overlay"
+            f"{folder} is not a folder of results: it has neither {' nor '.join(LISTS)}; "
+            "create one with visattn caption or visattn overlay"
         )
     path = max(found, key=lambda p: p.stat().st_mtime)  # where both programs wrote here, the later has the maps
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         listed = [_listed(LISTS[path.name], folder, entry) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is no list of results ({_reason(error)}); write the results anew") from error
+        raise InputError(f"{path} is not a list of results ({_reason(error)}); write the results again") from error
     if not listed:
-        raise InputError(f"{path} lists no image")
+        raise InputError(f"{path} lists no images")
     return listed
 
 

@@ -1,1 +1,1 @@
-"""What is found out about attention beyond the scores of a run: a study a module or package, which names its script."""
+"""Studies of attention beyond the scores of a run; each module or package names its command."""

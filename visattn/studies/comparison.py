@@ -1,4 +1,4 @@
-"""Captioners that differ in their attention alone, side by side: steps, maps, a table; `visattn compare` trains."""
+"""Comparison of captioners that differ only in attention: steps, maps, a table; `visattn compare` trains them."""
 
 import statistics
 import time

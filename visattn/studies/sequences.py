@@ -1,7 +1,7 @@
-"""Attention on sequences, where it is known what should be attended to: tasks, a small model, and its alignment.
+"""Attention on sequences with a known alignment: tasks, a small model, and its alignment.
 
 An image is a grid of H × W places; a sentence is a grid of 1 × S, and every mechanism works on it unchanged. Each
-target token is made of one source token, at a known place. `visattn sequences` is the door.
+target token is made of one source token, at a known place. Used by `visattn sequences`.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ DRAWS, ENTROPY = 4, 0.2  # of hard attention; with less entropy some places are 
 
 
 class Task(NamedTuple):
-    """What is to be made of a sequence.
+    """A sequence task.
 
     Attributes:
         title: for people.
         source: the alphabet.
         target: the symbol that stands for each, in the same order.
-        backwards: whether the last is to be said first.
+        backwards: whether the order is reversed.
     """
 
     title: str

@@ -1,1 +1,1 @@
-"""What the commands do, as functions: each module belongs to the command of its name, which parses its options."""
+"""The commands as functions; each module belongs to the command of the same name, which parses its options."""

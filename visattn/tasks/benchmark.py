@@ -1,4 +1,4 @@
-"""How fast is it? Ratios of runs that take turns, so that whatever else the machine does disturbs all alike."""
+"""Run a benchmark with interleaved timing."""
 
 import argparse
 from types import ModuleType
@@ -24,7 +24,7 @@ SUBJECTS = {
 
 
 def measure(options: argparse.Namespace, title: str) -> Report:
-    """What the options of `visattn benchmark` ask for, under a title."""
+    """Run the benchmark given by the options of `visattn benchmark`."""
     setting = Setting.of(options.device, options.precision, options.rounds)
     module = SUBJECTS[options.subject]
     tables = _tables(options, setting, module)

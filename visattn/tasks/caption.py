@@ -1,4 +1,4 @@
-"""Caption images and lay what each word attended to over their original pixels."""
+"""Caption images and overlay the attention of each word on the original pixels."""
 
 import argparse
 import gc
@@ -34,7 +34,7 @@ def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) ->
     """Set how a captioner with hard attention picks a place for a word.
 
     Raises:
-        InputError: where its attention is not hard.
+        InputError: if its attention is not hard.
     """
     hard = [module for module in model.modules() if isinstance(module, HardAttention)]
     if not hard:
@@ -44,17 +44,17 @@ def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) ->
 
 
 def choose_search(options: argparse.Namespace) -> Search | None:
-    """The search that the options ask for; None where they ask for none.
+    """The search that the options ask for; None if they ask for none.
 
     Raises:
-        InputError: where an option belongs to another search, or is out of its range.
+        InputError: if an option belongs to another search, or is out of its range.
     """
     kind = options.decode or (None if options.beam is None else "beam")
     owners = {"beam": "beam", "length_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
     given = {name: value for name, value in vars(options).items() if name in owners and value is not None}
     for name in given:
         if owners[name] != kind:
-            raise InputError(f"--{name.replace('_', '-')} is for --decode {owners[name]}; give that, too")
+            raise InputError(f"--{name.replace('_', '-')} needs --decode {owners[name]}")
     for name, least in (("n_best", 1), ("batch_size", 1), ("max_length", 1), ("no_repeat", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
@@ -62,7 +62,7 @@ def choose_search(options: argparse.Namespace) -> Search | None:
         size = given.pop("beam", max(5, options.n_best))
         if options.n_best > size > 0:
             raise InputError(
-                f"--n-best {options.n_best} is more than a beam of {size} has; set --beam {options.n_best}"
+                f"--n-best {options.n_best} needs a beam of at least that size, not {size}; set --beam {options.n_best}"
             )
         return BeamSearch(size, best=options.n_best, **given)
     if kind == "sample":
@@ -90,29 +90,29 @@ def caption_images(
     precision: str = "auto",
     seed: int = 0,
 ) -> list[dict]:
-    """Caption the images in files and folders; see the head of this file for what is written.
+    """Caption the images in files and folders; see `visattn caption --help` for the output.
 
     Args:
-        checkpoint: a captioner trained by `visattn fit`, or the name of one that comes with visattn.
+        checkpoint: a captioner trained by `visattn fit`, or the name of an included one.
         images: files and folders.
-        output: folder for what is written; made where missing.
-        batch_size: images captioned at a time.
-        places: how hard attention picks a place for a word; None leaves it as trained.
-        search: how to choose the words; None takes the checkpoint's own.
-        max_length: of a caption, in words; likewise.
-        no_repeat: no run of so many words occurs twice in a caption, 0 allows all; likewise.
-        exports: what to write of each caption.
+        output: output folder, created if missing.
+        batch_size: images per batch.
+        places: how hard attention picks a place for a word; None as in training.
+        search: search method; None uses the checkpoint's.
+        max_length: maximum length of a caption, in words; None as above.
+        no_repeat: n-grams of this length occur at most once, 0 allows all; None as above.
+        exports: formats to write for each caption.
         style: how maps are drawn.
-        paper: how large sheets are.
-        shown: which map of each word the pictures show.
-        device: where the model runs, as `choose_device` takes it.
-        precision: in which, as `of_option` takes it.
-        seed: of drawn words and places.
+        paper: size of the sheets.
+        shown: map to show for each word.
+        device: the device, as in `choose_device`.
+        precision: the precision, as in `of_option`.
+        seed: random seed for sampled words and places.
 
     Returns:
-        The entries of `captions.json`, as `CaptionWriter.write` has them.
+        The entries of `captions.json`, from `CaptionWriter.write`.
     """
-    # First, since an option that cannot be drawn with is told before a model is loaded.
+    # First, so that invalid drawing options are reported before a model is loaded.
     writer = CaptionWriter(output, exports, style, paper, MEANING[shown])
     paths = list_images(images)
     protect([checkpoint, *paths])
@@ -148,6 +148,6 @@ def caption_images(
 def relevance_of(
     model: Captioner, images: torch.Tensor, captions: Sequence[Sequence[Caption]]
 ) -> list[tuple[np.ndarray, ...]]:
-    """How much each place speaks for each word, (T, H, W) for each caption of each image."""
+    """Relevance of each place to each word, (T, H, W) for each caption of each image."""
     ranks = zip(*captions, strict=True)
     return list(zip(*(model.relevance(images, [c.words for c in rank]) for rank in ranks), strict=True))

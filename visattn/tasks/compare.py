@@ -1,4 +1,4 @@
-"""Train every attention mechanism with the same budget on the same data, and set them beside each other."""
+"""Train every attention mechanism on the same data with the same budget, and compare them."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ REFERENCE = "soft"  # whose time per step is 1
 
 
 class Source(NamedTuple):
-    """What the mechanisms are compared on.
+    """A data set for the comparison.
 
     Attributes:
         config: of the captioner, in configs.
@@ -94,7 +94,7 @@ def train(name: str, source: Source, output: Path, options: Sequence[str], threa
     """Fit one mechanism in a process of its own, or what is missing of it; leaves the minutes in `minutes.txt`.
 
     Raises:
-        InputError: where the run fails; it names the log.
+        InputError: if the run fails; it names the log.
     """
     folder, log = output / name, output / f"{name}.log"
     if (folder / "minutes.txt").exists():
@@ -136,7 +136,7 @@ def compare(
 
     Args:
         output: folder for all that is written.
-        source: what to train on.
+        source: what for training.
         mechanisms: keys of `MECHANISMS`.
         jobs: trainings at a time; the processor's cores are divided among them.
         scenes: pictures in the figure.

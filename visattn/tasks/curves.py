@@ -1,4 +1,4 @@
-"""Draw what a training has logged, along its epochs: one run, or several on one scale."""
+"""Plot logged metrics over epochs, for one run or several on the same axes."""
 
 import csv
 import math
@@ -16,11 +16,11 @@ def read_metrics(run: Path) -> list[dict[str, str]]:
     """The rows of a run's logs, in the order of their steps.
 
     Raises:
-        InputError: where there is no log.
+        InputError: if there is no log.
     """
     logs = list(run.glob("logs/*/metrics.csv"))
     if not logs:
-        raise InputError(f"{run} holds no logs/*/metrics.csv; give the --output of a 'visattn fit'")
+        raise InputError(f"{run} has no logs/*/metrics.csv; give the --output folder of 'visattn fit'")
     rows = []
     for path in logs:
         with path.open(encoding="utf-8", newline="") as file:
@@ -32,12 +32,12 @@ def line(rows: Sequence[dict[str, str]], number: str, run: Path) -> tuple[np.nda
     """A number along the epochs: (K,) epochs and (K,) values, those after a whole epoch at 1, 2, ….
 
     Raises:
-        InputError: where it was not logged; the sentence names what was.
+        InputError: if it was not logged; the sentence names what was.
     """
     found = {int(row["step"]): float(row[number]) for row in rows if row.get(number)}
     if not found:
         logged = sorted({name for row in rows for name, value in row.items() if value and "/" in name})
-        raise InputError(f"{run} has logged no {number!r}; there is {', '.join(logged)}")
+        raise InputError(f"{run} did not log {number!r}; it logged {', '.join(logged)}")
     steps_of_epoch = max((int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in rows if row.get("epoch"))
     steps, values = np.array(list(found)), np.array(list(found.values()))
     return (steps + 1) / steps_of_epoch, values
@@ -74,13 +74,13 @@ def draw_curves(
         note: a small line under the title.
 
     Raises:
-        InputError: where a run has no log, or has not logged such a number, or it is not finite.
+        InputError: if a run has no log, or has not logged such a number, or it is not finite.
     """
     protect(path for run in runs for path in run.glob("logs/*/metrics.csv"))
     require_file(output)
     logs = {run.name: (run, read_metrics(run)) for run in runs}
     if len(logs) < len(runs):
-        raise InputError("two runs have one name; the last parts of their paths must differ")
+        raise InputError("two runs have the same name; the last parts of their paths must differ")
     panels = []
     for number in numbers:
         lines = {name: line(rows, number, run) for name, (run, rows) in logs.items()}
@@ -88,7 +88,7 @@ def draw_curves(
             lines = {name: means(*logged) for name, logged in lines.items()}
         values = np.concatenate([values for _, values in lines.values()])
         if not np.isfinite(values).all():
-            raise InputError(f"{number} is not finite everywhere, and cannot be drawn")
+            raise InputError(f"{number} has values that are not finite and cannot be plotted")
         share = number.endswith("accuracy")
         forms = ("{:.3g} %", "{:.1f} %") if share else ("{:.3g}",)
         panels.append(Curves(number, lines, heights(values), *forms))

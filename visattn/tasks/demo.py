@@ -1,4 +1,4 @@
-"""See attention at work, in a few minutes on two cores, with nothing to download."""
+"""Train two small models and show their attention."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def train_and_test(config: str, output: Path, options: Sequence[str]) -> tuple[d
 
 
 def save_scenes(scenes: dict[str, Scene], folder: Path) -> None:
-    """Write scenes as pictures that a person likes to look at, <name>.png."""
+    """Write enlarged images of scenes, <name>.png."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, scene in scenes.items():
         scene.picture(SIDE).save(folder / f"{name}.png")
@@ -220,7 +220,7 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
         What `results.json` holds.
 
     Raises:
-        InputError: where the folder is not empty.
+        InputError: if the folder is not empty.
     """
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty; remove it, or choose another with --output")

@@ -1,4 +1,4 @@
-"""Export a trained model: safetensors and JSON that load without Lightning, and ONNX graphs, both checked."""
+"""Export a trained model as safetensors and JSON, or as ONNX graphs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +34,7 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
         places: how hard attention picks a place; None leaves it as trained.
 
     Raises:
-        InputError: where it is no such checkpoint, has a class that is not visattn's, or no hard attention to set.
+        InputError: if it is no such checkpoint, has a class that is not visattn's, or no hard attention to set.
     """
     configuration = _configuration(checkpoint)
     model = load_model(checkpoint, Classifier if "model" in configuration else Captioner)
@@ -55,7 +55,7 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
 
 
 def _configuration(checkpoint: Path) -> dict[str, Any]:
-    """The hyperparameters in a checkpoint; none where there are none, and `load_model` will say why."""
+    """The hyperparameters in a checkpoint; none if there are none, and `load_model` will say why."""
     try:
         return read(checkpoint)["hyper_parameters"]
     except InputError:
@@ -94,11 +94,11 @@ def export(
         The comparison of each format.
 
     Raises:
-        InputError: where the folder holds something, packages are missing, or a model cannot be exported so.
-        RuntimeError: where what was written is not the model; nothing is left then.
+        InputError: if the folder holds something, packages are missing, or a model cannot be exported so.
+        RuntimeError: if what was written is not the model; nothing is left then.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} already holds something: choose another --output")
+        raise InputError(f"{output} is not empty; choose another --output")
     captions = isinstance(exported, ExportedCaptioner)
     if maps and (captions or not onnx):
         raise InputError("--maps is for the ONNX graph of a classifier; a captioner's graphs always give α")
@@ -121,8 +121,8 @@ def export(
             found["ONNX"] = _compare_graphs(exported, folder, images)
             if not found["ONNX"].within(tolerance):
                 raise InputError(
-                    f"the graphs are not the model within {tolerance:g} and were not kept: {found['ONNX']}; "
-                    "other --images or a larger --tolerance may tell whether that matters"
+                    f"the graphs differ from the model by more than {tolerance:g} and were not kept: {found['ONNX']}; "
+                    "try other --images or a larger --tolerance"
                 )
     return found
 
@@ -135,8 +135,8 @@ def _compare_weights(exported: Exported, folder: Path, images: Tensor) -> Parity
     ours, others = exported.encoder.state_dict(), theirs.encoder.state_dict()
     if left_out and not all(torch.equal(ours[name], others[name]) for name in ours):
         raise InputError(
-            "the encoder's weights are not the pretrained ones: they were trained, or are of another source; leave out "
-            "--encoder-weights pretrained"
+            "the encoder's weights are not the pretrained ones: they were trained, or come from another source; leave "
+            "out --encoder-weights pretrained"
         )
     return compare_captioners(exported, theirs, images)
 

@@ -1,4 +1,4 @@
-"""Exposure bias of several captioners side by side: a table and a figure of what `visattn test` or `validate` found."""
+"""Compare the exposure bias of several captioners."""
 
 import json
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ def read_reports(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """The reports that the arguments name, all of one split.
 
     Raises:
-        InputError: as `read_report`, and where they are of different splits.
+        InputError: as `read_report`, and if they are of different splits.
     """
     reports = [read_report(argument) for argument in arguments]
     if len({report["split"] for report in reports}) > 1:
-        raise InputError("the reports are of different splits; compare those of one split alone")
+        raise InputError("the reports are of different splits; compare reports of the same split")
     return reports
 
 
@@ -46,7 +46,7 @@ def read_report(argument: str) -> dict[str, Any]:
     """The report that an argument names, as NAME=PATH or PATH; its file is protected.
 
     Raises:
-        InputError: where there is none, or more than one.
+        InputError: if there is none, or more than one.
     """
     name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
     path = Path(place)
@@ -54,7 +54,7 @@ def read_report(argument: str) -> dict[str, Any]:
         found = sorted(path.glob("exposure_*.json"))
         if len(found) != 1:
             raise InputError(
-                f"{path} holds {len(found)} files exposure_*.json; name the one to show, or make one with "
+                f"{path} contains {len(found)} files exposure_*.json; give one report, or create one with "
                 "'visattn test' or 'visattn validate'"
             )
         path = found[0]
@@ -67,9 +67,9 @@ def read_report(argument: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no report of 'visattn test' or 'visattn validate'") from error
+        raise InputError(f"{path} is not a report of 'visattn test' or 'visattn validate'") from error
     if missing:
-        raise InputError(f"{path} lacks the score {missing[0]}; make it anew with 'visattn test'")
+        raise InputError(f"{path} has no score {missing[0]}; create it again with 'visattn test'")
     return report | {"name": name or report["name"]}
 
 

@@ -1,4 +1,4 @@
-"""Does the attention map matter? Deletion and insertion by it, beside maps that know nothing; captions without it."""
+"""Test whether attention maps show what the model used."""
 
 import argparse
 import json
@@ -32,10 +32,10 @@ def read_examples(model: Classifier | Captioner, options: argparse.Namespace) ->
     """The images that the options name.
 
     Raises:
-        InputError: where they name none, or options do not belong together.
+        InputError: if they name none, or options do not belong together.
     """
     if bool(options.images) == bool(options.data):
-        raise InputError("name images or folders, or a data set with --data, one of both")
+        raise InputError("give either images and folders, or a data set with --data")
     needs = {"photographs": ("root", "annotations"), "cifar10": ("root",), "cifar100": ("root",)}.get(options.data, ())
     for name in ("root", "annotations"):
         given = getattr(options, name) is not None
@@ -63,13 +63,13 @@ def choose_methods(model: Classifier | Captioner, asked: list[str] | None) -> tu
     """The maps that were asked for, or all that there are of such a model.
 
     Raises:
-        InputError: where there is no such map of it.
+        InputError: if there is no such map of it.
     """
     known = CLASS_METHODS if isinstance(model, Classifier) else WORD_METHODS
     for name in asked or ():
         if name not in known:
             kind = "classifier" if isinstance(model, Classifier) else "captioner"
-            raise InputError(f"--method {name} is not for a {kind}, which has {', '.join(known)}")
+            raise InputError(f"--method {name} does not apply to a {kind}; choose from {', '.join(known)}")
     return tuple(dict.fromkeys(asked or known))
 
 
@@ -81,7 +81,7 @@ def _data(model: Classifier | Captioner, options: argparse.Namespace) -> Any:
     """The data module that `--data` names."""
     captioner = isinstance(model, Captioner)
     if captioner != (options.data == "photographs") and options.data != "shapes":
-        raise InputError(f"--data {options.data} is not for a {'captioner' if captioner else 'classifier'}")
+        raise InputError(f"--data {options.data} does not fit a {'captioner' if captioner else 'classifier'}")
     if options.data == "shapes":
         return (ShapesCaptions if captioner else ShapesClasses)(image_size=model.image_size)
     if options.data == "photographs":
@@ -92,7 +92,7 @@ def _data(model: Classifier | Captioner, options: argparse.Namespace) -> Any:
     data = {"cifar10": CIFAR10, "cifar100": CIFAR100}[options.data](options.root, download=False)
     if data.image_size != model.image_size:
         sizes = ["{1}×{0}".format(*size) for size in (data.image_size, model.image_size)]
-        raise InputError(f"--data {options.data} has images of {sizes[0]} pixels, and this model takes {sizes[1]}")
+        raise InputError(f"--data {options.data} has images of {sizes[0]} pixels, but the model takes {sizes[1]}")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Is the attention where the word says? Scores a trained captioner on photographs whose things are outlined."""
+"""Test whether attention is on the object that a word names."""
 
 import math
 import warnings
@@ -25,7 +25,7 @@ NOTES = {
 
 
 class Unseen(Photographs):
-    """Photographs to test on: the test split, else the validation split, else all."""
+    """Photographs for test: the test split, else the validation split, else all."""
 
     def examples(self, split: str) -> Sequence[CaptionedImage]:
         if split != "test":
@@ -60,13 +60,13 @@ def ground(
         precision: in which, as `of_option` takes it.
 
     Returns:
-        What the file holds: `rows` (for each the fields of `Grounding`; None in place of a share where no word was
+        The content of the file: `rows` (for each the fields of `Grounding`; None instead of a share where no word was
         scored), `categories` (how many of the references' scored words name each), `unknown_words` (how many more
         the model's vocabulary lacks, which are not scored), `captions` (scores of the generated ones), `images` (how
         many were tested, and how many have a scored reference), and what was tested.
 
     Raises:
-        InputError: where a file or an option cannot be used.
+        InputError: if a file or an option cannot be used.
     """
     model = load_model(checkpoint, Captioner)
     data = Unseen(

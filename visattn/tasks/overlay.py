@@ -1,4 +1,4 @@
-"""Classify images with a Vision Transformer and lay where it looked over their original pixels."""
+"""Classify images with a Vision Transformer and overlay its attention on the original pixels."""
 
 import argparse
 import gc
@@ -48,7 +48,7 @@ def overlay_images(
     Args:
         subject: the classifier.
         images: files and folders.
-        output: folder for what is written; made where missing.
+        output: folder for what is written; created if missing.
         methods: by their names; None is rollout and the last layer.
         target: the class to explain, its name or number; None takes the likeliest.
         batch_size: images at a time.
@@ -113,7 +113,7 @@ def see(
 
 
 def meaning_of(methods: Iterable[str]) -> str:
-    """What the colours of these methods' maps stand for."""
+    """Meaning of the colours of these methods' maps."""
     return " and ".join(sorted({"relevance" if name in OF_CLASS else "attention" for name in methods}))
 
 
@@ -141,7 +141,7 @@ def choose_subject(options: argparse.Namespace) -> Subject:
     if options.checkpoint is not None:
         for option in ("weights", "classes", "image_size"):
             if getattr(options, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} is for --timm; a checkpoint has its own")
+                raise InputError(f"--{option.replace('_', '-')} needs --timm; a checkpoint has its own")
         return load_model(options.checkpoint, Classifier).subject(str(options.checkpoint))
     return timm_subject(
         options.timm,
@@ -154,8 +154,8 @@ def choose_subject(options: argparse.Namespace) -> Subject:
 def read_names(path: Path) -> list[str]:
     """Names of classes, one a line."""
     if not path.is_file():
-        raise InputError(f"there is no file {path} with names of classes")
+        raise InputError(f"there is no file {path} (option --classes)")
     try:
         return path.read_text(encoding="utf-8").rstrip("\n").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text: names of classes are wanted, one a line") from error
+        raise InputError(f"{path} is not a text file; --classes needs one class name per line") from error

@@ -1,4 +1,4 @@
-"""The same attention on a sequence, where it is known what should be attended to."""
+"""Compare attention mechanisms on sequences whose true alignment is known."""
 
 import json
 import platform
@@ -36,7 +36,7 @@ def compare(output: Path, tasks: Sequence[str], mechanisms: Sequence[str], steps
     """
     unknown = [name for name in mechanisms if name not in MECHANISMS]
     if unknown:
-        raise InputError(f"--mechanisms has '{unknown[0]}', which is none of {', '.join(MECHANISMS)}")
+        raise InputError(f"--mechanisms has '{unknown[0]}'; choose from {', '.join(MECHANISMS)}")
     if steps < 1:
         raise InputError(f"--steps is {steps}; training needs at least 1")
     if output.exists() and any(output.iterdir()):

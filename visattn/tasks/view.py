@@ -1,4 +1,4 @@
-"""Look at results: one HTML file in which to walk through pictures, words and maps, with nothing else beside it."""
+"""Browse results in a single HTML file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,21 +44,21 @@ def find_picture(items: Sequence[Listed], images: Path | None) -> Path:
     """The file of a picture that these results are of.
 
     Raises:
-        InputError: where it is neither where they say nor in `images`.
+        InputError: if it is neither where they say nor in `images`.
     """
     places = [item.image for item in items] + ([images / items[0].image.name] if images else [])
     for place in places:
         if place.is_file():
             return place
     advice = f"nor is one of its name in {images}" if images else "say where it is with --images FOLDER"
-    raise InputError(f"the picture {places[0]} is missing; {advice}")
+    raise InputError(f"the image {places[0]} is missing; {advice}")
 
 
 def read_scenes(pictures: Sequence[tuple[Listed, ...]], images: Path | None) -> Iterator[Scene]:
     """Pictures and their readings, one after the other.
 
     Raises:
-        InputError: where a picture is missing or is not the one that its maps were made for.
+        InputError: if a picture is missing or is not the one that its maps were made for.
     """
     for items in tqdm(pictures, desc="Reading", unit="picture"):
         path = find_picture(items, images)
@@ -68,8 +68,8 @@ def read_scenes(pictures: Sequence[tuple[Listed, ...]], images: Path | None) -> 
             (height, width), (h, w) = pixels.shape[:2], reading.geometry.original
             if (height, width) != (h, w):
                 raise InputError(
-                    f"{path} has {width}×{height} pixels, and the maps in {item.maps} are of a picture of {w}×{h}; "
-                    "write the results anew, or say with --images where that picture is"
+                    f"{path} has {width}×{height} pixels, but the maps in {item.maps} belong to an image of {w}×{h}; "
+                    "write the results again, or set --images to the folder of that image"
                 )
         yield Scene(path.name, pixels, readings)
 
@@ -90,7 +90,7 @@ def view(
         How many pictures it has.
 
     Raises:
-        InputError: where results or pictures are missing, or do not belong together.
+        InputError: if results or pictures are missing, or do not belong together.
     """
     folders = name_folders(results)
     lists = [list_results(folder) for _, folder in folders]
@@ -100,7 +100,7 @@ def view(
     require_file(output)
     pictures = common_pictures(lists)
     if not pictures:
-        raise InputError(f"{folders[0][1]} and {folders[1][1]} have no picture in common")
+        raise InputError(f"{folders[0][1]} and {folders[1][1]} have no images in common")
     names = [name for name, _ in folders]
     title = title or " and ".join(names)
     write_text(output, viewer(title, names, read_scenes(pictures, images), side))

@@ -1,4 +1,4 @@
-"""The captioner as a LightningModule: glue between data, model, objective, decoding and scores."""
+"""The captioner as a LightningModule: connects data, model, objective, decoding and scores."""
 
 import logging
 import warnings
@@ -52,23 +52,23 @@ class Captioner(LightningModule):
     logged is of the whole batch, or of every image once, however many processes share the work.
 
     Args:
-        output_names: the vocabulary, special tokens first; the command line takes it from the data.
-        image_size: (h, w) of the input in pixels; likewise.
-        fit: how an image was made that size; likewise.
+        output_names: the vocabulary, special tokens first; the command line sets it from the data.
+        image_size: (h, w) of the input in pixels; from the data, too.
+        fit: how images are resized; from the data, too.
         encoder: the backbone.
-        decoder: makes the decoder from the sizes of vocabulary and annotation vectors.
-        loss: what is minimised.
-        optimization: how.
-        max_length: of a generated caption, in words.
-        regime: how the decoder meets its own words in training; by default never.
-        search: how words are chosen in validation, test and prediction; by default greedily.
-        no_repeat: no run of so many words occurs twice in a generated caption; 0 allows all.
-        tokens: what captions are made of: "words", "characters", or the JSON of a tokenizer; the command line takes it
+        decoder: constructs the decoder from the sizes of vocabulary and annotation vectors.
+        loss: the objective.
+        optimization: optimiser and schedule.
+        max_length: maximum length of a generated caption, in words.
+        regime: training regime; by default teacher forcing.
+        search: search method for validation, test and prediction; by default greedy.
+        no_repeat: n-grams of this length occur at most once in a generated caption; 0 allows all.
+        tokens: unit of the captions: "words", "characters", or the JSON of a tokenizer; the command line takes it
             from the data.
 
     Raises:
-        InputError: where an option is out of its range; where attention draws and the loss has no REINFORCE, or the
-            other way round; where the attention cannot look at the grid that the encoder makes of such images.
+        InputError: if an option is out of its range; if attention draws and the loss has no REINFORCE, or the
+            other way round; if the attention cannot look at the grid that the encoder makes of such images.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Captioner(LightningModule):
         tokens: str = Words.spec,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():  # the command line hands over the parts' configuration, not the modules
+        with warnings.catch_warnings():  # the command line passes configurations, not modules
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
         self.vocabulary = Vocabulary(output_names, tokens)
@@ -105,12 +105,12 @@ class Captioner(LightningModule):
         draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
         if draws and self.loss.reinforce is None:
             raise InputError(
-                "hard attention learns by REINFORCE: set the loss's option reinforce, such as "
+                "hard attention is trained by REINFORCE: set the loss's option reinforce, such as "
                 "--model.init_args.loss.init_args.reinforce=visattn.training.objectives.Reinforce"
             )
         if self.loss.reinforce is not None and not draws:
             raise InputError(
-                "the loss's option reinforce is for attention that draws: take HardAttention, or leave it out"
+                "the loss's option reinforce needs attention that samples: use HardAttention, or leave it out"
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
         self._named = False
@@ -119,7 +119,7 @@ class Captioner(LightningModule):
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
-        _ = self.input  # a backbone whose maps cannot be laid is refused before anything is computed
+        _ = self.input  # rejects a backbone whose maps cannot be overlaid, before anything is computed
         if stage == "fit":
             self._require_facts()
             self._supervise()
@@ -200,7 +200,7 @@ class Captioner(LightningModule):
     def caption(self, images: Tensor) -> list[list[Caption]]:
         """The captions of images (N, 3, h, w) uint8 of the module's `image_size`, on its own device.
 
-        As many of each image as `search` hands back: of a beam search the best first, of sampling as they were drawn.
+        As many per image as `search` returns: a beam search's best first, samples in the order drawn.
         """
         memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
         found, best = captions(self._decode(memory), self.vocabulary, memory.grid), self.search.best
@@ -208,7 +208,7 @@ class Captioner(LightningModule):
 
     @torch.inference_mode()
     def read(self, images: Tensor, words: list[list[str]]) -> list[Caption]:
-        """How the model sees given captions, a list of words for each image: each word after the true words before it.
+        """Teacher-forced results for given captions, a list of words for each image.
 
         Images are those of `caption`. A word that the vocabulary lacks is read as unknown; log-probabilities are among
         all tokens.
@@ -227,7 +227,7 @@ class Captioner(LightningModule):
         ]
 
     def relevance(self, images: Tensor, words: list[list[str]]) -> list[np.ndarray]:
-        """Which places speak for each word of given captions, (T, H, W) for each image; see `word_relevance`.
+        """Relevance of places to each word of given captions, (T, H, W) for each image; see `word_relevance`.
 
         Images and words are those of `read`.
         """
@@ -243,7 +243,7 @@ class Captioner(LightningModule):
         return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
 
     def _require_facts(self) -> None:
-        """Refuse a reward or a choice of checkpoints by truth where the data does not know what is true."""
+        """Reject truth as reward or checkpoint criterion if the data does not provide it."""
         data, callbacks = self.trainer.datamodule, self.trainer.callbacks
         if data.facts(next(iter(data.references("train")))) is not None:
             return
@@ -256,30 +256,30 @@ class Captioner(LightningModule):
         for name in (str(getattr(callback, "monitor", None)) for callback in callbacks):
             if name.startswith("val/") and is_truth_score(name.removeprefix("val/")):
                 raise InputError(
-                    f"{name} is to be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
+                    f"{name} cannot be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
                     "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
                 )
 
     def _supervise(self) -> None:
-        """Have the data say where words are, if attention is supervised; refuse where it knows of none."""
+        """Enable word regions of the data if attention is supervised; reject data without any."""
         if not self.loss.supervision:
             return
         if not self.regime.reads_captions:
             raise InputError(
-                f"attention is supervised on given captions, and {type(self.regime).__name__} reads none; leave out "
-                "--model.loss.supervision"
+                f"supervised attention needs given captions, which {type(self.regime).__name__} does not use; leave "
+                "out --model.loss.supervision"
             )
         data = self.trainer.datamodule
         known = (data.regions(name, words) for name, lines in data.references("train").items() for words in lines)
         if not any(mask is not None for masks in known for mask in masks):
             raise InputError(
-                f"attention is to be supervised, but {data.describe()} knows of no training word where it is; give "
+                f"attention is supervised, but {data.describe()} has no outlines for training words; give "
                 "outlines of training images (--data.instances FILE), or leave out --model.loss.supervision"
             )
         data.places = self.encoder.grid(self.image_size), self.input.cell_shift
 
     def _name_tokens(self) -> None:
-        """Say once of which tokens the scores are, where they compare with no others."""
+        """Log once the tokens of the scores, if these are not comparable with others."""
         if self.vocabulary.tokens.spec != Words.spec and self.trainer.is_global_zero and not self._named:
             self._named = True
             log.info("scores are of these tokens, and compare with no others: tok:%s", self.vocabulary.tokens.name)
@@ -296,8 +296,8 @@ class Captioner(LightningModule):
         if not (finite := losses.isfinite()).all():  # half precision overflows here with weights that are all finite
             names = ", ".join(batch.ids[i] for i in batch.owner[~finite].unique().tolist())
             raise InputError(
-                f"the {split} loss of the images {names} is not finite in {self.dtype}; a lower learning rate in "
-                "training, or --trainer.precision 32-true, may mend that"
+                f"the {split} loss of the images {names} is not finite in {self.dtype}; train with a lower "
+                "learning rate, or use --trainer.precision 32-true"
             )
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
         decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
@@ -333,7 +333,7 @@ class Captioner(LightningModule):
             self.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)  # they agree already
 
     def _ground(self, image: str, entries: list[tuple[list[str], np.ndarray]]) -> Grounding:
-        """Score maps of words of captions against where the data says that they are; words that the model knows."""
+        """Score the maps of words in the vocabulary against their regions in the data."""
         regions = self.trainer.datamodule.regions
         maps = [word for _, weights in entries for word in weights]
         masks = (

@@ -1,4 +1,4 @@
-"""The image classifier as a LightningModule: glue between data, Vision Transformer, loss and accuracy."""
+"""The image classifier as a LightningModule: connects data, Vision Transformer, loss and accuracy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,20 +25,20 @@ class Classifier(LightningModule):
     """A Vision Transformer with a cross-entropy.
 
     Args:
-        output_names: the names of the classes; the command line takes them from the data.
-        image_size: (h, w) of the input in pixels; likewise.
-        fit: how an image is made that size; likewise.
-        model: makes the network from the number of classes and the image size.
-        optimization: how it is trained.
-        mean: of each channel, pixels in [0, 1].
-        std: likewise.
+        output_names: class names; the command line sets them from the data.
+        image_size: (h, w) of the input in pixels; from the data, too.
+        fit: how images are resized; from the data, too.
+        model: constructs the network from the number of classes and the image size.
+        optimization: optimiser and schedule.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel.
         label_smoothing: share of the probability that is spread over all classes.
-        mixup: α of MixUp (Zhang 2017); 0 is without.
-        cutmix: α of CutMix (Yun 2019); 0 is without. With both, a batch that is mixed gets one of them, by chance.
-        mix_probability: how likely a batch of a process is mixed; the others are trained on as they are.
+        mixup: α of MixUp (Zhang 2017); 0 disables it.
+        cutmix: α of CutMix (Yun 2019); 0 disables it. With both, a mixed batch gets one of them at random.
+        mix_probability: probability that a process's batch is mixed; other batches are unchanged.
 
     Raises:
-        InputError: where `mix_probability` is no probability.
+        InputError: if `mix_probability` is no probability.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class Classifier(LightningModule):
         ]
 
     def subject(self, name: str = "the classifier") -> Subject:
-        """What there is to look into, with what messages call it."""
+        """The classifier to explain, with its name for messages."""
         return Subject(ViT(self.model, name), self.normalise, self.input.fit_image, self.class_names)
 
     @property
     def input(self) -> ModelInput:
-        """What the model takes; its patches divide it evenly."""
+        """Size, fit and cells of the input; the patches divide it evenly."""
         return ModelInput(self.image_size, self.fit)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The optimiser and how its learning rate goes up and down."""
+"""The optimiser and its learning rate schedule."""
 
 import functools
 import inspect
@@ -19,21 +19,21 @@ _FOOT = 1e-3  # share of the rate at the very first step: small, but not the not
 
 
 class Optimization:
-    """Any optimiser of timm's, linear warm-up, then a cosine down to a share of the peak.
+    """Any timm optimiser, with linear warm-up followed by cosine decay to a share of the peak.
 
-    Biases, norms and other vectors get no weight decay. The schedule is in steps and needs no early knowledge of the
-    data: the trainer's `max_steps`, or `max_epochs` times the batches of an epoch, is its end.
+    Biases, norms and other vectors get no weight decay. The schedule is in steps and ends at the trainer's `max_steps`,
+    or `max_epochs` times the batches of an epoch.
 
     Args:
-        optimizer: timm's name of it (`timm.optim.list_optimizers()`).
-        lr: the peak learning rate.
-        weight_decay: decoupled where the optimiser is.
+        optimizer: timm's name of the optimiser (`timm.optim.list_optimizers()`).
+        lr: peak learning rate.
+        weight_decay: weight decay, decoupled if the optimiser supports it.
         warmup: share of training in which the rate rises from 0.
-        final: share of `lr` that is left at the end; 1 keeps it constant after the warm-up.
-        encoder: what the rate is multiplied by for a module's `encoder`, where it has one.
+        final: share of `lr` at the end; 1 keeps it constant after the warm-up.
+        encoder: factor of the rate for a module's `encoder`, if it has one.
 
     Raises:
-        InputError: where timm has no such optimiser, or a number is out of its range.
+        InputError: if timm has no such optimiser, or a number is out of its range.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Optimization:
         try:
             create_optimizer_v2([nn.Parameter(torch.zeros(2, 2))], optimizer, lr, weight_decay)
         except Exception as error:  # timm's optimisers each check their own options
-            raise InputError(f"optimizer is '{optimizer}', which timm does not make: {error}") from error
+            raise InputError(f"optimizer is '{optimizer}', which timm cannot create: {error}") from error
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.warmup, self.final, self.encoder = warmup, final, encoder
 
@@ -109,7 +109,7 @@ _timms_orthogonal = inspect.unwrap(muon.zeropower_via_newtonschulz)
 
 @functools.wraps(_timms_orthogonal)
 def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
-    """Muon's update, which timm computes in bfloat16 on every device; here in float32 where that is slow."""
+    """Muon's update, which timm computes in bfloat16 on every device; here in float32 if that is slow."""
     if not bfloat16_support(update.device).there:
         options["dtype"] = torch.float32
     return _timms_orthogonal(update, *args, **options)

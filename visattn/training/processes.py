@@ -1,4 +1,4 @@
-"""Several processes that work on one batch, each on its share; in a process alone nothing here changes anything.
+"""Several processes that share a batch; with a single process these functions have no effect.
 
 What is averaged over a batch is averaged over all of it. A mean of the processes' own means is another number, since
 shares have different numbers of words. So a number is written as *this process's share* of it, the sum over its own
@@ -52,7 +52,7 @@ def gathered(x: T) -> list[T]:
 
 
 def once(compute: Callable[[], T]) -> T:
-    """What the first process computes, for all; the others wait."""
+    """Compute something in the first process and share it; the others wait."""
     out = [compute() if rank() == 0 else None]
     if world() > 1:
         distributed.broadcast_object_list(out, src=0)

@@ -1,7 +1,7 @@
-"""How a captioner meets its own words in training: never, now and then, or always.
+"""Training regimes, which differ in how often a captioner is fed its own words: never, sometimes or always.
 
-A decoder that only ever heard the true words before the next ("teacher forcing") may be lost after an own mistake
-("exposure bias"). A regime turns a batch into a loss; it drives the decoder, and knows neither encoder nor Lightning.
+A decoder trained only on true previous words ("teacher forcing") may fail after its own mistakes ("exposure bias"). A
+regime computes the loss of a batch; it runs the decoder, and does not depend on the encoder or Lightning.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ RewardKind = Literal["CIDEr-D", "truth"]
 
 
 class Taught(NamedTuple):
-    """What a regime makes of a batch. With several processes each has its share (`visattn.training.processes`).
+    """The result of a regime for a batch. With several processes each has its share (`visattn.training.processes`).
 
     Attributes:
-        loss: what is minimised.
-        tokens: that it is an average over; those of this process.
+        loss: the objective.
+        tokens: number of tokens that it is averaged over, in this process.
         logs: numbers to log, without gradients.
-        reinforce: the part of the loss through which places that were drawn learn by themselves, or None.
+        reinforce: the part of the loss that trains sampled places, or None.
     """
 
     loss: Tensor
@@ -43,11 +43,11 @@ class Taught(NamedTuple):
 
 
 class Regime:
-    """The contract: `begin` before training, then `teach` for every batch.
+    """The interface: `begin` before training, then `teach` for every batch.
 
     Attributes:
-        signature: the choices that decide what a score is worth, in one line; empty where there are none.
-        needs_facts: whether the data has to know all that is in its images.
+        signature: settings that scores depend on, in one line; empty if there are none.
+        needs_facts: whether the data must provide the content of its images (`facts`).
         reads_captions: whether the decoder is given the batch's captions, word by word.
     """
 
@@ -62,17 +62,17 @@ class Regime:
         max_length: int,
         facts: Callable[[str], Facts | None] | None = None,
     ) -> None:
-        """Get ready.
+        """Prepare for training.
 
         Args:
             references: the training captions, by image id.
-            vocabulary: of the decoder.
-            max_length: of a caption that the captioner generates, in words.
-            facts: what is in an image, by its id; None where the data does not know.
+            vocabulary: the decoder's vocabulary.
+            max_length: maximum length of a generated caption, in words.
+            facts: what is in an image, by its id; None if the data does not provide it.
         """
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
-        """A batch's loss. Where several processes have a share of the batch, all must come by.
+        """A batch's loss. If several processes share the batch, all must call this method.
 
         Args:
             decoder: in training mode.
@@ -85,7 +85,7 @@ class Regime:
 
 
 class TeacherForcing(Regime):
-    """Always the true words before the next: maximum likelihood."""
+    """Teacher forcing: always the true previous words (maximum likelihood)."""
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
         memory, tokens = rows(memory, batch, loss.draws)
@@ -95,14 +95,14 @@ class TeacherForcing(Regime):
 class ScheduledSampling(Regime):
     """Each previous word is the true one with probability ε, else the decoder's own (Bengio 2015).
 
-    The coin is tossed for each word. The own word is drawn from what the decoder says after the words that it really
-    was given, own ones among them, so the inputs come out of the decoding loop; they are then taught as any others, in
-    parallel, and as in the paper no gradient flows through the choice. A word is never replaced by END, since the true
-    caption goes on. What is to be said stays the true caption.
+    There is a coin flip for each word. The decoder's own word is sampled after the inputs that it was actually given,
+    including own words, so the inputs come from the decoding loop; the loss is then computed in parallel, and as in the
+    paper no gradient flows through the choice. A word is never replaced by END, since the true caption continues. The
+    target remains the true caption.
 
     Args:
-        schedule: how ε falls.
-        likeliest: whether the own word is the most probable one in place of a drawn one (Bengio 2015 has both).
+        schedule: schedule of ε.
+        likeliest: whether the own word is the most probable one instead of a sample (Bengio 2015 has both).
     """
 
     def __init__(self, schedule: Schedule, likeliest: bool = False) -> None:
@@ -120,7 +120,7 @@ class ScheduledSampling(Regime):
 
     @torch.no_grad()
     def mix(self, decoder: Decoder, memory: Memory, tokens: Tensor, truth: float) -> Tensor:
-        """Captions (N, T) with START as the inputs (N, T − 1) that the decoder hears."""
+        """Captions (N, T) with START as the inputs (N, T − 1) of the decoder."""
         target = memory.per_image(tokens[:, 1:])
         keep = torch.rand(target.shape, dtype=torch.float32, device=tokens.device) < truth
         mixed = decode(decoder, memory, _Mix(target, keep, self.likeliest), max_length=tokens.shape[1] - 2).tokens
@@ -128,7 +128,7 @@ class ScheduledSampling(Regime):
 
 
 class _Mix(Search):
-    """The true words (B, K, T) where they are kept, and the decoder's own elsewhere; it ends where the truth ends."""
+    """The true words (B, K, T) where they are kept, otherwise the decoder's own; ends where the true caption ends."""
 
     def __init__(self, truth: Tensor, keep: Tensor, likeliest: bool) -> None:
         self.truth, self.keep = truth, keep
@@ -147,22 +147,22 @@ class _Mix(Search):
 
 
 class SelfCritical(Regime):
-    """Captions of its own, sampled and rewarded: self-critical sequence training (Rennie et al. 2017).
+    """Self-critical sequence training (Rennie et al. 2017): sampled captions with a reward.
 
-    Meant for a captioner that has learnt by teacher forcing before (`--start_from`), at a small learning rate. The
-    captions in a batch are not looked at, only its images. Samples come from the decoder as it trains, with dropout and
-    drawn places, and the gradient flows through the very steps that drew them: it is on-policy. CIDEr-D has the
-    document frequencies of the training captions, and END counts as a word (see `CiderReward`). An image whose captions
-    in a batch went to two processes is sampled by both.
+    Use it with a small learning rate on a captioner trained by teacher forcing (`--start_from`). Only the images of a
+    batch are used, not its captions. Samples come from the decoder in training mode, with dropout and sampled places,
+    and the gradient flows through the steps that sampled them: it is on-policy. CIDEr-D uses the document frequencies
+    of the training captions, and END counts as a word (see `CiderReward`). An image whose captions are split between
+    two processes is sampled by both.
 
     Args:
-        samples: captions drawn for each image.
+        samples: captions sampled per image.
         baseline: "mean" of an image's other samples, or the reward of its "greedy" caption.
-        reward: "CIDEr-D" against the training captions, or "truth" (see `TruthReward`), which needs data that knows all
-            that is in its images, such as generated scenes.
+        reward: "CIDEr-D" against the training captions, or "truth" (see `TruthReward`), which needs data with the
+            content of its images, such as generated scenes.
 
     Raises:
-        InputError: where the mean has no other sample; where there is no such reward.
+        InputError: if the mean has no other sample; if there is no such reward.
     """
 
     reads_captions = False
@@ -229,7 +229,8 @@ class SelfCritical(Regime):
 def rows(memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[Memory, Tensor]:
     """A memory for a batch's captions, and those captions, each `draws` times.
 
-    Where each image has as many captions, in a row, they share its row of the memory; else rows are copied.
+    If each image has the same number of consecutive captions, they share its row of the memory; otherwise rows are
+    copied.
     """
     count = len(batch.ids)
     each = len(batch.owner) // count
@@ -247,9 +248,9 @@ def forced(
     loss: CaptionLoss,
     regions: Tensor | None = None,
 ) -> Taught:
-    """The loss of captions (N, T) with START, given the words (N, T − 1) that the decoder hears before each next.
+    """The loss of captions (N, T) with START, given the decoder's inputs (N, T − 1).
 
-    Regions are those of `CaptionBatch`, of each of its captions, which may stand here several times in a row.
+    Regions are those of `CaptionBatch`, for each of its captions, which may be repeated here.
     """
     logits, glimpses = decoder(memory, heard)
     if regions is not None:

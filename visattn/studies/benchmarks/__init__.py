@@ -1,5 +1,5 @@
-"""How fast is it, beside what a person would otherwise use? One file a subject; `visattn benchmark` is the door.
+"""Speed comparisons with the usual alternatives, one file per subject; run by `visattn benchmark`.
 
-A subject has the sizes that it is measured at (`FULL`, and `QUICK` to try it), the packages whose versions matter
-beside ours (`PACKAGES`), and `measure`, which hands over tables. All runs of a table take turns in one process.
+A subject has problem sizes (`FULL`, and `QUICK` for a trial run), the packages whose versions matter
+besides ours (`PACKAGES`), and `measure`, which returns tables. All runs of a table are interleaved in one process.
 """

@@ -1,4 +1,4 @@
-"""What the matrix products of a run alone would take: their number, and the rate of this machine."""
+"""Number of multiplications of a run, and the rate at which this machine performs them."""
 
 from collections.abc import Callable
 from typing import NamedTuple

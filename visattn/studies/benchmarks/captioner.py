@@ -1,4 +1,4 @@
-"""A captioner's decoder beside one written as the tutorials do, with the same weights: training steps and beam search.
+"""A captioner's decoder and the same decoder in tutorial code, with equal weights: training steps and beam search.
 
 The annotation vectors are given, as ResNet-50's would be; the encoder is left out. In training, captions have 8 to 20
 words, and a run is several batches, since how captions come together is part of either way: our data puts captions of

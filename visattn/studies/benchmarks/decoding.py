@@ -1,4 +1,4 @@
-"""Beam search over many images at once against one image at a time, the same decoder and annotation vectors.
+"""Beam search over a batch of images and over one image at a time, with the same decoder and annotation vectors.
 
 The encoder is left out. Beside the ratio stands what the arithmetic alone would give: how much faster the decoder's
 linear layers are for the beams of all images than for those of one.
@@ -20,7 +20,7 @@ PACKAGES = ()
 
 
 class Case(NamedTuple):
-    """A decoder in evaluation mode, and what it looks at."""
+    """A decoder in evaluation mode, and its memory."""
 
     name: str
     decoder: Decoder

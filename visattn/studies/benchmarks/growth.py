@@ -1,4 +1,4 @@
-"""How cost grows: with the grid, the caption, the beam, the batch and the resolution. Milliseconds for each image."""
+"""Scaling of cost with grid, caption length, beam, batch and resolution, in milliseconds per image."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
         batches: images at once, in training and in decoding.
         resolutions: sides of a square image in pixels.
         side: of the grid, where something else is varied.
-        length: likewise.
+        length: lengths of captions, in words.
         beam: likewise.
         batch: likewise, and of Vision Transformers a quarter of it.
         words: of the vocabulary.

@@ -1,4 +1,4 @@
-"""What each way to look into a Vision Transformer of timm costs, in plain inferences on the same images.
+"""Cost of each kind of attention map of a timm Vision Transformer, relative to plain inference on the same images.
 
 Random weights, at the size of timm's configuration. On a CPU it is processor time that counts.
 """

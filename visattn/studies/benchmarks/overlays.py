@@ -1,4 +1,4 @@
-"""Overlay sheets a second: random maps over a made-up picture, drawn and saved as PNG.
+"""Overlay sheets per second: random maps on a generated image, drawn and saved as PNG.
 
 Beside the caption's sheet stands what tutorials do for the same words, in as many pixels: a matplotlib subplot for
 each, the map enlarged and laid over the picture.

@@ -1,4 +1,4 @@
-"""Tables of measured numbers, as Markdown to read and as JSON to go on with."""
+"""Tables of measurements, as Markdown and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class Table(NamedTuple):
         of: what a row is.
         columns: heading -> how its numbers are written, such as ".1f"; "" for text.
         rows: name -> heading -> number; a row may lack some.
-        note: what a reader must know beside it.
+        note: remarks below the table.
     """
 
     title: str
@@ -72,9 +72,9 @@ class Report(NamedTuple):
 def check_path(path: Path) -> None:
     """Raise an `InputError` unless a report can be written to `path` without loss, and make its folder."""
     if path.suffix != ".json":
-        raise InputError(f"--output is {path}; it must end in .json, and Markdown is written beside it")
+        raise InputError(f"--output is {path}; it must end in .json, and Markdown is written next to it")
     require_file(path)
     beside = path.with_suffix(".md")
     require_file(beside)
     if beside.exists() and not path.exists():
-        raise InputError(f"{beside} is there already, and not of an earlier report; choose another --output")
+        raise InputError(f"{beside} already exists and is not from an earlier report; choose another --output")

@@ -1,4 +1,4 @@
-"""What the reward takes of a step of self-critical training, at the sizes of Flickr8k.
+"""Share of the reward in a step of self-critical training, at the sizes of Flickr8k.
 
 The decoder has random weights, but says words as often as a language does; every image's captions have the greatest
 length. A step is sampling, reward, loss, backward and Adam; the encoder is left out.
@@ -61,7 +61,7 @@ class Timed:
         self.reward, self.seconds = reward, []
 
     def __call__(self, *given: Any) -> np.ndarray:
-        """What the reward returns."""
+        """The rewards."""
         start = time.perf_counter()
         rewards = self.reward(*given)
         self.seconds.append(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Caption scores beside the official tool's: BLEU, ROUGE-L and CIDEr-D of the same tokens.
+"""Caption scores compared with the official tool: BLEU, ROUGE-L and CIDEr-D of the same tokens.
 
 Both are given tokens, as lists of words or joined by spaces, so that neither needs Java. The numbers must be equal, and
 the report says how far they are apart.

@@ -1,4 +1,4 @@
-"""Made-up captions whose words are as unevenly used as those of a language, and which share runs of words."""
+"""Random captions with a realistic word distribution and shared n-grams."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What all runs of a benchmark share, ours and the peers': device, precision, rounds; and how it is told."""
+"""Settings common to all runs of a benchmark: device, precision, rounds; and their description."""
 
 import datetime
 import os
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
         """From the words of a command line.
 
         Raises:
-            InputError: where a word says nothing, or there is no such device.
+            InputError: if a word says nothing, or there is no such device.
         """
         if rounds < 1:
             raise InputError(f"--rounds is {rounds}; it must be at least 1")
@@ -69,7 +69,7 @@ class Setting(NamedTuple):
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
 
     def conditions(self, *packages: str) -> dict[str, str]:
-        """What a reader must know to judge the numbers; `packages` are those of the peers."""
+        """Conditions of the measurements; `packages` are those of the other implementations."""
         versions = [f"{name} {found}" for name in ("timm", *packages) if (found := _version(name))]
         return {
             "date": datetime.date.today().isoformat(),

@@ -1,4 +1,4 @@
-"""Runs that take turns, so that whatever else the machine does disturbs all alike."""
+"""Interleaved timing, so that other load on the machine affects all alternatives alike."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""A captioner's decoder written as the tutorials write it, to be compared with.
+"""A captioner's decoder in the style of tutorials, for comparison.
 
 After sgrvinod's "a-PyTorch-Tutorial-to-Image-Captioning" (`models.py`, `train.py`, `caption.py`), whose habits and
 names are kept: annotation vectors are projected to keys at every word, the vocabulary is projected at every word, a

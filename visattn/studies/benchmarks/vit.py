@@ -1,4 +1,4 @@
-"""A Vision Transformer beside its peers: the same architecture, the same weights, the same images.
+"""A Vision Transformer and other implementations of the same architecture, with the same weights and images.
 
 Plain inference, a training step (forward, backward, AdamW), and inference with the attention maps of all layers and
 heads: by each library's own way to get them, and by `visattn.explain.ViT`, which listens to fused attention, ours and

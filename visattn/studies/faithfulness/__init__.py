@@ -1,7 +1,6 @@
-"""Does the attention map matter? What `visattn.explain.faithfulness` measures, of a whole model.
+"""Faithfulness of a model's attention maps, measured with `visattn.explain.faithfulness`.
 
-Curves by a model's maps beside maps that know nothing, and a captioner without its α; `visattn faithfulness` is the
-door.
+Curves for a model's maps and for baseline maps, and a captioner without its α; used by `visattn faithfulness`.
 """
 
 from visattn.studies.faithfulness.captions import WORD_METHODS

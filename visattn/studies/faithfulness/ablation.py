@@ -1,4 +1,4 @@
-"""What captions are worth without their α: uniform in its place, or moved to other places."""
+"""Quality of captions without their α: uniform, or permuted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +35,7 @@ def own_and_ablated(
     uniform = UniformWeights()
     variants = [_Variant("as trained", nullcontext), _Variant("uniform α", lambda: ablated(model.decoder, uniform))]
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        shuffle = ShuffledWeights(seed)  # goes on from batch to batch
+        shuffle = ShuffledWeights(seed)  # continues from batch to batch
         variants.append(_Variant("shuffled α", lambda shuffle=shuffle: ablated(model.decoder, shuffle)))
     own: list[OwnCaption] = []
     counts = {"references": 0, "own": 0}

@@ -1,4 +1,4 @@
-"""A captioner's own captions, and what tokens are worth to it."""
+"""A captioner's own captions, and the log-probabilities of tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,7 +20,7 @@ WORD_METHODS = {
 
 
 class OwnCaption(NamedTuple):
-    """What a captioner says of an image by itself; T words.
+    """A captioner's own caption of an image; T words.
 
     Attributes:
         tokens: START, the words, and END where it ended.

@@ -1,4 +1,4 @@
-"""Deletion and insertion of what a model said, by its maps and by maps that know nothing."""
+"""Deletion and insertion curves by a model's maps and by baseline maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

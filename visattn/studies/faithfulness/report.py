@@ -1,4 +1,4 @@
-"""All that is measured of a model, as numbers, tables and a figure."""
+"""All measurements of a model, as numbers, tables and a figure."""
 
 import math
 from collections.abc import Sequence

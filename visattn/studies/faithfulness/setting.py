@@ -1,4 +1,4 @@
-"""What faithfulness is measured on, and how."""
+"""Settings of faithfulness measurements."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ SUBSTRATES = ("blur", "grey")
 
 
 class Example(NamedTuple):
-    """An image to look at.
+    """An input image.
 
     Attributes:
         id: its name.

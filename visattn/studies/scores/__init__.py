@@ -1,4 +1,4 @@
-"""Caption scores of files, as the official COCO tool gives them; `visattn evaluate` is the door."""
+"""Scores of caption files, equal to the official COCO tool's; used by `visattn evaluate`."""
 
 from visattn.studies.scores.scoring import TOKENIZERS, evaluate
 

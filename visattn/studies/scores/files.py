@@ -1,4 +1,4 @@
-"""Files of references and candidates, read into captions by image."""
+"""Files of references and candidates, read as captions by image."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ Captions = dict[str, list[str]]  # image id -> what was said about it
 
 
 class References(NamedTuple):
-    """What a file of references says.
+    """References read from a file.
 
     Attributes:
         captions: image id -> its captions, at least one.
@@ -38,14 +38,14 @@ def read_references(path: Path, split: str, split_asked: bool, tokens_given: boo
         tokens_given: whether to take a Karpathy file's tokens where it has raw sentences, too.
 
     Raises:
-        InputError: where the file is missing, of another layout, or names an image twice, or has no such split or no
+        InputError: if the file is missing, of another layout, or names an image twice, or has no such split or no
             caption.
     """
     content = read_json(path)
     entries = content.get("images") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         if split_asked:
-            raise InputError(f"{path} is in COCO's layout and knows no splits; leave out the option for them")
+            raise InputError(f"{path} is in COCO's layout and has no splits; leave out the split option")
         found, stray = coco(content, path)
         name = path.name
     elif isinstance(entries, list) and any(isinstance(entry, dict) and "sentences" in entry for entry in entries):
@@ -67,7 +67,7 @@ def coco(content: dict[str, Any], path: Path) -> tuple[Captions, int]:
     found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in content["annotations"]]
     images = content.get("images", [{"id": image} for image in dict.fromkeys(image for image, _ in found)])
     if not isinstance(images, list):
-        raise InputError(f"{path} is not COCO's caption file: its images are no list")
+        raise InputError(f"{path} is not COCO's caption file: its images are not a list")
     listed = [image_id(entry, "id", path) for entry in images]
     refuse_twice(listed, path, "entries")
     captions: Captions = {image: [] for image in listed}
@@ -128,7 +128,7 @@ def caption(entry: Any, path: Path) -> str:
     """The text of an entry."""
     if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
         raise InputError(
-            f"{path}: the caption of {short(entry)} is no text; each entry needs an image_id and a caption"
+            f"{path}: the caption of {short(entry)} is not text; each entry needs an image_id and a caption"
         )
     return entry["caption"]
 
@@ -137,12 +137,12 @@ def image_id(entry: Any, key: str, path: Path) -> str:
     """The id of an entry's image as text."""
     name = entry.get(key) if isinstance(entry, dict) else None
     if isinstance(name, bool) or not isinstance(name, int | str):
-        raise InputError(f"{path}: the {key} of {short(entry)} is neither a whole number nor text; mend the entry")
+        raise InputError(f"{path}: the {key} of {short(entry)} is neither an integer nor text; fix the entry")
     return str(name)
 
 
 def refuse_twice(images: Iterable[str], path: Path, what: str) -> None:
-    """Raise an `InputError` where an image stands twice."""
+    """Raise an `InputError` if an image occurs twice."""
     twice = [image for image, count in Counter(images).items() if count > 1]
     if twice:
         raise InputError(
@@ -160,27 +160,27 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        InputError: where the file is missing or is not JSON.
+        InputError: if the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); is it the right file?") from error
+        raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the right file") from error
 
 
 def read_candidates(path: Path) -> Captions:
     """Image id -> its one caption, from COCO's results.
 
     Raises:
-        InputError: where the file is missing, of another layout, or names an image twice.
+        InputError: if the file is missing, of another layout, or names an image twice.
     """
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f'{path} is not a list of {{"image_id", "caption"}}; give COCO\'s results or predictions.json')
     if not entries:
-        raise InputError(f"{path} has no candidate; give at least one")
+        raise InputError(f"{path} has no candidates; give at least one")
     found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in entries]
     refuse_twice((image for image, _ in found), path, "candidates")
     return {image: [text] for image, text in found}
@@ -190,23 +190,23 @@ def pair(known: References, said: Captions, references: Path, candidates: Path, 
     """The images to score, in the order of the references.
 
     Raises:
-        InputError: where the two files do not go together.
+        InputError: if the two files do not go together.
     """
     strange = [image for image in said if image not in known.captions]
     if strange:
         raise InputError(
             f"{candidates} has candidates for {len(strange)} images without references in {known.name}, such as "
-            f"{some(strange)}; leave them out, or give the right file of references or --split"
+            f"{some(strange)}; leave them out, or give the right reference file or --split"
         )
     missing = [image for image in known.captions if image not in said]
     if missing and not partial:
         raise InputError(
             f"{candidates} has no candidate for {len(missing)} of the {len(known.captions)} images of {known.name}, "
-            f"such as {some(missing)}; add them, or score the others alone with --partial"
+            f"such as {some(missing)}; add them, or score only the others with --partial"
         )
     scored = [image for image in known.captions if image in said]
     if not scored:
-        raise InputError(f"{references} and {candidates} have no image in common; nothing can be scored")
+        raise InputError(f"{references} and {candidates} have no images in common")
     return scored
 
 

@@ -1,4 +1,4 @@
-"""Scores with the signature that says how they came about."""
+"""Scores with a signature of how they were computed."""
 
 import itertools
 from collections import Counter
@@ -30,12 +30,12 @@ def tokenizer_of(name: str) -> tuple[str, Tokenize]:
     """One of `TOKENIZERS`, or that in a JSON file of Hugging Face's `tokenizers`: its name in signatures, and itself.
 
     Raises:
-        InputError: where it is neither.
+        InputError: if it is neither.
     """
     if name in TOKENIZERS:
         return TOKENIZERS[name]
     if not Path(name).is_file():
-        raise InputError(f"the tokenizer is {', '.join(TOKENIZERS)} or a JSON file, and there is no file {name}")
+        raise InputError(f"the tokenizer must be {', '.join(TOKENIZERS)} or a JSON file; there is no file {name}")
     tokens = read_tokens(name)
     return tokens.name, lambda captions: list(map(tokens.split, captions))
 
@@ -50,7 +50,7 @@ def evaluate(
     frequencies: Path | None = None,
     frequencies_split: str | None = None,
 ) -> dict[str, Any]:
-    """Score a file of candidates; what may be missing or odd in it is told by `visattn evaluate --help`.
+    """Score a file of candidates; see `visattn evaluate --help` for missing and unusual input.
 
     Args:
         references: COCO's caption file or a Karpathy file.
@@ -64,17 +64,17 @@ def evaluate(
         frequencies_split: of a Karpathy file of those; None takes "train".
 
     Returns:
-        What the output file holds.
+        The content of the output file.
 
     Raises:
-        InputError: where a file or an option cannot be used, or the two files do not go together.
+        InputError: if a file or an option cannot be used, or the two files do not go together.
     """
     if with_meteor:
         require("METEOR")  # before the long work
     if tokenizer == "java":
         require("--tokenizer java")
     if frequencies is None and frequencies_split is not None:
-        raise InputError("--frequencies-split goes with --frequencies; leave it out, or name the file")
+        raise InputError("--frequencies-split needs --frequencies; give the file, or leave it out")
     tok, tokenize = tokenizer_of(tokenizer)
     tokens_given = tokenizer == "spaces"
     known = read_references(references, split or "test", split is not None, tokens_given)

@@ -1,4 +1,4 @@
-"""What is done beside training and evaluation: features kept, rates, files, sheets, a look at whether all is well."""
+"""Callbacks: cached features, throughput, predictions, attention sheets, checks for non-finite numbers."""
 
 from visattn.training.callbacks.attention import AttentionHealth, AttentionSheets
 from visattn.training.callbacks.compilation import Compilation

@@ -1,4 +1,4 @@
-"""Attention during training: numbers that tell whether it is alive, and sheets of a fixed set of images."""
+"""Attention during training: statistics that show whether it works, and sheets of a fixed set of images."""
 
 import json
 import logging
@@ -32,16 +32,16 @@ _CLASSIFIED = 32  # images whose maps a classifier's health is read from
 
 
 class AttentionHealth(Callback):
-    """Logs after each validation of a training whether attention is alive, and warns where its maps do not move.
+    """Logs attention statistics after each validation of a training run, and warns if maps do not move.
 
-    Of a captioner's freely generated captions these are the maps of all words, and the captioner itself logs the
-    numbers; of a classifier what the class token attends to in the last layer, over 32 images spread over the
-    validation split: "change" is then from image to image. What the numbers mean stands in
-    `visattn.metrics.health.Health`; with a captioner comes the mean of its gates, β. Each is logged as
-    `val/attention_<name>`, and all of an epoch make one line of `attention/health.jsonl`.
+    For a captioner, the maps are those of all words of the generated captions, and the captioner itself logs the
+    numbers; for a classifier, the attention of the class token in the last layer for 32 images spread over the
+    validation split, with "change" between images. See `visattn.metrics.health.Health` for the numbers; a captioner
+    adds the mean of its gates, β. Each is logged as `val/attention_<name>`, and `attention/health.jsonl` has one line
+    per epoch.
 
     Args:
-        directory: of the run; by default where its checkpoints go.
+        directory: folder of the run; by default that of its checkpoints.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -83,7 +83,7 @@ class AttentionHealth(Callback):
             self._write(trainer, numbers)
 
     def _write(self, trainer: Trainer, numbers: dict[str, float]) -> None:
-        """The line of this epoch, after those before it: of a run that went on from a checkpoint none stands twice."""
+        """The line of this epoch, after those before it: of a run that went on from a checkpoint none occurs twice."""
         path = _folder(trainer, self.directory) / "health.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -94,19 +94,19 @@ class AttentionHealth(Callback):
 
 
 class AttentionSheets(Callback):
-    """Draws the sheets of a fixed set of validation images every few epochs of a training.
+    """Draws sheets of a fixed set of validation images every few epochs of a training run.
 
-    They are those of `visattn caption` and `visattn overlay`, on the original pixels, written to
-    `attention/epoch_NNN/` and, where the logger is TensorBoard's, shown there. The images are spread evenly over the
-    validation split; the training's random numbers are left as they were.
+    They are the sheets of `visattn caption` and `visattn overlay`, on the original pixels, written to
+    `attention/epoch_NNN/` and, with TensorBoard's logger, shown there. The images are spread evenly over the
+    validation split; the random numbers of the training are not affected.
 
     Args:
-        images: how many.
+        images: number of images.
         every_n_epochs: 1 draws after the validation of each epoch, 3 after those of epochs 0, 3, 6 and so on.
-        directory: of the run; by default where its checkpoints go.
+        directory: folder of the run; by default that of its checkpoints.
 
     Raises:
-        InputError: where a number is less than 1.
+        InputError: if a number is less than 1.
     """
 
     def __init__(self, images: int = 8, every_n_epochs: int = 1, directory: str | None = None) -> None:

@@ -9,11 +9,11 @@ from visattn.errors import InputError
 
 
 class Compilation(Callback):
-    """Compiles parts of the model when a training begins.
+    """Compiles parts of the model at the start of training.
 
-    They are compiled in place, so checkpoints are those of any other run. Compiling takes a minute or more, then every
-    step gains; docs/performance.md says how much, where it was measured. A captioner's decoder is a loop that is
-    unrolled anew for every length of caption.
+    They are compiled in place, so checkpoints are the same as without compilation. Compiling takes a minute or more,
+    then every step is faster; see docs/performance.md for measurements. A captioner's decoder is a loop that is
+    unrolled again for every caption length.
 
     Args:
         parts: attributes of the LightningModule, such as "model" of a classifier or "decoder" of a captioner.
@@ -21,7 +21,7 @@ class Compilation(Callback):
         mode: see `torch.compile`.
 
     Raises:
-        InputError: where the module has no such part.
+        InputError: if the module has no such part.
     """
 
     def __init__(self, parts: Sequence[str] = ("model",), backend: str = "inductor", mode: str = "default") -> None:

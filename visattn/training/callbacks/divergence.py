@@ -1,4 +1,4 @@
-"""An end to training as soon as a number is not finite, before it is in the weights or in a checkpoint."""
+"""Stop training as soon as a number is not finite, before it reaches the weights or a checkpoint."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from visattn.errors import InputError
 
 
 class StopWhenNotFinite(Callback):
-    """Stops at the first loss that is no finite number, and at weights that are not, before these are saved.
+    """Stops training at the first loss that is not finite, and before weights that are not finite are saved.
 
-    Lightning trains on, and every weight becomes NaN.
+    Lightning alone would continue, and all weights would become NaN.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class StopWhenNotFinite(Callback):
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} in {self._where}, with the images {', '.join(map(str, self._ids))}; lower "
-                "the learning rate, or look at these images; no checkpoint was written after that"
+                "the learning rate, or check these images; no checkpoint was written after that"
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation found out about a captioner's exposure bias, as files."""
+"""Write an evaluation's exposure bias report to files."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ from visattn.training.captioner import Captioner
 
 
 class ExposureReport(Callback):
-    """Writes what `visattn test` or `validate` found out about a captioner's exposure bias, as numbers and as a figure.
+    """Writes the exposure bias measured by `visattn test` or `visattn validate`, as numbers and as a figure.
 
     `exposure_<split>.json` has the scores of free-running captions and of teacher-forced ones, the numbers over all
     tokens, and those by position (see `visattn.metrics.exposure`); `exposure_<split>.png` draws these.
 
     Args:
-        directory: where; the command line fills in its `--output`.
+        directory: output folder; the command line sets it to `--output`.
     """
 
     def __init__(self, directory: str = "runs") -> None:

@@ -56,21 +56,21 @@ class FeatureStore:
 
 
 class FeatureCache(Callback):
-    """Lets a captioner with a frozen encoder train on features in place of images.
+    """Lets a captioner with a frozen encoder train on features instead of images.
 
-    Before the first epoch every image of the training and validation splits is encoded once, and where the data is
-    mirrored by chance every training image once more, mirrored; `visattn validate` uses what a training has kept. The
-    features lie in a folder named after all that they depend on: the encoder's parameters and normalisation, the
-    input's size and fit, and each picture's name, size and date. So a stale cache is never read. They are kept in half
-    precision. One process computes them, the others wait, for half an hour at most: what takes longer is better
-    computed by a training of one process before. An encoding that is stopped or killed is continued by the next run.
+    Before the first epoch every image of the training and validation splits is encoded once, and with random mirroring
+    every training image again, mirrored; `visattn validate` uses the features cached in training. The cache folder is
+    named after everything that features depend on: the encoder's parameters and normalisation, the input's size and
+    fit, and each image's name, size and date. So a stale cache is never used. Features are stored in half precision.
+    One process computes them while the others wait, for at most half an hour; if it takes longer, run a single process
+    first. An interrupted encoding is continued by the next run.
 
     Args:
-        directory: where to keep them; each set of features gets a folder of its own.
-        batch_size: images encoded at a time.
+        directory: cache folder; each set of features has its own subfolder.
+        batch_size: images per batch.
 
     Raises:
-        InputError: where the encoder is trained, so that its features change.
+        InputError: if the encoder is trained, so that its features change.
     """
 
     def __init__(self, directory: str, batch_size: int = 64) -> None:
@@ -104,7 +104,7 @@ class FeatureCache(Callback):
             raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
         if not pl_module.encoder.frozen:
             raise InputError(
-                "features of a trained encoder change: set the encoder's 'train_from: null', or take out FeatureCache"
+                "the features of a trained encoder change; set the encoder's 'train_from: null', or remove FeatureCache"
             )
         return self.directory / _key(pl_module.encoder, data, _examples(data))
 
@@ -145,7 +145,7 @@ class FeatureCache(Callback):
         if done:
             log.info("continuing at image %d of %d", done + 1, total)
         else:
-            _record(folder, 0, precision)  # before the array is begun anew
+            _record(folder, 0, precision)  # before the array is started again
         loader = DataLoader(
             Subset(inputs, range(done, total)),
             batch_size=self.batch_size,
@@ -177,7 +177,7 @@ class FeatureCache(Callback):
 
 
 def _recorded(folder: Path, total: int, precision: str) -> tuple[np.ndarray | None, int]:
-    """The array of a run that was stopped, and how many of its rows are done; None and 0 where there is none."""
+    """The array of a run that was stopped, and how many of its rows are done; None and 0 if there is none."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         if record["rows"] and record["precision"] == precision:

@@ -1,4 +1,4 @@
-"""What `visattn predict` found, as a file."""
+"""Write the results of `visattn predict` to a file."""
 
 import itertools
 import json
@@ -12,10 +12,10 @@ from visattn.training import processes
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes what `visattn predict` found to `predictions.json`, a list with an entry for each image, in their order.
+    """Writes the results of `visattn predict` to `predictions.json`, a list with an entry for each image, in order.
 
     Args:
-        directory: where; the command line fills in its `--output`.
+        directory: output folder; the command line sets it to `--output`.
     """
 
     def __init__(self, directory: str = "runs") -> None:

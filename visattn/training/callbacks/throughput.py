@@ -1,4 +1,4 @@
-"""How fast a training runs."""
+"""Training throughput."""
 
 import time
 from typing import Any
@@ -13,11 +13,11 @@ from visattn.vocabulary import PAD
 class Throughput(Callback):
     """Logs `train/images_per_s` and, for captions, `train/tokens_per_s`, over the steps since the last log.
 
-    They are those of all processes together.
+    They include all processes.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # which is not called where a run goes on within an epoch
+        self.on_train_epoch_start(trainer, pl_module)  # which is not called where a run continues within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since, self._images, self._tokens = time.perf_counter(), 0, 0

@@ -1,4 +1,4 @@
-"""What training leaves behind: written whole, read without ever running what it holds, compared before it is used."""
+"""Checkpoints: written atomically, read without executing code, and compared with the command line before use."""
 
 from visattn.training.checkpoints.agreement import Difference, differences, require_agreement
 from visattn.training.checkpoints.reading import load_model, read, trained

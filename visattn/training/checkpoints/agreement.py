@@ -1,4 +1,4 @@
-"""What a command line and a checkpoint say differently of one model."""
+"""Differences between a command line and a checkpoint."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from visattn.vocabulary import Words, tokens_of
 
 
 class Difference(NamedTuple):
-    """An option on which the two do not agree.
+    """An option that differs between the command line and a checkpoint.
 
     Attributes:
         option: its name below the model's options, such as "decoder.init_args.hidden".
-        stated: what the user says.
-        saved: what the checkpoint was trained with; a class's name where the classes differ.
+        stated: the user's value.
+        saved: the checkpoint's value; a class name if the classes differ.
     """
 
     option: str
@@ -26,11 +26,11 @@ class Difference(NamedTuple):
 
 
 def differences(stated: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[Difference]:
-    """The options that the user states and a checkpoint has otherwise; what is not stated differs from nothing.
+    """The options given by the user that contradict a checkpoint.
 
     Args:
-        stated: options in the layout of a configuration, without defaults: classes are `class_path` and `init_args`.
-        saved: options in the same layout, with all of them.
+        stated: options in the form of a configuration, without defaults: classes are `class_path` and `init_args`.
+        saved: all options of the checkpoint, in the same form.
     """
     for name, value in stated.items():
         other = saved.get(name)
@@ -45,22 +45,22 @@ def differences(stated: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator
 
 
 def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: LightningModule, own: str = "") -> None:
-    """See that a model can take over a checkpoint's weights, before that is tried.
+    """Check that a checkpoint's weights fit a model, before loading them.
 
     Args:
-        path: of the checkpoint, for the sentence.
+        path: path of the checkpoint, for messages.
         checkpoint: its content.
-        model: with the vocabulary of the data at hand.
-        own: the start of names of parameters and buffers that may differ; by default none may.
+        model: the model, with the vocabulary of the current data.
+        own: prefix of parameters and buffers that may differ; by default none may.
 
     Raises:
-        InputError: where the vocabulary or a size is another; the sentence has both.
+        InputError: if the vocabulary or a size differs; the message gives both.
     """
     theirs, ours = checkpoint["hyper_parameters"], model.hparams
     specs = theirs.get("tokens", Words.spec), ours.get("tokens", Words.spec)
     if specs[0] != specs[1]:
         raise InputError(
-            f"{path} was trained on {tokens_of(specs[0]).name}, and this data has {tokens_of(specs[1]).name}; give the "
+            f"{path} was trained on {tokens_of(specs[0]).name}, but this data has {tokens_of(specs[1]).name}; give the "
             "data the same --data.tokens"
         )
     _require_words(path, theirs.get("output_names", []), ours["output_names"])
@@ -71,7 +71,7 @@ def require_agreement(path: Path | str, checkpoint: Mapping[str, Any], model: Li
         shapes = [_shape(state.get(name)) for state in (theirs, ours)]
         if shapes[0] != shapes[1]:
             raise InputError(
-                f"{path} has {shapes[0]} for {name}, and this model {shapes[1]}; give both the same options"
+                f"{path} has {shapes[0]} for {name}, but this model has {shapes[1]}; give both the same options"
             )
 
 
@@ -81,8 +81,8 @@ def _require_words(path: Path | str, theirs: Sequence[str], ours: Sequence[str])
     pairs = enumerate(zip(theirs, ours, strict=False))
     detail = next((f", number {i} is {a!r} and {b!r}" for i, (a, b) in pairs if a != b), "")
     raise InputError(
-        f"{path} was trained with {len(theirs)} words, and this data has {len(ours)}{detail}; "
-        "a model can only go on with the vocabulary that it has learnt"
+        f"{path} was trained with {len(theirs)} words, but this data has {len(ours)}{detail}; "
+        "a model can only be used with the vocabulary that it was trained on"
     )
 
 
@@ -91,7 +91,7 @@ def _shape(value: object) -> object:
 
 
 def _plain(value: object) -> object:
-    """A value in the form that it has after a way through a file: no tuples, no sets."""
+    """A value as it would be read back from a file: no tuples, no sets."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

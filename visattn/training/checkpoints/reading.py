@@ -1,8 +1,7 @@
-"""A checkpoint back from its file, checked before anything of it is used.
+"""Reading a checkpoint, with checks before anything in it is used.
 
-A file of weights may come from anywhere. Only tensors and plain values are ever read from one, whatever PyTorch's
-environment variables say, and the classes that it names must be those of this project or of a program that has already
-imported them.
+Checkpoints may come from untrusted sources. Only tensors and plain values are read from them, regardless of PyTorch's
+environment variables, and the classes that they name must belong to this project or have been imported already.
 """
 
 import importlib
@@ -34,24 +33,23 @@ def read(path: Path | str) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU: tensors and plain values.
 
     Args:
-        path: the file, or the name of a model that comes with visattn (`SHIPPED`).
+        path: the file, or the name of an included model (`SHIPPED`).
 
     Raises:
-        InputError: where the file is no local one, is not there, is damaged, would run code, or is no checkpoint.
+        InputError: if the file is not local, is missing, is damaged, would run code, or is not a checkpoint.
     """
     if is_shipped(path):
         return checkpoint_of(str(path))
     if re.match(r"\w[\w+.-]+:/", str(path)):  # two letters at least: one is a drive of Windows
-        raise InputError(f"{path} is an address; download the checkpoint first, only files are read")
+        raise InputError(f"{path} is a URL; download the checkpoint first")
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"there is no checkpoint {path}; train one with 'visattn fit', it names the file that it wrote, or take "
-            f"one that comes with visattn: {', '.join(SHIPPED)}"
+            f"there is no checkpoint {path}; train one with 'visattn fit', or use an included one: {', '.join(SHIPPED)}"
         )
-    damaged = InputError(f"checkpoint {path} is damaged ({path.stat().st_size} bytes), or is none of visattn's")
+    damaged = InputError(f"checkpoint {path} is damaged ({path.stat().st_size} bytes), or is not from visattn")
     try:
-        with zipfile.ZipFile(path) as archive:  # PyTorch itself looks at no checksum
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not verify checksums
             if archive.testzip() is not None:
                 raise damaged
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -60,8 +58,8 @@ def read(path: Path | str) -> dict[str, Any]:
         if foreign is None:
             raise damaged from error
         raise InputError(
-            f"{path} is refused: it names {foreign[1]}, and loading that might run code; a checkpoint of visattn holds "
-            "tensors and plain values"
+            f"{path} is refused: it names {foreign[1]}, and loading it might run code; checkpoints of visattn contain "
+            "only tensors and plain values"
         ) from error
     except (  # all that a spoilt archive makes Python and PyTorch raise; a disk's own failure is no spoilt archive
         zipfile.BadZipFile,
@@ -76,35 +74,34 @@ def read(path: Path | str) -> dict[str, Any]:
     ) as error:
         raise damaged from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
-        raise InputError(f"{path} is no checkpoint of visattn: it lacks the model's configuration")
+        raise InputError(f"{path} is not a checkpoint of visattn: it has no model configuration")
     return checkpoint
 
 
 def trained(path: Path | str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """A checkpoint, the class of the model in it, and the options that this had.
+    """A checkpoint, the class of its model, and the options of that model.
 
     Raises:
-        InputError: as `read`, and where it names a class or function that it must not, or an option that the class
-            does not have.
+        InputError: as `read`, and if it names a foreign class or function, or an option that the class does not have.
     """
     checkpoint = read(path)
     options = dict(checkpoint["hyper_parameters"])
     found = options.pop("_class_path", "a model that was not trained through 'visattn fit'")
     instantiator = options.pop("_instantiator", _INSTANTIATOR)
     if instantiator != _INSTANTIATOR:
-        raise InputError(f"{path} is refused: it wants to be made by {instantiator}, which is no part of visattn")
+        raise InputError(f"{path} is refused: it needs {instantiator}, which is not part of visattn")
     for name in [found, *_strings(options)]:
         if _foreign(name):
             raise InputError(
-                f"{path} is refused: it names {name}, which is no part of visattn; if it is yours, name its file or "
-                "module with --import, or in Python call visattn.register on the class"
+                f"{path} is refused: it names {name}, which is not part of visattn; load your own classes with "
+                "--import FILE|MODULE, or in Python with visattn.register"
             )
     kind = _resolve(found)
     known = inspect.signature(kind).parameters if isinstance(kind, type) else options
     for name, value in options.items():
         if name not in known:
             raise InputError(
-                f"{path} was trained with the option {name}={value!r}, and {found} has nothing of that name; it comes "
+                f"{path} was trained with the option {name}={value!r}, which {found} does not have; it is "
                 "from another version of visattn"
             )
     return checkpoint, found, options
@@ -114,12 +111,11 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     """The model in a checkpoint of `visattn fit`, in evaluation mode, on the CPU.
 
     Args:
-        path: the checkpoint, or the name of a model that comes with visattn.
-        kinds: what it may hold, `Captioner` or `Classifier`.
+        path: the checkpoint, or the name of an included model.
+        kinds: allowed classes, `Captioner` or `Classifier`.
 
     Raises:
-        InputError: as `trained`, and where the file holds a model of another kind, or of other options than its
-            weights.
+        InputError: as `trained`, and if the model is of another class, or its weights do not fit its options.
     """
     checkpoint, found, _ = trained(path)
     kind = one_of(path, found, *kinds)
@@ -134,7 +130,7 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
         raise
     except (Exception, SystemExit) as error:  # jsonargparse and Lightning name many kinds
         said = " ".join(str(error.__cause__ or error).split())[:400]
-        raise InputError(f"{path} does not fit this version of visattn: {said}") from error
+        raise InputError(f"{path} cannot be used with this version of visattn: {said}") from error
 
 
 def one_of(path: Path | str, found: str, *kinds: type[Model]) -> type[Model]:

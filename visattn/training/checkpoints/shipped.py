@@ -1,4 +1,4 @@
-"""Trained models that come with visattn, called by a name where else a checkpoint's path stands.
+"""Included trained models, which can be given by name instead of a checkpoint's path.
 
 Each is a folder of `visattn.export` inside the package, in half precision, with a model card. A pretrained encoder's
 weights are not in it: they come from a package or from timm's hub.
@@ -16,11 +16,11 @@ from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner
 
 
 class Shipped(NamedTuple):
-    """A model that comes with visattn.
+    """An included model.
 
     Attributes:
-        kind: of model.
-        decoding: the module's options for generating captions, as chosen on the validation split.
+        kind: kind of model.
+        decoding: the module's decoding options, chosen on the validation split.
     """
 
     kind: Literal["classifier", "captioner"]
@@ -42,15 +42,15 @@ SHIPPED = {
 
 
 def is_shipped(path: Path | str) -> bool:
-    """Whether a path is the name of a model that comes with visattn; a file of that name is what it is."""
+    """Whether a path is the name of an included model; an existing file of that name takes precedence."""
     return str(path) in SHIPPED and not Path(path).exists()
 
 
 def checkpoint_of(name: str) -> dict[str, Any]:
-    """A shipped model in the layout of a checkpoint of `visattn fit`, as far as it goes without a training.
+    """An included model in the form of a checkpoint of `visattn fit`, without training state.
 
     Raises:
-        InputError: where a file of it is missing or is not the one that was written.
+        InputError: if a file of it is missing or differs from the original.
     """
     shipped = SHIPPED[name]
     with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:

@@ -1,4 +1,4 @@
-"""From the end of one training to the beginning of another."""
+"""Initial weights for a training run from the checkpoint of another."""
 
 from pathlib import Path
 
@@ -11,17 +11,16 @@ _OBJECTIVE = "loss."  # the objective's own memory, such as the baseline of REIN
 
 
 def start_from(path: Path | str, model: LightningModule) -> None:
-    """Give a model the weights that another training of such a model ended with; optimiser and schedule begin anew.
+    """Load the weights of another run into a model; optimiser and schedule start from the beginning.
 
-    The objective may be another, and so may the attention where its parameters are the same, as those of soft and hard
-    attention are.
+    The objective may differ, and so may the attention if it has the same parameters, as soft and hard attention do.
 
     Args:
         path: a checkpoint of `visattn fit`.
-        model: of the same kind, vocabulary and sizes.
+        model: a model of the same kind, vocabulary and sizes.
 
     Raises:
-        InputError: as `load_model`, and where the vocabulary or a size is another; the sentence has both.
+        InputError: as `load_model`, and if the vocabulary or a size differs; the message gives both.
     """
     checkpoint, found, _ = trained(path)
     one_of(path, found, type(model))

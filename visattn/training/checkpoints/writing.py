@@ -1,7 +1,7 @@
-"""Checkpoints that are written whole, in place of Lightning's way.
+"""Atomic writing of checkpoints, instead of Lightning's.
 
-Lightning writes to a temporary folder and moves the file from there: where that is another disk, a full one or a kill
-leaves half a checkpoint in the place of a good one.
+Lightning writes to a temporary folder and moves the file from there: if that is on another disk, a full disk or a kill
+can replace a good checkpoint by an incomplete one.
 """
 
 import os
@@ -19,21 +19,21 @@ from visattn.training.checkpoints.reading import read
 
 
 class WholeCheckpoints(CheckpointIO):
-    """Writes each file beside its place, forces it to the disk, then gives it its name; reads as `read` does."""
+    """Writes each file to a temporary name in the same folder, syncs it, then renames it; reads as `read` does."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Path | None = None
     ) -> None:
-        """Write a checkpoint, whole.
+        """Write a checkpoint atomically.
 
         Args:
             checkpoint: tensors and plain values.
-            path: where to; its folder is made where there is none.
-            storage_options: the name that what stood at `path` is to have from then on; by default it is gone.
+            path: the file; its folder is created if needed.
+            storage_options: new name of an existing file at `path`; by default that file is replaced.
 
         Raises:
-            InputError: where an input would be written over.
-            OSError: where the disk is full or the folder read-only; both files are then as they were.
+            InputError: if an input would be overwritten.
+            OSError: if the disk is full or the folder is read-only; both files are then unchanged.
         """
         path = Path(path)
         require_free([path, *([storage_options] if storage_options else [])])

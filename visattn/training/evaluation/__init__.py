@@ -1,4 +1,4 @@
-"""Validation and test: what is kept of an image, gathered from all processes once, and the numbers of it all."""
+"""Validation and test: per-image results, gathered from all processes, and the metrics computed from them."""
 
 from visattn.training.evaluation.captions import CaptionEvaluation, EvaluatedImage
 from visattn.training.evaluation.gathering import collect

@@ -1,4 +1,4 @@
-"""What validation and test find out about a captioner, image by image, and the numbers that they log of it."""
+"""Per-image results of a captioner in validation and test, and the metrics logged from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,18 +15,18 @@ from visattn.metrics import (
 
 
 class EvaluatedImage(NamedTuple):
-    """What is kept of an image that was validated or tested: little, since processes exchange it.
+    """Results of an image in validation or test; kept small, since processes exchange them.
 
     Attributes:
         words: of the generated caption.
         forced: of the teacher-forced "caption".
         loss: summed over the references' tokens.
-        exposure: what was right, likewise.
-        health: of the attention to the generated words, or None where there are none.
+        exposure: which words were right, in the same order.
+        health: of the attention to the generated words, or None if there are none.
         gate: β, summed over them.
         grounding: of the generated words.
         true_grounding: of the references' words.
-        verdict: how much of the generated caption is true, or None where the data does not know.
+        verdict: how much of the generated caption is true, or None if the data does not provide it.
     """
 
     words: list[str]
@@ -57,7 +57,7 @@ class CaptionEvaluation(NamedTuple):
 
     @property
     def gate(self) -> float:
-        """The mean of β over the words; 1 where the decoder has no gate."""
+        """The mean of β over the words; 1 if the decoder has no gate."""
         words = sum(len(image.words) for image in self.images.values())
         return sum(image.gate for image in self.images.values()) / max(1, words)
 

@@ -1,4 +1,4 @@
-"""Validation and test by image: what each process has found of its share becomes what is known of every image, once."""
+"""Gathering of per-image results from all processes, each image once."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -25,7 +25,7 @@ def collect(found: dict[str, T], names: Iterable[str], split: Split, trainer: Tr
         trainer: of the validation or test; it knows whether it was to see all.
 
     Raises:
-        InputError: where an image was seen by none that should have been, as happens where processes have other data.
+        InputError: if an image was seen by none that should have been, as happens where processes have other data.
     """
     everyone: dict[str, T] = {}
     for share in processes.gathered(found):
@@ -39,7 +39,7 @@ def collect(found: dict[str, T], names: Iterable[str], split: Split, trainer: Tr
     ]
     if wrong:
         raise InputError(
-            f"the processes have seen {len(everyone)} images of the {split} split, which has {len(names)}; one that is "
-            f"missing there or here is {wrong[0]}: give every machine the same data"
+            f"the processes saw {len(everyone)} images of the {split} split, which has {len(names)}, and differ in "
+            f"images such as {wrong[0]}; give every machine the same data"
         )
     return {name: everyone[name] for name in names if name in everyone}

@@ -1,4 +1,4 @@
-"""What training minimises. Objectives see logits, glimpses and tokens; they know no model."""
+"""Training objectives. They depend on logits, glimpses and tokens, not on a model."""
 
 from visattn.training.objectives.likelihood import CaptionLoss, CaptionLosses, CaptionSums, doubly_stochastic_penalty
 from visattn.training.objectives.reinforce import (

@@ -1,4 +1,4 @@
-"""The likelihood of captions, and what is added to it."""
+"""Caption likelihood and its regularisers."""
 
 import math
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from visattn.vocabulary import PAD
 
 
 class CaptionSums(NamedTuple):
-    """Of each caption (B,), summed over its tokens.
+    """Losses of each caption (B,), summed over its tokens.
 
     Attributes:
-        loss: what is minimised, but for REINFORCE.
+        loss: the objective without REINFORCE.
         cross_entropy: the negative log-likelihood, without smoothing.
         doubly_stochastic: the penalty before its weight.
         supervision: −Σ β log α before its weight.
@@ -35,18 +35,18 @@ class CaptionSums(NamedTuple):
 
 
 class CaptionLosses(NamedTuple):
-    """Scalars, each per token of the batch; all but `loss` and `reinforce` without gradients.
+    """Scalars per token of the batch; only `loss` and `reinforce` have gradients.
 
-    With several processes each has its share, whose mean over them is the number (`visattn.training.processes`).
+    With several processes each has its share; their mean is the value for the batch (`visattn.training.processes`).
 
     Attributes:
-        loss: what is minimised.
+        loss: the objective.
         cross_entropy: the negative log-likelihood, without smoothing.
         doubly_stochastic: the penalty before its weight.
         supervision: −Σ β log α before its weight.
         accuracy: share of tokens that the model would have chosen, given the true words before them.
-        reinforce: the part of `loss` whose gradient is REINFORCE's, or None; its value means nothing.
-        diagnostics: what there is to log about that part.
+        reinforce: the part of `loss` whose gradient is that of REINFORCE, or None; its value is meaningless.
+        diagnostics: numbers to log about that part.
     """
 
     loss: Tensor
@@ -59,11 +59,11 @@ class CaptionLosses(NamedTuple):
 
 
 def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
-    """Σᵢ (1 − Σₜ αₜᵢ)² of each caption (Xu 2015, eq. 14): every place should be looked at once, over all.
+    """Σᵢ (1 − Σₜ αₜᵢ)² of each caption (Xu 2015, eq. 14): every place should get a total weight of 1.
 
     Args:
         weights: (B, T, L) α.
-        mask: (B, T) True where there is a token; α of padding does not count.
+        mask: (B, T) True if there is a token; α of padding does not count.
 
     Returns:
         (B,) the penalty, summed over places, not averaged.
@@ -86,20 +86,20 @@ def supervision_penalty(weights: Tensor, regions: Tensor) -> Tensor:
 
 
 class CaptionLoss(nn.Module):
-    """Cross-entropy of the captions, and what is asked of attention beside it.
+    """Cross-entropy of the captions, with regularisation of the attention.
 
     loss = Σ_captions [Σₜ −log p(yₜ) + λ Σᵢ (1 − Σₜ αₜᵢ)²] / number of tokens. But for the divisor it is the paper's
     sum over captions, so λ has the paper's scale: it weighs a caption's penalty against the caption's whole
     log-likelihood, whatever the size of the batch, the length of the captions, the padding or the number of processes.
-    With L places and T words the penalty of an even map is L (1 − T/L)²: where words name small things among many
-    places, a large λ blurs maps. Supervision (Liu et al. 2017) is added to the sum likewise, in training alone, where
-    the data knows where words are: COCO's outlines (`Photographs.instances`), generated scenes.
+    With L places and T words the penalty of a uniform map is L (1 − T/L)²: if words name small objects among many
+    places, a large λ blurs maps. Supervision (Liu et al. 2017) is added to the sum in the same way, only in training,
+    if the data has regions of words: COCO outlines (`Photographs.instances`), generated scenes.
 
     Args:
-        doubly_stochastic: λ; 0 leaves the penalty out. Its gradient reaches α, drawn from or not.
+        doubly_stochastic: λ; 0 disables the penalty. Its gradient reaches α, whether or not places are sampled.
         label_smoothing: share of the probability that is spread over all words.
-        supervision: weight of −Σ β log α; 0 leaves it out.
-        reinforce: how attention learns where places are drawn; it is added in training mode alone.
+        supervision: weight of −Σ β log α; 0 disables it.
+        reinforce: training of sampled attention; only added in training mode.
     """
 
     def __init__(
@@ -119,16 +119,16 @@ class CaptionLoss(nn.Module):
 
     @property
     def draws(self) -> int:
-        """How often each caption must stand in a training batch, one after the other."""
+        """Number of consecutive copies of each caption needed in a training batch."""
         return 1 if self.reinforce is None else self.reinforce.baseline.draws
 
     def forward(
         self, logits: Tensor, glimpses: Glimpse, targets: Tensor, regions: Tensor | None = None
     ) -> CaptionLosses:
-        """Logits (B, T, V), glimpses with a time axis, and the words to come (B, T), PAD after END.
+        """The loss from logits (B, T, V), glimpses with a time axis, and target words (B, T), PAD after END.
 
-        Regions are those of `CaptionBatch`, (B, T, L). The batch is what all processes have together, so all must come
-        by.
+        Regions are those of `CaptionBatch`, (B, T, L). The batch is shared by all processes, so all must call this
+        method.
         """
         sums, nll = self._sums(logits, glimpses, targets, regions)
         tokens = processes.mean(sums.tokens.sum())
@@ -142,13 +142,13 @@ class CaptionLoss(nn.Module):
         return CaptionLosses(loss, *detached, accuracy, reinforce, diagnostics)
 
     def sums(self, logits: Tensor, glimpses: Glimpse, targets: Tensor) -> CaptionSums:
-        """The same, without REINFORCE, of each caption by itself; it waits for no other process."""
+        """The losses of each caption without REINFORCE; does not wait for other processes."""
         return self._sums(logits, glimpses, targets)[0]
 
     def _sums(
         self, logits: Tensor, glimpses: Glimpse, targets: Tensor, regions: Tensor | None = None
     ) -> tuple[CaptionSums, Tensor]:
-        """And −log p of each word (B, T), 0 where PAD."""
+        """As `sums`, and −log p of each word (B, T), 0 at PAD."""
         mask = targets != PAD
         log_probs = logits.float().log_softmax(dim=-1)
         nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")

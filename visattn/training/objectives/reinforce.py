@@ -1,8 +1,8 @@
-"""REINFORCE for hard attention: how α learns from places that were drawn (Xu 2015, section 4.1; Williams 1992).
+"""REINFORCE for hard attention: the gradient of α from sampled places (Xu 2015, section 4.1; Williams 1992).
 
-Drawing a place has no derivative. But the gradient of an expected cost over draws s ~ α is the expectation of
-(cost − b) ∇ log p(s): draws that went better than the baseline b become more probable. Costs are −log p of words, as
-losses are; Xu writes the same with rewards, log p, and the signs turned.
+Sampling a place has no derivative. But the gradient of an expected cost over samples s ~ α is the expectation of
+(cost − b) ∇ log p(s): samples that are better than the baseline b become more probable. Costs are −log p of words; Xu
+writes the same with rewards, log p, and opposite signs.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -18,16 +18,16 @@ Reward = Literal["caption", "to_go", "step", "mean"]
 
 
 class Baseline(nn.Module):
-    """What a cost is compared with. It must not depend on the draw that it judges, else the gradient is biased.
+    """The baseline of costs. It must not depend on the sample that it is compared with, or the gradient is biased.
 
     Attributes:
-        draws: how often each caption must stand in the batch, one after the other, each with draws of its own.
+        draws: number of consecutive copies of each caption needed in the batch, each with its own samples.
     """
 
     draws = 1
 
     def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
-        """Costs (B, T) of draws, and where there is a word (B, T), to b, broadcastable to (B, T)."""
+        """Costs (B, T) of samples and the mask of words (B, T) to b, broadcastable to (B, T)."""
         raise NotImplementedError
 
 
@@ -41,21 +41,21 @@ class NoBaseline(Baseline):
 class MovingAverage(Baseline):
     """b_k = decay · b_{k−1} + (1 − decay) · mean cost of batch k, from b₀ = 0 (Xu 2015, section 4.1, with 0.9).
 
-    Batch k is judged by b_{k−1}. The mean is over captions, each with the mean over its words, and over all processes.
+    Batch k is compared with b_{k−1}. The mean is over captions, each the mean over its words, and over all processes.
 
     Args:
-        decay: of what was seen before.
-        steps: how many of the first words have an average of their own; all from there on share the last. 1 is the
-            published one. More pay for rewards that differ from word to word ("to_go", "step").
+        decay: weight of the previous average.
+        steps: number of initial words with an average of their own; later words share the last. 1 is the published
+            form. More help with rewards that differ from word to word ("to_go", "step").
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(self, decay: float = 0.9, steps: int = 1) -> None:
         super().__init__()
         if not 0 <= decay < 1:
-            raise InputError(f"decay is {decay}; that of a moving average is at least 0 and less than 1")
+            raise InputError(f"decay is {decay}; it must be at least 0 and less than 1")
         if steps < 1:
             raise InputError(f"steps is {steps}; a moving average needs at least 1")
         self.decay = decay
@@ -79,22 +79,22 @@ class MovingAverage(Baseline):
 
 
 class LeaveOneOut(Baseline):
-    """b of a draw = the mean cost of the other draws for the same caption (Kool 2019, "Buy 4 REINFORCE samples").
+    """b of a sample = the mean cost of the other samples for the caption (Kool 2019, "Buy 4 REINFORCE samples").
 
-    It knows how hard this very caption is, so it takes away more variance than an average over all captions, for K
-    times the work of the decoder.
+    It depends on the difficulty of the caption, so it removes more variance than an average over all captions, at K
+    times the decoder's cost.
 
     Args:
         draws: K, at least 2.
 
     Raises:
-        InputError: where K is less than 2.
+        InputError: if K is less than 2.
     """
 
     def __init__(self, draws: int = 4) -> None:
         super().__init__()
         if draws < 2:
-            raise InputError(f"draws is {draws}; to leave one out there must be at least 2 of the same caption")
+            raise InputError(f"draws is {draws}; the leave-one-out baseline needs at least 2 samples per caption")
         self.draws = draws
 
     def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
@@ -104,13 +104,13 @@ class LeaveOneOut(Baseline):
 
 
 class Estimate(NamedTuple):
-    """What `Reinforce` hands over.
+    """Result of `Reinforce`.
 
     Attributes:
-        surrogate: (B,) for each caption a number whose gradient is the estimate; the number itself means nothing.
-        diagnostics: scalars to log: `advantage` (mean over the places that were drawn) and `advantage_variance`;
-            `baseline` (mean); `entropy` of α (mean over words, in nats); `drawn`, the share of words with a draw. With
-            several processes each has its share of them (`visattn.training.processes`).
+        surrogate: (B,) for each caption a number whose gradient is the estimate; its value is meaningless.
+        diagnostics: scalars to log: `advantage` (mean over sampled places) and `advantage_variance`; `baseline` (mean);
+            `entropy` of α (mean over words, in nats); `drawn`, the share of words with a sample. With several processes
+            each has its share of them (`visattn.training.processes`).
     """
 
     surrogate: Tensor
@@ -122,20 +122,20 @@ class Reinforce(nn.Module):
 
     The term is λ_r Σₜ (costₜ − b) log αₜ[sₜ] − λ_e Σₜ H(αₜ), the advantage (costₜ − b) without gradient.
 
-    λ_r = 1 without entropy is the exact gradient's estimate. Both weigh against a caption's whole likelihood, whatever
-    the batch size. Words for which no place was drawn have log αₜ = 0 here and take no part but in the entropy.
+    λ_r = 1 without entropy estimates the exact gradient. Both are relative to a caption's whole likelihood, regardless
+    of the batch size. Words without a sampled place have log αₜ = 0 here and contribute only to the entropy.
 
     Args:
         weight: λ_r.
-        entropy: λ_e, of a bonus for spread-out α.
-        reward: what a draw is held responsible for. "caption", the cost of all words, as published; "to_go", of the
-            word at hand and all after it: the same gradient with less variance, as a place changes no words before it;
-            "step", of the word at hand alone: less variance still, but blind to what a place does to later words;
-            "mean", of all words divided by their number.
-        baseline: what costs are compared with.
+        entropy: λ_e, weight of a bonus for spread-out α.
+        reward: the cost assigned to a sample. "caption": the cost of all words, as published; "to_go": of the current
+            and all later words, the same gradient with less variance, since a place does not change earlier words;
+            "step": of the current word only, with even less variance, but ignoring effects on later words; "mean": of
+            all words divided by their number.
+        baseline: the baseline of costs.
 
     Raises:
-        InputError: where an option is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Reinforce(nn.Module):
         self.baseline = baseline or MovingAverage()
 
     def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
-        """−log p of the words (B, T) without gradient, glimpses with a time axis, and where there is a word (B, T)."""
+        """−log p of the words (B, T) without gradient, glimpses with a time axis, and the mask of words (B, T)."""
         costs = self._costs(nll * mask, mask)
         baseline = self.baseline(costs, mask)
         advantage = costs - baseline
@@ -175,7 +175,7 @@ class Reinforce(nn.Module):
         return Estimate(surrogate.sum(dim=1), diagnostics)
 
     def _costs(self, nll: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) what each word's draw is held responsible for."""
+        """(B, T) the cost assigned to each word's sample."""
         if self.reward == "step":
             return nll
         if self.reward == "to_go":
@@ -185,7 +185,7 @@ class Reinforce(nn.Module):
 
 
 class ArcticReinforce(Reinforce):
-    """The weights that the authors' code (kelvinxu/arctic-captions, `capgen.py`, RL_sumCost=True) really has.
+    """REINFORCE with the weights of the authors' code (kelvinxu/arctic-captions, `capgen.py`, RL_sumCost=True).
 
     It minimises (1/B) Σ −log p + 0.1 Σ (c − b) log α[s] + 0.002 Σ α log α, where c is the mean −log p of a caption's
     words: the last two sums are not divided by the number of captions B. Against a caption's likelihood that is

@@ -1,4 +1,4 @@
-"""How often a decoder in training is shown the true previous word: ε of scheduled sampling (Bengio 2015, section 2.4).
+"""Schedules of ε, the probability of the true previous word in scheduled sampling (Bengio 2015, section 2.4).
 
 ε falls with the number i of training steps; a decoder is shown its own word with probability 1 − ε.
 """
@@ -9,10 +9,10 @@ from visattn.errors import InputError
 
 
 class Schedule:
-    """The contract: `truth` at every step."""
+    """The interface: `truth` at every step."""
 
     def truth(self, step: int) -> float:
-        """ε, in [0, 1], after so many steps."""
+        """ε, in [0, 1], at a step."""
         raise NotImplementedError
 
 
@@ -20,9 +20,9 @@ class LinearDecay(Schedule):
     """ε = max(least, start − slope · i).
 
     Args:
-        slope: what ε loses in a step.
+        slope: decrease of ε per step.
         start: ε at the first step, k.
-        least: what is always left of the truth.
+        least: minimum of ε.
     """
 
     def __init__(self, slope: float, start: float = 1.0, least: float = 0.0) -> None:

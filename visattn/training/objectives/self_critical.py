@@ -12,16 +12,16 @@ CriticKind = Literal["greedy", "mean"]
 class SelfCriticalLoss(nn.Module):
     """−Σ (r − b) log p(y) / number of tokens, over sampled captions y (Rennie 2017, eq. 7).
 
-    Where places were drawn too, their log-probability is added to that of the words: the same reward judges both.
+    If places are sampled too, their log-probability is added to that of the words: both get the same reward.
 
     Args:
         baseline: b of a caption: the reward of the image's "greedy" caption (Rennie 2017, section 3.2), or the "mean"
             reward of the image's other samples, leave-one-out, which needs no further decoding (Luo 2020, "A better
-            variant of self-critical sequence training"). Neither depends on the caption that it judges, so neither
-            changes the gradient's mean.
+            variant of self-critical sequence training"). Neither depends on the caption itself, so the gradient stays
+            unbiased.
 
     Raises:
-        InputError: where there is no such baseline.
+        InputError: if there is no such baseline.
     """
 
     def __init__(self, baseline: CriticKind = "mean") -> None:
@@ -33,7 +33,7 @@ class SelfCriticalLoss(nn.Module):
     def forward(
         self, log_probs: Tensor, tokens: Tensor | float, rewards: Tensor, greedy: Tensor | None = None
     ) -> Tensor:
-        """The loss, whose gradient is that of the expected reward, with its sign turned; its value means nothing.
+        """The loss, whose gradient is the negative gradient of the expected reward; its value is meaningless.
 
         Args:
             log_probs: (N,) of the sampled captions, and of the places drawn for them; N = B K, K of each image.

@@ -1,4 +1,4 @@
-"""A run's life: its folder, which it has for itself, and going on after it was stopped."""
+"""Training runs: exclusive use of their folder, and resuming."""
 
 from visattn.training.runs.configuration import SavedConfiguration
 from visattn.training.runs.folder import claimed, require_writable

@@ -1,4 +1,4 @@
-"""The configuration of a run, kept with the run."""
+"""The configuration of a run, saved with the run."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 
 class SavedConfiguration(SaveConfigCallback):
-    """Writes `config.yaml` beside the logs where these are in the run's `output`, else into it; never over a file."""
+    """Writes `config.yaml` next to the logs if these are in the run's `output`, otherwise into `output`."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         output, logs = Path(self.config.output), trainer.log_dir  # all processes agree on the latter
@@ -16,7 +16,7 @@ class SavedConfiguration(SaveConfigCallback):
             folder = Path(logs) if within else output
             folder.mkdir(parents=True, exist_ok=True)
             path, number = folder / self.config_filename, 2
-            while path.exists():  # of the run that this one goes on with, or the user's
+            while path.exists():  # of the run that this one continues with, or the user's
                 path, number = folder / f"{Path(self.config_filename).stem}-{number}.yaml", number + 1
             self.parser.save(self.config, path, skip_none=False)
         self.already_saved = True

@@ -1,4 +1,4 @@
-"""The configurations that come with visattn, by their names: `--config attention/hard`."""
+"""Included configurations, given by name: `--config attention/hard`."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -9,31 +9,29 @@ from visattn.errors import InputError
 
 _PACKAGE = Path(visattn.__file__).parent
 FOLDER = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE / "configs")
-"""Within the package where it is installed from a wheel, beside it in a checkout."""
+"""Inside the package when installed from a wheel, next to it in a checkout."""
 
 
 def packaged(name: str) -> Path:
-    """The file of a configuration that comes with visattn.
+    """The file of an included configuration.
 
     Raises:
-        InputError: where there is none of that name.
+        InputError: if there is none of that name.
     """
     short = name.removeprefix("configs/").removesuffix(".yaml")
     path = FOLDER / f"{short}.yaml"
     if not path.is_file():
         names = sorted(str(file.relative_to(FOLDER).with_suffix("")) for file in FOLDER.rglob("*.yaml"))
         near = get_close_matches(short, names, n=3, cutoff=0.4) or names
-        raise InputError(
-            f"--config {name} is neither a file nor a configuration that comes with visattn, such as {', '.join(near)}"
-        )
+        raise InputError(f"--config {name} is neither a file nor an included configuration, such as {', '.join(near)}")
     return path
 
 
 def resolved(words: Sequence[str]) -> list[str]:
-    """A command line in which names of configurations are their files; words after `--config` that are files stay.
+    """Replace names of included configurations after `--config` by their files; existing files are kept.
 
     Raises:
-        InputError: where a word that should name a configuration does not.
+        InputError: if there is neither such a file nor such a configuration.
     """
     found, expected = [], False
     for word in words:

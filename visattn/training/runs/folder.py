@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time in it, and room to write before hours of training."""
+"""A run's folder: used by one run at a time, and checked for write access before training."""
 
 import logging
 import os
@@ -16,26 +16,26 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Have a folder for oneself, made where there is none; a process that ends in any way lets go of it.
+    """Lock a folder for this process, creating it if needed; the lock ends with the process.
 
-    Where the system has no locks (Windows), a warning says so instead.
+    If the system has no locks (Windows), a warning is logged instead.
 
     Raises:
-        InputError: where another process has it.
-        OSError: where it cannot be made or written to.
+        InputError: if another process has locked it.
+        OSError: if it cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # The file itself stays, since to delete it would race with who waits for it.
+    # The lock file is kept, since deleting it would race with processes waiting for it.
     file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         locked = lock(file)
         if locked is False:
             holder = os.read(file, 200).decode(errors="replace").strip() or "unknown"
             raise InputError(
-                f"{folder} is in use by another run ({holder}); wait for its end, or choose another --output"
+                f"{folder} is in use by another run ({holder}); wait until it ends, or choose another --output"
             )
         if locked is None:
-            log.warning("no lock is to be had on %s: let no other run write to it", folder)
+            log.warning("%s cannot be locked; make sure that no other run writes to it", folder)
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
@@ -45,10 +45,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder where there is none, and see that files can be written in it.
+    """Create a folder if needed, and check that it is writable.
 
     Raises:
-        OSError: where not.
+        OSError: if not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""What a run reads, which it does not write over."""
+"""The inputs of a run, which must not be overwritten."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,17 +13,17 @@ from visattn.training.runs.resuming import LAST, PREVIOUS
 
 
 def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> None:
-    """Protect every file that the command line or a configuration names, and see that the outputs are none of them.
+    """Protect every file that the command line or a configuration names, and check that the outputs are none of them.
 
-    A run that goes on may replace the checkpoint that it goes on from.
+    A run that continues may replace the checkpoint that it continues from.
 
     Args:
         subcommand: fit, validate, test or predict.
         config: its configuration.
-        words: of the command line.
+        words: the command-line arguments.
 
     Raises:
-        InputError: where an input would be written over, or the best checkpoint would not be in `output`.
+        InputError: if an input would be overwritten, or the best checkpoint would not be in `output`.
     """
     output, best = Path(config.output), config.checkpoint.filename or "best"
     named = {text for part in (config.as_dict(), words) for text in _strings(part)}
@@ -35,7 +35,7 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
         inputs = [path for path in inputs if path.resolve() != goes_on or goes_on.parent != output.resolve()]
     protect(inputs)
     if ".." in Path(best).parts or Path(best).is_absolute():
-        raise InputError(f"--checkpoint.filename is {best}, which would leave the folder of --output")
+        raise InputError(f"--checkpoint.filename is {best}, which is outside the folder of --output")
     written = {
         "fit": [LAST, PREVIOUS, f"{best}.ckpt", "attention/health.jsonl"],
         "validate": ["exposure_val.json", "exposure_val.png"],

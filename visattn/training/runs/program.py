@@ -1,4 +1,4 @@
-"""LightningCLI for `visattn fit|validate|test|predict`, and a sentence for what went wrong."""
+"""LightningCLI for `visattn fit|validate|test|predict`, with one-sentence errors."""
 
 import logging
 import re
@@ -52,17 +52,17 @@ from visattn.training.runs.configurations import resolved
 
 log = logging.getLogger(__name__)
 
-OF_DATA = ("output_names", "image_size", "fit", "tokens")  # options of a model that are the data's to say
-OF_DECODING = ("search", "no_repeat", "max_length")  # … that the user may choose anew for each use of a checkpoint
-# … that nothing but a training looks at
+OF_DATA = ("output_names", "image_size", "fit", "tokens")  # model options that the data sets
+OF_DECODING = ("search", "no_repeat", "max_length")  # … that may differ from the checkpoint's
+# … that are used in training only
 OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix", "mix_probability")
 
 
 class Parser(LightningArgumentParser):
-    """jsonargparse lists every type that an option is not; this says what is wrong."""
+    """A parser whose errors are one sentence; jsonargparse lists every type that was tried."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise an `InputError` of one sentence."""
+        """Raise a one-sentence `InputError`."""
         unknown = re.search(
             r"(?:unrecognized arguments: (?:--)?|does not accept option ')([\w.-]+)|Option '([\w.-]+)' is not accepted",
             message,
@@ -78,14 +78,14 @@ class Parser(LightningArgumentParser):
 
 
 class CLI(LightningCLI):
-    """The models' and the data's constructors are the options; data tells the model what its outputs and inputs are."""
+    """Options are the constructor arguments of model and data; the data sets the model's inputs and outputs."""
 
     def __init__(self, *args: Any, called: str, **kwargs: Any) -> None:
         self._called = called
         super().__init__(*args, **kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
-        """The one that is called: the parser of each takes a third of a second to make."""
+        """Only the subcommand called: building each parser takes a third of a second."""
         known = LightningCLI.subcommands()
         return {self._called: known[self._called]} if self._called in known else known
 
@@ -96,14 +96,12 @@ class CLI(LightningCLI):
             "-c",
             "--config",
             action=ActionConfigFile,
-            help="a configuration: a YAML file, or the name of one that comes with visattn, such as shapes_captioner",
+            help="YAML configuration file, or the name of an included one, such as shapes_captioner",
         )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--output", default="runs/visattn", help="folder of this run's checkpoints, logs, predictions"
-        )
+        parser.add_argument("--output", default="runs/visattn", help="folder for checkpoints, logs and predictions")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.filename": "best", "checkpoint.enable_version_counter": False})
         parser.link_arguments("output", "checkpoint.dirpath")
@@ -113,24 +111,24 @@ class CLI(LightningCLI):
             "--resume",
             type=Literal["none", "auto"],
             default="none",
-            help="'auto': 'visattn fit' goes on with the run in --output from its last whole checkpoint, or begins it",
+            help="'auto': 'visattn fit' continues the run in --output from its last checkpoint, or starts a new one",
         )
         parser.add_argument(
             "--override_checkpoint",
             action="store_true",
-            help="where an option stated here contradicts the checkpoint, take this one; without, it is an error",
+            help="use the options given here where they contradict the checkpoint, which otherwise is an error",
         )
         parser.add_argument(
             "--features",
             default="none",
-            help="folder in which a captioner with a frozen encoder keeps its annotation vectors, computed once; "
-            "'none' encodes the images anew in every epoch",
+            help="folder in which to cache the annotation vectors of a frozen encoder; 'none' encodes the images in "
+            "every epoch",
         )
         parser.add_argument(
             "--start_from",
             default="none",
-            help="a checkpoint whose weights 'visattn fit' begins with, as another regime or attention does; "
-            "--ckpt_path continues a run instead, with its optimiser",
+            help="checkpoint with the initial weights for 'visattn fit', for example to switch to another regime or "
+            "attention; to continue a run with its optimiser, use --ckpt_path",
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.link_arguments("output", "predictions.directory")
@@ -144,17 +142,17 @@ class CLI(LightningCLI):
         super().parse_arguments(parser, args)
 
     def _stated(self) -> Namespace:
-        """What the user says of the subcommand, in files or in words, without the defaults."""
+        """The subcommand's options given by the user, in files or on the command line, without defaults."""
         args = sys.argv[1:] if self._args is None else self._args
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said before
+            warnings.simplefilter("ignore")  # already shown
             parse = self.parser.parse_args if isinstance(args, list) else self.parser.parse_object
             return parse(args, defaults=False)[self.config.subcommand]
 
     def _parse_ckpt_path(self) -> None:
-        """What was trained is the checkpoint's to say; what is stated otherwise is an error, and never ignored.
+        """Take the model's options from the checkpoint; contradicting options are an error.
 
-        In Lightning's place, which trusts the file, and prefers it without a word.
+        Replaces Lightning's method, which silently prefers the checkpoint.
         """
         subcommand, config = self.config.subcommand, self.config[self.config.subcommand]
         self._checkpoint: tuple[str, dict[str, Any]] | None = None
@@ -173,17 +171,17 @@ class CLI(LightningCLI):
         try:
             self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
         except InputError as error:
-            raise InputError(f"{config.ckpt_path} does not fit this version of visattn: {error}") from error
+            raise InputError(f"{config.ckpt_path} cannot be used with this version of visattn: {error}") from error
         saved = self.config[subcommand].model.init_args.as_dict()
         for option, here, there in differences(stated.init_args.as_dict() if stated else {}, saved):
             if subcommand != "fit" and option.partition(".")[0] in OF_TRAINING:
                 continue
             of = option.partition(".")[0]
             free = of in OF_DECODING or config.override_checkpoint
-            free |= is_shipped(config.ckpt_path) and of not in options  # the loss: an exported model has none
+            free |= is_shipped(config.ckpt_path) and of not in options  # the loss: an exported model does not store it
             mend = "or give --override_checkpoint to use the value given here"
-            if of == "optimization":  # Lightning puts back the optimiser as it was
-                mend = "or begin another training with --start_from"
+            if of == "optimization":  # Lightning restores the optimiser
+                mend = "or start another training with --start_from"
             if of == "optimization" or not free:
                 raise InputError(
                     f"--model.init_args.{option} is {here!r} here and {there!r} in {config.ckpt_path}; leave it out, "
@@ -192,7 +190,7 @@ class CLI(LightningCLI):
             self.config[f"{subcommand}.model.init_args.{option}"] = own.init_args[option]
 
     def _find_checkpoint(self, subcommand: str, config: Namespace) -> str | None:
-        """The file that --ckpt_path or --resume mean, or None."""
+        """The file selected by --ckpt_path or --resume, or None."""
         output, asked = Path(config.output), config.get("ckpt_path")
         if config.resume == "auto":
             if subcommand != "fit" or asked:
@@ -204,9 +202,9 @@ class CLI(LightningCLI):
         path = output / f"{asked}.ckpt" if asked in ("last", "best") else asked
         if is_shipped(path):
             if subcommand == "fit":
-                raise InputError(f"{path} is no run to go on with; begin from its weights with --start_from {path}")
+                raise InputError(f"{path} is not a run that can be continued; use its weights with --start_from {path}")
             return str(path)
-        if not Path(path).is_file() and "://" not in str(asked):  # an address has a sentence of its own
+        if not Path(path).is_file() and "://" not in str(asked):  # addresses have their own error
             raise InputError(f"there is no checkpoint {path} (option --ckpt_path)")
         return str(path)
 
@@ -222,7 +220,7 @@ class CLI(LightningCLI):
         protect_inputs(self.subcommand, config, sys.argv[1:] if self._args is None else self._args)
 
     def instantiate_classes(self) -> None:
-        """As Lightning does; what constructors raise about their options is a sentence."""
+        """As in Lightning, but errors of constructors become one sentence."""
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
@@ -232,14 +230,14 @@ class CLI(LightningCLI):
             raise InputError(f"the options cannot be used ({type(error).__name__}): {said}") from error
 
     def after_instantiate_classes(self) -> None:
-        """What only the data can say is compared with the checkpoint, and the weights' sizes."""
+        """Compare the options set by the data, and the sizes of the weights, with the checkpoint."""
         if isinstance(self.datamodule, CaptionData):
             data = self.datamodule
             protect(example.path for split in ("train", "val", "test") for example in data.examples(split))
         if self._checkpoint is None:
             return
         path, checkpoint = self._checkpoint
-        self._checkpoint = None  # its memory
+        self._checkpoint = None  # free its memory
         for name in ("image_size", "fit"):
             here, there = getattr(self.datamodule, name), checkpoint["hyper_parameters"].get(name)
             same = here == (tuple(there) if isinstance(there, list) else there)
@@ -259,7 +257,7 @@ class CLI(LightningCLI):
         if subcommand != "fit":
             require_writable(output)
             super()._run_subcommand(subcommand)
-        elif rank_zero_only.rank:  # the first process has claimed it for all
+        elif rank_zero_only.rank:  # the first process has locked the folder for all
             super()._run_subcommand(subcommand)
         else:
             with claimed(output):
@@ -268,9 +266,9 @@ class CLI(LightningCLI):
         _require_batches(self.trainer, subcommand)
 
     def before_fit(self) -> None:
-        """Lightning's hook, when all is there and nothing has begun."""
+        """Lightning's hook, before training starts."""
         checkpoint = self._get(self.config, "start_from")
-        if checkpoint != "none" and not self._get(self.config, "ckpt_path"):  # a run that goes on has begun
+        if checkpoint != "none" and not self._get(self.config, "ckpt_path"):  # a continued run has its weights
             start_from(checkpoint, self.model)
 
     def instantiate_trainer(self, **kwargs: object) -> object:
@@ -287,10 +285,10 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Without what the user did not ask for, and Lightning refuses where there are no logs or checkpoints."""
+        """Drop our default callbacks that Lightning rejects when there are no logs or checkpoints."""
         if config.get("barebones"):
             raise InputError(
-                "--trainer.barebones leaves out logs, checkpoints and scores, all that a run is for; see "
+                "--trainer.barebones is not supported, since it disables logs, checkpoints and scores; see "
                 "--trainer.logger=false and --trainer.enable_checkpointing=false"
             )
         if config.get("enable_checkpointing") is False:
@@ -302,7 +300,7 @@ class CLI(LightningCLI):
 
 
 def _require_batches(trainer: Trainer, subcommand: str) -> None:
-    """Raise an `InputError` where a subcommand had nothing to do, which Lightning takes for success."""
+    """Raise an `InputError` if there were no batches, which Lightning accepts silently."""
     if subcommand == "fit":
         batches, limit = trainer.num_training_batches, "limit_train_batches"
     elif subcommand == "predict":
@@ -311,11 +309,11 @@ def _require_batches(trainer: Trainer, subcommand: str) -> None:
         name = "val" if subcommand == "validate" else "test"
         batches, limit = sum(getattr(trainer, f"num_{name}_batches")), f"limit_{name}_batches"
     if batches == 0 or getattr(trainer, limit) == 0:
-        raise InputError(f"'visattn {subcommand}' had no batch: the data is empty, or --trainer.{limit} leaves none")
+        raise InputError(f"'visattn {subcommand}' had no batches: the data is empty, or --trainer.{limit} is 0")
 
 
 def _cause(error: BaseException | None) -> InputError | None:
-    """The `InputError` that an error was raised from, which jsonargparse wraps."""
+    """The `InputError` that caused an error; jsonargparse wraps exceptions."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
@@ -328,31 +326,31 @@ def _attribute(name: str) -> Callable[[LightningDataModule], object]:
     return get
 
 
-# What Lightning and PyTorch say of their own inner life, or of what is meant to be so here.
+# Warnings of Lightning and PyTorch about their internals, or about behaviour that is intended here.
 _NOISE = (
-    r"LightningCLI's args parameter is intended to run from within Python",  # it is: by the demo and the tests
+    r"LightningCLI's args parameter is intended to run from within Python",  # as the demo and the tests do
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with PyTorch 2.15
     r".*Found \d+ module\(s\) in eval mode",  # frozen stages of an encoder
-    r".*does not have many workers",  # data from memory is faster without
-    r".*Checkpoint directory .* exists and is not empty",  # `before_instantiate_classes` has looked
+    r".*does not have many workers",  # data in memory loads faster without workers
+    r".*Checkpoint directory .* exists and is not empty",  # checked in `before_instantiate_classes`
     r".*could not find the monitored key",  # stopped before the first validation
-    r".*Couldn't infer the batch indices fetched",  # predictions go by the images' ids
-    # Left out with --trainer.enable_checkpointing=false, and where a run goes on without a --trainer.max_time.
+    r".*Couldn't infer the batch indices fetched",  # predictions are matched by image id
+    # With --trainer.enable_checkpointing=false, or a run continued without --trainer.max_time.
     r"""Be aware that when using `ckpt_path`, callbacks .*\[["'](ModelCheckpoint|Timer)[^"]*["']\]""",
-    r".*The dirpath has changed from",  # a checkpoint is validated with another --output
-    r".*Using `DistributedSampler` with the dataloaders",  # images that it repeats are counted once
+    r".*The dirpath has changed from",  # a checkpoint validated with another --output
+    r".*Using `DistributedSampler` with the dataloaders",  # repeated images are counted once
 )
 
 
 @guarded()
 def run_cli(args: ArgsType = None) -> CLI:
-    """Run one subcommand, as the command line does, and hand back what it built.
+    """Run one subcommand, as the command line does, and return its `CLI`.
 
     Args:
-        args: the words of the command line after the program's name; None takes those of this process.
+        args: command-line arguments without the program name; None uses `sys.argv`.
 
     Raises:
-        InputError: where something that the user gave cannot be used.
+        InputError: if the user's input cannot be used.
     """
     if not isinstance(args, dict):
         named, args = take_imports([local_path(word) for word in (sys.argv[1:] if args is None else args)])
@@ -373,8 +371,8 @@ def run_cli(args: ArgsType = None) -> CLI:
             args=args,
             parser_kwargs={
                 "prog": "visattn",
-                "description": "Train and test captioners and Vision Transformers whose attention can be looked at. "
-                "--import FILE|MODULE, anywhere on the line, names classes of your own for the configuration.",
+                "description": "Train and test captioners and Vision Transformers with attention. "
+                "--import FILE|MODULE, anywhere on the command line, loads your own classes for the configuration.",
             },
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -384,19 +382,19 @@ def run_cli(args: ArgsType = None) -> CLI:
                 "log_every_n_steps": 20,
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,
-                "inference_mode": False,  # there autocast converts the weights anew at every word
+                "inference_mode": False,  # in inference mode autocast converts the weights again at every word
             },
         )
     except RuntimeError as error:
         if not re.match(r"DataLoader worker \(pid", str(error)):
             raise
         raise InputError(
-            f"a process that loads data has died: {str(error).strip().rstrip('.')}. If memory is short, lower "
-            "--data.init_args.workers or the sizes of batches"
+            f"a data-loading process died: {str(error).strip().rstrip('.')}. If memory ran out, lower "
+            "--data.init_args.workers or the batch size"
         ) from error
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error
-    except ValueError as error:  # jsonargparse wraps what goes wrong while it asks the data for the vocabulary
+    except ValueError as error:  # jsonargparse wraps errors raised while it reads the vocabulary from the data
         if (cause := _cause(error)) is None:
             raise
         raise cause from None

@@ -1,10 +1,10 @@
-"""A run that was stopped goes on as if it never had been: `last.ckpt`, the random states in it, and signals.
+"""Exact resuming of a run: `last.ckpt`, its random states, and signals.
 
-What a training is made of is in three places: weights, optimiser, schedule and progress, which Lightning saves; the
-order and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the
-global random states, from which dropout, drawn places and words, and coins come. The last are saved here.
+The state of a training run has three parts: weights, optimiser, schedule and progress, which Lightning saves; the order
+and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the global
+random states, used for dropout, sampled places and words, and coin flips, which are saved here.
 
-An epoch that ends before its last batch is not over. Lightning counts it as done, whatever ended it.
+An epoch stopped before its last batch is not finished, although Lightning counts it as finished.
 """
 
 import logging
@@ -31,37 +31,37 @@ log = logging.getLogger(__name__)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 _STATES = "random_states"  # in a checkpoint: those of each process, in the order of ranks
-_PRECISION = "precision"  # that of the training, as Lightning names it
+_PRECISION = "precision"  # of the training, in Lightning's terms
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`: after every so many minutes, after every validation and epoch, and when a run is stopped.
+    """Saves `last.ckpt`: at intervals, after every validation and epoch, and when a run is stopped.
 
-    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) let the step in hand be finished, save
-    once, and end the process with 128 + the signal's number (143, 138 and 130 on Linux). `max_steps`, `max_time` and
-    callbacks that stop a training within an epoch let the step be finished, too; the rest of the epoch is trained when
-    the run goes on, as it is after `limit_train_batches` was raised. After an error, what was saved last goes on. The
-    checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
+    On SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) it finishes the current step, saves
+    once, and ends the process with 128 + the signal's number (143, 138 and 130 on Linux). The current step is also
+    finished with `max_steps`, `max_time` and callbacks that stop within an epoch; the rest of the epoch is trained when
+    the run continues, as it is after `limit_train_batches` was raised. After an error, what was saved last continues.
+    The checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
     uninterrupted one to the last bit, if it has as many processes.
 
     Args:
-        directory: where; the command line fills in its `--output`.
-        every_minutes: how long training goes on without a checkpoint; 0 sets no limit.
-        every_steps: the same in optimiser steps.
+        directory: folder of the checkpoints; the command line sets it to `--output`.
+        every_minutes: maximum time between checkpoints; 0 for no limit.
+        every_steps: maximum number of optimiser steps between checkpoints; 0 for no limit.
 
     Raises:
-        InputError: where an interval is negative.
+        InputError: if an interval is negative.
     """
 
     def __init__(self, directory: str = "runs", every_minutes: float = 10.0, every_steps: int = 0) -> None:
         for name, value in (("every_minutes", every_minutes), ("every_steps", every_steps)):
             if value < 0:
-                raise InputError(f"{name} is {value}; it must be at least 0, which sets no limit")
+                raise InputError(f"{name} is {value}; it must be at least 0 (0 for no limit)")
         self.directory = Path(directory)
         self.every_minutes, self.every_steps = every_minutes, every_steps
         self._signal = 0
         self._stop_after_step = False  # asked for between the batches of one step
-        self._epoch_is_over = False  # in the checkpoint that the run goes on from
+        self._epoch_is_over = False  # in the checkpoint that the run continues from
         self._saved_within = False  # whether the run ends within an epoch, and this is in last.ckpt
         self._states: list[dict[str, Any]] = []  # to restore
         self._before_validation: dict[str, Any] | None = None  # this process's random states
@@ -101,7 +101,7 @@ class LastCheckpoint(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT):  # not on Windows
                 if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
-                    signal.signal(number, self._note)  # in place of Lightning's, which puts back what was before
+                    signal.signal(number, self._note)  # instead of Lightning's, which puts back what was before
 
     def _note(self, number: int, frame: object) -> None:
         if number == signal.SIGINT == self._signal:
@@ -194,7 +194,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _move(state: dict[str, Any], folder: str) -> None:
-    """Have Lightning remember the best checkpoint of a run whose folder was moved, and not write over it."""
+    """Have Lightning remember the best checkpoint of a run whose folder was moved, and not overwrite it."""
     state["dirpath"] = folder
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[name] = state[name] and str(Path(folder) / Path(state[name]).name)
@@ -277,8 +277,8 @@ def _set_rates(trainer: Trainer) -> None:
 def _put_validation_first(loops: dict[str, Any]) -> None:
     """Have Lightning begin a resumed run with the validation that was due.
 
-    From a checkpoint after the last step before a validation, Lightning 2.6 goes on behind that validation. But one
-    that stopped at a validation's first batch it begins anew, so that is what the loops' progress is made to say.
+    From a checkpoint after the last step before a validation, Lightning 2.6 continues behind that validation. But one
+    that stopped at a validation's first batch it starts again, so that is what the loops' progress is made to say.
     """
     steps, validation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
     for part in ("total", "current"):
@@ -301,7 +301,7 @@ def random_state(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` has found."""
+    """Restore the result of `random_state`."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = state["numpy"]
@@ -312,12 +312,12 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint in a run's folder to go on from: the last that is whole; None where there is none at all.
+    """The checkpoint in a run's folder to continue from: the last intact one, or None if there is none.
 
-    A damaged one is set aside as `damaged.ckpt`, with a warning.
+    A damaged one is renamed to `damaged.ckpt`, with a warning.
 
     Raises:
-        InputError: where there are checkpoints, and all are damaged.
+        InputError: if there are checkpoints, and all are damaged.
     """
     damaged = []
     for name in (LAST, PREVIOUS, BEST):
@@ -334,5 +334,5 @@ def latest(folder: Path) -> Path | None:
             return path
     if damaged:
         names = ", ".join(str(path) for path in damaged)
-        raise InputError(f"all checkpoints of the run are damaged: {names}; move them away to begin anew")
+        raise InputError(f"all checkpoints of the run are damaged: {names}; move them away to start again")
     return None

@@ -1,4 +1,4 @@
-"""Lightning's Trainer, which also takes `precision: auto`."""
+"""Lightning's Trainer, extended by `precision: auto`."""
 
 from typing import Any, Literal
 
@@ -10,15 +10,15 @@ from visattn.precision import resolved, slowness
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, whose precision can be left to the hardware.
+    """Lightning's Trainer, with a precision that can depend on the hardware.
 
     Args:
-        precision: "auto" is bf16-mixed where the devices of the run multiply in bfloat16 (CUDA GPUs from Ampere on,
-            CPUs with AVX-512 BF16, AMX or ARM's BF16), else 32-true; the others are Lightning's, and null is 32-true.
+        precision: "auto" is bf16-mixed on devices with bfloat16 arithmetic (CUDA GPUs from Ampere on, CPUs with AVX-512
+            BF16, AMX or ARM's BF16), otherwise 32-true; other values are Lightning's, and null is 32-true.
 
     Attributes:
-        said: which precision a run has and why, in one line.
-        slow: a warning where that crawls, or None.
+        said: a line with the precision of the run and the reason.
+        slow: a warning if that is very slow, or None.
     """
 
     def __init__(self, *args: Any, precision: Literal["auto"] | _PRECISION_INPUT | None = None, **kwargs: Any) -> None:
