@@ -126,7 +126,7 @@ def test_local_weights_are_loaded_whole_or_refused(tmp_path):
     with pytest.raises(InputError, match="no weights file at"):
         Encoder("resnet10t", weights=str(tmp_path / "none.pth")).load_weights()
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match=r"bad.safetensors does not hold"):
+    with pytest.raises(InputError, match=r"bad.safetensors does not contain"):
         Encoder("resnet10t", weights=str(tmp_path / "bad.safetensors")).load_weights()
 
 

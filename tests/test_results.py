@@ -273,7 +273,7 @@ def test_view_makes_one_page(tmp_path, pictures, capsys):
     assert said.startswith("2 images, 0.")
     assert "<title>soft</title>" in page.read_text()
     status, said = run(capsys, "--output", page, f"A & B={soft}", other, "--title", "x < y")
-    assert said.startswith("1 picture, 0.")
+    assert said.startswith("1 image, 0.")
     html = page.read_text()
     assert "<title>x &lt; y</title>" in html
     assert '"models":["A \\u0026 B","other"]' in html
@@ -318,7 +318,7 @@ def test_mistakes_are_one_sentence(tmp_path, pictures, capsys):
     Image.new("RGB", (9, 9)).save(pictures / "c.png")
     assert "c.png has 9×9 pixels, but the maps in" in fails(other)
     (soft / "b.npz").unlink()
-    assert f"{soft / 'b.npz'} is missing, the maps of b.png" in fails(soft)
+    assert f"{soft / 'b.npz'}, with the maps of b.png, is missing" in fails(soft)
     for damage in (b"", b"no archive", (soft / "a.npz").read_bytes()[:-200]):
         (soft / "a.npz").write_bytes(damage)
         assert f"{soft / 'a.npz'} cannot be read" in fails(soft)
