@@ -9,6 +9,7 @@ from visattn.attention import (
     DotScore,
     GeneralScore,
     LocationScore,
+    MeanAttention,
     MultiHeadSelfAttention,
     ScaledDotScore,
     SoftAttention,
@@ -193,3 +194,11 @@ def test_the_additive_score_is_the_published_one_with_its_gradient(fast, monkeyp
         assert scores.isfinite().all()
     scores.float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in score.parameters())
+
+
+def test_without_attention_every_word_sees_the_mean_of_what_may_be_seen():
+    values, mask = torch.randn(B, H * W, D), torch.arange(H * W).expand(B, -1) < 7
+    attention, query = MeanAttention(Q, D), torch.randn(3 * B, Q)
+    seen = attention(query, attention.prepare(values, (H, W), mask), 0)
+    torch.testing.assert_close(seen.context, values[:, :7].mean(dim=1).repeat_interleave(3, dim=0))
+    assert seen.weights[:, 7:].sum() == 0

@@ -20,6 +20,7 @@ from visattn.attention import (
     GeneralScore,
     HardAttention,
     LocationScore,
+    MeanAttention,
     MonotonicLocalAttention,
     MultiHeadAttention,
     PredictiveLocalAttention,
@@ -133,6 +134,7 @@ MECHANISMS = {
     "hard, sample": (partial(HardAttention, evaluation="sample"), {}),
     "local-m": (MonotonicLocalAttention, {"permutes": False}),
     "local-p": (PredictiveLocalAttention, {"permutes": False}),
+    "mean": (MeanAttention, {}),
     "multi-head": (MultiHeadAttention, {}),
 }
 

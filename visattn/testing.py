@@ -101,7 +101,7 @@ def check_attention(
 
     attention.train()
     torch.manual_seed(seed)
-    taught = attention(query.requires_grad_(), attention.prepare(values, _GRID), 1)
+    taught = attention(query.requires_grad_(), attention.prepare(values.requires_grad_(), _GRID), 1)
     loss = (taught.context * torch.randn_like(taught.context)).sum() + taught.log_prob.sum()
     (loss + (taught.weights * torch.randn_like(taught.weights)).sum()).backward()
     for name, parameter in attention.named_parameters():

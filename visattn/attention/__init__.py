@@ -5,6 +5,7 @@ from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
 from visattn.attention.hard import HardAttention
 from visattn.attention.local import LocalAttention, MonotonicLocalAttention, PredictiveLocalAttention
+from visattn.attention.mean import MeanAttention
 from visattn.attention.multihead import HeadsMemory, MultiHeadAttention, MultiHeadSelfAttention
 from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, LocationScore, ScaledDotScore, Score
 from visattn.attention.soft import SoftAttention
@@ -18,6 +19,7 @@ __all__ = [
     "HeadsMemory",
     "LocalAttention",
     "LocationScore",
+    "MeanAttention",
     "Memory",
     "MonotonicLocalAttention",
     "MultiHeadAttention",

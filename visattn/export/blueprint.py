@@ -19,6 +19,7 @@ from visattn.attention import (
     GeneralScore,
     HardAttention,
     LocationScore,
+    MeanAttention,
     MonotonicLocalAttention,
     MultiHeadAttention,
     PredictiveLocalAttention,
@@ -44,6 +45,7 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
     "decoder": (LSTMDecoder, LuongDecoder, TransformerDecoder),
     "attention": (
         SoftAttention,
+        MeanAttention,
         HardAttention,
         MonotonicLocalAttention,
         PredictiveLocalAttention,

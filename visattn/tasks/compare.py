@@ -40,6 +40,7 @@ class Mechanism(NamedTuple):
 
 
 MECHANISMS = {
+    "mean": Mechanism("Mean vector, no attention", ("mean", "luong")),
     "soft_xu": Mechanism("Soft, published form (Xu)", ("soft", "xu")),
     "hard_xu": Mechanism("Hard, published form (Xu)", ("hard_published", "xu")),
     "soft": Mechanism("Soft", ("soft", "luong")),
