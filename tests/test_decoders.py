@@ -5,6 +5,7 @@ import torch
 
 from visattn.attention import (
     AdditiveScore,
+    EntmaxAttention,
     GeneralScore,
     HardAttention,
     LocationScore,
@@ -13,6 +14,7 @@ from visattn.attention import (
     MultiHeadAttention,
     PredictiveLocalAttention,
     SoftAttention,
+    SparsemaxAttention,
 )
 from visattn.decoding import captions, decode
 from visattn.errors import InputError
@@ -39,6 +41,8 @@ ATTENTIONS = {
     "hard argmax": hard("argmax"),
     "hard sample": hard("sample"),
     "hard expected": hard("expected"),
+    "sparsemax": SparsemaxAttention,
+    "entmax": EntmaxAttention,
     "mean": MeanAttention,
     "local-m": MonotonicLocalAttention,
     "local-p": PredictiveLocalAttention,

@@ -17,6 +17,7 @@ import visattn
 from visattn.attention import (
     AdditiveScore,
     DotScore,
+    EntmaxAttention,
     GeneralScore,
     HardAttention,
     LocationScore,
@@ -26,6 +27,7 @@ from visattn.attention import (
     PredictiveLocalAttention,
     ScaledDotScore,
     SoftAttention,
+    SparsemaxAttention,
     SpatialAttention,
 )
 from visattn.cli import main
@@ -134,6 +136,8 @@ MECHANISMS = {
     "hard, sample": (partial(HardAttention, evaluation="sample"), {}),
     "local-m": (MonotonicLocalAttention, {"permutes": False}),
     "local-p": (PredictiveLocalAttention, {"permutes": False}),
+    "sparsemax": (SparsemaxAttention, {}),
+    "entmax": (EntmaxAttention, {}),
     "mean": (MeanAttention, {}),
     "multi-head": (MultiHeadAttention, {}),
 }

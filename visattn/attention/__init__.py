@@ -9,10 +9,12 @@ from visattn.attention.mean import MeanAttention
 from visattn.attention.multihead import HeadsMemory, MultiHeadAttention, MultiHeadSelfAttention
 from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, LocationScore, ScaledDotScore, Score
 from visattn.attention.soft import SoftAttention
+from visattn.attention.sparse import EntmaxAttention, SparsemaxAttention, entmax15, sparsemax
 
 __all__ = [
     "AdditiveScore",
     "DotScore",
+    "EntmaxAttention",
     "GeneralScore",
     "Glimpse",
     "HardAttention",
@@ -29,8 +31,11 @@ __all__ = [
     "Score",
     "ShuffledWeights",
     "SoftAttention",
+    "SparsemaxAttention",
     "SpatialAttention",
     "UniformWeights",
     "ablated",
     "attend",
+    "entmax15",
+    "sparsemax",
 ]

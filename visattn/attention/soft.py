@@ -36,8 +36,12 @@ class SoftAttention(SpatialAttention):
             scores = scores.masked_fill(~memory.mask.unsqueeze(1), float("-inf"))
         return scores.flatten(0, 1)
 
+    def distribution(self, scores: Tensor) -> Tensor:
+        """α (…, L) from e (…, L)."""
+        return scores.softmax(dim=-1)
+
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        weights = self.scores(query, memory).softmax(dim=-1)
+        weights = self.distribution(self.scores(query, memory))
         return Glimpse.soft(context(weights, memory), weights)
 
 

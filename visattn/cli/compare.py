@@ -17,7 +17,10 @@ from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 
 DATA = ("shapes", "flickr8k")
-MECHANISMS = ("mean", "soft_xu", "hard_xu", "soft", "hard", "local_m", "local_p", "multihead", "transformer")
+MECHANISMS = (
+    *("mean", "soft_xu", "hard_xu", "soft", "hard", "sparsemax", "entmax"),
+    *("local_m", "local_p", "multihead", "transformer"),
+)
 
 
 @program

@@ -16,6 +16,7 @@ from torch import nn
 from visattn.attention import (
     AdditiveScore,
     DotScore,
+    EntmaxAttention,
     GeneralScore,
     HardAttention,
     LocationScore,
@@ -25,6 +26,7 @@ from visattn.attention import (
     PredictiveLocalAttention,
     ScaledDotScore,
     SoftAttention,
+    SparsemaxAttention,
 )
 from visattn.errors import InputError
 from visattn.models import (
@@ -45,6 +47,8 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
     "decoder": (LSTMDecoder, LuongDecoder, TransformerDecoder),
     "attention": (
         SoftAttention,
+        SparsemaxAttention,
+        EntmaxAttention,
         MeanAttention,
         HardAttention,
         MonotonicLocalAttention,

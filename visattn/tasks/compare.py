@@ -45,6 +45,8 @@ MECHANISMS = {
     "hard_xu": Mechanism("Hard, published form (Xu)", ("hard_published", "xu")),
     "soft": Mechanism("Soft", ("soft", "luong")),
     "hard": Mechanism("Hard, leave one out", ("hard", "luong")),
+    "sparsemax": Mechanism("Sparsemax", ("sparsemax", "luong")),
+    "entmax": Mechanism("1.5-entmax", ("entmax", "luong")),
     "local_m": Mechanism("Local-m", ("local_m", "luong")),
     "local_p": Mechanism("Local-p", ("local_p", "luong")),
     "multihead": Mechanism("Multi-head", ("multihead", "luong")),
