@@ -17,8 +17,9 @@ from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 
 DATA = ("shapes", "flickr8k")
+RIVALS = ("sparsemax", "entmax")  # of soft attention; only when they are named
 MECHANISMS = (
-    *("mean", "soft_xu", "hard_xu", "soft", "hard", "sparsemax", "entmax"),
+    *("mean", "soft_xu", "hard_xu", "soft", "hard", *RIVALS),
     *("local_m", "local_p", "multihead", "transformer"),
 )
 
@@ -33,7 +34,12 @@ def main(args: Sequence[str] | None = None) -> None:
         "--output", type=Path, default=Path("runs/compare"), help="output folder (default: runs/compare)"
     )
     parser.add_argument(
-        "--mechanisms", nargs="+", choices=MECHANISMS, default=list(MECHANISMS), help="mechanisms (default: all)"
+        "--mechanisms",
+        nargs="+",
+        choices=MECHANISMS,
+        default=[name for name in MECHANISMS if name not in RIVALS],
+        metavar="NAME",
+        help=f"of {', '.join(MECHANISMS)} (default: all but {' and '.join(RIVALS)})",
     )
     parser.add_argument("--jobs", type=int, default=2, help="training runs in parallel, sharing the cores (default: 2)")
     parser.add_argument("--scenes", type=int, default=2, help="images in the figure (default: 2)")
