@@ -303,7 +303,7 @@ DECODER, LOSS = "--model.init_args.decoder.init_args", "--model.init_args.loss.i
         ([], [f"{LOSS}.reinforce=visattn.training.objectives.Reinforce"], "reinforce needs attention that samples"),
         (["hard"], [f"{LOSS}.reinforce.init_args.baseline.init_args.draws=1"], "draws is 1"),
         (["hard"], [f"{DECODER}.attention.init_args.coin=word"], "coin"),
-        (["local_p"], [f"{DECODER}.attention.init_args.window=4"], "window is 4, so 9×9 places"),
+        (["local_p"], [f"{DECODER}.attention.init_args.window=4"], "window is 4, so it covers 9×9 places"),
         (["local_m"], [f"{DECODER}.attention.init_args.score=visattn.attention.LocationScore"], "LocationScore"),
         (
             [],
