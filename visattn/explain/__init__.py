@@ -2,6 +2,7 @@
 
 from visattn.explain.pretrained import timm_subject
 from visattn.explain.raw import Raw
+from visattn.explain.recorder import Attention, record
 from visattn.explain.relevance import Relevance
 from visattn.explain.rollout import GradientRollout, Rollout, rollout
 from visattn.explain.subject import Subject
@@ -9,12 +10,14 @@ from visattn.explain.vit import ViT
 from visattn.explain.words import word_relevance
 
 __all__ = [
+    "Attention",
     "GradientRollout",
     "Raw",
     "Relevance",
     "Rollout",
     "Subject",
     "ViT",
+    "record",
     "rollout",
     "timm_subject",
     "word_relevance",

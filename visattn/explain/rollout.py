@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
-from visattn.explain.reading import Look
+from visattn.explain.reading import Act
 from visattn.explain.vit import Logits, Reading, ViT
 
 Fusion = Literal["mean", "max", "min"]
@@ -104,7 +104,7 @@ class Rollout(_OverHeads):
         out: Tensor | None = None
         weights: Tensor | None = None
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             nonlocal out, weights
             weights = look.weights(into=weights)  # one layer's memory for all
             passed = passed_on(weights, self.fusion, self.discard)

@@ -4,9 +4,7 @@ Axis letters: B images, N = prefix + H W tokens, the grid's in reading order aft
 token, registers), heads of a layer.
 """
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +12,7 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import Look, overheard
+from visattn.explain.reading import Act, overheard, uncompiled
 from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer
 from visattn.models.mode import evaluating
@@ -32,7 +30,7 @@ class Logits(NamedTuple):
 
     logits: Tensor
     grid: tuple[int, int]
-    pool: Look | None
+    pool: Act | None
 
 
 class Reading(NamedTuple):
@@ -43,7 +41,7 @@ class Reading(NamedTuple):
         result: from the run, when it is over, to what was read: (B, …).
     """
 
-    hear: Callable[[int, Look], None]
+    hear: Callable[[int, Act], None]
     result: Callable[[Logits], Tensor]
 
 
@@ -184,7 +182,7 @@ class ViT:
             )
         return number % self.depth
 
-    def run(self, images: Tensor, hear: Callable[[int, Look], None]) -> Logits:
+    def run(self, images: Tensor, hear: Callable[[int, Act], None]) -> Logits:
         """Run the model on normalised images (B, 3, h, w), in evaluation mode, its fused attention as it is.
 
         Args:
@@ -203,24 +201,24 @@ class ViT:
         grid = self.grid((height, width))
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
-        def heard(look: Look) -> None:
+        def heard(look: Act) -> None:
             nonlocal count, pool
-            if count == self.depth and self._latent and look.query.shape[2] == 1 and pool is None:
+            if count == self.depth and self._latent and look.shape[2] == 1 and pool is None:
                 pool = look
                 return
-            shape = tuple(look.query.shape)
+            shape = look.shape
             if count == self.depth:
                 raise self._refuse(f"it attends more often than its {self.depth} blocks")
-            if (shape[0], shape[2], look.key.shape[2]) != (len(images), tokens, tokens):
+            if (shape[0], *shape[2:]) != (len(images), tokens, tokens):
                 raise self._refuse(
-                    f"its attention number {count} has {shape[2]} queries and {look.key.shape[2]} keys in {shape[0]} "
+                    f"its attention number {count} has {shape[2]} queries and {shape[3]} keys in {shape[0]} "
                     f"pieces, where {len(images)} images have {tokens} tokens each"
                 )
             count += 1
             hear(count - 1, look)
 
         try:
-            with evaluating(self._network), _eager(), overheard(self._network, heard):
+            with evaluating(self._network), overheard(heard):
                 logits = self._logits(images)
         except AssertionError as error:  # timm's checks of sizes
             raise InputError(f"{self.name} does not take images of {tuple(images.shape)}: {error}") from error
@@ -263,7 +261,7 @@ class ViT:
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             if layer in chosen:
                 kept[layer] = look.weights(heads=self._heads(heads, look))
 
@@ -283,7 +281,7 @@ class ViT:
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             if layer in chosen:
                 rows = look.weights(self._rows, self._heads(heads, look))
                 # The mean is the row, but where the latent query, which looks last, weighs the rows.
@@ -295,17 +293,17 @@ class ViT:
     def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
         """Run the model once on normalised images (B, 3, h, w); the run, and what each reading has made of it."""
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             for reading in readings:
                 reading.hear(layer, look)
 
         seen = self.run(images, hear)
         return seen, [reading.result(seen) for reading in readings]
 
-    def _heads(self, heads: Sequence[int] | None, look: Look) -> list[int] | slice:
+    def _heads(self, heads: Sequence[int] | None, look: Act) -> list[int] | slice:
         if heads is None:
             return slice(None)
-        count = look.query.shape[1]
+        count = look.shape[1]
         for head in heads:
             if not 0 <= head < count:
                 raise InputError(f"{self.name} has no head {head}; its {count} are counted from 0 to {count - 1}")
@@ -323,9 +321,9 @@ class ViT:
         """
         if not self.classes:
             raise InputError(f"{self.name} has no classes, so there is none to explain; choose raw or rollout")
-        looks: list[Look] = []
+        looks: list[Act] = []
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             look.out.requires_grad_()  # where all parameters are frozen it does not yet
             looks.append(look)
 
@@ -358,19 +356,6 @@ class _Patches(nn.Module):
         return tokens if tokens.dim() == 4 else tokens.unflatten(1, self.grid)
 
 
-def uncompiled(module: Any) -> Any:
-    """The module that `torch.compile` was given, which shares its parameters; another as it is."""
-    while isinstance(module, nn.Module) and "_orig_mod" in module._modules:
-        module = module._orig_mod
-    return module
-
-
-def _eager() -> AbstractContextManager:
-    """Within it, what was compiled, whole or in parts, runs as it was written: compiled code cannot be overheard."""
-    # Where nothing has been compiled yet, that would import all of the compiler.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
 def _name_of(model: nn.Module, part: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is part)
 
@@ -385,5 +370,5 @@ class Judged(NamedTuple):
     """
 
     seen: Logits
-    layers: list[tuple[Look, Tensor]]
+    layers: list[tuple[Act, Tensor]]
     of_pool: Tensor | None
