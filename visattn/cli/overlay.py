@@ -9,15 +9,17 @@ r"""Classify images with a Vision Transformer and lay where it looked over their
 
 Methods, each by --method: raw (a layer's attention), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat
 2020) and relevance (Chefer, Gur and Wolf 2021); the last two explain a class, the likeliest or --target. Without any,
-rollout and the last layer are shown.
+rollout and the last layer are shown. Rollout and the methods that explain a class need layers that all attend over one
+grid; of other transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
 
 Writes to the output folder, for each image, what `--export` names:
 
     sheet   <stem>.png: a panel for each method, in pixels
     svg pdf <stem>.svg, <stem>.pdf: the same sheet, in which text is text
     npz     <stem>.npz: the maps themselves: for each method its name with _ for -, (H, W), such as `rollout`; `layers`
-            (depth, heads, H, W), what is attended to in every layer and head; `probabilities`, `classes`; `target`, the
-            number of the class explained; and `geometry` (5, 2), see `visattn.images.Geometry`
+            (depth, heads, H, W), what is attended to in every layer and head (the mean of heads where their number
+            differs between layers); `probabilities`, `classes`; `target`, the number of the class explained; and
+            `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
 and at the end `classes.json`, a list with an entry for each image.
 """
@@ -78,18 +80,19 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
-    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, usual_scale
+    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, usual_scale, without_rollout
 
     methods = choose_methods(options)
     style, paper = style_of(options, usual_scale(methods)), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is fetched
+    subject = choose_subject(options)
     entries = overlay_images(
-        choose_subject(options),
+        subject,
         paths,
         options.output,
-        methods,
+        methods if options.method else without_rollout(methods, subject.vit),
         options.target,
         options.batch_size,
         exports=exports,

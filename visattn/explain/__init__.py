@@ -1,5 +1,6 @@
 """From what the layers attend to, to a map that a person can read."""
 
+from visattn.explain.layered import Layered, as_read
 from visattn.explain.pretrained import timm_subject
 from visattn.explain.raw import Raw
 from visattn.explain.recorder import Attention, record
@@ -12,11 +13,13 @@ from visattn.explain.words import word_relevance
 __all__ = [
     "Attention",
     "GradientRollout",
+    "Layered",
     "Raw",
     "Relevance",
     "Rollout",
     "Subject",
     "ViT",
+    "as_read",
     "record",
     "rollout",
     "timm_subject",

@@ -36,6 +36,7 @@ class Look(NamedTuple):
         scale: of the scores.
         out: (B, heads, N, d′) or as the block shaped it, the very tensor that the block went on with; gradients are
             taken by it.
+        layout: of `out`, as `in_pieces` takes it.
     """
 
     query: Tensor
@@ -44,12 +45,18 @@ class Look(NamedTuple):
     mask: Tensor | None
     scale: float
     out: Tensor
+    layout: tuple[int, int] = (1, 1)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, heads, N, M)."""
         pieces, heads, queries, _ = self.query.shape
         return pieces, heads, queries, self.key.shape[2]
+
+    @property
+    def by_query(self) -> Tensor:
+        """(B, heads, N, …): each row of it is made of one query, whatever the keys."""
+        return self.query
 
     @torch.no_grad()
     def weights(
@@ -90,11 +97,14 @@ class Look(NamedTuple):
     def gradient(self, of_out: Tensor) -> Tensor:
         """∂y/∂A (B, heads, N, M), float32, from ∂y/∂out: since out = A value, it is ∂y/∂out valueᵀ, for each head."""
         with torch.no_grad(), torch.autocast(of_out.device.type, enabled=False):
-            return _in_pieces(of_out).float() @ self.value.float().transpose(-2, -1)
+            return in_pieces(of_out, self.layout).float() @ self.value.float().transpose(-2, -1)
 
     def _check(self, weights: Tensor, rows: slice, heads: Sequence[int] | slice) -> None:
         step = max(1, weights.shape[2] // CHECKED_ROWS)
-        value, out = self.value[:, heads].float(), _in_pieces(self.out)[:, :, rows][:, heads, ::step].float()
+        value, out = (
+            self.value[:, heads].float(),
+            in_pieces(self.out, self.layout)[:, :, rows][:, heads, ::step].float(),
+        )
         error = (weights[:, :, ::step] @ value - out).abs().amax()
         eps = max(torch.finfo(dtype).eps for dtype in (self.out.dtype, weights.dtype))
         allowed = eps**0.5 * value.abs().amax()
@@ -113,12 +123,14 @@ class Written(NamedTuple):
             of it, such as mixtures over heads, whose rows need not sum to 1.
         value: (B, heads, M, d′).
         out: the very tensor that the block went on with.
+        layout: of `out`, as `in_pieces` takes it.
         transposed: whether out = valueᵀ givenᵀ.
     """
 
     given: Tensor
     value: Tensor
     out: Tensor
+    layout: tuple[int, int] = (1, 1)
     transposed: bool = False
 
     @property
@@ -126,6 +138,11 @@ class Written(NamedTuple):
         """(B, heads, N, M)."""
         pieces, heads, queries, keys = self.given.shape
         return pieces, heads, queries, keys
+
+    @property
+    def by_query(self) -> Tensor:
+        """(B, heads, N, …): each row of it is made of one query, whatever the keys."""
+        return self.given
 
     @torch.no_grad()
     def weights(
@@ -142,24 +159,64 @@ class Written(NamedTuple):
         """∂y/∂A (B, heads, N, M), float32, from ∂y/∂out."""
         with torch.no_grad(), torch.autocast(of_out.device.type, enabled=False):
             of_out = of_out.mT if self.transposed else of_out
-            return _in_pieces(of_out, self.shape[1]).float() @ self.value.float().transpose(-2, -1)
+            return in_pieces(of_out, self.layout).float() @ self.value.float().transpose(-2, -1)
 
 
 Act = Look | Written
 
 
-def _in_pieces(x: Tensor, heads: int | None = None) -> Tensor:
-    """(…, N, d) as (B, heads, N, d): the second axis counts heads, and what lies between is pieces of an image.
+def running(known: Callable[[nn.Module], Any] = lambda module: True) -> nn.Module | None:
+    """The innermost module, of those known, of which a method is running; None where there is none.
+
+    Frames are searched, since hooks on modules would change which path PyTorch takes through some of them.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_argcount:
+            first = frame.f_locals.get(frame.f_code.co_varnames[0])
+            if isinstance(first, nn.Module) and known(first):
+                return first
+        frame = frame.f_back
+    return None
+
+
+def _heads_of(module: nn.Module | None) -> int | None:
+    """How many heads a module says it has."""
+    said = (getattr(module, name, None) for name in ("num_heads", "heads", "num_attention_heads", "n_heads"))
+    return next((number for number in said if isinstance(number, int)), None)
+
+
+def _layout(tensor: Tensor) -> tuple[int, int]:
+    """Which axis of a block's queries or weights (…, N, d) counts heads, and how many; see `in_pieces`.
+
+    Of four axes it is the second. Of three, the first counts pieces and heads together where the module that runs has
+    several heads. Of more it is the one with as many elements as the module has heads, the one nearest in memory to a
+    head's own part if there are several, since these stand together in the projection.
+    """
+    count = tensor.dim()
+    if count == 4:
+        return 1, tensor.shape[1]
+    heads = _heads_of(running(lambda module: _heads_of(module) is not None))
+    if count == 3:
+        return 0, heads if heads and tensor.shape[0] % heads == 0 else 1
+    if count < 3:
+        return 0, 1
+    alike = [axis for axis in range(1, count - 2) if tensor.shape[axis] == heads] or [1]
+    axis = min(alike, key=tensor.stride)
+    return axis, tensor.shape[axis]
+
+
+def in_pieces(x: Tensor, layout: tuple[int, int]) -> Tensor:
+    """(…, N, d) as (B, heads, N, d): what leads beside the heads is images and pieces of them.
 
     Args:
         x: of two axes or more.
-        heads: how many the first of three axes counts beside pieces; None for none.
+        layout: the axis of heads, and how many they are; of three axes the first counts pieces and heads together.
     """
-    if x.dim() == 3 and heads is not None:
-        return x.unflatten(0, (-1, heads))
-    if x.dim() < 4:
-        return x.view(*(1,) * (3 - x.dim()), *x.shape).unsqueeze(1)
-    return x.movedim(1, -3).flatten(0, -4)
+    axis, heads = layout
+    if x.dim() <= 3:
+        return x.view(*(1,) * (3 - x.dim()), *x.shape).unflatten(0, (-1, heads))
+    return x.movedim(axis, -3).flatten(0, -4)
 
 
 def _look(
@@ -174,19 +231,18 @@ def _look(
     enable_gqa: bool = False,
 ) -> Look:
     """A call of `scaled_dot_product_attention`, whose names these are, as a look."""
+    layout = _layout(query)
     if attn_mask is not None and query.dim() != 4:
-        attn_mask = _in_pieces(attn_mask.expand(*out.shape[:-1], key.shape[-2]))
+        attn_mask = in_pieces(attn_mask.expand(*out.shape[:-1], key.shape[-2]), layout)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
-    # Leading axes may be broadcast, as the kernel does.
-    lead = out.shape[:-3] if enable_gqa else out.shape[:-2]
-    query, key, value = (
-        _in_pieces(x.detach().expand(*lead, *x.shape[len(lead) - x.dim() :])) for x in (query, key, value)
-    )
     if enable_gqa:
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-    return Look(query, key, value, attn_mask, scale, out)
+        times = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(times, dim=-3) for x in (key, value))
+    lead = out.shape[:-2]  # which may be broadcast
+    query, key, value = (in_pieces(x.detach().expand(*lead, *x.shape[-2:]), layout) for x in (query, key, value))
+    return Look(query, key, value, attn_mask, scale, out, layout)
 
 
 # What may become of a softmax before values are multiplied by it: another layout or type, a scale, a sum, a mixture.
@@ -214,10 +270,9 @@ class Overheard(TorchFunctionMode):
         super().__init__()
         self.hear = hear
         self._known: Any = WeakIdKeyDictionary()  # of tensors alive that were made of a softmax, a _Softmax each
-        self._heads: int | None = None  # of the nn.MultiheadAttention that runs
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self, function: Callable[..., Any], kinds: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if function is F.multi_head_attention_forward:
@@ -229,20 +284,14 @@ class Overheard(TorchFunctionMode):
             self._follow(getattr(function, "__name__", ""), out, args, kwargs)
         return out
 
-    def _multi_head(
-        self, query: Tensor, key: Tensor, value: Tensor, size: int, heads: int, *rest: Any, **kw: Any
-    ) -> Any:
+    def _multi_head(self, *args: Any, **kwargs: Any) -> Any:
         """PyTorch's own function, whose calls would be hidden by its check of overrides: here that finds none."""
         original: Any = F.multi_head_attention_forward
         names = {**vars(F), "has_torch_function": lambda tensors: False}
         inside = types.FunctionType(original.__code__, names, original.__name__, original.__defaults__)
         inside.__kwdefaults__ = original.__kwdefaults__
-        outer, self._heads = self._heads, heads
-        try:
-            with self:
-                return inside(query, key, value, size, heads, *rest, **kw)
-        finally:
-            self._heads = outer
+        with self:
+            return inside(*args, **kwargs)
 
     def _follow(self, name: str, out: Tensor, args: tuple, kwargs: dict[str, Any]) -> None:
         """Note what is a softmax and what becomes of it, until it is multiplied by values."""
@@ -295,8 +344,9 @@ class Overheard(TorchFunctionMode):
         given, value = given.detach(), value.detach()
         if transposed:
             given, value = given.mT, value.mT
+        layout = _layout(value if value.dim() == given.dim() else given)
         value = value.expand(*given.shape[:-2], *value.shape[-2:])
-        self.hear(Written(_in_pieces(given, self._heads), _in_pieces(value, self._heads), out, transposed))
+        self.hear(Written(in_pieces(given, layout), in_pieces(value, layout), out, layout, transposed))
 
 
 def _axis_after(name: str, axis: int, source: Tensor, out: Tensor, options: tuple) -> int | None:

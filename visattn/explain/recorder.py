@@ -5,7 +5,6 @@ model(images)
 attention[-1].name, attention[-1].weights(rows=slice(0, 1))
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act, overheard
+from visattn.explain.reading import Act, overheard, running
 
 
 class Attention:
@@ -116,24 +115,9 @@ def record(
     recorded: list[Attention] = []
 
     def hear(act: Act) -> None:
-        name = _running(names)
-        if name is not None and (where is None or where(name)):
-            recorded.append(Attention(name, act, rows, heads))
+        module = running(lambda part: id(part) in names)
+        if module is not None and (where is None or where(names[id(module)])):
+            recorded.append(Attention(names[id(module)], act, rows, heads))
 
     with overheard(hear):
         yield recorded
-
-
-def _running(names: dict[int, str]) -> str | None:
-    """The name of the innermost known module whose method is running; None where none is.
-
-    Frames are searched, since hooks on modules would change which path PyTorch takes through some of them.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_argcount:
-            first = frame.f_locals.get(frame.f_code.co_varnames[0])
-            if isinstance(first, nn.Module) and id(first) in names:
-                return names[id(first)]
-        frame = frame.f_back  # type: ignore[assignment]
-    return None

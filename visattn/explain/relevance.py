@@ -43,6 +43,7 @@ class Relevance:
     @torch.no_grad()
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W), at least 0."""
+        vit.require("relevance")
         seen, layers, of_pool = vit.judged(images, targets)
         tokens = layers[0][0].shape[3]
         relevance = eye = torch.eye(tokens, dtype=torch.float32, device=images.device)

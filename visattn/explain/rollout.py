@@ -101,6 +101,7 @@ class Rollout(_OverHeads):
 
     def reading(self, vit: ViT) -> Reading:
         """The same, of a run that others read, too."""
+        vit.require("attention rollout")
         out: Tensor | None = None
         weights: Tensor | None = None
 
@@ -131,6 +132,7 @@ class GradientRollout(_OverHeads):
     @torch.no_grad()
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W)."""
+        vit.require("gradient rollout")
         judged = vit.judged(images, targets)
         parts = (fuse(look.weights().mul_(look.gradient(of)), self.fusion) for look, of in judged.layers)
         out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)

@@ -4,12 +4,14 @@ Axis letters: B images, N = prefix + H W tokens, the grid's in reading order aft
 token, registers), heads of a layer.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from timm.layers import Format
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from visattn.errors import InputError
 from visattn.explain.reading import Act, overheard, uncompiled
@@ -65,10 +67,13 @@ class ViT:
         prefix: number of tokens before those of the grid.
         classes: number of classes; 0 where the model gives features.
         channels: of images; None where it is not known.
+        one_grid: whether all layers attend from one set of tokens to the same, so that layers can be multiplied.
 
     Raises:
         InputError: where the model is no such network; the sentence says why.
     """
+
+    one_grid = True
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self.model, self.name = model, name
@@ -105,13 +110,12 @@ class ViT:
     def _read_timm(self) -> None:
         """What timm's Vision Transformers say of themselves, whatever their class."""
         model: Any = self._network
+        self._check_softmax()
         embed, blocks = (uncompiled(getattr(model, part, None)) for part in ("patch_embed", "blocks"))
         if any("Window" in type(module).__name__ for module in model.modules()):
             raise self._refuse("it attends within windows, so no layer's map is one of the whole image")
         if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(embed, "dynamic_feat_size"):
             raise self._refuse("it has no row of transformer blocks over one grid of patches")
-        if any("DiffAttention" in type(module).__name__ or hasattr(module, "lambda_q1") for module in blocks.modules()):
-            raise self._refuse("its attention is differential: what it weighs by is the difference of two softmaxes")
         if any(len(getattr(uncompiled(block), "attns", ())) > 1 for block in blocks):
             raise self._refuse("its blocks attend several times in parallel, so a layer has no one map")
         self._grid_of = lambda *size: tuple(embed.dynamic_feat_size(size))
@@ -126,6 +130,31 @@ class ViT:
         self._latent = pooling == "map"
         class_tokens = slice(0, 2 if hasattr(model, "head_dist") else 1)
         self._rows = {"token": class_tokens, "avg": patches, "map": slice(None)}[pooling]
+
+    def _check_softmax(self) -> None:
+        if any(
+            "DiffAttention" in type(part).__name__ or hasattr(part, "lambda_q1") for part in self._network.modules()
+        ):
+            raise self._refuse("its attention is differential: what it weighs by is the difference of two softmaxes")
+
+    def reads(self, size: tuple[int, int]) -> bool:
+        """Whether a run on images of (h, w) pixels is read as it should be; none is computed, only shapes are."""
+        named = (*self._network.named_parameters(), *self._network.named_buffers())
+        tensors = {name: tensor.to("meta") for name, tensor in named}
+        dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
+        probe = copy.copy(self)
+        probe._logits = lambda images: functional_call(self._network, tensors, images)
+        with torch.no_grad():
+            try:
+                probe.run(torch.empty(1, self.channels or 3, *size, device="meta", dtype=dtype), lambda *_: None)
+            except InputError:
+                return False
+            except (RuntimeError, NotImplementedError):  # what cannot run without numbers is not known to be misread
+                return True
+        return True
+
+    def require(self, method: str) -> None:
+        """Nothing: every method is defined where all layers share one grid. A subclass may raise an `InputError`."""
 
     def _refuse(self, reason: str) -> InputError:
         return InputError(
@@ -198,7 +227,9 @@ class ViT:
         if self.channels not in (None, images.shape[1]):
             raise InputError(f"{self.name} takes images of {self.channels} channels, and not of {images.shape[1]}")
         height, width = images.shape[-2:]
-        grid = self.grid((height, width))
+        return self._run(images, self.grid((height, width)), hear)
+
+    def _run(self, images: Tensor, grid: tuple[int, int], hear: Callable[[int, Act], None]) -> Logits:
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
         def heard(look: Act) -> None:
