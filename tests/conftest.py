@@ -165,3 +165,8 @@ def pytest_addoption(parser):
         action="store_true",
         help="hold where cells look to gradients for every backbone of timm, not a sample; takes hours",
     )
+    parser.addoption(
+        "--every-family",
+        action="store_true",
+        help="compare the maps of every family of timm's transformers with its own arithmetic, not of a sample",
+    )

@@ -138,7 +138,7 @@ def test_maps_are_those_of_the_definition_and_make_the_output(case, definition):
     logits, weights = definition(model, pixels)
     torch.testing.assert_close(maps, torch.stack([w.detach() for w in weights[:3]], dim=1), rtol=1e-4, atol=1e-5)
     looks = []
-    with torch.no_grad(), overheard(model, looks.append):
+    with torch.no_grad(), overheard(looks.append):
         torch.testing.assert_close(model(pixels), logits, rtol=1e-3, atol=1e-3)
     for layer, look in enumerate(looks[:3]):
         torch.testing.assert_close(maps[:, layer] @ look.value, look.out, rtol=1e-4, atol=1e-4)
@@ -227,7 +227,7 @@ def test_weights_that_do_not_make_the_output_are_refused():
             return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
 
     looks = []
-    with overheard(Scaled(), looks.append):
+    with overheard(looks.append):
         Scaled()(torch.randn(2, 3, 13, 5, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(RuntimeError, match="do not make its output"):
         looks[0].weights()
@@ -244,7 +244,7 @@ def test_masks_and_scales_are_read(kind, scale):
     }
     options = {"attn_mask": mask.get(kind), "is_causal": kind == "causal", "scale": scale}
     looks = []
-    with overheard(nn.Identity(), looks.append):
+    with overheard(looks.append):
         out = F.scaled_dot_product_attention(query, key, value, **options)
     torch.testing.assert_close(looks[0].weights() @ value, out)
     torch.testing.assert_close(looks[0].weights(slice(2, 5), [2, 0]) @ value[:, [2, 0]], out[:, [2, 0], 2:5])

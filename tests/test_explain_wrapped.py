@@ -107,14 +107,13 @@ def test_programs_are_refused():
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("vit_small_patch16_18x2_224", "several times in parallel"),
         ("vit_dlittle_patch16_reg1_gap_256", "differential"),
         ("vit_dpwee_patch16_reg1_gap_256", "differential"),
     ],
 )
 def test_other_attention_is_refused_by_name(name, why):
     with pytest.raises(InputError, match=f"{name}.*{why}"):
-        timm_subject(name, "random", depth=1, **({"embed_dim": 48, "num_heads": 2} if "18x2" in name else {}))
+        timm_subject(name, "random", depth=1)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (32, 64), (48, 32), (0, 0), (1, 1)])

@@ -9,15 +9,17 @@ r"""Classify images with a Vision Transformer and overlay its attention on the o
 
 Methods: raw (attention of one layer), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat 2020) and
 relevance (Chefer, Gur and Wolf 2021). The last two explain a class: the likeliest, or --target. Without --method,
-rollout and the attention of the last layer are shown.
+rollout and the attention of the last layer are shown. All but raw need layers that attend over one grid; for other
+transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
 
 For each image, the output folder receives the files selected by `--export`:
 
     sheet   <stem>.png: one panel per method, as pixels
     svg pdf <stem>.svg, <stem>.pdf: the same sheet, with text as text
     npz     <stem>.npz: the arrays: a map (H, W) for each method, named after it with _ for -, such as `rollout`;
-            `layers` (depth, heads, H, W), the attention of every layer and head; `probabilities`, `classes`; `target`,
-            the index of the class explained; and `geometry` (5, 2), see `visattn.images.Geometry`
+            `layers` (depth, heads, H, W), the attention of every layer and head (the mean of the heads if their number
+            differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; and
+            `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
 `classes.json` lists every image with its classes and files.
 """
@@ -80,18 +82,19 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
-    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images
+    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, without_rollout
 
     methods = choose_methods(options)
     style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
+    subject = choose_subject(options)
     entries = overlay_images(
-        choose_subject(options),
+        subject,
         paths,
         options.output,
-        methods,
+        methods if options.method else without_rollout(methods, subject.vit),
         options.target,
         options.batch_size,
         exports=exports,

@@ -13,8 +13,8 @@ from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, res
 from torch import nn
 
 from visattn.errors import InputError
+from visattn.explain.layered import as_read
 from visattn.explain.subject import Subject
-from visattn.explain.vit import ViT
 from visattn.images.geometry import CellShift, Geometry, Pair, pair
 from visattn.models.normalise import Normalise
 from visattn.models.weights import of_file
@@ -43,8 +43,8 @@ def timm_subject(
         options: more arguments for `timm.create_model`.
 
     Raises:
-        InputError: if timm has no such model, or it is no Vision Transformer that can be read (see `ViT`); if the
-            weights cannot be had or do not fit; if the names are not as many as the classes.
+        InputError: if timm has no such model, or it cannot be read (see `ViT` and `Layered`); if the weights cannot be had
+            or do not fit; if the names are not as many as the classes.
     """
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
@@ -61,9 +61,9 @@ def timm_subject(
             raise InputError(f"the image size is {image_size}; height and width must be 1 to {MAX_SIDE} pixels")
         options["img_size"] = image_size
     model = _with_weights(name, weights, options).eval()
-    vit = ViT(model, name)
     config = resolve_model_data_config(model)
     size = pair(image_size or config["input_size"][1:])
+    vit = as_read(model, name, size)
     cells = math.prod(vit.grid(size))
     if cells > MAX_CELLS:
         raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")

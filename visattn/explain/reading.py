@@ -1,27 +1,32 @@
-"""Recording of attention from outside: the arguments of PyTorch's fused kernel, and the weights they imply.
+"""Attention read from outside: what any module multiplies its values by, while it runs as it always does.
 
-A fused kernel computes softmax(Q Kᵀ · scale + mask) V without storing the softmax. Here the kernel call is recorded
-while the model runs unchanged: queries and keys are taken after everything the block does to them (norms, rotary
-positions), with its mask and scale, so the same code works for all models. The weights are recomputed from them in
-float32, and each time a few rows are multiplied by V and compared with the block's output.
+A fused kernel computes softmax(Q Kᵀ · scale + mask) V and never writes the softmax down. Here the call is overheard:
+queries and keys come after whatever the block did to them (norms, rotary positions), with its own mask and scale. The
+weights are computed again from those, in float32, and each time a few rows of them are multiplied by V and compared
+with what the block got. Where a block computes the softmax itself, that softmax is followed until values are multiplied
+by it.
 
-Axis letters: B images, N queries, M keys, d the size of one head's part.
+Axis letters: B images, or pieces of images such as windows, those of the first image first; N queries, M keys, d the
+size of one head's part.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 CHECKED_ROWS = 4
 
 
 class Look(NamedTuple):
-    """One attention operation of a block: out = softmax(query keyᵀ · scale + mask) value.
+    """One act of attention through the fused kernel: out = softmax(query keyᵀ · scale + mask) value.
 
     Attributes:
         query: (B, heads, N, d).
@@ -29,7 +34,9 @@ class Look(NamedTuple):
         value: (B, heads, M, d′).
         mask: broadcastable to (B, heads, N, M): bool, True if attention is allowed, or added to the scores; or None.
         scale: of the scores.
-        out: (B, heads, N, d′), the tensor that the block used; gradients are taken with respect to it.
+        out: (B, heads, N, d′) or as the block shaped it, the very tensor that the block went on with; gradients are
+            taken by it.
+        layout: of `out`, as `in_pieces` takes it.
     """
 
     query: Tensor
@@ -38,12 +45,27 @@ class Look(NamedTuple):
     mask: Tensor | None
     scale: float
     out: Tensor
+    layout: tuple[int, int] = (1, 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, heads, N, M)."""
+        pieces, heads, queries, _ = self.query.shape
+        return pieces, heads, queries, self.key.shape[2]
+
+    @property
+    def by_query(self) -> Tensor:
+        """(B, heads, N, …): each row of it is made of one query, whatever the keys."""
+        return self.query
 
     @torch.no_grad()
     def weights(
-        self, rows: slice = slice(None), heads: list[int] | slice = slice(None), into: Tensor | None = None
+        self,
+        rows: slice = slice(None),
+        heads: Sequence[int] | slice = slice(None),
+        into: Tensor | None = None,
     ) -> Tensor:
-        """The weights (B, heads, rows, M), float32; rows sum to 1.
+        """The weights (B, heads, rows, M), float32; rows sum to 1, or to 0 where the mask allows no key.
 
         Args:
             rows: of which queries.
@@ -61,23 +83,28 @@ class Look(NamedTuple):
             scores = query.new_empty(*query.shape[:3], key.shape[2]) if into is None else into
             torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), out=scores.flatten(0, 1))
             if self.mask is not None:
-                mask = self.mask.expand(*self.query.shape[:3], self.key.shape[2])[:, :, rows][:, heads]
+                mask = self.mask.expand(self.shape)[:, :, rows][:, heads]
                 if mask.dtype == torch.bool:
                     scores.masked_fill_(~mask, float("-inf"))
                 else:
                     scores.add_(mask)
             weights = torch.softmax(scores, dim=-1, out=scores)
+            if self.mask is not None:
+                weights.nan_to_num_(nan=0.0)  # the kernel's output is 0 where no key is allowed; checked below
             self._check(weights, rows, heads)
         return weights
 
     def gradient(self, of_out: Tensor) -> Tensor:
         """∂y/∂A (B, heads, N, M), float32, from ∂y/∂out: since out = A value, it is ∂y/∂out valueᵀ, for each head."""
         with torch.no_grad(), torch.autocast(of_out.device.type, enabled=False):
-            return of_out.float() @ self.value.float().transpose(-2, -1)
+            return in_pieces(of_out, self.layout).float() @ self.value.float().transpose(-2, -1)
 
-    def _check(self, weights: Tensor, rows: slice, heads: list[int] | slice) -> None:
+    def _check(self, weights: Tensor, rows: slice, heads: Sequence[int] | slice) -> None:
         step = max(1, weights.shape[2] // CHECKED_ROWS)
-        value, out = self.value[:, heads].float(), self.out[:, :, rows][:, heads, ::step].float()
+        value, out = (
+            self.value[:, heads].float(),
+            in_pieces(self.out, self.layout)[:, :, rows][:, heads, ::step].float(),
+        )
         error = (weights[:, :, ::step] @ value - out).abs().amax()
         eps = max(torch.finfo(dtype).eps for dtype in (self.out.dtype, weights.dtype))
         allowed = eps**0.5 * value.abs().amax()
@@ -86,6 +113,110 @@ class Look(NamedTuple):
                 f"weights read from a block do not make its output: off by {error:.3g}, where rounding is at most "
                 f"{allowed:.3g}; is there dropout?"
             )
+
+
+class Written(NamedTuple):
+    """One act of attention whose weights the block wrote down itself: out = given value. It serves as a `Look` does.
+
+    Attributes:
+        given: (B, heads, N, M), what values were multiplied by, before dropout: a softmax, and whatever the block made
+            of it, such as mixtures over heads, whose rows need not sum to 1.
+        value: (B, heads, M, d′).
+        out: the very tensor that the block went on with.
+        layout: of `out`, as `in_pieces` takes it.
+        transposed: whether out = valueᵀ givenᵀ.
+    """
+
+    given: Tensor
+    value: Tensor
+    out: Tensor
+    layout: tuple[int, int] = (1, 1)
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, heads, N, M)."""
+        pieces, heads, queries, keys = self.given.shape
+        return pieces, heads, queries, keys
+
+    @property
+    def by_query(self) -> Tensor:
+        """(B, heads, N, …): each row of it is made of one query, whatever the keys."""
+        return self.given
+
+    @torch.no_grad()
+    def weights(
+        self,
+        rows: slice = slice(None),
+        heads: Sequence[int] | slice = slice(None),
+        into: Tensor | None = None,
+    ) -> Tensor:
+        """The weights (B, heads, rows, M), float32, in memory of their own; arguments as those of `Look.weights`."""
+        chosen = self.given[:, :, rows][:, heads]
+        return chosen.to(torch.float32, copy=True) if into is None else into.copy_(chosen)
+
+    def gradient(self, of_out: Tensor) -> Tensor:
+        """∂y/∂A (B, heads, N, M), float32, from ∂y/∂out."""
+        with torch.no_grad(), torch.autocast(of_out.device.type, enabled=False):
+            of_out = of_out.mT if self.transposed else of_out
+            return in_pieces(of_out, self.layout).float() @ self.value.float().transpose(-2, -1)
+
+
+Act = Look | Written
+
+
+def running(known: Callable[[nn.Module], Any] = lambda module: True) -> nn.Module | None:
+    """The innermost module, of those known, of which a method is running; None where there is none.
+
+    Frames are searched, since hooks on modules would change which path PyTorch takes through some of them.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_argcount:
+            first = frame.f_locals.get(frame.f_code.co_varnames[0])
+            if isinstance(first, nn.Module) and known(first):
+                return first
+        frame = frame.f_back
+    return None
+
+
+def _heads_of(module: nn.Module | None) -> int | None:
+    """How many heads a module says it has."""
+    said = (getattr(module, name, None) for name in ("num_heads", "heads", "num_attention_heads", "n_heads"))
+    return next((number for number in said if isinstance(number, int)), None)
+
+
+def _layout(tensor: Tensor) -> tuple[int, int]:
+    """Which axis of a block's queries or weights (…, N, d) counts heads, and how many; see `in_pieces`.
+
+    Of four axes it is the second. Of three, the first counts pieces and heads together where the module that runs has
+    several heads. Of more it is the one with as many elements as the module has heads, the one nearest in memory to a
+    head's own part if there are several, since these stand together in the projection.
+    """
+    count = tensor.dim()
+    if count == 4:
+        return 1, tensor.shape[1]
+    heads = _heads_of(running(lambda module: _heads_of(module) is not None))
+    if count == 3:
+        return 0, heads if heads and tensor.shape[0] % heads == 0 else 1
+    if count < 3:
+        return 0, 1
+    alike = [axis for axis in range(1, count - 2) if tensor.shape[axis] == heads] or [1]
+    axis = min(alike, key=tensor.stride)
+    return axis, tensor.shape[axis]
+
+
+def in_pieces(x: Tensor, layout: tuple[int, int]) -> Tensor:
+    """(…, N, d) as (B, heads, N, d): what leads beside the heads is images and pieces of them.
+
+    Args:
+        x: of two axes or more.
+        layout: the axis of heads, and how many they are; of three axes the first counts pieces and heads together.
+    """
+    axis, heads = layout
+    if x.dim() <= 3:
+        return x.view(*(1,) * (3 - x.dim()), *x.shape).unflatten(0, (-1, heads))
+    return x.movedim(axis, -3).flatten(0, -4)
 
 
 def _look(
@@ -99,43 +230,155 @@ def _look(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Look:
-    """A call of `scaled_dot_product_attention`, with its argument names, as a `Look`."""
-    if enable_gqa:
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+    """A call of `scaled_dot_product_attention`, whose names these are, as a look."""
+    layout = _layout(query)
+    if attn_mask is not None and query.dim() != 4:
+        attn_mask = in_pieces(attn_mask.expand(*out.shape[:-1], key.shape[-2]), layout)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return Look(query.detach(), key.detach(), value.detach(), attn_mask, scale, out)
+    if enable_gqa:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(times, dim=-3) for x in (key, value))
+    lead = out.shape[:-2]  # which may be broadcast
+    query, key, value = (in_pieces(x.detach().expand(*lead, *x.shape[-2:]), layout) for x in (query, key, value))
+    return Look(query, key, value, attn_mask, scale, out, layout)
 
 
-class _Overheard(TorchFunctionMode):
-    """Passes every call of `scaled_dot_product_attention` to a listener, after it has returned."""
+# What may become of a softmax before values are multiplied by it: another layout or type, a scale, a sum, a mixture.
+_FOLLOWED = {
+    *("to", "type", "type_as", "float", "half", "bfloat16", "contiguous", "clone", "detach", "nan_to_num"),
+    *("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "permute", "transpose"),
+    *("mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_", "__truediv__", "__itruediv__"),
+    *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__"),
+    *("masked_fill", "masked_fill_", "linear"),
+}
+_PRODUCTS = {"matmul", "__matmul__", "bmm"}
 
-    def __init__(self, hear: Callable[[Look], None]) -> None:
+
+class _Softmax(NamedTuple):
+    """What is known of a tensor that was made of a softmax: its axis, from the end, and itself before dropout."""
+
+    axis: int
+    before: Tensor | None = None
+
+
+class Overheard(TorchFunctionMode):
+    """Hands every act of attention on to a listener, after it was answered."""
+
+    def __init__(self, hear: Callable[[Act], None]) -> None:
         super().__init__()
         self.hear = hear
+        self._known: Any = WeakIdKeyDictionary()  # of tensors alive that were made of a softmax, a _Softmax each
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self, function: Callable[..., Any], kinds: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if function is F.multi_head_attention_forward:
+            return self._multi_head(*args, **kwargs)
+        out = function(*args, **kwargs)
         if function is F.scaled_dot_product_attention:
-            self.hear(_look(out, *args, **(kwargs or {})))
+            self.hear(_look(out, *args, **kwargs))
+        elif isinstance(out, Tensor):
+            self._follow(getattr(function, "__name__", ""), out, args, kwargs)
         return out
+
+    def _multi_head(self, *args: Any, **kwargs: Any) -> Any:
+        """PyTorch's own function, whose calls would be hidden by its check of overrides: here that finds none."""
+        original: Any = F.multi_head_attention_forward
+        names = {**vars(F), "has_torch_function": lambda tensors: False}
+        inside = types.FunctionType(original.__code__, names, original.__name__, original.__defaults__)
+        inside.__kwdefaults__ = original.__kwdefaults__
+        with self:
+            return inside(*args, **kwargs)
+
+    def _follow(self, name: str, out: Tensor, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Note what is a softmax and what becomes of it, until it is multiplied by values."""
+        if name == "softmax":
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            if out.dim() >= 2 and axis in (-1, out.dim() - 1):
+                self._known[out] = _Softmax(-1)
+        elif self._known and (name in _FOLLOWED or name in _PRODUCTS or name in ("dropout", "einsum")):
+            given = [part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)]
+            source = next((part for part in given if part in self._known), None)
+            if source is None:
+                return
+            known: _Softmax = self._known[source]
+            if name in (*_PRODUCTS, "einsum") and len(given) != 2:
+                return
+            if name in _PRODUCTS:
+                self._multiplied(given[0], given[1], out)
+            elif name == "einsum":
+                self._summed(args[0], given[0], given[1], out)
+            elif name == "dropout":
+                if out is not source:
+                    self._known[out] = known._replace(before=source if known.before is None else known.before)
+            elif (axis := _axis_after(name, known.axis, source, out, args[1:])) is not None:
+                self._known[out] = _Softmax(axis)
+
+    def _multiplied(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """Weights @ values, or valuesᵀ @ weightsᵀ."""
+        if left in self._known and self._known[left].axis == -1:
+            self._written(left, right, out, False)
+        elif right in self._known and self._known[right].axis == -2:
+            self._written(right, left, out, True)
+
+    def _summed(self, equation: Any, one: Tensor, two: Tensor, out: Tensor) -> None:
+        """The same by einsum, where its axes are those of a product of matrices."""
+        if not isinstance(equation, str) or "->" not in equation or "." in equation:
+            return
+        terms, made = equation.replace(" ", "").split("->")
+        for weights, value, (w, v) in ((one, two, terms.split(",")), (two, one, terms.split(",")[::-1])):
+            if weights in self._known and self._known[weights].axis == -1:
+                size = [letter for letter in v if letter not in w]
+                if len(size) == 1 and made == f"{w[:-1]}{size[0]}" and set(v) == {*w[:-2], w[-1], *size}:
+                    with torch._C.DisableTorchFunction():
+                        value = torch.einsum(f"{v}->{w[:-2]}{w[-1]}{size[0]}", value)
+                    self._written(weights, value, out, False)
+                    return
+
+    def _written(self, weights: Tensor, value: Tensor, out: Tensor, transposed: bool) -> None:
+        before = self._known[weights].before
+        given = weights if before is None or before.shape != weights.shape else before
+        given, value = given.detach(), value.detach()
+        if transposed:
+            given, value = given.mT, value.mT
+        layout = _layout(value if value.dim() == given.dim() else given)
+        value = value.expand(*given.shape[:-2], *value.shape[-2:])
+        self.hear(Written(in_pieces(given, layout), in_pieces(value, layout), out, layout, transposed))
+
+
+def _axis_after(name: str, axis: int, source: Tensor, out: Tensor, options: tuple) -> int | None:
+    """The axis of the softmax, from the end, after a function of `_FOLLOWED`; None where that cannot be told."""
+    if name in ("transpose", "permute"):
+        order = list(range(source.dim()))
+        if name == "permute":
+            order = list(options[0] if len(options) == 1 else options)
+        elif len(options) == 2:
+            first, second = options
+            order[first], order[second] = order[second], order[first]
+        return [number % source.dim() for number in order].index(source.dim() + axis) - source.dim()
+    if name == "linear" and axis == -1:
+        return None  # mixed over keys
+    same = out.dim() >= -axis and out.shape[axis] == source.shape[axis] and out.numel() >= source.numel()
+    return axis if same else None
 
 
 @contextmanager
-def overheard(model: nn.Module, hear: Callable[[Look], None]) -> Iterator[None]:
-    """Context in which `hear` is called for each attention operation of `model`, in order.
+def overheard(hear: Callable[[Act], None]) -> Iterator[None]:
+    """Within it, `hear` is called for each act of attention of this thread, in their order.
 
-    Blocks of timm that would not use the fused kernel, for example with `TIMM_FUSED_ATTN=0`, use it in this context.
+    What was compiled, whole or in parts, runs as it was written: compiled code cannot be overheard.
     """
-    unfused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", True) is False]
-    for module in unfused:
-        module.fused_attn = True
-    try:
-        with _Overheard(hear):
-            yield
-    finally:
-        for module in unfused:
-            module.fused_attn = False
+    # Where nothing has been compiled yet, a stance would import all of the compiler.
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with stance, Overheard(hear):
+        yield
+
+
+def uncompiled(module: Any) -> Any:
+    """The module that `torch.compile` was given, which shares its parameters; another as it is."""
+    while isinstance(module, nn.Module) and "_orig_mod" in module._modules:
+        module = module._orig_mod
+    return module

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visattn.explain.reading import Look
+from visattn.explain.reading import Act
 from visattn.explain.vit import ViT
 
 
@@ -18,8 +18,8 @@ def positive_part(weights: Tensor, gradient: Tensor) -> Tensor:
     return (weights * gradient).clamp_(min=0).mean(dim=1)
 
 
-def contribution(look: Look, of_out: Tensor) -> Tensor:
-    """Ā of a layer, from the gradient of its output."""
+def contribution(look: Act, of_out: Tensor) -> Tensor:
+    """Ā of a layer, from the gradient by its output."""
     return positive_part(look.weights(), look.gradient(of_out))
 
 
@@ -43,8 +43,9 @@ class Relevance:
     @torch.no_grad()
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W), at least 0."""
+        vit.require("relevance")
         seen, layers, of_pool = vit.judged(images, targets)
-        tokens = layers[0][0].key.shape[2]
+        tokens = layers[0][0].shape[3]
         relevance = eye = torch.eye(tokens, dtype=torch.float32, device=images.device)
         for look, of_out in layers:
             relevance = relevance + contribution(look, of_out) @ relevance

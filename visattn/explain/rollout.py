@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
-from visattn.explain.reading import Look
+from visattn.explain.reading import Act
 from visattn.explain.vit import Logits, Reading, ViT
 
 Fusion = Literal["mean", "max", "min"]
@@ -101,10 +101,11 @@ class Rollout(_OverHeads):
 
     def reading(self, vit: ViT) -> Reading:
         """The same, for a run shared with other readings."""
+        vit.require("attention rollout")
         out: Tensor | None = None
         weights: Tensor | None = None
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             nonlocal out, weights
             weights = look.weights(into=weights)  # one buffer for all layers
             passed = passed_on(weights, self.fusion, self.discard)
@@ -131,6 +132,7 @@ class GradientRollout(_OverHeads):
     @torch.no_grad()
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W)."""
+        vit.require("gradient rollout")
         judged = vit.judged(images, targets)
         parts = (fuse(look.weights().mul_(look.gradient(of)), self.fusion) for look, of in judged.layers)
         out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)

@@ -4,17 +4,17 @@ Axis letters: B images, N = prefix + H W tokens, the grid's in reading order aft
 token, registers), heads of a layer.
 """
 
-import sys
+import copy
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from timm.layers import Format
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from visattn.errors import InputError
-from visattn.explain.reading import Look, overheard
+from visattn.explain.reading import Act, overheard, uncompiled
 from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer
 from visattn.models.mode import evaluating
@@ -32,7 +32,7 @@ class Logits(NamedTuple):
 
     logits: Tensor
     grid: tuple[int, int]
-    pool: Look | None
+    pool: Act | None
 
 
 class Reading(NamedTuple):
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
         result: computes the result (B, …) from the finished run.
     """
 
-    hear: Callable[[int, Look], None]
+    hear: Callable[[int, Act], None]
     result: Callable[[Logits], Tensor]
 
 
@@ -65,12 +65,15 @@ class ViT:
         depth: number of layers, counted from 0; -1 is the last.
         patch: (h, w) of a patch, in pixels.
         prefix: number of tokens before those of the grid.
-        classes: number of classes; 0 if the model gives features.
-        channels: of images; None if unknown.
+        classes: number of classes; 0 where the model gives features.
+        channels: of images; None where it is not known.
+        one_grid: whether all layers attend from one set of tokens to the same, so that layers can be multiplied.
 
     Raises:
         InputError: if the model is not such a network; the message gives the reason.
     """
+
+    one_grid = True
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self.model, self.name = model, name
@@ -107,13 +110,12 @@ class ViT:
     def _read_timm(self) -> None:
         """The properties of timm's Vision Transformers, regardless of their class."""
         model: Any = self._network
+        self._check_softmax()
         embed, blocks = (uncompiled(getattr(model, part, None)) for part in ("patch_embed", "blocks"))
         if any("Window" in type(module).__name__ for module in model.modules()):
             raise self._refuse("it attends within windows, so no layer's map is one of the whole image")
         if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(embed, "dynamic_feat_size"):
             raise self._refuse("it has no row of transformer blocks over one grid of patches")
-        if any("DiffAttention" in type(module).__name__ or hasattr(module, "lambda_q1") for module in blocks.modules()):
-            raise self._refuse("its attention is differential: what it weighs by is the difference of two softmaxes")
         if any(len(getattr(uncompiled(block), "attns", ())) > 1 for block in blocks):
             raise self._refuse("its blocks attend several times in parallel, so a layer has no one map")
         self._grid_of = lambda *size: tuple(embed.dynamic_feat_size(size))
@@ -128,6 +130,31 @@ class ViT:
         self._latent = pooling == "map"
         class_tokens = slice(0, 2 if hasattr(model, "head_dist") else 1)
         self._rows = {"token": class_tokens, "avg": patches, "map": slice(None)}[pooling]
+
+    def _check_softmax(self) -> None:
+        if any(
+            "DiffAttention" in type(part).__name__ or hasattr(part, "lambda_q1") for part in self._network.modules()
+        ):
+            raise self._refuse("its attention is differential: what it weighs by is the difference of two softmaxes")
+
+    def reads(self, size: tuple[int, int]) -> bool:
+        """Whether a run on images of (h, w) pixels is read as it should be; none is computed, only shapes are."""
+        named = (*self._network.named_parameters(), *self._network.named_buffers())
+        tensors = {name: tensor.to("meta") for name, tensor in named}
+        dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
+        probe = copy.copy(self)
+        probe._logits = lambda images: functional_call(self._network, tensors, images)
+        with torch.no_grad():
+            try:
+                probe.run(torch.empty(1, self.channels or 3, *size, device="meta", dtype=dtype), lambda *_: None)
+            except InputError:
+                return False
+            except (RuntimeError, NotImplementedError):  # what cannot run without numbers is not known to be misread
+                return True
+        return True
+
+    def require(self, method: str) -> None:
+        """Nothing: every method is defined where all layers share one grid. A subclass may raise an `InputError`."""
 
     def _refuse(self, reason: str) -> InputError:
         return InputError(
@@ -182,8 +209,8 @@ class ViT:
             )
         return number % self.depth
 
-    def run(self, images: Tensor, hear: Callable[[int, Look], None]) -> Logits:
-        """Run the model on normalised images (B, 3, h, w), in evaluation mode, with fused attention.
+    def run(self, images: Tensor, hear: Callable[[int, Act], None]) -> Logits:
+        """Run the model on normalised images (B, 3, h, w), in evaluation mode, its fused attention as it is.
 
         Args:
             images: on the model's device.
@@ -198,27 +225,29 @@ class ViT:
         if self.channels not in (None, images.shape[1]):
             raise InputError(f"{self.name} takes images with {self.channels} channels, not {images.shape[1]}")
         height, width = images.shape[-2:]
-        grid = self.grid((height, width))
+        return self._run(images, self.grid((height, width)), hear)
+
+    def _run(self, images: Tensor, grid: tuple[int, int], hear: Callable[[int, Act], None]) -> Logits:
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
-        def heard(look: Look) -> None:
+        def heard(look: Act) -> None:
             nonlocal count, pool
-            if count == self.depth and self._latent and look.query.shape[2] == 1 and pool is None:
+            if count == self.depth and self._latent and look.shape[2] == 1 and pool is None:
                 pool = look
                 return
-            shape = tuple(look.query.shape)
+            shape = look.shape
             if count == self.depth:
                 raise self._refuse(f"it attends more often than its {self.depth} blocks")
-            if (shape[0], shape[2], look.key.shape[2]) != (len(images), tokens, tokens):
+            if (shape[0], *shape[2:]) != (len(images), tokens, tokens):
                 raise self._refuse(
-                    f"its attention number {count} has {shape[2]} queries and {look.key.shape[2]} keys in {shape[0]} "
+                    f"its attention number {count} has {shape[2]} queries and {shape[3]} keys in {shape[0]} "
                     f"pieces, where {len(images)} images have {tokens} tokens each"
                 )
             count += 1
             hear(count - 1, look)
 
         try:
-            with evaluating(self._network), _eager(), overheard(self._network, heard):
+            with evaluating(self._network), overheard(heard):
                 logits = self._logits(images)
         except AssertionError as error:  # timm's checks of sizes
             raise InputError(f"{self.name} does not take images of {tuple(images.shape)}: {error}") from error
@@ -261,7 +290,7 @@ class ViT:
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             if layer in chosen:
                 kept[layer] = look.weights(heads=self._heads(heads, look))
 
@@ -281,7 +310,7 @@ class ViT:
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             if layer in chosen:
                 rows = look.weights(self._rows, self._heads(heads, look))
                 # The mean is the row, unless the latent query, which comes last, weights the rows.
@@ -293,17 +322,17 @@ class ViT:
     def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
         """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading."""
 
-        def hear(layer: int, look: Look) -> None:
+        def hear(layer: int, look: Act) -> None:
             for reading in readings:
                 reading.hear(layer, look)
 
         seen = self.run(images, hear)
         return seen, [reading.result(seen) for reading in readings]
 
-    def _heads(self, heads: Sequence[int] | None, look: Look) -> list[int] | slice:
+    def _heads(self, heads: Sequence[int] | None, look: Act) -> list[int] | slice:
         if heads is None:
             return slice(None)
-        count = look.query.shape[1]
+        count = look.shape[1]
         for head in heads:
             if not 0 <= head < count:
                 raise InputError(f"{self.name} has no head {head}; its {count} heads are numbered 0 to {count - 1}")
@@ -320,11 +349,11 @@ class ViT:
             InputError: if the model has no classes, or no such class.
         """
         if not self.classes:
-            raise InputError(f"{self.name} has no classes to explain; choose raw or rollout")
-        looks: list[Look] = []
+            raise InputError(f"{self.name} has no classes, so there is none to explain; choose raw or rollout")
+        looks: list[Act] = []
 
-        def hear(layer: int, look: Look) -> None:
-            look.out.requires_grad_()  # needed if all parameters are frozen
+        def hear(layer: int, look: Act) -> None:
+            look.out.requires_grad_()  # where all parameters are frozen it does not yet
             looks.append(look)
 
         with torch.inference_mode(False), torch.enable_grad():
@@ -358,19 +387,6 @@ class _Patches(nn.Module):
         return tokens if tokens.dim() == 4 else tokens.unflatten(1, self.grid)
 
 
-def uncompiled(module: Any) -> Any:
-    """The module passed to `torch.compile`, which shares its parameters; other modules are returned unchanged."""
-    while isinstance(module, nn.Module) and "_orig_mod" in module._modules:
-        module = module._orig_mod
-    return module
-
-
-def _eager() -> AbstractContextManager:
-    """Context in which compiled modules run uncompiled: calls in compiled code cannot be recorded."""
-    # If nothing has been compiled yet, this would import the whole compiler.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
 def _name_of(model: nn.Module, part: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is part)
 
@@ -385,5 +401,5 @@ class Judged(NamedTuple):
     """
 
     seen: Logits
-    layers: list[tuple[Look, Tensor]]
+    layers: list[tuple[Act, Tensor]]
     of_pool: Tensor | None

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from visattn.attention import Glimpse, HeadsMemory, Memory
-from visattn.explain.reading import Look, overheard
+from visattn.explain.reading import Act, overheard
 from visattn.explain.relevance import normalised, positive_part
 from visattn.models import Decoder, RecurrentDecoder, TransformerDecoder
 from visattn.models.mode import evaluating
@@ -89,13 +89,13 @@ def _of_recurrent(decoder: RecurrentDecoder, memory: Memory, previous: Tensor, w
 
 
 def _of_transformer(decoder: TransformerDecoder, memory: HeadsMemory, previous: Tensor, words: Tensor) -> Tensor:
-    looks: list[Look] = []
+    looks: list[Act] = []
 
-    def hear(look: Look) -> None:
+    def hear(look: Act) -> None:
         look.out.requires_grad_()  # where all parameters are frozen it does not yet
         looks.append(look)
 
-    with overheard(decoder, hear):
+    with overheard(hear):
         logits = decoder.logits(memory, previous)
     count, length = words.shape
     weights = [_by_caption(look.weights(), length) for look in looks]

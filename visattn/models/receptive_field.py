@@ -98,14 +98,7 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
     Raises:
         UnknownPlaceError: if an operation of the network is not supported, or the cells form no regular grid.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        named = (*network.named_parameters(), *network.named_buffers())
-        tensors = {n: t.to("meta", torch.float32 if t.is_floating_point() else None) for n, t in named}
-        pixels = torch.empty(1, 3, *image_size, device="meta", dtype=torch.float32)
-        tracing = _Tracing()
-        tracing.put(pixels, of_pixels(pixels))
-        with evaluating(network), tracing:
-            features = functional_call(network, tensors, pixels)
+    tracing, features = followed(network, image_size)
     (features,) = features if isinstance(features, list | tuple) else (features,)
     places = tracing.of(features)
     if places is None or features.dim() != 4:
@@ -123,8 +116,20 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
     return CellShift((y - dy / 2, x - dx / 2), (dy, dx), (low, high))
 
 
-class _Tracing(TorchDispatchMode):
-    """Propagates places through every operation that PyTorch runs."""
+def followed(network: nn.Module, image_size: tuple[int, int]) -> tuple["Tracing", Any]:
+    """Run a network without numbers on an image of (h, w) pixels: what was followed, and what the network gave."""
+    tracing = Tracing()
+    with torch.inference_mode(False), torch.no_grad():
+        named = (*network.named_parameters(), *network.named_buffers())
+        tensors = {n: t.to("meta", torch.float32 if t.is_floating_point() else None) for n, t in named}
+        pixels = torch.empty(1, 3, *image_size, device="meta", dtype=torch.float32)
+        tracing.put(pixels, of_pixels(pixels))
+        with evaluating(network), tracing:
+            return tracing, functional_call(network, tensors, pixels)
+
+
+class Tracing(TorchDispatchMode):
+    """Follows places through every operation that PyTorch runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,9 +144,14 @@ class _Tracing(TorchDispatchMode):
         """The receptive field centres of a tensor's elements, or None if it has no places."""
         return self._known.get(id(tensor), (None, None))[1] if isinstance(tensor, Tensor) else None
 
+    @property
+    def lost(self) -> list[str]:
+        """The operations that could not be followed."""
+        return list(dict.fromkeys(self._lost))
+
     def why(self) -> str:
-        """The error message for an unsupported network."""
-        lost = f" (it cannot be followed through {', '.join(dict.fromkeys(self._lost))})" if self._lost else ""
+        """The sentence for a network that could not be followed."""
+        lost = f" (it cannot be followed through {', '.join(self.lost)})" if self._lost else ""
         return f"where the cells of its feature map look is not known{lost}"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:

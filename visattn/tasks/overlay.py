@@ -49,7 +49,7 @@ def overlay_images(
         subject: the classifier.
         images: files and folders.
         output: folder for what is written; created if missing.
-        methods: by their names; None is rollout and the last layer.
+        methods: by their names; None is rollout, if it is defined, and the last layer.
         target: the class to explain, its name or number; None takes the likeliest.
         batch_size: images at a time.
         truths: the true class by file stem, where known; the sheets then say whether the prediction is right.
@@ -63,7 +63,7 @@ def overlay_images(
         The entries of `classes.json`, as `ClassWriter.write` has them.
     """
     paths = list_images(images)
-    methods = {"rollout": Rollout(), "raw": Raw()} if methods is None else methods
+    methods = without_rollout({"rollout": Rollout(), "raw": Raw()}, subject.vit) if methods is None else methods
     number = None if target is None else subject.target(target)
     titles = {
         name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
@@ -134,6 +134,11 @@ def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
     return {
         name: METHODS[name](**{key: value for key, value in given[name].items() if value is not None}) for name in names
     }
+
+
+def without_rollout(methods: dict[str, Method], vit: ViT) -> dict[str, Method]:
+    """The methods without rollout where it is not defined, for when none was asked for."""
+    return {name: method for name, method in methods.items() if vit.one_grid or name != "rollout"}
 
 
 def choose_subject(options: argparse.Namespace) -> Subject:

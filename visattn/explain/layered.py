@@ -1,0 +1,283 @@
+"""Transformers whose layers attend within windows, to pooled keys, on several grids, or from a later class token.
+
+Where each key looks is not told by a table of architectures: the network is run once without numbers while every
+element is followed from the pixels on (`visattn.models.receptive_field`), through windows, shifts, pooling and
+whatever else orders tokens anew. Weights recorded from a run are then added up where their keys look.
+
+Axis letters: B images, P pieces of an image (windows), N queries, M keys, H W a grid.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from visattn.errors import InputError
+from visattn.explain.reading import Act, overheard
+from visattn.explain.vit import Judged, Logits, Reading, ViT
+from visattn.images import CellShift
+from visattn.images.geometry import pair
+from visattn.models.mode import evaluating
+from visattn.models.places import NEAR
+from visattn.models.receptive_field import followed
+
+AT_ONCE = 2**26  # weights computed at once, where a layer's map is the mean of many rows: 256 MB
+Axis = tuple[float, float, int]  # the first place in pixels, the pitch, and how many
+
+
+class Layer(NamedTuple):
+    """Where the keys of a layer look.
+
+    Attributes:
+        shape: (P, heads, N, M).
+        cell: (P, M) int64, the number of each key's cell in reading order; -1 for keys of no place, such as a class
+            token's and padding.
+        axes: of the grid, vertical and horizontal.
+        rows: (P, N) bool, the queries that the layer's map is the mean of.
+    """
+
+    shape: tuple[int, int, int, int]
+    cell: Tensor
+    axes: tuple[Axis, Axis]
+    rows: Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.axes[0][2], self.axes[1][2]
+
+
+class Layered(ViT):
+    """A transformer of timm that `ViT` cannot read as one row of layers over one grid.
+
+    Its layers are its acts of attention to places of the image, in their order; those over channels are left out. A
+    layer's map is what its class token attends to, where classes are read from one, and else the mean over all queries
+    that have a place: what is attended to on average, in all windows together. Keys at the same place add up. Nothing
+    is rescaled: a map sums to 1, less what goes to class tokens and padding. Where layers have several grids, maps are
+    on the finest, and a coarser cell's weight is spread evenly over the finest cells nearest to it.
+
+    Args:
+        model: the network, from normalised images (B, 3, h, w) to logits.
+        name: what messages call it.
+        size: (h, w) of its images, the only one it then takes; None is that of timm's configuration.
+
+    Attributes: those of `ViT`; `prefix` is 0.
+
+    Raises:
+        InputError: where no layer attends to places, or these cannot be told; the sentence says why.
+    """
+
+    one_grid = False
+
+    def __init__(self, model: nn.Module, name: str = "the model", size: tuple[int, int] | None = None) -> None:
+        self.model, self.name = model, name
+        self._network = network = self._unwrapped(model)
+        self._check_softmax()
+        self._logits, self._latent, self._rows = network, False, slice(None)
+        self.prefix, self.channels, self.classes = 0, 3, int(getattr(network, "num_classes", 0))
+        self.size = pair(size or resolve_model_data_config(network)["input_size"][1:])
+        self._acts = self._follow()
+        self._layers = [act for act in self._acts if act is not None]
+        if not self._layers:
+            raise self._refuse(self._why)
+        self.depth = len(self._layers)
+        self._finest = max(self._layers, key=lambda layer: layer.grid[0] * layer.grid[1])
+        self.patch = pair(max(1, round(pitch)) for _, pitch, _ in self._finest.axes)
+
+    def _follow(self) -> list[Layer | None]:
+        """Each act of attention of a run without numbers; None where it is not over places."""
+        found: list[Act] = []
+        try:
+            with overheard(found.append):
+                tracing, _ = followed(self._network, self.size)
+        except Exception as error:  # whatever a network trips over that was not made for this size, or to be followed
+            raise self._refuse(
+                f"it cannot be followed on images of {self.size[1]}×{self.size[0]} pixels "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+            ) from error
+        lost = tracing.lost
+        self._why = "none of its layers weighs places by a softmax for each query"
+        if found and lost:
+            self._why = f"where its tokens look cannot be followed through {', '.join(lost)}"
+        elif found:
+            self._why = "it attends over channels, and no map of the image comes of that"
+        classes = 0
+        if getattr(self._network, "global_pool", "token") == "token":
+            classes = 1 if getattr(self._network, "head_dist", None) is None else 2
+        layers: list[Layer | None] = []
+        for act in found:
+            keys, queries = tracing.of(act.value), tracing.of(act.by_query)
+            grid = None if keys is None else _grid_of(pair(keys.centre), keys.pitch)
+            if grid is None:
+                layers.append(None)
+                continue
+            cell, axes = grid
+            pieces, _, count, _ = act.shape
+            placed = torch.zeros(pieces, count, dtype=torch.bool)
+            if queries is not None:
+                placed = ~torch.stack([_shared(centre) for centre in queries.centre]).isnan().any(0)
+            rows = placed
+            if not placed.any():
+                rows = torch.ones_like(placed)
+            elif classes and pieces == 1 and not placed[0, :classes].any():
+                rows = (torch.arange(count) < classes).expand(1, -1)
+            layers.append(Layer(act.shape, cell, axes, rows))
+        return layers
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the finest layer's grid, for images of (h, w) pixels.
+
+        Raises:
+            InputError: where the model was made for another size.
+        """
+        if tuple(size) != self.size:
+            raise InputError(
+                f"{self.name} takes images of {self.size[1]}×{self.size[0]} pixels, and not of {size[1]}×{size[0]}"
+            )
+        return self._finest.grid
+
+    def cells(self, size: tuple[int, int]) -> CellShift:
+        """Where the cells of a map look in an input of (h, w) pixels, for `Geometry.cell_shift`."""
+        self.grid(size)
+        shift = pair(start - pitch / 2 for start, pitch, _ in self._finest.axes)
+        stride = pair(pitch for _, pitch, _ in self._finest.axes)
+        return CellShift(shift, stride, ((0.0, 0.0), pair(map(float, self.size))))
+
+    def _run(self, images: Tensor, grid: tuple[int, int], hear: Callable[[int, Act], None]) -> Logits:
+        count = 0
+        numbers = {n: layer for layer, n in enumerate(n for n, act in enumerate(self._acts) if act is not None)}
+
+        def heard(act: Act) -> None:
+            nonlocal count
+            number, expected = numbers.get(count), self._acts[count] if count < len(self._acts) else None
+            count += 1
+            if expected is not None and number is not None:
+                pieces, *rest = expected.shape
+                if act.shape != (len(images) * pieces, *rest):
+                    raise self._refuse(f"its attention number {count - 1} has another shape than without numbers")
+                hear(number, act)
+
+        with evaluating(self._network), overheard(heard):
+            logits = self._logits(images)
+        if count != len(self._acts):
+            raise self._refuse(f"it attends {count} times, and {len(self._acts)} times without numbers")
+        return Logits(logits, grid, None)
+
+    def read(self, matrix: Tensor, seen: Logits) -> Tensor:
+        """No matrix of all tokens exists here.
+
+        Raises:
+            InputError: always.
+        """
+        self.require("a map of several layers")
+
+    def received(self, layer: int, act: Act, heads: Sequence[int] | slice = slice(None)) -> Tensor:
+        """A layer's map: weights (B P, heads, N, M) to (B, heads, H, W) of its own grid; see the class."""
+        place = self._layers[layer]
+        pieces, _, _, keys = place.shape
+        asked = place.rows.any(dim=0).nonzero().flatten().tolist()
+        received: Any = 0.0
+        count = max(1, AT_ONCE // (act.shape[0] * act.shape[1] * keys))
+        for first in range(asked[0], asked[-1] + 1, count):
+            rows = slice(first, min(first + count, asked[-1] + 1))
+            weights = act.weights(rows, heads).unflatten(0, (-1, pieces))  # (B, P, heads, rows, M)
+            received = received + torch.einsum("bphnm,pn->bphm", weights, place.rows[:, rows].to(weights))
+        received = received / place.rows.sum()
+        cell = place.cell.to(received.device)
+        height, width = place.grid
+        # Keys of no place are added to a last cell, which is left out.
+        out = received.new_zeros(*received.shape[::2], height * width + 1)
+        index = torch.where(cell < 0, height * width, cell).flatten()
+        out.index_add_(2, index, received.transpose(1, 2).flatten(2))
+        return out[..., :-1].unflatten(-1, (height, width))
+
+    def _on_finest(self, layer: int, maps: Tensor) -> Tensor:
+        """Maps (…, H, W) of a layer on the finest layer's grid, each cell's weight evenly among those nearest to it."""
+        for dim, own, finest in zip((-2, -1), self._layers[layer].axes, self._finest.axes, strict=True):
+            if own == finest:
+                continue
+            centres = finest[0] + finest[1] * torch.arange(finest[2], dtype=torch.float64)
+            nearest = ((centres - own[0]) / own[1]).add(0.5).floor().long().clamp(0, own[2] - 1).to(maps.device)
+            shares = torch.bincount(nearest, minlength=own[2])[nearest].to(maps)
+            maps = maps.index_select(dim, nearest) / (shares.unsqueeze(-1) if dim == -2 else shares)
+        return maps
+
+    def reading_rows(self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Reading:
+        """Maps of layers on the finest grid, of a run that others read, too: (B, layers, heads, H, W), float32.
+
+        Where the layers have different numbers of heads, and none are chosen, the mean of the heads is in their place.
+        """
+        chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
+        alike = heads is not None or len({self._layers[layer].shape[1] for layer in chosen}) == 1
+        kept: dict[int, Tensor] = {}
+
+        def hear(layer: int, act: Act) -> None:
+            if layer in chosen:
+                maps = self._on_finest(layer, self.received(layer, act, self._heads(heads, act)))
+                kept[layer] = maps if alike else maps.mean(dim=1, keepdim=True)
+
+        return Reading(hear, lambda seen: torch.stack([kept[layer] for layer in chosen], dim=1))
+
+    def require(self, method: str) -> NoReturn:
+        """Refuse what multiplies layers.
+
+        Raises:
+            InputError: for all but raw attention.
+        """
+        raise InputError(
+            f"{method} is not defined for {self.name}, whose layers do not all attend from one set of tokens to the "
+            "same; choose raw, which reads one layer"
+        )
+
+    def judged(self, images: Tensor, targets: Tensor | None = None) -> Judged:
+        """As `require`."""
+        self.require("a method that follows gradients through all layers")
+
+
+def as_read(model: nn.Module, name: str = "the model", size: tuple[int, int] | None = None) -> ViT:
+    """A transformer as `ViT`, or, where its layers do not share one grid of patches, as `Layered`.
+
+    Args:
+        model: as that of either.
+        name: what messages call it.
+        size: (h, w) of the images that it will be given; None is that of timm's configuration.
+
+    Raises:
+        InputError: where it is neither; the sentence says why.
+    """
+    try:
+        vit = ViT(model, name)
+    except InputError:
+        return Layered(model, name, size)
+    taken = size or pair(resolve_model_data_config(vit._network)["input_size"][1:])
+    vit.grid(taken)
+    return vit if vit.reads(taken) else Layered(model, name, size)
+
+
+def _shared(centre: Tensor) -> Tensor:
+    """Of a place of each element (P, heads, N, d), that of each row (P, N); NaN where elements differ."""
+    low, high = (f(f(centre, 3), 1) for f in (torch.amin, torch.amax))  # NaN where any is
+    return torch.where(high - low <= NEAR, (low + high) / 2, torch.nan)
+
+
+def _grid_of(centres: tuple[Tensor, Tensor], pitch: tuple[float, float]) -> tuple[Tensor, tuple[Axis, Axis]] | None:
+    """The cells (P, M) of keys at these places (P, heads, M, d), and the grid's axes; None where they lie on none."""
+    numbers, axes = [], []
+    for centre, last_known in zip(centres, pitch, strict=True):
+        place = _shared(centre)
+        known = place[~place.isnan()]
+        if not len(known):
+            return None
+        values = known.unique()
+        values = values[torch.cat([torch.ones(1, dtype=torch.bool), values.diff() > NEAR])]
+        step = float(values.diff().min()) if len(values) > 1 else last_known
+        start = float(values[0])
+        number = (place - start) / step
+        if (number - number.round()).abs().nan_to_num(0.0).max() * step > NEAR:
+            return None
+        numbers.append(number.round().nan_to_num(-1.0).long())
+        axes.append((start, step, int(numbers[-1].max()) + 1))
+    nowhere = torch.minimum(*numbers) < 0
+    return torch.where(nowhere, -1, numbers[0] * axes[1][2] + numbers[1]), pair(axes)
