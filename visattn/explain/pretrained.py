@@ -43,7 +43,7 @@ def timm_subject(
         options: more arguments for `timm.create_model`.
 
     Raises:
-        InputError: if timm has no such model, or it cannot be read (see `ViT` and `Layered`); if the weights cannot be had
+        InputError: if timm has no such model, or it cannot be read (see `ViT`, `Layered`); if the weights cannot be had
             or do not fit; if the names are not as many as the classes.
     """
     if not timm.is_model(name):
