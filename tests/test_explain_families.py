@@ -405,7 +405,7 @@ def test_cells_are_where_convolutions_look():
     ],
 )
 def test_what_has_no_map_is_refused(name, options, why):
-    with pytest.raises(InputError, match=f"{name} is no Vision Transformer whose maps can be read: .*{why}"):
+    with pytest.raises(InputError, match=f"{name} .*{why}"):
         timm_subject(name, "random", **options)
 
 
