@@ -228,6 +228,29 @@ def test_grouped_queries_and_other_axes():
     torch.testing.assert_close(attention[0].weights()[:, 0] @ value[:, 0, 0], out)
 
 
+def test_causal_masks_as_objects():
+    from torch.nn.attention.bias import causal_lower_right
+
+    with record(model := Kernel(attn_mask=causal_lower_right(7, 11))) as attention:
+        out = model(*QKV)
+    torch.testing.assert_close(attention[0].weights() @ QKV[2], out)
+
+
+def test_heads_that_stand_elsewhere():
+    """Pieces and heads together in front, as in SAM; heads behind the windows, as in Twins."""
+
+    class Many(Kernel):
+        num_heads = 5
+
+    flat = [x.flatten(0, 1) for x in QKV]
+    with record(model := Many()) as attention:
+        model(*flat)
+        model(*(x.unsqueeze(1).expand(-1, 3, -1, -1, -1) for x in QKV))
+    plain = (QKV[0] @ QKV[1].mT * 6**-0.5).softmax(-1)
+    torch.testing.assert_close(attention[0].weights(), plain)
+    torch.testing.assert_close(attention[1].weights(), plain.repeat_interleave(3, 0))
+
+
 def test_rows_without_any_key_weigh_nothing():
     mask = torch.ones(7, 11, dtype=torch.bool)
     mask[3] = False

@@ -50,13 +50,14 @@ class Layer(NamedTuple):
 
 
 class Layered(ViT):
-    """A transformer of timm that `ViT` cannot read as one row of layers over one grid.
+    """A transformer, of timm or another that gives logits alone, that `ViT` cannot read as layers over one grid.
 
     Its layers are its acts of attention to places of the image, in their order; those over channels are left out. A
     layer's map is what its class token attends to, where classes are read from one, and else the mean over all queries
     that have a place: what is attended to on average, in all windows together. Keys at the same place add up. Nothing
     is rescaled: a map sums to 1, less what goes to class tokens and padding. Where layers have several grids, maps are
-    on the finest, and a coarser cell's weight is spread evenly over the finest cells nearest to it.
+    on the finest, and a coarser cell's weight is spread evenly over the finest cells nearest to it. A model without
+    timm's `global_pool` is taken to read its classes from the first token, where that has no place.
 
     Args:
         model: the network, from normalised images (B, 3, h, w) to logits.

@@ -232,6 +232,11 @@ def _look(
 ) -> Look:
     """A call of `scaled_dot_product_attention`, whose names these are, as a look."""
     layout = _layout(query)
+    materialize = getattr(
+        attn_mask, "_materialize", None
+    )  # of torch's CausalBias, whose module takes seconds to import
+    if materialize is not None:
+        attn_mask = materialize(query.device)
     if attn_mask is not None and query.dim() != 4:
         attn_mask = in_pieces(attn_mask.expand(*out.shape[:-1], key.shape[-2]), layout)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
