@@ -157,7 +157,7 @@ def test_weights_of_another_shape_are_named(changed, tmp_path, capsys):
         (
             "test",
             ["--config", str(CONFIGS / "shapes_vit.yaml")],
-            "Captioner, but the configuration has visattn.classif",
+            "Captioner, but the configuration has visattn",
         ),
     ],
 )

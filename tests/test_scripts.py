@@ -133,7 +133,7 @@ def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tm
         (["--export", "sheet,jpeg"], "list of sheet, svg, pdf, words, gif, npz"),
         (["--export", ","], "--export has ','"),
         (["--contour", "half"], "--contour is 'half'"),
-        (["--contour", "50"], "contour level is 50"),
+        (["--contour", "50"], "not at 50"),
         (["--width", "8.5"], "--width is '8.5'"),
         (["--width", "1cm"], "width is 1 cm"),
         (["--columns", "0"], "at least one column"),
