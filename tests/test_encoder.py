@@ -218,6 +218,29 @@ def test_transformers_look_at_their_own_patch():
     assert Encoder("test_vit").cell_shift((160, 160)) == (0.0, 0.0)
 
 
+def test_pooled_cells_are_the_means_of_their_blocks_and_look_at_their_middle():
+    options = {"backbone": "vit_tiny_patch16_224", "options": {"img_size": [32, 96]}, "train_from": None}
+    torch.manual_seed(3)
+    fine, coarse = Encoder(**options), Encoder(**options, pool=2)
+    coarse.load_state_dict(fine.state_dict())
+    images = torch.randint(0, 256, (3, 3, 32, 96), dtype=torch.uint8)
+    values, grid = coarse(images)
+    blocks = fine(images).values.unflatten(1, (1, 2, 3, 2)).mean(dim=(2, 4)).flatten(1, 2)
+    assert grid == coarse.grid((32, 96)) == (1, 3)
+    torch.testing.assert_close(values, blocks)
+    assert coarse.cell_shift((32, 96)).stride == (32, 32)
+    centres = [(i + 0.5) * 16 + fine.cell_shift((32, 96))[1] for i in range(6)]
+    expected = [(centres[2 * k] + centres[2 * k + 1]) / 2 for k in range(3)]
+    assert [(k + 0.5) * 32 + coarse.cell_shift((32, 96))[1] for k in range(3)] == expected
+    assert coarse.description != fine.description, "cached features are of one of them"
+
+
+@pytest.mark.parametrize("pool", [0, 3])
+def test_a_pool_that_does_not_fit_is_named(pool):
+    with pytest.raises(InputError, match="'pool'"):
+        Encoder("resnet18", pool=pool).grid((128, 128))
+
+
 def test_the_shift_is_where_a_dot_is_felt():
     """A dot at the middle of where a cell looks moves that cell more than its neighbours, though not in its square."""
     torch.manual_seed(0)

@@ -11,10 +11,12 @@ from timm.data import resolve_model_data_config
 from timm.layers import Format
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from visattn.errors import InputError
-from visattn.models.grid_encoder import GridEncoder
+from visattn.images import CellShift
+from visattn.models.grid_encoder import Annotations, GridEncoder
 from visattn.models.weights import how_to_get, of_file, of_package
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,14 @@ class Encoder(GridEncoder):
         mean: mean of each channel, for pixels in [0, 1]; None uses the values that the backbone was trained with.
         std: standard deviation of each channel.
         options: more arguments for `timm.create_model`, such as `img_size` for a transformer.
+        pool: average blocks of this many cells in each direction, so that a fine grid costs the decoder less: DINOv2's
+            16×16 patches of 14 pixels become 8×8 cells of 28 with 2.
         keep_statistics: trained batch normalisation layers keep their mean and variance, and learn only scale and
             shift; recommended for pretrained weights, which suffer from the statistics of other images.
 
     Raises:
-        InputError: if timm does not have the backbone, or it has no such stage.
+        InputError: if timm does not have the backbone, or it has no such stage; if `pool` is below 1, or does not
+            divide the grid of an image.
     """
 
     def __init__(
@@ -55,7 +60,10 @@ class Encoder(GridEncoder):
         std: Sequence[float] | None = None,
         options: dict[str, Any] | None = None,
         keep_statistics: bool = False,
+        pool: int = 1,
     ) -> None:
+        if pool < 1:
+            raise InputError(f"encoder option 'pool' is {pool}; it must be at least 1 (1 keeps the grid)")
         if not timm.is_model(backbone):
             similar = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5]) or "see timm.list_models()"
             raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
@@ -64,6 +72,7 @@ class Encoder(GridEncoder):
         super().__init__(body, size, mean or config["mean"], std or config["std"])
         self.channels_last = Format(getattr(body, "output_fmt", "NCHW")) is Format.NHWC
         self.backbone, self.stage, self.weights, self.options = backbone, stage, weights, options or {}
+        self.pool = pool
         self._freeze_before(train_from)
         self._evaluated = [
             module
@@ -75,7 +84,7 @@ class Encoder(GridEncoder):
 
     @property
     def description(self) -> str:
-        return f"{self.backbone} {self.stage} {self.options}"
+        return f"{self.backbone} {self.stage} {self.options}" + (f" pool {self.pool}" if self.pool > 1 else "")
 
     @property
     def name(self) -> str:
@@ -135,6 +144,22 @@ class Encoder(GridEncoder):
             ) from error
         log.info("weights of %s: timm's hub", self.backbone)
         self.body.load_state_dict(body.state_dict())
+
+    def forward(self, images: Tensor) -> Annotations:
+        values, (height, width) = annotations = super().forward(images)
+        if self.pool == 1:
+            return annotations
+        if height % self.pool or width % self.pool:
+            raise InputError(
+                f"encoder option 'pool' is {self.pool}, which does not divide the backbone's grid of {width}×{height}; "
+                "choose another image size or pool"
+            )
+        pooled = avg_pool2d(values.transpose(1, 2).unflatten(2, (height, width)), self.pool)
+        return Annotations(pooled.flatten(2).transpose(1, 2), (height // self.pool, width // self.pool))
+
+    def cell_shift(self, image_size: tuple[int, int]) -> CellShift:
+        shift = super().cell_shift(image_size)  # a block begins at its first cell's corner
+        return CellShift(shift, (shift.stride[0] * self.pool, shift.stride[1] * self.pool), shift.seen)
 
     def _take(self, state: dict[str, Tensor], file: Path | None = None) -> None:
         """Load a whole model's weights by timm's names; raises a `RuntimeError` if some are missing or do not fit.
