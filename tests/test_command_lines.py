@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
+from support.parsers import parser_of
 
 from visattn.cli import COMMANDS, TRAINING
 from visattn.cli import main as visattn
@@ -31,23 +32,6 @@ PATHS = ["absent/file", ".", "/dev/null", "text", "empty", "image.png", "damaged
 PATIENCE = 30  # seconds
 MEMORY = 12 << 30  # bytes of addresses: what asks for more than a machine has must fail as on a small one
 VALUES = [*NUMBERS, *TEXTS, *PATHS]
-
-
-class CaughtError(Exception):
-    """Carries a parser out of a program."""
-
-
-def parser_of(name: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
-    def catch(self, *_):
-        raise CaughtError(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", catch)
-        try:
-            importlib.import_module(f"visattn.cli.{name}").main([])
-        except CaughtError as caught:
-            return caught.args[0]
-    raise AssertionError(f"{name} has no parser")
 
 
 @pytest.fixture(autouse=True)

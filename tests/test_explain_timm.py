@@ -125,6 +125,23 @@ def test_a_target_is_found_by_name_or_number():
             subject.target(name)
 
 
+def test_a_map_is_the_methods_for_the_class_asked_for_or_the_likeliest():
+    torch.manual_seed(5)
+    subject = timm_subject(NAME, "random", ["dog", "cat", "bat"], num_classes=3, **SMALL)
+    torch.nn.init.normal_(subject.vit.model.head.weight)
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (71, 53, 3), dtype=np.uint8))
+    fitted, geometry = subject.see(picture)
+    images = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None]
+    likeliest = int(subject.probabilities(images).argmax())
+    for number, target in [(likeliest, None), (0, "dog"), (1, "1"), (2, "bat")]:
+        weights, found = subject.map(picture, Relevance(), target)
+        expected = Relevance()(subject.vit, subject.normalise(images), torch.tensor([number]))[0]
+        np.testing.assert_allclose(weights, expected.numpy(), rtol=1e-5, atol=1e-8)
+        assert found == geometry
+    with pytest.raises(InputError, match="cow"):
+        subject.map(picture, Relevance(), "cow")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -336,6 +336,7 @@ def test_a_few_cells_far_above_all_others_leave_the_rest_its_colours():
     weights = np.full((12, 12), 0.01)
     weights[2:5, 2:5] = 0.2
     alone = heatmap(image, weights, geometry, limits=robust_limits([weights]))
+    assert np.array_equal(heatmap(image, weights, geometry), alone)
     assert robust_limits([weights]) == (0.0, 0.2)
     weights[9, 9] = 15 * 0.2
     assert robust_limits([weights]) == (0.0, 0.2)

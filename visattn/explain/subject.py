@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -57,6 +58,30 @@ class Subject(NamedTuple):
         """Images (B, 3, h, w) uint8 to class probabilities (B, classes), float32."""
         with evaluating(self.vit.model):
             return self.vit.model(self.normalise(images)).float().softmax(dim=-1)
+
+    def map(
+        self, image: Image.Image, method: Callable[[ViT, Tensor, Tensor | None], Tensor], target: str | None = None
+    ) -> tuple[np.ndarray, Geometry]:
+        """A method's map of an image, and the geometry with which `overlay.heatmap` lays it over the image.
+
+        Args:
+            image: an upright RGB image, as `images.load_image` returns it.
+            method: such as `Raw(layer=-1)` or `Relevance()`.
+            target: the name or number of the class to explain; None is the most likely.
+
+        Returns:
+            The map (h, w), float32, and the geometry.
+
+        Raises:
+            InputError: as `see` and `target` do.
+        """
+        fitted, geometry = self.see(image)
+        pixels = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None].to(self.device)
+        number = None
+        if self.class_names:
+            likeliest = self.probabilities(pixels).argmax(dim=-1)
+            number = likeliest if target is None else torch.full_like(likeliest, self.target(target))
+        return method(self.vit, self.normalise(pixels), number)[0].float().cpu().numpy(), geometry
 
     def target(self, name: str) -> int:
         """The index of a class, from its name or index.

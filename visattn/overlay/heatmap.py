@@ -47,7 +47,7 @@ def heatmap(
     weights: np.ndarray,
     geometry: Geometry,
     *,
-    limits: tuple[float, float],
+    limits: tuple[float, float] | None = None,
     colour_map: str = COLOUR_MAP,
     opacity: float = OPACITY,
     interpolation: Interpolation = "bilinear",
@@ -62,7 +62,7 @@ def heatmap(
         weights: (h, w) finite values, one for each cell of a regular grid over the model's input.
         geometry: how the original became the input.
         limits: (low, high) weights at the two ends of the colour scale; weights beyond them take the end's colour. If
-            both are equal there is no scale, and all is drawn as the low end.
+            both are equal there is no scale, and all is drawn as the low end. None is the map's `robust_limits`.
         colour_map: name of a matplotlib colour map.
         opacity: of the colour at the high end, from 0 to 1.
         interpolation: between cells; see `Geometry.to_original_map`.
@@ -76,6 +76,7 @@ def heatmap(
     """
     check_picture(image, geometry)
     check_map(weights)
+    limits = robust_limits([weights]) if limits is None else limits
     table = _colours(colour_map, opacity)
     spread = geometry.to_original_map(weights, interpolation)
     out = np.empty_like(image)

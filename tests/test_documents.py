@@ -1,0 +1,97 @@
+"""README and docs/: their links lead somewhere, their commands parse, their Python runs."""
+
+import io
+import itertools
+import re
+import shlex
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS
+from PIL import Image
+from support.parsers import parser_of
+
+import visattn.explain
+from visattn.cli import COMMANDS, TRAINING
+from visattn.overlay import heatmap
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every `visattn NAME …` in a page's shell blocks, continued lines joined and comments removed."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    words = (shlex.split(line, comments=True) for line in lines if not line.lstrip().startswith("#"))
+    return [line[line.index("visattn") + 1 :] for line in words if "visattn" in line and line[-1] != "visattn"]
+
+
+ALL = [pytest.param(words, id=f"{page.stem}: {' '.join(words)[:60]}") for page in PAGES for words in commands(page)]
+
+
+def test_the_readme_can_be_read_in_minutes():
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'src="([^"]+)"', text)
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("words", ALL)
+def test_commands_are_those_of_the_program(words, monkeypatch):
+    name, *options = words
+    if name.startswith("-"):
+        assert name in ("--help", "--version")
+    elif name in TRAINING:  # whose parser takes seconds; tests of the program run every configuration
+        given = [value for option, value in itertools.pairwise(options) if option == "--config"]
+        names = [value.removeprefix("configs/").removesuffix(".yaml") for value in given]
+        known = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")}
+        assert set(names) <= known
+    else:
+        assert name in COMMANDS
+        parser_of(name.replace("-", "_"), monkeypatch).parse_args(options)
+
+
+def python_of(page: str) -> str:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    return block
+
+
+def test_the_readmes_map_is_the_models(tmp_path, monkeypatch):
+    photo = np.random.default_rng(11).integers(0, 256, (103, 157, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    made = visattn.explain.timm_subject
+    monkeypatch.setattr(visattn.explain, "timm_subject", lambda *args, **more: made(*args, weights="random", **more))
+    torch.manual_seed(7)
+    names: dict = {}
+    exec(python_of("README.md").replace("photo.jpg", "photo.png"), names)
+    assert names["weights"].shape == (16, 16)
+    model, blocks = names["vit"].vit.model, []
+    attention = model.blocks[-2].attn
+    attention.fused_attn = False
+    attention.attn_drop.register_forward_hook(lambda _, __, out: blocks.append(out))
+    fitted, _ = names["vit"].see(Image.fromarray(photo))
+    pixels = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        model(names["vit"].normalise(pixels))
+    expected = blocks[0][0, :, 0, 1:].mean(0).reshape(16, 16).numpy()
+    np.testing.assert_allclose(names["weights"], expected, rtol=1e-4, atol=1e-7)
+    drawn = heatmap(photo, names["weights"], names["geometry"])
+    assert np.array_equal(np.asarray(Image.open("map.png")), drawn)
+
+
+def test_the_tours_numbers_are_what_it_prints():
+    text = python_of("docs/attention.md")
+    with redirect_stdout(io.StringIO()) as said:
+        exec(text, {})
+    shown = [float(number) for number in re.findall(r"\d\.\d{4}", text)]
+    assert shown
+    assert [float(number) for number in re.findall(r"\d\.\d{4}", said.getvalue())][: len(shown)] == shown
