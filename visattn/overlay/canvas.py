@@ -64,18 +64,6 @@ class Sheet:
             parse_math=False,
         )
 
-    def upward(self, middle: float, y: float, text: str, size: float, colour: str) -> None:
-        """One line of clean text that begins at `y` and reads upwards, its x-height around `middle`."""
-        self.figure.text(
-            *((middle + 0.36 * size * DPI / 72) / self.width, 1 - y / self.height, clean(text)),
-            fontproperties=font(size * self.scale),
-            color=colour,
-            rotation="vertical",
-            rotation_mode="anchor",
-            va="baseline",
-            parse_math=False,
-        )
-
     def picture(self, x: int, y: int, pixels: np.ndarray, detail: int = 1) -> None:
         """A picture (h, w, 3), `detail` of its pixels to one of the sheet's, each way.
 

@@ -11,7 +11,7 @@ from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.images import Geometry
 from visattn.images.reading import load_image
-from visattn.overlay import Comparison, Row
+from visattn.studies.figures import Comparison, Row
 from visattn.training.captioner import Captioner
 from visattn.training.regimes import TeacherForcing
 

@@ -27,7 +27,7 @@ from visattn.attention import (
 from visattn.decoding import decode
 from visattn.metrics import entropy
 from visattn.models import LuongDecoder
-from visattn.overlay import Alignment
+from visattn.studies.figures import Alignment
 from visattn.training.objectives import CaptionLoss, LeaveOneOut, Reinforce
 from visattn.vocabulary import END, PAD, SPECIALS, START
 

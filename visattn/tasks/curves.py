@@ -1,7 +1,6 @@
 """Plot logged metrics over epochs, for one run or several on the same axes."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import numpy as np
 
 from visattn.errors import InputError
 from visattn.files import protect, require_file
-from visattn.overlay import Curves, curves_sheet, save_figure
+from visattn.overlay import save_figure
+from visattn.studies.figures import Curves, curves_sheet
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:
@@ -51,15 +51,6 @@ def means(epochs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return whole, np.bincount(number, values) / counts
 
 
-def heights(values: np.ndarray) -> list[float]:
-    """Round heights to name, the first at most the least value and the last at least the largest."""
-    low, high = float(values.min()), float(values.max())
-    magnitude = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
-    step = next(s * magnitude for s in (0.1, 0.2, 0.5, 1, 2, 5) if s * magnitude * 7 >= high - low)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, max(last, first + 1) + 1)]
-
-
 def draw_curves(
     runs: Sequence[Path], output: Path, numbers: Sequence[str], averaged: bool = False, title: str = "", note: str = ""
 ) -> None:
@@ -70,8 +61,8 @@ def draw_curves(
         output: the figure: .png, .svg or .pdf.
         numbers: names of what was logged, such as val/accuracy; a panel each.
         averaged: draw the mean of each epoch, not every number logged.
-        title: a line above the figure.
-        note: a small line under the title.
+        title: above the panels.
+        note: small text below the panels.
 
     Raises:
         InputError: if a run has no log, or has not logged such a number, or it is not finite.
@@ -89,10 +80,7 @@ def draw_curves(
         values = np.concatenate([values for _, values in lines.values()])
         if not np.isfinite(values).all():
             raise InputError(f"{number} has values that are not finite and cannot be plotted")
-        share = number.endswith("accuracy")
-        forms = ("{:.3g} %", "{:.1f} %") if share else ("{:.3g}",)
-        panels.append(Curves(number, lines, heights(values), *forms))
-        if share:
-            scaled = {name: (epochs, 100 * values) for name, (epochs, values) in lines.items()}
-            panels[-1] = panels[-1]._replace(lines=scaled, ticks=heights(100 * values))
+        if number.endswith("accuracy"):
+            lines = {name: (epochs, 100 * values) for name, (epochs, values) in lines.items()}
+        panels.append(Curves(number, lines, " %" if number.endswith("accuracy") else ""))
     save_figure(curves_sheet(panels, title=title, note=note), output)

@@ -7,7 +7,8 @@ from typing import Any
 
 from visattn.errors import InputError
 from visattn.files import protect, write_text
-from visattn.overlay import exposure_sheet, save_figure
+from visattn.overlay import save_figure
+from visattn.studies.figures import exposure_sheet
 from visattn.training.callbacks import exposure_of
 
 COLUMNS = {

@@ -12,7 +12,8 @@ import torch
 from visattn import __version__
 from visattn.errors import InputError
 from visattn.files import write_text
-from visattn.overlay import alignment_sheets, save_figure
+from visattn.overlay import save_figure
+from visattn.studies.figures import alignment_sheet
 from visattn.studies.sequences import MECHANISMS, TASKS, evaluate, make_batch, picture, train
 
 UNSEEN = 500  # sequences that results are measured on
@@ -54,7 +55,7 @@ def compare(output: Path, tasks: Sequence[str], mechanisms: Sequence[str], steps
             scores = evaluate(models[mechanism], unseen)
             rows.append({"task": name, "mechanism": mechanism, **scores, "seconds": seconds})
         pictures.append(picture(TASKS[name], models, rows[-len(models) :], seed))
-    save_figure(alignment_sheets(pictures), output / "alignment.png")
+    save_figure(alignment_sheet(pictures), output / "alignment.png")
     results = {
         "date": date.today().isoformat(),
         "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},

@@ -9,7 +9,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from visattn.files import write_text
-from visattn.overlay import Exposure, exposure_sheet, save_figure
+from visattn.overlay import save_figure
+from visattn.studies.figures import Exposure, exposure_sheet
 from visattn.training.captioner import Captioner
 
 

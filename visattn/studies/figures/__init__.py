@@ -1,0 +1,25 @@
+"""Figures of studies: arrays in, matplotlib figures out. `overlay.save_figure` turns them into files."""
+
+from visattn.studies.figures.alignment import Alignment, alignment_sheet
+from visattn.studies.figures.comparison import Comparison, Row, comparison_sheet
+from visattn.studies.figures.curves import Curves, curves_sheet
+from visattn.studies.figures.exposure import Exposure, exposure_sheet
+from visattn.studies.figures.faithfulness import Faithfulness, faithfulness_sheet
+from visattn.studies.figures.growth import Curve, Growth, growth_sheet
+
+__all__ = [
+    "Alignment",
+    "Comparison",
+    "Curve",
+    "Curves",
+    "Exposure",
+    "Faithfulness",
+    "Growth",
+    "Row",
+    "alignment_sheet",
+    "comparison_sheet",
+    "curves_sheet",
+    "exposure_sheet",
+    "faithfulness_sheet",
+    "growth_sheet",
+]

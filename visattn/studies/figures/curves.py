@@ -1,0 +1,56 @@
+"""Training curves: one panel per metric, one line per run."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from visattn.studies.figures.panels import colour, laid_out, panels, style, write_legend
+
+
+class Curves(NamedTuple):
+    """A metric of every run.
+
+    Attributes:
+        name: of the metric.
+        lines: (K,) epochs and (K,) values by the run's name.
+        unit: written after every value, such as " %".
+    """
+
+    name: str
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    unit: str = ""
+
+
+def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") -> Figure:
+    """Draw a panel per metric, with the same epochs; the legend gives each run's last value.
+
+    Args:
+        metrics: at least one, all with lines.
+        title: above the panels.
+        note: below the panels, small.
+
+    Raises:
+        ValueError: if there is nothing to draw, or a line has not as many finite values as epochs.
+    """
+    for metric in metrics:
+        for run, (epochs, values) in metric.lines.items():
+            if np.shape(epochs) != np.shape(values) or not np.isfinite([epochs, values]).all() or not len(values):
+                raise ValueError(f"the line of '{run}' in '{metric.name}' must have as many finite values as epochs")
+    if not metrics or not all(metric.lines for metric in metrics):
+        raise ValueError("there is nothing to draw")
+    runs = list(dict.fromkeys(run for metric in metrics for run in metric.lines))
+    end = max(float(epochs.max()) for metric in metrics for epochs, _ in metric.lines.values())
+    figure, places = panels(len(metrics), 3, 3.0, max(len(metric.lines) for metric in metrics), title, note)
+    for metric, (axes, key) in zip(metrics, places, strict=True):
+        style(axes, metric.name, "epoch")
+        lines = [
+            axes.plot(*line, color=colour(runs.index(run)), linewidth=2, solid_capstyle="round")[0]
+            for run, line in metric.lines.items()
+        ]
+        axes.set_xlim(0, end)
+        axes.yaxis.set_major_formatter(f"{{x:g}}{metric.unit}")
+        last = [f"{run}: {values[-1]:.3g}{metric.unit}" for run, (_, values) in metric.lines.items()]
+        write_legend(key, lines, last)
+    return laid_out(figure)
