@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from conftest import CONFIGS, FAST, SMALL_SHAPES
+from PIL import Image
 
 import visattn.cli as cli
 from visattn.attention.hard import Evaluation
@@ -58,6 +60,18 @@ def test_help_loads_nothing_heavy(command):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"usage: visattn {command}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_lightning_is_loaded_for_checkpoints_only(tmp_path):
+    Image.fromarray(np.zeros((31, 37, 3), np.uint8)).save(tmp_path / "a.png")
+    options = ["--checkpoint", "captioner-shapes", "--output", str(tmp_path / "out"), "--export", "npz"]
+    words = ["caption", str(tmp_path / "a.png"), *options]
+    code = (
+        f"import sys; from visattn.cli import main; assert main({words}) == 0\n"
+        "print([m for m in ('lightning', 'torchmetrics') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 

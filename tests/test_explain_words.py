@@ -8,7 +8,7 @@ from torch import nn
 
 from visattn.attention import HardAttention, MultiHeadAttention, SoftAttention, SpatialAttention
 from visattn.attention import multihead as multihead_room
-from visattn.explain import word_relevance
+from visattn.explain import caption_relevance, word_relevance
 from visattn.models import Decoder, LSTMDecoder, TransformerDecoder
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
@@ -198,7 +198,7 @@ def test_a_captioner_explains_given_words(captioner_checkpoint):
     images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     known = [word for word in model.vocabulary.words if word.isalpha()][:5]
     lines = [known[:5], known[2:5]]
-    together, alone = model.relevance(images, lines), model.relevance(images[1:], lines[1:])
+    together, alone = caption_relevance(model, images, lines), caption_relevance(model, images[1:], lines[1:])
     assert [maps.shape for maps in together] == [(5, 8, 8), (3, 8, 8)]
     np.testing.assert_allclose(together[1], alone[0], rtol=1e-3, atol=1e-8)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from visattn.attention import (
@@ -22,7 +23,7 @@ from visattn.attention import (
     ScaledDotScore,
     SoftAttention,
 )
-from visattn.cli import export
+from visattn.cli import caption, export
 from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
@@ -162,6 +163,25 @@ def test_a_checkpoint_of_a_captioner_is_exported(captioner_checkpoint, tmp_path,
         tokens = torch.tensor([[1, 5, 4, 7]] * 3)
         assert torch.equal(theirs.decoder(memory, tokens)[0], ours.decoder(expected, tokens)[0])
     assert str(captioner_checkpoint.parent) not in (output / DESCRIPTION).read_text()
+
+
+def test_an_exported_folder_captions_as_its_checkpoint(captioner_checkpoint, tmp_path):
+    folder, found = tmp_path / "exported", {}
+    assert export.main(["--checkpoint", str(captioner_checkpoint), "--output", str(folder)]) == 0
+    pixels = images(1, (53, 71))[0].permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    for name, model in (("ours", captioner_checkpoint), ("theirs", folder)):
+        words = [str(tmp_path / "scene.png"), "--checkpoint", str(model), "--output", str(tmp_path / name)]
+        assert caption.main([*words, "--decode", "beam", "--export", "npz"]) == 0
+        with np.load(tmp_path / name / "scene.npz") as arrays:
+            found[name] = dict(arrays)
+    assert found["ours"].keys() == found["theirs"].keys()
+    for key, value in found["ours"].items():
+        np.testing.assert_array_equal(found["theirs"][key], value)
+    assert (
+        caption.main([str(tmp_path / "scene.png"), "--checkpoint", "vit-cifar10", "--output", str(tmp_path / "no")])
+        == 2
+    )
 
 
 def test_a_checkpoint_of_a_classifier_is_exported(classifier_checkpoint, tmp_path):

@@ -16,6 +16,7 @@ from visattn.cli import demo as demo_command
 from visattn.cli.pictures import centimetres
 from visattn.data.inputs import read_inputs
 from visattn.errors import InputError
+from visattn.explain import caption_relevance
 from visattn.images import Geometry
 from visattn.results import captions as writing
 from visattn.tasks import demo
@@ -351,7 +352,7 @@ def test_relevance_is_of_the_caption_it_stands_with(captioner_checkpoint, photog
     for item, entry in zip(items, entries, strict=True):
         for said in entry["captions"]:
             with np.load(tmp_path / said["files"][0]) as arrays:
-                (expected,) = model.relevance(item.tensor[None], [said["caption"].split()])
+                (expected,) = caption_relevance(model, item.tensor[None], [said["caption"].split()])
                 np.testing.assert_allclose(arrays["relevance"], expected, atol=1e-5)
 
 

@@ -48,8 +48,8 @@ def main(args: Sequence[str] | None = None) -> None:
         "--checkpoint",
         type=Path,
         default=Path("captioner-flickr8k"),
-        help="captioner trained by 'visattn fit', or an included one: captioner-flickr8k or captioner-shapes "
-        "(default: captioner-flickr8k)",
+        help="captioner trained by 'visattn fit', a folder written by 'visattn export', or an included captioner: "
+        "captioner-flickr8k or captioner-shapes (default: captioner-flickr8k)",
     )
     parser.add_argument(
         "--output",

@@ -1,5 +1,6 @@
 """Decoding: one loop over `step`, for any decoder and any search method."""
 
+from visattn.decoding.captioner import Captioning, CaptionModel
 from visattn.decoding.captions import Caption, captions
 from visattn.decoding.loop import Decoded, decode
 from visattn.decoding.search import BeamSearch, Choice, Greedy, Sampling, Search, likeliest
@@ -7,6 +8,8 @@ from visattn.decoding.search import BeamSearch, Choice, Greedy, Sampling, Search
 __all__ = [
     "BeamSearch",
     "Caption",
+    "CaptionModel",
+    "Captioning",
     "Choice",
     "Decoded",
     "Greedy",

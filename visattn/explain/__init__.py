@@ -8,7 +8,7 @@ from visattn.explain.relevance import Relevance
 from visattn.explain.rollout import GradientRollout, Rollout, rollout
 from visattn.explain.subject import Subject
 from visattn.explain.vit import ViT
-from visattn.explain.words import word_relevance
+from visattn.explain.words import caption_relevance, word_relevance
 
 __all__ = [
     "Attention",
@@ -20,6 +20,7 @@ __all__ = [
     "Subject",
     "ViT",
     "as_read",
+    "caption_relevance",
     "record",
     "rollout",
     "timm_subject",

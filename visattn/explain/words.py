@@ -18,6 +18,7 @@ Axis letters: those of `visattn.attention.contract`, and T words.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,20 @@ def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Te
         memory = memory.map(lambda part: part.detach().clone())
         relevance = explain(decoder, memory, previous.clone(), words.clone())
     return relevance.masked_fill(words.unsqueeze(2) == PAD, 0)
+
+
+def caption_relevance(captioner: Any, images: Tensor, words: list[list[str]]) -> list[np.ndarray]:
+    """Relevance of places to each word of given captions, (T, H, W) for each image; see `word_relevance`.
+
+    Args:
+        captioner: a `visattn.decoding.Captioning` model.
+        images: (N, 3, h, w) uint8, of the captioner's `image_size`.
+        words: a caption for each image.
+    """
+    with torch.no_grad():
+        memory, tokens = captioner.given(images, words)
+    found = word_relevance(captioner.decoder, memory, tokens[:, :-1], tokens[:, 1:]).unflatten(2, memory.grid)
+    return [maps[: len(line)].cpu().numpy() for maps, line in zip(found, words, strict=True)]
 
 
 def _log_probs(logits: Tensor, words: Tensor) -> Tensor:

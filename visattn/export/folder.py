@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from visattn.decoding import CaptionModel
 from visattn.errors import InputError
 from visattn.export.blueprint import Blueprint, read
 from visattn.files import write_bytes, write_text
@@ -62,6 +63,11 @@ class ExportedCaptioner(NamedTuple):
     def weights(self) -> nn.ModuleDict:
         """What has weights in the weights file, by its name there."""
         return self.whole if self.encoder_weights == "file" else nn.ModuleDict({"decoder": self.decoder})
+
+    def model(self) -> CaptionModel:
+        """A module that captions images."""
+        parts = self.encoder, self.decoder, self.vocabulary, self.image_size, self.fit, self.max_length
+        return CaptionModel(*parts).eval()
 
     def describe(self) -> dict[str, Any]:
         """What `model.json` says of it, but for its files."""

@@ -14,23 +14,23 @@ from tqdm import tqdm
 from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
 from visattn.data.inputs import read_fitted
-from visattn.decoding import BeamSearch, Caption, Greedy, Sampling, Search
+from visattn.decoding import BeamSearch, Caption, Captioning, Greedy, Sampling, Search
 from visattn.devices import choose_device
 from visattn.errors import InputError
+from visattn.explain import caption_relevance
+from visattn.export.shipped import caption_model, is_shipped
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionExport, CaptionWriter
-from visattn.training.captioner import Captioner
-from visattn.training.checkpoints import load_model
 
 Map = Literal["alpha", "relevance"]
 
 MEANING: dict[Map, str] = {"alpha": "attention weight α", "relevance": "relevance for the word"}
 
 
-def choose_places(model: Captioner, evaluation: Evaluation, checkpoint: Path) -> None:
+def choose_places(model: Captioning, evaluation: Evaluation, checkpoint: Path) -> None:
     """Set how a captioner with hard attention picks a place for a word.
 
     Raises:
@@ -93,7 +93,8 @@ def caption_images(
     """Caption the images in files and folders; see `visattn caption --help` for the output.
 
     Args:
-        checkpoint: a captioner trained by `visattn fit`, or the name of an included one.
+        checkpoint: a captioner trained by `visattn fit`, a folder written by `visattn export`, or the name of an
+            included one.
         images: files and folders.
         output: output folder, created if missing.
         batch_size: images per batch.
@@ -118,7 +119,7 @@ def caption_images(
     protect([checkpoint, *paths])
     writer.require_room(paths, search.best if search else 1)
     torch.manual_seed(seed)
-    model = load_model(checkpoint, Captioner).to(choose_device(device))
+    model = load(checkpoint).to(choose_device(device))
     precision = of_option(precision, model.device)
     if places is not None:
         choose_places(model, places, checkpoint)
@@ -145,9 +146,19 @@ def caption_images(
     return entries
 
 
+def load(checkpoint: Path) -> Captioning:
+    """The captioner in a checkpoint or an exported folder, or an included one."""
+    if is_shipped(checkpoint) or checkpoint.is_dir():
+        return caption_model(checkpoint)
+    from visattn.training.captioner import Captioner  # Lightning takes seconds, and only checkpoints need it
+    from visattn.training.checkpoints import load_model
+
+    return load_model(checkpoint, Captioner)
+
+
 def relevance_of(
-    model: Captioner, images: torch.Tensor, captions: Sequence[Sequence[Caption]]
+    model: Captioning, images: torch.Tensor, captions: Sequence[Sequence[Caption]]
 ) -> list[tuple[np.ndarray, ...]]:
     """Relevance of each place to each word, (T, H, W) for each caption of each image."""
     ranks = zip(*captions, strict=True)
-    return list(zip(*(model.relevance(images, [c.words for c in rank]) for rank in ranks), strict=True))
+    return list(zip(*(caption_relevance(model, images, [c.words for c in rank]) for rank in ranks), strict=True))

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from visattn.attention import HardAttention, Memory
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import Split
-from visattn.decoding import Caption, Decoded, Greedy, Search, captions, decode, likeliest
+from visattn.decoding import Captioning, Decoded, Greedy, Search, captions, likeliest
 from visattn.errors import InputError
-from visattn.explain import word_relevance
-from visattn.images import Fit, ModelInput
+from visattn.images import Fit
 from visattn.metrics import (
     ExposureSums,
     Grounding,
@@ -32,14 +30,14 @@ from visattn.training.evaluation import CaptionEvaluation, EvaluatedImage, colle
 from visattn.training.objectives import CaptionLoss, gradient_share
 from visattn.training.optimization import Optimization
 from visattn.training.regimes import Regime, TeacherForcing, rows
-from visattn.vocabulary import END, PAD, Vocabulary, Words
+from visattn.vocabulary import END, Vocabulary, Words
 
 log = logging.getLogger(__name__)
 
 POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: the 15 pixels of Zhang 2016 at his 224
 
 
-class Captioner(LightningModule):
+class Captioner(Captioning, LightningModule):
     """An encoder, and a decoder with attention.
 
     Validation and test generate captions freely and score those; `val/CIDEr-D` is what checkpoints are to be chosen by.
@@ -135,11 +133,6 @@ class Captioner(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         return self.optimization.configure(self)
 
-    @property
-    def input(self) -> ModelInput:
-        """What the model takes, and where the cells of its maps look."""
-        return ModelInput(self.image_size, self.fit, self.encoder.cell_shift(self.image_size))
-
     def encode(self, batch: CaptionBatch) -> tuple[Tensor, tuple[int, int]]:
         """Annotation vectors (N, L, D) of a batch's images, and their grid."""
         if batch.features is not None:
@@ -172,7 +165,7 @@ class Captioner(LightningModule):
 
     def predict_step(self, batch: CaptionBatch, index: int) -> list[dict[str, Any]]:
         memory = self.remember(batch)
-        generated = captions(self._decode(memory), self.vocabulary, memory.grid)[:: self.search.best]
+        generated = captions(self.decode(memory), self.vocabulary, memory.grid)[:: self.search.best]
         return [
             {"image_id": name, "caption": caption.text, "words": caption.words, "log_prob": caption.log_prob}
             for name, caption in zip(batch.ids, generated, strict=True)
@@ -195,52 +188,6 @@ class Captioner(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._score("test")
-
-    @torch.inference_mode()
-    def caption(self, images: Tensor) -> list[list[Caption]]:
-        """The captions of images (N, 3, h, w) uint8 of the module's `image_size`, on its own device.
-
-        As many per image as `search` returns: a beam search's best first, samples in the order drawn.
-        """
-        memory = self.decoder.prepare(*self.encoder(images.to(self.device)))
-        found, best = captions(self._decode(memory), self.vocabulary, memory.grid), self.search.best
-        return [found[start : start + best] for start in range(0, len(found), best)]
-
-    @torch.inference_mode()
-    def read(self, images: Tensor, words: list[list[str]]) -> list[Caption]:
-        """Teacher-forced results for given captions, a list of words for each image.
-
-        Images are those of `caption`. A word that the vocabulary lacks is read as unknown; log-probabilities are among
-        all tokens.
-        """
-        memory, tokens = self._given(images, words)
-        logits, seen = self.decoder(memory, tokens[:, :-1])
-        targets = tokens[:, 1:]
-        log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-        log_probs = log_probs.masked_fill(targets == PAD, 0)
-        nothing = torch.zeros_like(log_probs[:, 0])
-        read = Decoded(targets, log_probs, seen.weights, seen.focus, seen.log_prob, seen.gate, nothing)
-        known, vocabulary = captions(read, self.vocabulary, memory.grid), self.vocabulary
-        return [
-            caption._replace(words=line, text=vocabulary.join(line), labels=list(map(vocabulary.tokens.label, line)))
-            for caption, line in zip(known, words, strict=True)
-        ]
-
-    def relevance(self, images: Tensor, words: list[list[str]]) -> list[np.ndarray]:
-        """Relevance of places to each word of given captions, (T, H, W) for each image; see `word_relevance`.
-
-        Images and words are those of `read`.
-        """
-        with torch.no_grad():
-            memory, tokens = self._given(images, words)
-        found = word_relevance(self.decoder, memory, tokens[:, :-1], tokens[:, 1:]).unflatten(2, memory.grid)
-        return [maps[: len(line)].cpu().numpy() for maps, line in zip(found, words, strict=True)]
-
-    def _given(self, images: Tensor, words: list[list[str]]) -> tuple[Memory, Tensor]:
-        """The memory of images, and a caption of each as tokens (N, T), from START to END."""
-        lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
-        tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
-        return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
 
     def _require_facts(self) -> None:
         """Reject truth as reward or checkpoint criterion if the data does not provide it."""
@@ -284,9 +231,6 @@ class Captioner(LightningModule):
             self._named = True
             log.info("scores are of these tokens, and compare with no others: tok:%s", self.vocabulary.tokens.name)
 
-    def _decode(self, memory: Memory) -> Decoded:
-        return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)
-
     def _evaluate(self, batch: CaptionBatch, split: Split) -> None:
         memory = self.remember(batch)
         of_captions, tokens = rows(memory, batch)
@@ -300,7 +244,7 @@ class Captioner(LightningModule):
                 "learning rate, or use --trainer.precision 32-true"
             )
         log_probs = logits.float().log_softmax(dim=-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-        decoded = Decoded(*(part[:: self.search.best] for part in self._decode(memory)))
+        decoded = Decoded(*(part[:: self.search.best] for part in self.decode(memory)))
         generated = captions(decoded, self.vocabulary, memory.grid)
         parts = (losses, targets, log_probs, likeliest(logits), glimpses.weights.float(), decoded.tokens, batch.owner)
         losses, targets, log_probs, choices, maps, said, owner = (part.cpu().numpy() for part in parts)

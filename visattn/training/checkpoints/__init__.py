@@ -1,8 +1,8 @@
 """Checkpoints: written atomically, read without executing code, and compared with the command line before use."""
 
+from visattn.export.shipped import SHIPPED, is_shipped
 from visattn.training.checkpoints.agreement import Difference, differences, require_agreement
 from visattn.training.checkpoints.reading import load_model, read, trained
-from visattn.training.checkpoints.shipped import SHIPPED, is_shipped
 from visattn.training.checkpoints.transfer import start_from
 from visattn.training.checkpoints.writing import WholeCheckpoints, remove_unfinished
 

@@ -21,7 +21,8 @@ import torch
 from lightning import LightningModule
 
 from visattn.errors import InputError
-from visattn.training.checkpoints.shipped import SHIPPED, checkpoint_of, is_shipped
+from visattn.export.shipped import SHIPPED, is_shipped
+from visattn.training.checkpoints.shipped import checkpoint_of
 
 Model = TypeVar("Model", bound=LightningModule)
 

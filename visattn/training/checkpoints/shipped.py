@@ -1,49 +1,11 @@
-"""Included trained models, which can be given by name instead of a checkpoint's path.
+"""Included trained models (`visattn.export.shipped`) in the form of checkpoints."""
 
-Each is a folder of `visattn.export` inside the package, in half precision, with a model card. A pretrained encoder's
-weights are not in it: they come from a package or from timm's hub.
-"""
-
-from collections.abc import Mapping
-from functools import partial
-from importlib.resources import as_file, files
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import lightning
 
-from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
-
-
-class Shipped(NamedTuple):
-    """An included model.
-
-    Attributes:
-        kind: kind of model.
-        decoding: the module's decoding options, chosen on the validation split.
-    """
-
-    kind: Literal["classifier", "captioner"]
-    decoding: Mapping[str, Any] = {}
-
-
-SHIPPED = {
-    "vit-cifar10": Shipped("classifier"),
-    "captioner-shapes": Shipped("captioner"),
-    "captioner-flickr8k": Shipped(
-        "captioner",
-        {
-            "search": {"class_path": "visattn.decoding.BeamSearch", "init_args": {"size": 5, "length_penalty": 1.0}},
-            "no_repeat": 2,
-        },
-    ),
-}
-"""By name; the folder in `visattn/pretrained` has the name with underscores."""
-
-
-def is_shipped(path: Path | str) -> bool:
-    """Whether a path is the name of an included model; an existing file of that name takes precedence."""
-    return str(path) in SHIPPED and not Path(path).exists()
+from visattn.export import ExportedCaptioner, ExportedClassifier
+from visattn.export.shipped import SHIPPED, load_shipped
 
 
 def checkpoint_of(name: str) -> dict[str, Any]:
@@ -52,10 +14,7 @@ def checkpoint_of(name: str) -> dict[str, Any]:
     Raises:
         InputError: if a file of it is missing or differs from the original.
     """
-    shipped = SHIPPED[name]
-    with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:
-        load = {"captioner": partial(load_captioner, pretrained=True), "classifier": load_classifier}[shipped.kind]
-        exported = load(folder)
+    shipped, exported = SHIPPED[name], load_shipped(name)
     module, options = KINDS[shipped.kind]
     described = exported.describe()
     return {
