@@ -201,7 +201,7 @@ def test_references_and_vocabulary_are_checked():
 def test_captions_to_reward_are_checked():
     vocab = vocabulary(["a", "dog"])  # ids 4 and 5
     reward = CiderReward({"x": [["a", "dog", "barks"]], "y": [["a"]]}, vocab.words)  # "barks" is kept as 6 inside
-    with pytest.raises(InputError, match="'z' has a caption to reward but no references"):
+    with pytest.raises(InputError, match="'z' has a caption but no references"):
         reward(["x", "z"], np.array([[4, END], [5, END]]))
     with pytest.raises(ValueError, match="token 6 is not of this vocabulary"):
         reward(["x"], np.array([[4, 6, END]]))

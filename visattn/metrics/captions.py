@@ -1,13 +1,13 @@
-"""BLEU, ROUGE-L and CIDEr-D of tokenised captions, equal to the official COCO tool for equal tokens.
+"""BLEU, ROUGE-L and CIDEr-D of tokenised captions, equal to the official COCO tool's for equal tokens.
 
-"Official" is pycocoevalcap 1.2 (`Bleu(4)` with the closest reference length, `Rouge`, and `Cider`, which in spite of
-its name is CIDEr-D), habits included: they are marked where they are. Tokenising is the caller's; the published numbers
-are on PTB tokens (`visattn.metrics.ptb`), and scores on other tokens do not compare with them.
+"Official" means pycocoevalcap 1.2 (`Bleu(4)` with the closest reference length, `Rouge`, and `Cider`, which in spite of
+its name is CIDEr-D), including its quirks, which are marked in the code. Captions must be tokenised first; published
+scores use PTB tokens (`visattn.metrics.ptb`), and scores on other tokens are not comparable with them.
 
-METEOR has no equal in Python (NLTK's is another number); `visattn.metrics.official` runs the program itself. Left out:
-SPICE, which needs Java and downloads; and torchmetrics' BLEU, which is another number too: of two references equally
-close in length it takes the first, where the official tool takes the shorter (BLEU-1 moves by 0.004 on 126 images of
-COCO), and an image without a matching 4-gram gets 0, where the official tool is smooth.
+METEOR has no exact equivalent in Python (NLTK's differs); `visattn.metrics.official` runs the original program. SPICE
+is left out, since it needs Java and downloads. torchmetrics' BLEU is not used, because it differs: of two references
+equally close in length it takes the first, not the shorter (BLEU-1 changes by 0.004 on 126 images of COCO), and it
+gives 0 to an image without a matching 4-gram, where the official tool smooths.
 """
 
 import math
@@ -17,23 +17,23 @@ from typing import NamedTuple
 
 from visattn.errors import InputError
 
-ORDERS = (1, 2, 3, 4)  # lengths of n-grams, for BLEU and CIDEr-D alike
+ORDERS = (1, 2, 3, 4)  # lengths of n-grams in BLEU and CIDEr-D
 NAMES = (*(f"BLEU-{n}" for n in ORDERS), "ROUGE-L", "CIDEr-D")
 
 _ROUGE_BETA = 1.2
 CIDER_SIGMA = 6.0
 
 References = Mapping[str, Sequence[Sequence[str]]]  # image id -> its captions, each a list of words
-Candidates = Mapping[str, Sequence[str]]  # image id -> the words of the one caption that is scored
+Candidates = Mapping[str, Sequence[str]]  # image id -> the words of the caption to score
 
 
 class CaptionScores(NamedTuple):
     """Scores under the names "BLEU-1" to "BLEU-4" and "ROUGE-L", in [0, 1], and "CIDEr-D", in [0, 10].
 
     Attributes:
-        corpus: the score of the whole set: for ROUGE-L and CIDEr-D the mean over the images, for BLEU the score of the
-            pooled counts, which is not the mean.
-        per_image: image id -> the same names, in the order of the references.
+        corpus: the score of the whole set. For ROUGE-L and CIDEr-D this is the mean over images; BLEU is computed from
+            pooled counts, so it is not the mean.
+        per_image: image id -> scores by the same names, in the order of the references.
     """
 
     corpus: dict[str, float]
@@ -41,10 +41,10 @@ class CaptionScores(NamedTuple):
 
 
 class DocumentFrequencies(NamedTuple):
-    """How many images mention each n-gram: what CIDEr-D takes for common. Build it once, use it often.
+    """Number of images whose references contain each n-gram, from which CIDEr-D computes idf weights.
 
     Attributes:
-        counts: n-gram, as a tuple of 1 to 4 words -> the number of images that have it in any of their references.
+        counts: n-gram, as a tuple of 1 to 4 words -> the number of images with it in any of their references.
         images: the number of images counted.
     """
 
@@ -53,7 +53,7 @@ class DocumentFrequencies(NamedTuple):
 
     @classmethod
     def of(cls, references: References) -> "DocumentFrequencies":
-        """Count `references`: the ones to be scored against (the official tool), or those of the training set (SCST).
+        """Count the references of the scored images (as the official tool does) or of the training set (as SCST does).
 
         Raises:
             InputError: if there is no image, or one without a reference.
@@ -68,13 +68,13 @@ class DocumentFrequencies(NamedTuple):
 class CiderD:
     """CIDEr-D of any candidates against fixed references (Vedantam et al. 2015; n = 4, sigma = 6).
 
-    Only the document frequencies are kept; the references of an image are weighed when it is scored, since those of a
-    whole training set would fill gigabytes. One object serves any number of calls, on any part of the images.
+    Only the document frequencies are stored; tf-idf vectors of references are computed when their image is scored,
+    since those of a whole training set would take gigabytes.
 
     Args:
         references: image id -> its tokenised captions, at least one.
-        frequencies: what is common; by default counted from `references`. Frequencies of a single image make every
-            weight log 1 = 0, and every score 0.
+        frequencies: document frequencies; by default those of `references`. Frequencies from a single image make every
+            weight log 1 = 0, and so every score 0.
 
     Raises:
         InputError: if there is no image, or one without a reference.
@@ -86,7 +86,7 @@ class CiderD:
         self.frequencies = DocumentFrequencies.of(references) if frequencies is None else frequencies
 
     def score(self, candidates: Candidates) -> dict[str, float]:
-        """The score of each candidate, in [0, 10]; `candidates` may leave images out.
+        """The score of each candidate, in [0, 10]; not every image needs a candidate.
 
         Raises:
             InputError: if a candidate's image has no references.
@@ -94,7 +94,7 @@ class CiderD:
         return {image: self.score_image(image, [candidate])[0] for image, candidate in candidates.items()}
 
     def score_image(self, image: str, candidates: Iterable[Sequence[str]]) -> list[float]:
-        """The scores of several candidates for one image, whose references are weighed once for all of them.
+        """The scores of several candidates for one image.
 
         Raises:
             InputError: if the image has no references.
@@ -107,7 +107,7 @@ class CiderD:
         ]
 
     def _weigh(self, caption: Sequence[str]) -> "_Weighed":
-        """The tf-idf vectors of a caption; n-grams that no reference has count as rare as those of one image."""
+        """The tf-idf vectors of a caption; n-grams that occur in no reference get the document frequency 1."""
         counts, log_images = self.frequencies.counts, math.log(self.frequencies.images)
         vectors = [
             {gram: count * (log_images - math.log(counts.get(gram, 1))) for gram, count in grams.items()}
@@ -118,7 +118,7 @@ class CiderD:
 
 
 class _Weighed(NamedTuple):
-    """A caption as CIDEr-D sees it: for each order the weights of its n-grams and their norm; its length."""
+    """A caption's tf-idf vectors and their norms, by n-gram order, and its length."""
 
     vectors: list[dict[tuple[str, ...], float]]
     norms: list[float]
@@ -126,7 +126,7 @@ class _Weighed(NamedTuple):
 
 
 def _likeness(candidate: _Weighed, reference: _Weighed) -> float:
-    """Mean over the orders of the clipped cosine, damped by the difference in length; in [0, 1]."""
+    """Mean over n-gram orders of the clipped cosine, with the Gaussian length penalty; in [0, 1]."""
     cosines = 0.0
     for ours, theirs, our_norm, their_norm in zip(
         candidate.vectors, reference.vectors, candidate.norms, reference.norms, strict=True
@@ -143,8 +143,7 @@ def caption_scores(
     """Score one candidate for each image.
 
     An empty candidate is allowed and scores 0, except that the official ROUGE-L of an empty candidate against an empty
-    reference is 1. With one image alone CIDEr-D is 0, whatever the candidate (log 1 = 0), unless `frequencies` come
-    from more images. The order of the images changes nothing.
+    reference is 1. For a single image CIDEr-D is always 0 (log 1 = 0), unless `frequencies` come from more images.
 
     Args:
         references: image id -> its tokenised captions, at least one.
@@ -168,19 +167,19 @@ def caption_scores(
         total = total.plus(matches)
         rouge = _rouge_l(candidates[image], captions)
         per_image[image] = dict(zip(NAMES, (*matches.bleu(), rouge, cider[image]), strict=True))
-    # fsum: the mean is the same, to the bit, in whatever order the images came from the processes that captioned them
+    # fsum, so that the mean does not depend, in its last bits, on the order in which processes captioned the images
     means = [math.fsum(s[name] for s in per_image.values()) / len(per_image) for name in ("ROUGE-L", "CIDEr-D")]
     return CaptionScores(dict(zip(NAMES, (*total.bleu(), *means), strict=True)), per_image)
 
 
 class _Matches(NamedTuple):
-    """What BLEU counts (Papineni et al. 2002), of one caption or, added up, of many.
+    """The counts behind BLEU (Papineni et al. 2002), for one caption or summed over many.
 
     Attributes:
-        matched: for each order, the candidate's n-grams that stand in a reference, each as often as in one at most.
-        possible: for each order, the candidate's n-grams.
-        length: the candidate's words.
-        reference_length: the words of the reference closest in length, the shorter of two.
+        matched: for each order, the candidate's n-grams that occur in a reference, with clipped counts.
+        possible: for each order, the number of n-grams in the candidate.
+        length: number of words in the candidate.
+        reference_length: number of words in the reference closest in length; the shorter one in a tie.
     """
 
     matched: list[int]
@@ -209,7 +208,7 @@ class _Matches(NamedTuple):
 
     def bleu(self) -> list[float]:
         """BLEU-1 to BLEU-4."""
-        tiny, small = 1e-15, 1e-9  # the official smoothing, which shows: no 4-gram in two words still gives 0.03
+        tiny, small = 1e-15, 1e-9  # official smoothing; it is noticeable: BLEU-4 of two matching words is 0.03
         scores, product = [], 1.0
         for order, matched, possible in zip(ORDERS, self.matched, self.possible, strict=True):
             product *= (matched + tiny) / (possible + small)
@@ -220,8 +219,8 @@ class _Matches(NamedTuple):
 
 
 def _rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """ROUGE-L (Lin 2004) of the best precision and the best recall, be they of different references; beta = 1.2."""
-    # Splitting "" at spaces gives [""]: to the official ROUGE-L an empty caption is one empty word.
+    """ROUGE-L (Lin 2004), beta = 1.2, from the best precision and the best recall, possibly of different references."""
+    # The official tool splits "" at spaces into [""], so an empty caption is one empty word there.
     common = [_longest_common_subsequence(candidate or [""], caption or [""]) for caption in references]
     precision = max(common) / (len(candidate) or 1)
     recall = max(n / (len(caption) or 1) for n, caption in zip(common, references, strict=True))
@@ -231,7 +230,7 @@ def _rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
 
 def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    best = [0] * (len(second) + 1)  # best[j]: of the words of `first` so far and the first j words of `second`
+    best = [0] * (len(second) + 1)  # best[j]: for the words of `first` so far and the first j words of `second`
     for word in first:
         diagonal = 0
         for j, other in enumerate(second, start=1):
@@ -242,7 +241,7 @@ def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> 
 
 
 def _ngrams(caption: Sequence[str]) -> list[Counter[tuple[str, ...]]]:
-    """For each order, how often each n-gram stands in the caption."""
+    """For each order, the counts of the caption's n-grams."""
     if isinstance(caption, str):  # would be scored letter by letter
         raise TypeError(f"a caption must be a list of words, not the string {caption!r}")
     return [Counter(zip(*(caption[start:] for start in range(order)), strict=False)) for order in ORDERS]

@@ -1,13 +1,13 @@
-"""Exposure bias: accuracy at each position after the true words, and after the captioner's own.
+"""Exposure bias: accuracy by position after reference words (teacher forcing), and after the model's own words.
 
-In training it reads what a person wrote (teacher forcing), in use what it wrote itself, and an early slip can lead it
-where it has never been (Bengio et al. 2015; "exposure bias" is Ranzato's word, 2016). Both are held to the same tokens
-here. Position 0 is the first word, and END counts as the token after the last.
+In training a captioner reads reference words, in use its own, so an early error can lead it to states that it has never
+been trained on (Bengio et al. 2015; the term "exposure bias" is from Ranzato et al. 2016). Both modes are scored here
+against the same tokens. Position 0 is the first word; END counts as the token after the last word.
 
-The gap between the two is not exposure bias alone. Many captions are right for an image, and after the first word in
-which two of them differ, equal positions no longer mean the same. A model that follows the very law by which references
-were drawn has no exposure bias and yet has a gap (of 37 points, in a made-up language of 40 words with captions of 12).
-Therefore `another_reference` stands beside it: what a person gets, whose words are his own as well.
+The gap between the two modes is not exposure bias alone. An image has many correct captions, and once two of them
+differ, equal positions are no longer comparable. A model that samples from the exact distribution of the references has
+no exposure bias, but still a gap (37 points in an artificial language of 40 words with captions of 12). For comparison,
+`another_reference` therefore gives the human score: the accuracy of the image's other references.
 """
 
 from collections.abc import Iterable
@@ -19,25 +19,25 @@ from visattn.vocabulary import END, PAD, UNKNOWN, Vocabulary
 
 
 class ExposureGap(NamedTuple):
-    """By position, over the references that have a token there; each is (T,), T the tokens of the longest reference.
+    """Accuracy by position, over the references with a token there; arrays (T,), T tokens in the longest reference.
 
-    A token is right where it is the reference's own at the same position. UNKNOWN is never right: no caption may say
-    it, and two people may mean different words by it.
+    A token is correct if it equals the reference's token at the same position. UNKNOWN is never correct: captions
+    cannot contain it, and it may stand for different words.
 
     Attributes:
-        tokens: how many references have a token here.
-        loss: mean −log p of the reference's token after its true words, in nats.
-        teacher_forced: share where the model's first choice after the true words is right.
-        free_running: share where the caption that the model made of its own words is right. One that has ended, or was
-            cut at its greatest length, is wrong from there on; END against END is right.
-        teacher_forced_any: as `teacher_forced`, but the token of any reference of the image will do.
-        free_running_any: as `free_running`, likewise. This pair is judged by one set of tokens at each position, and
-            less by how references differ, but a word from the middle of another sentence will do too, and a model
-            without exposure bias still has a gap here (of 25 points, in the language above).
-        another_reference: share of the image's other references that are right, a person instead of the model. A model
-            that drew captions as people write them would have this as its `free_running`; the likeliest captions of a
-            good model tend to have more, for they say what most would say. Clearly less is a sign, though no
-            proof, that captions go astray. NaN where no image has two references.
+        tokens: number of references with a token at this position.
+        loss: mean −log p of the reference's token under teacher forcing, in nats.
+        teacher_forced: share of references for which the model's most likely token, under teacher forcing, is correct.
+        free_running: share of references for which the generated caption's token is correct. After its end, or after
+            the greatest length, a caption is wrong; END where the reference has END is correct.
+        teacher_forced_any: as `teacher_forced`, but the token of any of the image's references is accepted.
+        free_running_any: as `free_running`, but the token of any of the image's references is accepted. The gap between
+            these two depends less on how references differ, but it also accepts words from the middle of another
+            sentence, and a model without exposure bias still has a gap (25 points in the language above).
+        another_reference: share of the image's other references that are correct. A model that samples captions as
+            people write them would have this as its `free_running`. The most likely captions of a good model tend to
+            score higher, since they say what most people would say; a clearly lower score suggests, but does not
+            prove, exposure bias. NaN where no image has two references.
     """
 
     tokens: np.ndarray
@@ -50,10 +50,10 @@ class ExposureGap(NamedTuple):
 
 
 class ExposureSums(NamedTuple):
-    """What an `ExposureGap` is made of, by position: sums over some images, to be added to those of others.
+    """The sums behind an `ExposureGap`, by position, for a set of images.
 
-    Each is (T,), of numbers as `ExposureGap` has them before the division; `compared` counts the tokens of references
-    that are not their image's only one. Images may be added in any order.
+    Arrays (T,), as in `ExposureGap` before division; `compared` counts the tokens of references whose image has other
+    references. Sums of several sets can be added in any order.
     """
 
     tokens: np.ndarray
@@ -74,18 +74,17 @@ class ExposureSums(NamedTuple):
         generated: np.ndarray,
         owner: np.ndarray,
     ) -> "ExposureSums":
-        """Count N images with all their references, B in all.
+        """The sums over N images with B references in total.
 
         Args:
-            targets: (B, T) the references' tokens: the words and END, then PAD. Where the data cut a reference, it has
-                its END there.
-            log_probs: (B, T) log p of each target after the true words before it; not looked at where PAD.
-            first_choices: (B, T) the likeliest token after the same words, of those that a caption may say there.
-            generated: (N, S) each image's caption, made of its own words: the words and END, then PAD.
-            owner: (B,) the image of each reference, as a row of `generated`.
+            targets: (B, T) the references' tokens: words and END, then PAD. A truncated reference has END at the cut.
+            log_probs: (B, T) log p of each target under teacher forcing; ignored where PAD.
+            first_choices: (B, T) the most likely token under teacher forcing, of those allowed in a caption.
+            generated: (N, S) the generated caption of each image: words and END, then PAD.
+            owner: (B,) index of each reference's image in `generated`.
 
         Raises:
-            ValueError: if the arrays do not fit each other, or log-probabilities are positive or not numbers.
+            ValueError: if the arrays have inconsistent shapes, or log-probabilities are positive or NaN.
         """
         targets, first_choices, log_probs, generated, owner = map(
             np.asarray, (targets, first_choices, log_probs, generated, owner)
@@ -94,15 +93,15 @@ class ExposureSums(NamedTuple):
         if log_probs.shape != targets.shape:
             raise ValueError(f"log_probs must have the targets' shape {targets.shape}, not {log_probs.shape}")
         if generated.ndim != 2 or set(owner.tolist()) != set(range(len(generated))):
-            raise ValueError(f"owner must name each of the {len(generated)} rows of generated, and no other")
+            raise ValueError(f"owner must contain each of the {len(generated)} rows of generated, and no others")
         targets, generated = _until_end(targets), _until_end(generated)
         there = targets != PAD
-        if not (log_probs[there] < 1e-3).all():  # rounding may lift a certain token a little above 0
+        if not (log_probs[there] < 1e-3).all():  # rounding may give slightly more than 0
             raise ValueError("log_probs must be logarithms of probabilities, 0 at most")
         length = there.shape[1]
         generated = np.pad(generated[:, :length], ((0, 0), (0, max(0, length - generated.shape[1]))))[owner]
 
-        # One number for an image, a position and a token, so that equal numbers are equal tokens at one place.
+        # One number for each (image, position, token), so that tokens at the same position of an image can be compared.
         place = owner[:, None] * length + np.arange(length)
         tokens = 1 + max(part.max(initial=0) for part in (targets, first_choices, generated))
         true, chosen, said = (place * tokens + part for part in (targets, first_choices, generated))
@@ -136,12 +135,12 @@ class ExposureSums(NamedTuple):
         return cls(tokens.astype(int), compared.astype(int), *rest)
 
     def by_position(self) -> ExposureGap:
-        """The numbers of each position."""
+        """Accuracies and loss by position."""
         shares = [part / self.tokens for part in self[2:-1]]
         return ExposureGap(*(self.tokens, *shares, _share(self.another_reference, self.compared)))
 
     def overall(self) -> dict[str, float]:
-        """The numbers of `ExposureGap` over all tokens, each token once, and two gaps: teacher-forced − free-running.
+        """The values of `ExposureGap` over all tokens, and the two gaps (teacher-forced − free-running).
 
         `loss` is the cross-entropy per token.
         """
@@ -155,26 +154,26 @@ class ExposureSums(NamedTuple):
 def teacher_forced_captions(
     targets: np.ndarray, first_choices: np.ndarray, owner: np.ndarray, vocabulary: Vocabulary
 ) -> list[list[str]]:
-    """What is taken for each image's caption where teacher-forced BLEU is reported: the first choices in a row.
+    """The sequence of the model's teacher-forced predictions for each image, as in teacher-forced BLEU.
 
-    No model writes such lines: each word was chosen after words of a person, and none knows the other chosen ones, so
-    that a line need not be a sentence ("two dog and on a dogs"). Its score may lie above that of what the model writes
-    by itself, or far below, and checkpoints should not be chosen by it. It is here to be set beside the other.
+    No model writes these captions: each word was predicted from reference words, not from the predictions before it, so
+    the result need not be a sentence ("two dog and on a dogs"). Its score may be above that of the model's generated
+    captions, or far below; do not select checkpoints by it. It is computed only for comparison.
 
-    An image is represented by the line of its first reference alone, so that both scores are of one line an image. A
-    line ends at its first END, or where its reference does.
+    Only the first reference of an image is used, so that both scores are of one caption per image. A caption ends at
+    its first END, or where its reference ends.
 
     Args:
         targets: see `ExposureSums.count`.
         first_choices: see `ExposureSums.count`.
         owner: see `ExposureSums.count`.
-        vocabulary: what the ids stand for.
+        vocabulary: the words of the ids.
 
     Returns:
-        N lists of words, by image.
+        A list of words for each of the N images.
 
     Raises:
-        ValueError: if the arrays do not fit each other.
+        ValueError: if the arrays have inconsistent shapes.
     """
     targets, first_choices, owner = map(np.asarray, (targets, first_choices, owner))
     _check(targets, first_choices, owner)
@@ -184,21 +183,21 @@ def teacher_forced_captions(
 
 
 def _until_end(tokens: np.ndarray) -> np.ndarray:
-    """Tokens with PAD for whatever stands after the first END of a row."""
+    """Tokens with everything after the first END of a row replaced by PAD."""
     ends = tokens == END
     return np.where(ends.cumsum(axis=1) > ends, PAD, tokens)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where there is nothing."""
+    """`part` / `whole`, NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
 def _check(targets: np.ndarray, first_choices: np.ndarray, owner: np.ndarray) -> None:
-    """Raise ValueError where the arrays do not fit each other."""
+    """Raise a ValueError if the arrays have inconsistent shapes."""
     if targets.ndim != 2 or not (_until_end(targets) != PAD).any():
-        raise ValueError(f"targets must be (B, T) with a token at least, and are {targets.shape}")
+        raise ValueError(f"targets must be (B, T) with at least one token, not {targets.shape}")
     if first_choices.shape != targets.shape:
         raise ValueError(f"first_choices must have the targets' shape {targets.shape}, not {first_choices.shape}")
     if owner.shape != targets.shape[:1]:
-        raise ValueError(f"owner must be (B,) = {targets.shape[:1]}, and is {owner.shape}")
+        raise ValueError(f"owner must be (B,) = {targets.shape[:1]}, not {owner.shape}")

@@ -1,9 +1,9 @@
 """Pointing game and attention correctness: whether attention is on the named object, compared with chance.
 
-A score means nothing alone: objects are large and stand in the middle. Each is therefore reported beside what two maps
-that have seen no image would get, the uniform one and the centred one.
+Objects tend to be large and central, so a score means little by itself. Each is reported together with the scores of
+two maps that do not depend on the image: a uniform map and a centred Gaussian.
 
-Coordinates are those of `visattn.images.geometry`: continuous, in input pixels, (y, x), from the upper left edge.
+Coordinates are those of `visattn.images.geometry`: continuous, in input pixels, (y, x), from the top-left corner.
 """
 
 import functools
@@ -15,21 +15,21 @@ import numpy as np
 from visattn.errors import InputError
 from visattn.images.geometry import CellShift, Geometry, Pair
 
-CENTRE_SIGMA = 0.25  # of the centred map: its standard deviation, as a share of the height and of the width
-_TIE = 1e-6  # cells this close to the largest, relative to it, are as large: float32 sums differ by less
+CENTRE_SIGMA = 0.25  # standard deviation of the centred map, relative to the height and to the width
+_TIE = 1e-6  # relative tolerance for ties with the largest cell; float32 sums differ by less
 
 
 class Grounding(NamedTuple):
     """Means over the scored words, each in [0, 1]; all NaN where no word was scored.
 
     Attributes:
-        words: how many words were scored.
-        pointing: the share of words whose largest cell points at the region.
-        pointing_uniform: what a place drawn uniformly would be expected to get.
-        pointing_centre: what the centre of the image would get.
-        mass: the share of the attention that lies in the region.
-        mass_uniform: what a uniform map would get: the region's share of the image.
-        mass_centre: what a centred Gaussian map on the same grid would get (`CENTRE_SIGMA`).
+        words: number of scored words.
+        pointing: share of words whose largest cell hits the region.
+        pointing_uniform: expected score of a point drawn uniformly.
+        pointing_centre: score of the centre of the image.
+        mass: share of the attention inside the region.
+        mass_uniform: score of a uniform map: the region's share of the image.
+        mass_centre: score of a centred Gaussian map on the same grid (`CENTRE_SIGMA`).
     """
 
     words: int
@@ -55,31 +55,31 @@ def grounding(
     tolerance: float,
     cell_shift: CellShift | Pair = (0.0, 0.0),
 ) -> Grounding:
-    """Score the attention of words against the regions that they name.
+    """Score the attention of words against the regions they name.
 
-    Pointing (Zhang et al. 2016): the centre of the largest cell is a hit where the region comes within `tolerance` of
-    it. The region is the area of its pixels, edges included, so a tolerance of 0 asks that the point lie in it. The hit
-    is the mean over the cells that tie for the largest (within a millionth): a flat map gets `pointing_uniform`, not
-    the luck of its first corner.
+    Pointing (Zhang et al. 2016): the centre of the largest cell is a hit if it is within `tolerance` of the region. The
+    region is the area of its pixels, edges included, so with a tolerance of 0 the point must lie inside. If several
+    cells tie for the largest (within a millionth), their hits are averaged, so a flat map gets `pointing_uniform` and
+    not the score of its first corner.
 
-    Mass (attention correctness; Liu et al. 2017): the map is made to sum to 1 and each cell's weight is spread
-    evenly over its area; the score is what falls on the region. A cell that ends inside a pixel takes its part of it.
+    Mass (attention correctness; Liu et al. 2017): the map is normalised to sum 1, and each cell's weight is spread
+    evenly over its area; the score is the weight inside the region. Cells may cover pixels partly.
 
-    Here every word counts once; the published pointing game takes the mean over classes.
+    Every word counts once here; the published pointing game averages over classes.
 
     Args:
         maps: for each word (h, w) weights, non-negative; grids may differ where cells divide the input evenly.
         masks: for each word a boolean (H, W) mask at the input's resolution, or None for a word that names nothing in
-            the image and is not counted. A word whose object the crop left outside the input is one: give None.
-        tolerance: in input pixels; the published rule is 15 with a shorter side of 224.
-        cell_shift: where the cells look (`visattn.images.Geometry.cell_shift`). It concerns the maps alone: what the
-            uniform and the centred map would get does not depend on it.
+            the image, or nothing inside the crop; such words are not scored.
+        tolerance: in input pixels; published results use 15 with a shorter side of 224.
+        cell_shift: position of the cells (`visattn.images.Geometry.cell_shift`); the scores of the uniform and the
+            centred map do not depend on it.
 
     Returns:
-        The means. Both iterables are read once, word by word, and may be generators.
+        The means. Both iterables are read once, in step, and may be generators.
 
     Raises:
-        InputError: if a mask is not boolean, not (H, W), or marks nothing.
+        InputError: if a mask is not boolean, not (H, W), or is empty.
         ValueError: if a map is not (h, w), or is negative, not finite or 0 everywhere; if maps and masks differ
             in number; if the tolerance is negative.
     """
@@ -110,9 +110,9 @@ def grounding(
 
 
 def entropy(weights: np.ndarray) -> np.ndarray:
-    """How spread out attention is: the entropy, in nats, of weights (..., L) over their last axis, made to sum to 1.
+    """Entropy, in nats, of weights (..., L) over their last axis, after normalising them to sum 1.
 
-    From 0 (one place) to log L (uniform). Flatten a map (h, w) first.
+    It ranges from 0 (one place) to log L (uniform). Flatten a map (h, w) first.
 
     Raises:
         ValueError: if weights are negative, not finite, or 0 in all L places.
@@ -147,12 +147,12 @@ def _checked_mask(mask: np.ndarray, word: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _shares(grid: tuple[int, int], size: tuple[int, int], cells: CellShift) -> list[np.ndarray]:
-    """For either axis (cells, pixels), the share of each cell's length that lies in each pixel."""
+    """For each axis, (cells, pixels): the share of each cell's length inside each pixel."""
     found = []
     for edges, pixels in zip(Geometry.identity(size)._replace(cell_shift=cells).edges(grid), size, strict=True):
         pixel, low, high = np.arange(pixels), edges[:-1, None], edges[1:, None]
         shared = np.maximum(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0)
-        found.append(shared / np.maximum(high - low, np.finfo(float).tiny))  # a cell outside the picture shares nothing
+        found.append(shared / np.maximum(high - low, np.finfo(float).tiny))  # 0 for a cell outside the image
     return found
 
 
@@ -162,7 +162,7 @@ def coverage(mask: np.ndarray, grid: tuple[int, int], cells: CellShift) -> np.nd
     Args:
         mask: (H, W) boolean, True in the region.
         grid: (h, w) of the cells.
-        cells: where they look in an input of H×W pixels.
+        cells: shift of their centres in an input of H×W pixels; see `Geometry.cells`.
     """
     rows, columns = _shares(grid, mask.shape, cells)
     return rows @ mask.astype(float) @ columns.T
@@ -170,23 +170,23 @@ def coverage(mask: np.ndarray, grid: tuple[int, int], cells: CellShift) -> np.nd
 
 @functools.lru_cache(maxsize=16)
 def _centred(grid: tuple[int, int]) -> np.ndarray:
-    """(h, w) the Gaussian around the centre of the image, at the centres of even cells; sums to 1."""
+    """(h, w) Gaussian around the centre of the image, at the centres of evenly spaced cells; sums to 1."""
     y, x = (np.exp(-(((np.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * CENTRE_SIGMA**2)) for n in grid)
     return np.outer(y / y.sum(), x / x.sum())
 
 
 class _Discs(NamedTuple):
-    """Discs around the centres of the cells, and a last one around the centre of the image, as runs of pixels in rows.
+    """Discs around the centres of the cells and, last, around the centre of the image, as runs of pixels in rows.
 
-    A disc meets the region if any of its runs does, and a run does if the number of marked pixels to the left of its
-    end and of its start differ: two look-ups, however large the disc.
+    A disc meets the region if any of its runs does. A run does if the cumulative count of region pixels differs between
+    its start and its end, so each run takes two look-ups, whatever its length.
 
     Attributes:
         grid: (h, w) of the cells.
-        start: index into the flattened (H, W + 1) running count of marked pixels, for the start of each run.
+        start: index of each run's start in the flattened (H, W + 1) cumulative count of region pixels.
         stop: the same for its end.
-        first: for each disc the number of its first run; every disc has one, for its centre is in the image, or at the
-            edge where a cell looks beyond it.
+        first: index of each disc's first run. Every disc has a run, since its centre is inside the image, or on its
+            edge if the cell lies outside.
     """
 
     grid: tuple[int, int]
@@ -203,7 +203,7 @@ class _Discs(NamedTuple):
         y = np.append(np.repeat(rows, w), height / 2)[:, None]  # (h * w + 1, 1)
         x = np.append(np.tile(columns, h), width / 2)[:, None]
         row = np.arange(height)
-        away = np.maximum(np.maximum(row - y, y - row - 1), 0)  # (h * w + 1, H) from a point to the row's nearer edge
+        away = np.maximum(np.maximum(row - y, y - row - 1), 0)  # (h * w + 1, H) distance from a point to a row
         reach = np.sqrt(np.maximum(radius**2 - away**2, 0))
         left = np.clip(np.ceil(x - reach) - 1, 0, width).astype(int)  # a pixel touched at its edge belongs to the disc
         right = np.clip(np.floor(x + reach) + 1, 0, width).astype(int)

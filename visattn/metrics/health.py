@@ -7,24 +7,24 @@ import numpy as np
 
 from visattn.metrics.grounding import entropy
 
-STUCK = 1e-3  # share of the weight that moves from map to map, below which no eye and no decoder sees a change
+STUCK = 1e-3  # share of the weight that moves between maps; less is invisible, and has no effect on a decoder
 
 
 class Health(NamedTuple):
-    """Means over maps α_1 … α_T of L places, over all sequences.
+    """Attention statistics: means over the maps α_1 … α_T of L places of all sequences.
 
     Attributes:
         entropy: −Σ α log α of a map, in nats; from 0 (one place) to log L (uniform).
-        relative_entropy: the same, in parts of log L: 1 is uniform, whatever the grid.
+        relative_entropy: entropy / log L; 1 is uniform, for any grid.
         largest_weight: of a map.
-        change: ½ Σ_i |α_t,i − α_t+1,i| of two maps that follow each other: the share of the weight that moves, from 0
-            (they are equal) to 1 (they have no place in common). It is the distance in total variation (Levin and Peres
-            2017, "Markov Chains and Mixing Times", proposition 4.2). NaN where no map follows another.
+        change: ½ Σ_i |α_t,i − α_t+1,i| of consecutive maps: the share of the weight that moves, from 0 (equal) to 1
+            (disjoint). It is the total variation distance (Levin and Peres 2017, "Markov Chains and Mixing Times",
+            proposition 4.2). NaN if there are no consecutive maps.
         coverage: share of the places that get at least half of an even share, Σ_t α_t,i ≥ T / 2L.
-        doubly_stochastic: Σ_i (1 − Σ_t α_t,i)² / L, the mean over places of what Xu et al. 2015 penalise in equation
+        doubly_stochastic: Σ_i (1 − Σ_t α_t,i)² / L, the mean over places of the penalty in Xu et al. 2015, equation
             14. It can be 0 only if T = L; with T words it is at least (1 − T/L)².
-        maps: how many maps were looked at.
-        sequences: in how many sequences.
+        maps: number of maps.
+        sequences: number of sequences.
     """
 
     entropy: float
@@ -38,14 +38,14 @@ class Health(NamedTuple):
 
     @classmethod
     def together(cls, parts: "Iterable[Health]") -> "Health":
-        """The health of all sequences, from that of some and of others.
+        """Combine the statistics of several sets of sequences.
 
         Raises:
             ValueError: if there are none.
         """
         parts = list(parts)
         if not parts:
-            raise ValueError("there is no map to look at")
+            raise ValueError("there are no attention maps")
         table = {
             name: np.array(values, dtype=float)
             for name, values in zip(cls._fields, zip(*parts, strict=True), strict=True)
@@ -62,23 +62,23 @@ class Health(NamedTuple):
         return cls(**means, maps=int(maps.sum()), sequences=int(sequences.sum()))
 
     def known(self) -> dict[str, float]:
-        """The means that there are, by name."""
+        """The means that are not NaN, by name."""
         numbers = self._asdict()
         del numbers["maps"], numbers["sequences"]
         return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
     @property
     def stuck(self) -> bool:
-        """Whether the maps do not move: they change by less than `STUCK`."""
+        """Whether consecutive maps hardly differ: by less than `STUCK`."""
         return self.change < STUCK
 
 
 def attention_health(sequences: Iterable[np.ndarray]) -> Health:
-    """How attention behaves over sequences of maps, such as those of the words of each caption.
+    """Attention statistics over sequences of maps, such as one map per word of each caption.
 
     Args:
-        sequences: (T, h, w) or (T, L), non-negative weights; T may differ, and be 0. Each map is made to sum to 1, so
-            that one which leaves out what special tokens got is comparable.
+        sequences: (T, h, w) or (T, L), non-negative weights; T may differ, and may be 0. Each map is normalised to sum
+            1, so that maps without the weight of special tokens are comparable.
 
     Raises:
         ValueError: if there is no map at all, or weights are negative, not finite, or 0 in all places of a map.

@@ -1,7 +1,7 @@
 """The official COCO tokeniser and METEOR, run as the original Java programs.
 
 Both come with pycocoevalcap (`pip install "visattn[coco]"`): Stanford CoreNLP 3.4.1's PTBTokenizer, and METEOR 1.5
-(Denkowski & Lavie 2014), which takes 2 GB of memory. Nothing is loaded before it is used.
+(Denkowski & Lavie 2014), which takes 2 GB of memory. Both are loaded only when used.
 """
 
 import re
@@ -16,16 +16,16 @@ from visattn.metrics.captions import Candidates, CaptionScores, References, _che
 
 EXTRA = "pycocoevalcap"
 
-# What the tokeniser takes for the end of a line, and so of a caption, and lone halves of surrogate pairs.
+# Characters that the tokeniser treats as line ends, and so as ends of captions; and lone surrogates.
 _NOT_IN_A_LINE = re.compile("[\n\v\f\r\u2028\u2029\ud800-\udfff]")
 _HAS_WORDS = re.compile("[A-Za-z]")
 
 
 def require(what: str) -> str:
-    """The version of pycocoevalcap, once it and Java are there.
+    """Check that pycocoevalcap and Java are installed, and return pycocoevalcap's version.
 
     Args:
-        what: what needs them, to begin the message with.
+        what: what needs them; the error message begins with it.
 
     Raises:
         InputError: if either is missing.
@@ -40,11 +40,11 @@ def require(what: str) -> str:
 
 
 def java_tokenize(captions: Sequence[str]) -> list[list[str]]:
-    """The official tokens of each caption, lower-cased and without punctuation; an empty list where nothing is left.
+    """The official tokens of each caption, lower-cased and without punctuation; possibly none.
 
-    Line breaks count as spaces; the official tool does so for the newline alone, and after any other gives captions to
-    the wrong images. The last token of a caption that ends in a single letter with a full stop ("vitamin C.") depends
-    on how the next caption begins.
+    Line breaks count as spaces. (The official tool handles only newlines this way; other line breaks make it assign
+    captions to the wrong images.) The last token of a caption that ends in a single letter with a full stop ("vitamin
+    C.") depends on how the next caption begins.
 
     Raises:
         InputError: if pycocoevalcap or Java is missing, or Java fails.
@@ -58,14 +58,14 @@ def java_tokenize(captions: Sequence[str]) -> list[list[str]]:
     found = PTBTokenizer().tokenize(lines)
     tokens = [found[i][0].split() for i in lines if i in found]
     if len(tokens) < len(lines) or (not any(tokens) and any(map(_HAS_WORDS.search, captions))):
-        raise InputError("Java's tokeniser lost captions; does 'java -version' work?")
+        raise InputError("the Java tokeniser lost captions; check that 'java -version' works")
     return tokens
 
 
 def meteor(references: References, candidates: Candidates) -> CaptionScores:
     """METEOR of one candidate for each image, in [0, 1], under the name "METEOR".
 
-    The score of the set is not the mean but that of pooled statistics. An empty candidate scores 0.
+    The score of the set is computed from pooled statistics, so it is not the mean. An empty candidate scores 0.
 
     Args:
         references: image id -> its tokenised captions, at least one.
@@ -90,24 +90,24 @@ def meteor(references: References, candidates: Candidates) -> CaptionScores:
 
 @contextmanager
 def _running(tool: Any) -> Iterator[Any]:
-    """METEOR's program, ended for certain, and what it said where it stopped."""
+    """Always end METEOR's process, and report its error output if it stops early."""
     process = tool.meteor_p
     try:
         yield tool
-    except (ValueError, OSError) as error:  # an answer that is no number, or none
+    except (ValueError, OSError) as error:  # no answer, or not a number
         process.kill()
-        said = process.stderr.read().decode(errors="replace").strip() or "it said nothing"
+        said = process.stderr.read().decode(errors="replace").strip() or "no error output"
         raise InputError(f"METEOR's program, which needs Java and 2 GB, stopped: {said.splitlines()[0]}") from error
     finally:
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
-            with suppress(BrokenPipeError):  # what was still to be written
+            with suppress(BrokenPipeError):  # of output not yet written
                 pipe.close()
-        if tool.lock.locked():  # it forgets to after an error, and would wait for itself when it is collected
+        if tool.lock.locked():  # not released after an error, which would deadlock its destructor
             tool.lock.release()
 
 
 def _line(words: Sequence[str]) -> str:
-    """A caption as METEOR's program reads it; "|||" parts captions there."""
+    """A caption in the input format of METEOR's program, in which "|||" separates captions."""
     return " ".join(" ".join(words).replace("|||", "").split())

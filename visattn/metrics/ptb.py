@@ -1,35 +1,35 @@
 r"""The official COCO tool's tokenisation in Python; published scores use these tokens.
 
-The official tool hands all captions to Stanford CoreNLP 3.4.1's PTBTokenizer (`-preserveLines -lowerCase`), then drops
-punctuation. `ptb_tokenize` does the same to one caption, by rules that were found by trying the program: on every
-string of up to three ASCII characters, every word of up to four letters, 290,000 English words and every character of
-Unicode's first plane. On the 38,153 captions of Flickr8k and COCO that were tried the two are equal; what still
-differs is counted and listed in docs/tokeniser.md. `visattn.metrics.official` runs the program itself.
+The official tool passes all captions to Stanford CoreNLP 3.4.1's PTBTokenizer (`-preserveLines -lowerCase`), then drops
+punctuation. `ptb_tokenize` does the same to one caption, by rules derived from the program's output on every string of
+up to three ASCII characters, every word of up to four letters, 290,000 English words and every character of Unicode's
+first plane. On 38,153 captions of Flickr8k and COCO the tokens are identical; the remaining differences are counted and
+listed in docs/tokeniser.md. `visattn.metrics.official` runs the program itself.
 
-The rules work as they do there: at each place all rules are tried, and the one that reaches furthest wins, what it
-must be followed by included; of those that reach equally far, the first. A rule's first group is the token.
+As in the original, all rules are tried at each position and the longest match wins, lookahead included; in a tie, the
+first. A rule's first group is the token.
 
-Habits to know, all of them the official ones: brackets stay, as "-lrb-" and the like, since the tool looks for them in
-capitals, after lower-casing; so do "!!", "?!", "&" and "%"; contractions are split ("do n't", "it 's"); words on both
-sides of a full stop without a space are one ("runs.the"); abbreviations keep their full stop; nothing is brought to
-one Unicode form, so "é" and "e" with an accent differ.
+Quirks of the official tokens: brackets are kept, as "-lrb-" and the like, since the tool looks for them in upper case
+after lower-casing; so are "!!", "?!", "&" and "%"; contractions are split ("do n't", "it 's"); words joined by a full
+stop without a space stay together ("runs.the"); abbreviations keep their full stop; there is no Unicode normalisation,
+so "é" and "e" with a combining accent differ.
 """
 
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-# What the official tool drops. It also lists brackets, in capitals, which never occur in lower-cased tokens.
+# Tokens dropped by the official tool. It also lists brackets, in upper case, which never occur after lower-casing.
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
-# Characters. What is in none of these classes (spaces, controls, emoji and all else beyond Unicode's first plane) parts
-# words and vanishes.
-_NUMERALS = (  # of Python's \w, those that are neither letters nor decimal digits; and what lies beyond the first plane
+# Character classes. Characters in none of them (spaces, controls, emoji and all else beyond Unicode's first plane)
+# separate words and are dropped.
+_NUMERALS = (  # in Python's \w, but neither letters nor decimal digits; and all beyond the first plane
     "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u2079\u2080-\u2089\u2150-\u218b\u2460-\u249b\u24b6-\u24ff\u2776-\u2793"
     "\u3007\u3021-\u3029\u3038-\u303a\u3192-\u3195\u3220-\u3229\u3248-\u324f\u3251-\u325f\u3280-\u3289\u32b1-\u32bf"
     "\U00010000-\U0010ffff"
 )
-_MARKS = (  # accents and vowel signs, which words may hold
+_MARKS = (  # accents and vowel signs, which may occur in words
     "\u02c2-\u02df\u02e5-\u036f\u0375\u0384\u0385\u03f6\u0483-\u0487\u055a-\u055f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4"
     "\u05c5\u05c7\u0615-\u061a\u064b-\u065e\u0670\u06d6-\u06ed\u06fd\u06fe\u070f\u0711\u0730-\u074a\u07a6-\u07b0"
     "\u07eb-\u07f3\u0900-\u0903\u093c-\u094e\u0951-\u0955\u0962\u0963\u0981-\u0983\u09bc-\u09cd\u09d7\u09e2\u09e3"
@@ -47,7 +47,7 @@ _LETTER = rf"(?:[^\W\d_{_NUMERALS}]|[{_MARKS}])"
 _LETTER_OR_DIGIT = rf"(?:[^\W_{_NUMERALS}]|[{_MARKS}])"
 _ALNUM = rf"[^\W_{_NUMERALS}]"  # without marks
 _APOSTROPHE = "(?:['\u0092\u2019]|&apos;)"
-_QUOTE = "(?:[`'\u0091\u0092\u2018\u2019\u201b]|&apos;)"  # all that people type for an apostrophe
+_QUOTE = "(?:[`'\u0091\u0092\u2018\u2019\u201b]|&apos;)"  # everything that is typed for an apostrophe
 _STRAIGHT = {
     **dict.fromkeys("\u0091\u2018\u201b\u2039", "`"),
     **dict.fromkeys("\u0092\u2019\u203a", "'"),
@@ -55,7 +55,7 @@ _STRAIGHT = {
     **dict.fromkeys("\u0094\u201d\u00bb", "''"),
 }
 
-# Shapes.
+# Patterns.
 _WORD = rf"{_LETTER}{_LETTER_OR_DIGIT}*(?:[.!?]{_LETTER}{_LETTER_OR_DIGIT}*)*"
 _ELIDED = rf"[dDoOlL]{_QUOTE}"  # d'Orsay, O'Neill, l'eau
 _JOINED = rf"(?:{_ELIDED}{_ALNUM})?{_ALNUM}+(?:[-_\u058a\u2010\u2011](?:{_ELIDED})?{_ALNUM}+)*"  # t-shirt, 2x4, a_b
@@ -64,31 +64,31 @@ _ACRONYM = r"[A-Za-z](?:\.[A-Za-z])+\."
 _TAG = r"<(?:/?[A-Za-z][A-Za-z0-9_:.-]*(?:\s[^<>]*)?/?|[!?][A-Za-z-][^<>]*)>"
 _SLASHED = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"  # a part of "and/or"
 
-# Abbreviations that keep their full stop; the first three lists do so even where the next word follows without a space.
+# Abbreviations that keep their full stop; the first three lists do so even if the next word follows without a space.
 _ENDING = r"""ph\.d al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est
     etc ext feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct
     okla penn plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"""
-_ENDING_NOT_SMALL = "az ark del ill la mass miss ore pa tex wash"  # "ill." is no Illinois
+_ENDING_NOT_SMALL = "az ark del ill la mass miss ore pa tex wash"  # "ill." is not Illinois
 _ENDING_NOT_CAPITALS = "ppte pptes ppty pptys pte ptes pty ptys"
 _TITLES = """adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec ens ft
     gen gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep
     reps rev sen sens sfc sgt spc st ste supt supts treas vs wm"""
 _TITLES_NOT_CAPITALS = "mfg mtg"
 _BEFORE_NUMBERS = "art ca fig figs no nos op p pp prop"
-# Words that, with a capital, show that the full stop after a single letter ends a sentence ("vitamin C. The ...").
+# Words that, if capitalised, show that the full stop after a single letter ends a sentence ("vitamin C. The ...").
 _STARTERS = """a about according additionally after an as at but earlier he her here however if in it last many more
     now once one other our she since so some such that the their then there these they this we what when while yet
     you"""
 _FILES = """bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl png ppt ps
     py sql tar txt wav x xml zip"""
-# Words that an apostrophe does not part, beside those that the rules know by their shape.
+# Words not split at an apostrophe, besides those that the rules match by a pattern.
 _WITH_APOSTROPHE = [
     *("c'mon", "e'er", "ev'ry", "he'er", "li'l", "nat'l", "nor'easter", "s'mores"),
     *(pattern.replace("'", _APOSTROPHE) for pattern in ("'em", "'till?", "'n'", "[djl]'", "ol'", "cap'n", "c'est")),
     *(pattern.replace("'", _QUOTE) for pattern in ("'cause", "hallowe'en", "o'o")),
 ]
 
-_SPELLED = {  # tokens that are written otherwise, and punctuation that is dropped under its official name
+_SPELLED = {  # tokens that are replaced
     "(": "-lrb-",
     ")": "-rrb-",
     "[": "-lsb-",
@@ -110,14 +110,14 @@ _SPELLED = {  # tokens that are written otherwise, and punctuation that is dropp
 
 
 class _Rule(NamedTuple):
-    """What a token looks like; the first group is the token, and without one nothing comes of it."""
+    """A pattern whose first group is the token; without a group, the match is dropped."""
 
     pattern: re.Pattern[str]
     rewrite: Callable[[str], str] | None = None
 
 
 def _any(words: str) -> str:
-    """Any of the words, in small letters, with a capital or in capitals."""
+    """A pattern for any of the words, case-insensitive."""
     return f"(?i:{'|'.join(words.split())})"
 
 
@@ -157,7 +157,7 @@ _RULES = [
     _rule(r"((?i:&(?:amp|lt|gt);))"),
     _rule(r"(&(?:HT|TL|UR|LR|QC|QL|QR|#\d+);)"),
     _rule(r"(?i:&(?:apos|nbsp|quot|odq|cdq|mdash|MD);)"),
-    # Words, without the contraction that follows.
+    # Words, without a contraction that follows.
     _rule(rf"({_WORD})(?i:{_CLITIC})"),
     _rule(rf"([A-Za-z]*[A-MO-Za-mo-z])(?i:n{_QUOTE}t)"),
     _rule(rf"({_WORD})"),
@@ -179,7 +179,7 @@ _RULES = [
     _rule(r"(')[A-Za-z]\S"),
     _rule(rf"((?i:{_CLITIC}))", _straighten),
     _rule(rf"((?i:n{_QUOTE}t))", _straighten),
-    # Numbers, and what is joined by hyphens and slashes.
+    # Numbers, and words joined by hyphens and slashes.
     _rule(r"(\d{1,2}[-/]\d{1,2}[-/]\d{2,4})"),
     _rule(r"([+-]?(?:\d*(?:[.:,]\d+)+|\d+))"),
     _rule(r"((?:\d{1,4}[- \u00a0])?\d{1,4}\\?/\d{1,4})"),
@@ -193,11 +193,11 @@ _RULES = [
     _rule(rf"({_any(_BEFORE_NUMBERS)}\.)\s?\d"),
     _rule(rf"({_ACRONYM})"),
     _rule(r"([A-Za-z]\.)"),
-    # The next caption is taken to begin with one of the starters, too, as most captions do.
+    # The next caption is assumed to begin with one of the starters, as most captions do.
     _rule(rf"([A-Za-z])\.(?:\s*\n|[ \t\u00a0]+(?:(?:{_any_not_small(_STARTERS)})\s|M[rs]\.\s|{_TAG}\s))"),
     _rule(rf"((?i:[a-z0-9]+(?:\.[a-z0-9]+)*\.{_any(_FILES)}))[\s.,?!]"),
     _rule(rf"((?:{_WORD}|{_JOINED})\.)[,;:\u3001]"),
-    # Faces.
+    # Emoticons.
     _rule(r"([<>]?[:;=][-o'*]?[()DPdpO\\{@|\[\]])[^A-Za-z0-9]", _face),
     _rule(r"([-^x=~<>']_[-^x=~<>'])"),
     # Punctuation.
@@ -209,7 +209,7 @@ _RULES = [
     _rule(r"([A-Z]*\$)"),
     _rule(rf"([{_SYMBOLS}{re.escape(''.join(c for c in _SPELLED if len(c) == 1))}])"),
 ]
-_PLAIN = re.compile(r"(?!(?i:cannot|gonna|gotta|gimme|lemme|wanna)\b)[A-Za-z]+(?=[ \n])")  # most words; a short cut
+_PLAIN = re.compile(r"(?!(?i:cannot|gonna|gotta|gimme|lemme|wanna)\b)[A-Za-z]+(?=[ \n])")  # fast path for most words
 
 
 def ptb_tokenize(caption: str) -> list[str]:
@@ -217,7 +217,7 @@ def ptb_tokenize(caption: str) -> list[str]:
 
     Line breaks count as spaces.
     """
-    text = " ".join(caption.splitlines()).replace("\u00ad", "") + "\n"  # U+00AD, the soft hyphen, is no character
+    text = " ".join(caption.splitlines()).replace("\u00ad", "") + "\n"  # U+00AD, the soft hyphen, is ignored
     tokens: list[str] = []
     at = 0
     while at < len(text):
@@ -228,12 +228,12 @@ def ptb_tokenize(caption: str) -> list[str]:
             at = plain.end() + 1
         else:
             token, at = _longest(text, at)
-            tokens += token.lower().split()  # markup may hold spaces
+            tokens += token.lower().split()  # markup may contain spaces
     return [token for token in tokens if token not in PUNCTUATION]
 
 
 def _longest(text: str, at: int) -> tuple[str, int]:
-    """The token at a place, "" if there is none, and where the next one may begin."""
+    """The token at a position ("" if none), and the position after it."""
     best, rewrite = None, None
     for rule in _RULES:
         match = rule.pattern.match(text, at)

@@ -11,24 +11,23 @@ from visattn.vocabulary import END, PAD, Vocabulary
 
 
 class CiderReward:
-    """CIDEr-D of generated token ids against the references of their images; the numbers are those of `CiderD`.
+    """CIDEr-D of generated token ids against the references of their images, with the same values as `CiderD`.
 
     END counts as one more word, "<end>", of every reference and of each candidate that has it. Without it, as in much
-    published code, "a man riding a horse on a" may score above "a man riding a horse": "on a" stands in some reference,
-    and nothing says that no caption ends so. A policy learns to leave captions unfinished, which brings it up to 0.041
-    CIDEr-D, or 4.1 of the hundredths that are published (Hu et al. 2023, "A request for clarity over the End of
-    Sequence token in the Self-Critical Sequence Training", arXiv:2305.12254). With END, such a fragment has n-grams
-    that no reference has, and a sample that was cut at the greatest length lacks those of an end.
+    published code, "a man riding a horse on a" may score above "a man riding a horse", since "on a" occurs in some
+    reference. A policy then learns to leave captions unfinished, which raises published CIDEr-D by up to 4.1 points
+    (0.041 here; Hu et al. 2023, "A request for clarity over the End of Sequence token in the Self-Critical Sequence
+    Training", arXiv:2305.12254). With END, such a fragment has n-grams that occur in no reference, and a sample
+    truncated at the greatest length lacks the n-grams of an end.
 
-    A reference's word that the vocabulary lacks stays a word of its own, which no candidate can match but which counts
-    in lengths, norms and document frequencies. All that concerns the references is computed once, here, and takes about
-    0.8 kB a caption.
+    A reference word outside the vocabulary cannot be matched by any candidate, but counts in lengths, norms and
+    document frequencies. Everything about the references is computed once, and takes about 0.8 kB per caption.
 
     Args:
-        references: image id -> its tokenised captions, at least one, in words; document frequencies are counted over
-            them. Those of a single image make every reward 0.
+        references: image id -> its tokenised captions, at least one, as words. Document frequencies are those of the
+            references; if there is a single image, every reward is 0.
         words: the vocabulary, or a list of its words in the order of their ids, special tokens first.
-        end: whether END counts, for references and candidates alike.
+        end: whether END counts, in references and candidates.
 
     Raises:
         InputError: if there is no image, or one without a reference; if `words` are not a `Vocabulary`'s.
@@ -47,7 +46,7 @@ class CiderReward:
         image = np.repeat(np.arange(len(self._captions)), self._captions)  # of each caption
         caption = np.repeat(np.arange(len(self._lengths)), self._lengths)  # of each token
         left = _left(self._lengths)
-        grams = np.zeros(len(tokens), np.int64)  # the number of the n-gram that begins at each token, order by order
+        grams = np.zeros(len(tokens), np.int64)  # id of the n-gram that begins at each token, for the current order
         self._orders: list[_Order] = []
         for order in ORDERS:
             at = np.flatnonzero(left >= order)
@@ -56,15 +55,15 @@ class CiderReward:
 
     @property
     def signature(self) -> str:
-        """The choices behind the numbers, to publish with them; df: whose frequencies, and of how many images."""
+        """The settings of the reward, to publish with scores; df: source of document frequencies (number of images)."""
         return f"CIDEr-D|eos:{'counted' if self.end else 'ignored'}|df:references({len(self._images)})"
 
     def __call__(self, ids: Sequence[str], tokens: np.ndarray) -> np.ndarray:
         """The rewards of N captions, in [0, 10]; an empty one gets 0.
 
         Args:
-            ids: the ids of their images; one may stand many times.
-            tokens: (N, T) integers as `decode` gives them: words, END where the caption ended, then PAD.
+            ids: the ids of their images; may repeat.
+            tokens: (N, T) integers as `decode` gives them: words, END if the caption ended, then PAD.
 
         Returns:
             (N,) float64.
@@ -75,7 +74,7 @@ class CiderReward:
         """
         for image in ids:
             if image not in self._images:
-                raise InputError(f"image {image!r} has a caption to reward but no references; add them to the reward's")
+                raise InputError(f"image {image!r} has a caption but no references; add some for the reward")
         images = np.array([self._images[image] for image in ids], dtype=np.int64)
         flat, lengths = self._flatten(tokens, len(ids))
 
@@ -92,13 +91,13 @@ class CiderReward:
         return 10 * likeness / (len(ORDERS) * self._captions[images])
 
     def _flatten(self, tokens: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens that count, one caption after the other, and how many each has."""
+        """The counted tokens of all captions, concatenated, and the number in each caption."""
         check_tokens(tokens, rows, self._vocabulary_size)
         padded = np.pad(tokens.astype(np.int64), ((0, 0), (0, 1)), constant_values=PAD)
         words = np.argmax(padded <= END, axis=1)  # PAD, START and END come before all words
         ended = padded[np.arange(rows), words] == END
         if not np.array_equal(np.count_nonzero(padded != PAD, axis=1), words + ended):
-            raise ValueError("tokens must be words, END where the caption ended, then PAD, without START")
+            raise ValueError("tokens must be words, END if the caption ended, then PAD, without START")
         lengths = words + (ended & self.end)
         return padded[np.arange(padded.shape[1]) < lengths[:, None]], lengths
 
@@ -106,24 +105,24 @@ class CiderReward:
 def check_tokens(tokens: np.ndarray, rows: int, vocabulary_size: int) -> None:
     """Raise a ValueError unless `tokens` are (rows, T) ids of a vocabulary."""
     if tokens.ndim != 2 or len(tokens) != rows:
-        raise ValueError(f"tokens must have a row for each of {rows} ids, not the shape {tokens.shape}")
+        raise ValueError(f"tokens must have a row for each of {rows} ids; their shape is {tokens.shape}")
     if tokens.size and tokens.max() >= vocabulary_size:
         raise ValueError(f"token {tokens.max()} is not of this vocabulary, which has {vocabulary_size} words")
 
 
 class _Order(NamedTuple):
-    """The n-grams of one order in all references: G of them, in P pairs with an image, in E entries with a caption.
+    """The n-grams of one order in all references: G n-grams in P (image, n-gram) pairs and E (caption, n-gram) entries.
 
-    An n-gram's key is the number of its first n - 1 words, 0 for none, times a base above all words, plus its last
-    word: exact in 64 bits, for any vocabulary. Its number is the place of the key among all keys.
+    An n-gram's key is the id of its first n - 1 words (0 if none) times a base above all words, plus its last word,
+    which is exact in 64 bits for any vocabulary. Its id is the index of the key among all keys.
 
     Attributes:
         keys: (G,) sorted.
-        idf: (G + 1,) log(images / images that have it); the last is for whatever no reference has.
-        pairs: (P,) sorted: image times G plus the number of an n-gram that it has.
-        first: (P + 1,) where the entries of each pair begin; E.
-        captions: (E,) a caption of that image that has it.
-        counts: (E,) how often.
+        idf: (G + 1,) log(images / images with the n-gram); the last is for n-grams outside the references.
+        pairs: (P,) sorted: image times G plus n-gram id.
+        first: (P + 1,) index of each pair's first entry; then E.
+        captions: (E,) a caption of that image with the n-gram.
+        counts: (E,) its count there.
         norms: (captions,) of each caption's tf-idf vector.
     """
 
@@ -137,13 +136,13 @@ class _Order(NamedTuple):
 
     @classmethod
     def build(cls, keys: np.ndarray, captions: np.ndarray, grams: np.ndarray, image: np.ndarray) -> "_Order":
-        """From all n-grams, as the caption and the number of each, and the (captions,) image of each caption."""
+        """Build from the keys, the caption and the id of each n-gram, and the (captions,) image of each caption."""
         captions, grams, counts = _counted(captions, grams)
         pairs = image[captions] * len(keys) + grams
         by_pair = np.argsort(pairs)
         pairs, first = np.unique(pairs[by_pair], return_index=True)
         frequencies = np.bincount(pairs % len(keys), minlength=len(keys))
-        idf = np.log((image[-1] + 1) / np.append(frequencies, 1))  # exactly 0 if all images have it
+        idf = np.log((image[-1] + 1) / np.append(frequencies, 1))  # exactly 0 if it occurs in all images
         return cls(
             keys,
             idf,
@@ -155,7 +154,7 @@ class _Order(NamedTuple):
         )
 
     def number(self, keys: np.ndarray) -> np.ndarray:
-        """The numbers of n-grams; those that no reference has get numbers from G on."""
+        """The ids of n-grams; those outside the references get ids from G on."""
         numbers, found = _find(self.keys, keys)
         numbers[~found] = len(self.keys) + np.unique(keys[~found], return_inverse=True)[1]
         return numbers
@@ -163,15 +162,15 @@ class _Order(NamedTuple):
     def cosines(
         self, rows: np.ndarray, grams: np.ndarray, images: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What each shared n-gram adds to the clipped cosine of a candidate with a reference.
+        """The contribution of each shared n-gram to the clipped cosine of a candidate with a reference.
 
         Args:
-            rows: for each n-gram of the candidates, whose it is.
-            grams: its number.
+            rows: for each n-gram of the candidates, the candidate.
+            grams: its id.
             images: (N,) the candidates' images.
 
         Returns:
-            Candidate, reference and addend, for each n-gram that the two share.
+            Candidate, reference and contribution, for each shared n-gram.
         """
         rows, grams, counts = _counted(rows, grams)
         idf = self.idf[np.minimum(grams, len(self.keys))]
@@ -180,7 +179,7 @@ class _Order(NamedTuple):
         pairs, found = _find(self.pairs, images[rows] * len(self.keys) + grams)
         found &= (grams < len(self.keys)) & (idf > 0)  # a weight of 0 adds nothing, and its norm may be 0
         rows, counts, idf, pairs = rows[found], counts[found], idf[found], pairs[found]
-        sharing = self.first[pairs + 1] - self.first[pairs]  # captions of the image that have it
+        sharing = self.first[pairs + 1] - self.first[pairs]  # captions of the image with the n-gram
         entries = np.repeat(self.first[pairs], sharing) + _ranges(sharing)
         rows, counts, idf = (np.repeat(part, sharing) for part in (rows, counts, idf))
         captions, theirs = self.captions[entries], self.counts[entries]
@@ -189,7 +188,7 @@ class _Order(NamedTuple):
 
 
 def _encode(references: References, words: Sequence[str], end: bool) -> tuple[np.ndarray, np.ndarray, int]:
-    """The tokens of all captions, one after the other; the length of each; and a base above all tokens."""
+    """The tokens of all captions, concatenated; the length of each caption; and a base above all tokens."""
     ids = {word: i for i, word in enumerate(words)}
     tokens: list[int] = []
     lengths: list[int] = []
@@ -204,17 +203,17 @@ def _encode(references: References, words: Sequence[str], end: bool) -> tuple[np
 
 
 def _ranges(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, ... up to each length, one after the other."""
+    """0, 1, … up to each length, concatenated."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _left(lengths: np.ndarray) -> np.ndarray:
-    """For each token of captions that stand one after the other, how many its caption has from there on."""
+    """For each token of concatenated captions, the number of tokens in its caption from there on."""
     return np.repeat(lengths, lengths) - _ranges(lengths)
 
 
 def _counted(owners: np.ndarray, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each n-gram of each owner once: owner, n-gram, and how often it stands there; sorted by both."""
+    """The distinct (owner, n-gram) pairs, sorted, and their counts."""
     size = grams.max(initial=0) + 1
     entries, counts = np.unique(owners * size + grams, return_counts=True)
     return *np.divmod(entries, size), counts
@@ -226,6 +225,6 @@ def _norms(owners: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
 
 
 def _find(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each key stands in a sorted table, or would stand; and whether it is there."""
+    """The index of each key in a sorted table, or its insertion point; and whether it is present."""
     places = np.searchsorted(table, keys)
     return places, places < np.searchsorted(table, keys, side="right")

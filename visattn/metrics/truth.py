@@ -1,7 +1,7 @@
 """Truth of captions of generated scenes: whether each named object exists and is where the caption says.
 
-Caption scores compare words with words: "left of" for "right of" costs little of them, and makes a caption false. Where
-everything in a scene is known, a caption can be checked against the scene itself.
+Caption scores compare words: "left of" for "right of" costs little, but makes a caption false. If everything in a scene
+is known, a caption can be checked against the scene itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ class Phrase(NamedTuple):
     """A noun phrase in a caption, such as "a small red circle".
 
     Attributes:
-        said: the words after the article by their kinds: "size" where it is given, "colour", "shape".
+        said: the words after the article by kind: "size" (optional), "colour", "shape".
         start: index of the article.
         stop: index after the shape.
     """
@@ -35,7 +35,7 @@ class Sentence(NamedTuple):
 
     Attributes:
         phrases: at least one.
-        relation: of the first thing to the second; None if only one is named.
+        relation: between the first two things; None if only one is named.
     """
 
     phrases: list[Phrase]
@@ -43,17 +43,17 @@ class Sentence(NamedTuple):
 
 
 class Grammar(NamedTuple):
-    """The sentences that describe a scene.
+    """The grammar of captions of a scene.
 
-    A phrase is an article, perhaps a size, a colour and a shape. A sentence is one phrase, perhaps after "there is"; or
-    two phrases with a relation between them, and further ones, each after "and". So a sentence that names two things
-    must say how they lie. "a" and "an" are interchangeable.
+    A phrase is an article, an optional size, a colour and a shape. A sentence is one phrase, optionally after "there
+    is"; or two phrases with a relation between them, and optionally more, each after "and". So a sentence that names
+    two things must state their relation. "a" and "an" are interchangeable.
 
     Attributes:
         sizes: words.
         colours: words.
         shapes: words.
-        relations: of one or several words, none of them the beginning of another.
+        relations: of one or several words, none of them a prefix of another.
     """
 
     sizes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Grammar(NamedTuple):
     relations: tuple[str, ...]
 
     def parse(self, words: Sequence[str]) -> Sentence | None:
-        """The sentence; None if the words are not one."""
+        """The parsed sentence; None if the words are not in the grammar."""
         words = list(words)
         start = 2 if words[:2] == ["there", "is"] else 0
         first = self._phrase(words, start)
@@ -84,7 +84,7 @@ class Grammar(NamedTuple):
         return None
 
     def _phrase(self, words: list[str], start: int) -> Phrase | None:
-        """The phrase that begins there, if one does."""
+        """The phrase that begins at `start`, if any."""
         kinds = {"size": self.sizes, "colour": self.colours, "shape": self.shapes}
         if not set(words[start + 1 : start + 2]) & set(self.sizes):
             del kinds["size"]
@@ -100,11 +100,11 @@ class Verdict(NamedTuple):
     """How much of a caption is true.
 
     Attributes:
-        things: number of them in the scene.
+        things: number of things in the scene.
         named: phrases in the caption; 0 if it is outside the grammar.
         found: phrases that are true, each of a different thing.
-        relation: whether it holds; None if none is claimed, or one of its things is not there.
-        false: indices of the words that are false; of a caption outside the grammar, all.
+        relation: whether it holds; None if none is stated, or one of its things does not exist.
+        false: indices of the false words; all, if the caption is outside the grammar.
     """
 
     things: int
@@ -115,12 +115,12 @@ class Verdict(NamedTuple):
 
     @property
     def grammatical(self) -> bool:
-        """Whether the caption is a sentence of the grammar."""
+        """Whether the caption is in the grammar."""
         return self.named > 0
 
     @property
     def exist(self) -> bool:
-        """Whether everything named is there, each a thing of its own."""
+        """Whether everything named exists, each phrase as a different thing."""
         return self.grammatical and self.found == self.named
 
     @property
@@ -130,14 +130,14 @@ class Verdict(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether the caption is true and leaves nothing out."""
+        """Whether the caption is true and names everything."""
         return self.true and self.found == self.things
 
     @property
     def share(self) -> float:
-        """True claims over all that were made or left out, in [0, 1]: 1 if the caption is complete.
+        """True claims divided by all claims made or omitted, in [0, 1]; 1 if the caption is complete.
 
-        That a thing is there is a claim, and so is the relation wherever there are, or are said to be, two things.
+        The existence of a thing is a claim, and so is the relation if the scene has, or the caption names, two things.
         """
         if not self.grammatical:
             return 0.0
@@ -151,7 +151,7 @@ class Facts(NamedTuple):
     Attributes:
         things: the "size", "colour" and "shape" of each.
         relations: [i][j] is the one relation of thing i to thing j that holds; [i][i] is not read.
-        grammar: in which captions describe it.
+        grammar: of its captions.
     """
 
     things: Sequence[Mapping[str, str]]
@@ -161,10 +161,10 @@ class Facts(NamedTuple):
     def judge(self, words: Sequence[str]) -> Verdict:
         """Check a caption.
 
-        Each phrase is matched with a different thing, so that most phrases are true; of such matchings, one in which
-        the relation holds, and the fewest words are false. The words of a relation are false where it does not hold of
-        the things matched, even if these are not quite as named. A phrase for which no thing is left is false as a
-        whole, along with the relation or "and" that joins it to the rest.
+        Each phrase is assigned a different thing, so that as many phrases as possible are true; then, so that the
+        relation holds if possible; then, so that the fewest words are false. The words of a relation are false if it
+        does not hold between the assigned things, even if these are not exactly as named. A phrase without a thing is
+        false as a whole, including the relation or "and" that joins it to the rest.
 
         Args:
             words: of the caption, without special tokens.
@@ -195,18 +195,18 @@ class Facts(NamedTuple):
         return Verdict(len(self.things), len(phrases), sum(found), relation, tuple(sorted(set(false))))
 
     def _wrong(self, phrase: Phrase, thing: int | None) -> list[int]:
-        """Indices of a phrase's words that are not true of a thing; all but the article if there is none."""
+        """Indices of a phrase's words that are not true of a thing; all but the article if `thing` is None."""
         known = {} if thing is None else self.things[thing]
         words = enumerate(phrase.said.items(), start=phrase.start + 1)
         return [at for at, (kind, word) in words if known.get(kind) != word]
 
     def _match(self, sentence: Sentence) -> list[int | None]:
-        """The thing that each phrase is about; None for more phrases than things.
+        """The thing that each phrase is about; None for phrases in excess of the things.
 
-        Phrase by phrase, the best matching is kept for each set of things used: nothing else matters to later phrases,
-        since the relation concerns the first two alone, and the first phrase's set has one thing.
+        Dynamic programming over phrases: the best assignment is kept for each set of things used. Nothing else matters
+        to later phrases, since the relation concerns only the first two, and the first phrase's set has one thing.
         """
-        # Things used -> number of phrases, relations and words that are false, and the things in order.
+        # Things used -> (false phrases, false relations, false words), and the things in order.
         best: dict[frozenset[int], tuple[tuple[int, int, int], list[int | None]]] = {frozenset(): ((0, 0, 0), [])}
         for n, phrase in enumerate(sentence.phrases):
             wrong = {thing: len(self._wrong(phrase, thing)) for thing in (*range(len(self.things)), None)}
@@ -227,18 +227,18 @@ class Facts(NamedTuple):
 
 
 def truth_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """The numbers of a set of captions, by name.
+    """Scores of a set of captions, by name.
 
     Returns:
-        The share of captions that are `true`, and `complete`; `exist`, in which everything named is there;
-        `relation`, the share of the relations between things that are there which hold, where there is any;
-        `outside_grammar`; and `true_1` and so on, of the scenes with one thing, two … .
+        The share of captions that are `true` and `complete`; `exist`, in which everything named exists; `relation`,
+        the share of relations between existing things that hold, if any are stated; `outside_grammar`; and `true_1`,
+        `true_2`, …, the share of true captions of scenes with so many things.
 
     Raises:
         ValueError: if there is no caption.
     """
     if not verdicts:
-        raise ValueError("there is no caption to score")
+        raise ValueError("there are no captions to score")
 
     def mean(values: Sequence[bool]) -> float:
         return sum(values) / len(values)
@@ -254,18 +254,18 @@ def truth_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
 
 
 def is_truth_score(name: str) -> bool:
-    """Whether a number of that name is one of `truth_scores`."""
+    """Whether `truth_scores` has a score of that name."""
     return name in ("true", "complete", "exist", "relation", "outside_grammar") or name.startswith("true_")
 
 
 class TruthReward:
     """The share of true claims of generated token ids: a reward for self-critical training, beside `CiderReward`.
 
-    That share (`Verdict.share`) is 1 if a caption is true and complete, and falls with every claim that is false or
-    left out: truth alone would be had by naming one thing. A caption without END is unfinished, and gets 0.
+    The share (`Verdict.share`) is 1 if a caption is true and complete, and falls with every false or omitted claim;
+    truth alone could be had by naming one thing. A caption without END is unfinished, and gets 0.
 
     Args:
-        facts: what is in an image, by its id; each is asked for once.
+        facts: the content of an image by its id; called once per image.
         vocabulary: of the ids.
     """
 
@@ -276,10 +276,10 @@ class TruthReward:
         self._known: dict[str, Facts] = {}
 
     def __call__(self, ids: Sequence[str], tokens: np.ndarray) -> np.ndarray:
-        """The rewards of N captions, (N,) float64 in [0, 1]; arguments as `CiderReward.__call__` has them.
+        """The rewards of N captions, (N,) float64 in [0, 1]; arguments as in `CiderReward.__call__`.
 
         Raises:
-            InputError: if it is not known what is in an image.
+            InputError: if the content of an image is unknown.
             ValueError: if `tokens` are not (N, T), or not ids of the vocabulary.
         """
         check_tokens(tokens, len(ids), len(self._vocabulary))
