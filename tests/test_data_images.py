@@ -230,7 +230,7 @@ def test_no_format_that_starts_a_program(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 7 7\nshowpage\n")
     with Image.open(tmp_path / "page.jpg") as image:
         assert image.format == "EPS"  # PIL itself would hand it to Ghostscript
-    with pytest.raises(InputError, match=r"page\.jpg cannot be read as an image \(its kind is not known\)"):
+    with pytest.raises(InputError, match=r"page\.jpg cannot be read as an image \(unknown format\)"):
         load_image(tmp_path / "page.jpg")
 
 

@@ -36,14 +36,14 @@ except ImportError:  # Windows
 
 
 class _Inputs:
-    """Files that must not be overwritten, distinguished as the file system does; by path where it gives no numbers."""
+    """Files that must not be overwritten, identified by inode where the file system has inodes, and by path."""
 
     def __init__(self) -> None:
         self._new: list[Iterable[str | os.PathLike[str] | None]] = []
         self._known: dict[object, Path] = {}
 
     def add(self, paths: Iterable[str | os.PathLike[str] | None]) -> None:
-        self._new.append(paths)  # examined when a file is first overwritten: a data set has 100,000 pictures
+        self._new.append(paths)  # examined only when a file is first overwritten: a data set has 100,000 images
 
     def find(self, path: Path) -> Path | None:
         while self._new:
@@ -71,7 +71,7 @@ _guards: list[_Inputs] = []
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Until it ends, files that were declared with `protect` within it are not overwritten. A decorator, too."""
+    """A context (or decorator) within which files declared with `protect` are not overwritten."""
     inputs = _Inputs()
     _guards.append(inputs)
     try:
@@ -81,24 +81,24 @@ def guarded() -> Iterator[None]:
 
 
 def protect(paths: Iterable[str | os.PathLike[str] | None]) -> None:
-    """Declare inputs, which no function of this module overwrites until the innermost `guarded` ends.
+    """Declare inputs, so that no function of this module overwrites them until the innermost `guarded` ends.
 
     Args:
-        paths: of files; what is None, no file or missing is passed over. A generator is not run before it has to be.
+        paths: of files; None and paths that are not files are ignored. Generators are consumed lazily.
     """
     if _guards:
         _guards[-1].add(paths)
 
 
 def require_free(paths: Iterable[str | os.PathLike[str]], option: str = "--output") -> None:
-    """Check that files can be written at these paths without loss; of a folder, that all files in it may be replaced.
+    """Check that these paths can be written without losing data; for a folder, that all files in it may be replaced.
 
     Args:
-        paths: of outputs, which need not be there.
-        option: the one to change, for the message.
+            paths: of outputs, which need not exist.
+            option: the option to change, for the message.
 
     Raises:
-        InputError: if one is a declared input, by whatever spelling or link, or is no regular file.
+        InputError: if one is a declared input, under any spelling or link, or is not a regular file.
     """
     for path in map(Path, paths):
         for file in path.rglob("*") if path.is_dir() else (path,):
@@ -106,11 +106,11 @@ def require_free(paths: Iterable[str | os.PathLike[str]], option: str = "--outpu
 
 
 def require_file(path: str | os.PathLike[str], option: str = "--output") -> None:
-    """`require_free` of one file to be written; makes its folder.
+    """`require_free` for one output file; creates its folder.
 
     Raises:
-        InputError: as `require_free`, and if it is a folder.
-        OSError: if its folder cannot be made.
+        InputError: as `require_free`, and if the path is a folder.
+        OSError: if its folder cannot be created.
     """
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name a file with {option}")
@@ -142,20 +142,20 @@ def remove_file(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the name `path` when all is written; its folder must exist.
+    """A file to write to, which is renamed to `path` when complete; its folder must exist.
 
     Args:
-        path: of the file to be.
-        temporary: the name that it has until then, in the same folder, where it should be known; such a file of an
-            earlier attempt is overwritten. By default the name is drawn.
+        path: of the finished file.
+        temporary: its name until then, in the same folder, if it must be known; a leftover of an earlier attempt is
+            overwritten. By default it is random.
 
     Raises:
-        InputError: if a declared input, a device or a pipe is at `path`; see `protect`.
-        OSError: if the folder is missing, is read-only or is full. What stood at `path` is then as it was.
+        InputError: if `path` is a declared input, a device or a pipe; see `protect`.
+        OSError: if the folder is missing, read-only or full. An existing file at `path` is then unchanged.
     """
     path = Path(path)
     _require_no_input(path)
-    # Not from the file's name, which may be as long as allowed; not `tempfile`, whose files only their owner may read.
+    # Not derived from the name, which may have the maximum length; not `tempfile`, whose files only the owner can read.
     unfinished = path.with_name(temporary or f".{secrets.token_hex(8)}.tmp")
     try:
         with unfinished.open("wb" if temporary else "xb") as file:
@@ -167,7 +167,7 @@ def whole_file(path: str | os.PathLike[str], temporary: str | None = None) -> It
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk's names no file
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk's error names no file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -183,34 +183,34 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to the file `path`, whole; raises as `whole_file` does."""
+    """Write `data` to the file `path` atomically; raises as `whole_file` does."""
     with whole_file(path) as file:
         file.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to the file `path` as UTF-8, whole, with its line ends as they are; raises as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8", errors="replace"))  # a lone surrogate becomes "?", and the rest survives
+    """Write `text` to the file `path` as UTF-8, atomically, without changing line ends; raises as `whole_file` does."""
+    write_bytes(path, text.encode("utf-8", errors="replace"))  # lone surrogates become "?"
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
-    """Write named arrays to the compressed NumPy file `path`, whole; raises as `write_bytes` does."""
+    """Write named arrays to the compressed NumPy file `path`, atomically; raises as `whole_file` does."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # takes the arrays for its option allow_pickle
     write_bytes(path, buffer.getvalue())
 
 
 def lock(descriptor: int, wait: bool = False) -> bool | None:
-    """Lock an open file for this process, until it closes the file or ends in any way, killed or not.
+    """Lock an open file for this process, until it closes the file or ends, even if killed.
 
     Args:
         descriptor: of the file, open for writing.
-        wait: until no other process has the lock.
+        wait: wait until no other process has the lock.
 
     Returns:
-        Whether this process has the lock now; None if the operating system or the file system has none to give.
+        Whether this process has the lock; None if the operating system or the file system does not support locks.
     """
-    # A lock of the process (POSIX), not of the open file as `flock` has it: workers that outlive a killed run for some
+    # A POSIX lock of the process, not of the open file as with `flock`: workers that outlive a killed run for some
     # seconds have the file open, too.
     if fcntl is None:
         return None
@@ -227,13 +227,13 @@ def lock(descriptor: int, wait: bool = False) -> bool | None:
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder that appears at `path` with all that was written in it, or not at all.
+    """A folder that appears at `path` complete, or not at all.
 
     Yields:
-        The hidden folder beside it in which to write.
+        A hidden folder next to it to write to.
 
     Raises:
-        OSError: if something stands at `path` already, other than an empty folder; or if it cannot be written.
+        OSError: if `path` exists and is not an empty folder, or cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -241,24 +241,24 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if path.is_dir():
-            path.rmdir()  # an empty one; some systems rename to no folder that is there
+            path.rmdir()  # if empty; some systems cannot rename to an existing folder
         temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-_LONGEST = 200  # bytes: file systems allow 255, and a suffix and a number are still to come
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
-_UNFIT = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")  # of Unicode's categories
+_LONGEST = 200  # bytes: file systems allow 255, including a suffix and a number
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+_UNFIT = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")  # Unicode categories
 
 
 def safe_name(text: str) -> str:
-    """A file name, without a suffix, for what is called `text`: it names a plain file of the folder it is put in.
+    """A safe file name, without a suffix, derived from `text`.
 
-    Names of ordinary files stay as they are. Separators, and what no file name should have (control and format
-    characters, halves of characters, ``<>:"|?*``), become "_"; the name neither begins with a dot, nor ends in a dot or
-    a space, nor is a device's; it is cut where it is too long, and then ends in a hash of the whole.
+    Ordinary names are unchanged. Separators and unsuitable characters (control and format characters, lone surrogates,
+    ``<>:"|?*``) become "_". The name does not begin with a dot, end in a dot or a space, or equal a device's name. A
+    name that is too long is cut, and ends in a hash of the whole.
     """
     whole = unicodedata.normalize("NFC", text)
     name = "".join("_" if c in '<>:"/\\|?*' or unicodedata.category(c) in _UNFIT else c for c in whole)
@@ -270,7 +270,7 @@ def safe_name(text: str) -> str:
 
 
 def names_apart(paths: Sequence[str]) -> list[str]:
-    """The stem of each path; where different paths have the same, as much of the path as tells them apart."""
+    """The stem of each path, or, if different paths share it, the path as far as needed to distinguish them."""
     whole = {path: PurePosixPath(path) for path in dict.fromkeys(paths)}
     stems = Counter(path.stem for path in whole.values())
     longer = Counter(path.parent / path.stem for path in whole.values())
@@ -282,7 +282,7 @@ def names_apart(paths: Sequence[str]) -> list[str]:
 
 
 def safe_names(texts: Iterable[str]) -> list[str]:
-    """The `safe_name` of each, with a number behind those that another has had, also where case does not count."""
+    """The `safe_name` of each, with a number appended where it would repeat, ignoring case."""
     taken: set[str] = set()
     names = []
     for text in texts:
@@ -296,19 +296,18 @@ def safe_names(texts: Iterable[str]) -> list[str]:
 
 
 def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]], own: str) -> None:
-    """Write files (name, content) as the folder `path`, whole: it holds them and nothing else. Its parent must exist.
+    """Write files (name, content) as the folder `path`, which then contains nothing else. Its parent must exist.
 
-    A folder of that name that an earlier call has written is replaced; a reader may find none for a moment, never a
-    part of one.
+    A folder written by an earlier call is replaced; readers may find no folder for a moment, but never a partial one.
 
     Args:
         path: of the folder.
         files: to write.
-        own: a regular expression that the names of all such files match; a folder that holds others is the user's.
+        own: a regular expression that matches the names of all such files; a folder with others is the user's.
 
     Raises:
-        InputError: if something else than an earlier call's folder stands there; see `require_own`.
-        OSError: as `write_bytes` does. What stood at `path` is then as it was.
+        InputError: if `path` exists and was not written by an earlier call; see `require_own`.
+        OSError: as `write_bytes`. An existing folder at `path` is then unchanged.
     """
     path = Path(path)
     require_own(path, own)
@@ -326,10 +325,10 @@ def write_folder(path: str | os.PathLike[str], files: Iterable[tuple[str, bytes]
 
 
 def require_own(folder: Path, own: str) -> None:
-    """Check that a folder, if it is there, can be replaced without loss: all in it are files of names that match `own`.
+    """Check that a folder, if it exists, can be replaced: it contains only files whose names match `own`.
 
     Raises:
-        InputError: if it is a link or a file, or holds anything else, or a declared input.
+        InputError: if it is a link or a file, or contains anything else, or a declared input.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is not from an earlier run; move it away, or choose another --output")
@@ -340,6 +339,6 @@ def require_own(folder: Path, own: str) -> None:
 
 
 def local_path(word: str) -> str:
-    """A word of a command line in which a `file://` address, as file managers hand it over, is the path."""
+    """A command-line argument with a `file://` URL, as file managers pass it, replaced by its path."""
     found = re.fullmatch(r"(|-[\w.-]+=|[^/]*=)file:(?://(?:localhost)?)?(/.*)", word, re.DOTALL)
     return found[1] + urllib.parse.unquote(found[2]) if found else word

@@ -1,4 +1,4 @@
-"""Captions to tokens, tokens to ids and back, with the special tokens in one place."""
+"""Tokenisation of captions, and vocabularies with the special tokens."""
 
 import functools
 import hashlib
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 
-_JOINERS = "\u200c\u200d"  # invisible, but part of how Persian, Hindi and emoji are written
+_JOINERS = "\u200c\u200d"  # invisible, but needed in Persian, Hindi and emoji
 
 
 @functools.cache
 def _word(ascii_only: bool) -> re.Pattern[str]:
     """Letters, digits and marks of any script, with inner apostrophes and hyphens.
 
-    "<" and ">" can never be part of a word, so no caption can smuggle in a special token.
+    "<" and ">" are never part of a word, so a caption cannot contain special tokens.
     """
     marks = "" if ascii_only else "".join(c for c in map(chr, range(sys.maxunicode + 1)) if _is_mark(c))
     part = rf"[^\W_](?:[^\W_]|[{marks}])*" if marks else r"[^\W_]+"
@@ -35,21 +35,21 @@ def _word(ascii_only: bool) -> re.Pattern[str]:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether it belongs to the letter before it, as the vowels of Hindi do; to `re` it is no part of a word."""
+    """Whether it is a combining mark, such as a vowel sign of Hindi; `re` does not count these as word characters."""
     return unicodedata.category(character) in ("Mn", "Mc")
 
 
 def tokenize(caption: str) -> list[str]:
-    """The lower-cased words of a caption (NFC), without punctuation: the form of the Karpathy splits' tokens."""
-    # Lower-casing takes some letters apart, such as the Turkish "İ": normalised before it, for one outcome, and after.
+    """The lower-cased words of a caption (NFC), without punctuation, like the tokens of the Karpathy splits."""
+    # Lower-casing decomposes some letters, such as the Turkish "İ", so text is normalised before and after.
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", caption).lower())
     return _word(text.isascii()).findall(text)
 
 
 def clean_words(tokens: Iterable[object]) -> list[str]:
-    """Tokens that somebody else made, as words: NFC, without control and other invisible characters.
+    """Words from external tokens: NFC, without control and other invisible characters.
 
-    A token with white space in it is several words; what is no text, or has nothing visible, is none.
+    A token with white space is split; tokens that are not text, or have nothing visible, are dropped.
     """
     words = []
     for token in tokens:
@@ -64,25 +64,25 @@ def _visible(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c.isspace() or c in _JOINERS)
 
 
-# Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
+# Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 _UNSPACED = re.compile(
     "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
 )
 
 
 def unspaced(word: str) -> int:
-    """How many letters of a word are of scripts without spaces between words."""
+    """Number of letters of a word in scripts without spaces between words."""
     return 0 if word.isascii() else len(_UNSPACED.findall(word))
 
 
-_LONG = 8  # letters: few words of those scripts have so many, and most phrases do
+_LONG = 8  # letters; in those scripts few words are so long, but most phrases are
 
 
 def phrases(counts: Mapping[str, int]) -> tuple[float, str]:
-    """What share of the letters of words is in whole phrases of scripts without spaces, and the most frequent three.
+    """The share of letters in whole phrases of scripts without spaces, and the three most frequent such phrases.
 
     Args:
-        counts: how often each word occurs.
+        counts: number of occurrences of each word.
     """
     letters = sum(len(word) * count for word, count in counts.items())
     found = Counter({word: n * count for word, count in counts.items() if (n := unspaced(word)) >= _LONG})
@@ -90,11 +90,11 @@ def phrases(counts: Mapping[str, int]) -> tuple[float, str]:
 
 
 class Tokens(ABC):
-    """Tokens of captions.
+    """A way to split captions into tokens.
 
     Attributes:
-        spec: what a checkpoint keeps, from which `tokens_of` makes the same again.
-        name: in the signatures of scores.
+        spec: its description in checkpoints, from which `tokens_of` recreates it.
+        name: its name in the signatures of scores.
     """
 
     spec: str
@@ -106,21 +106,21 @@ class Tokens(ABC):
 
     @abstractmethod
     def join(self, tokens: Sequence[str]) -> str:
-        """The text of tokens."""
+        """The text of a list of tokens."""
 
     def given(self, raw: str | None, tokens: list[Any] | None) -> list[str]:
-        """The tokens of a caption that comes as a text, as words that somebody else made, or as both."""
+        """The tokens of a caption given as text, as existing tokens, or both."""
         if raw is None:
             raw = _written(clean_words(tokens or []))
         return self.split(raw)
 
     def label(self, token: str) -> str:
-        """A token as it is shown by itself."""
+        """A token as displayed by itself."""
         return token
 
 
 class Words(Tokens):
-    """Lower-cased words without punctuation; words that somebody else made are taken as they are."""
+    """Lower-cased words without punctuation; existing tokens are kept."""
 
     spec = name = "words"
 
@@ -135,7 +135,7 @@ class Words(Tokens):
 
 
 class Characters(Tokens):
-    """Every character (NFC) with the marks that belong to it, such as the vowels of Thai; a space is one, too."""
+    """Characters (NFC) with their combining marks, such as the vowels of Thai; a space is a token, too."""
 
     spec = name = "characters"
 
@@ -156,16 +156,16 @@ def _character() -> re.Pattern[str]:
 
 
 class Subwords(Tokens):
-    """The tokens of a tokenizer that Hugging Face's `tokenizers` wrote as JSON.
+    """The tokens of a tokenizer of Hugging Face's `tokenizers`, saved as JSON.
 
-    Its special tokens are not added, and what it does not know is `UNKNOWN`. Which of its tokens a model has is decided
-    by the training captions, as for words.
+    Its special tokens are not added, and its unknown token becomes `UNKNOWN`. As for words, the vocabulary consists of
+    the tokens in the training captions.
 
     Args:
         spec: the JSON.
 
     Raises:
-        InputError: if it is none of that library's, or the library is not installed.
+        InputError: if it is not a tokenizer's JSON, or the library is not installed.
     """
 
     def __init__(self, spec: str) -> None:
@@ -175,14 +175,14 @@ class Subwords(Tokens):
 
     def split(self, text: str) -> list[str]:
         tokenizer, unknown = _subwords(self.spec)
-        text = text.encode(errors="replace").decode()  # halves of characters are no text to it
+        text = text.encode(errors="replace").decode()  # it does not accept lone surrogates
         try:
             found = tokenizer.encode(text, add_special_tokens=False)
-        except Exception as error:  # the library raises plain ones
+        except Exception as error:  # the library raises plain exceptions
             raise InputError(f"the tokenizer cannot read the caption {text[:80]!r}: {error}") from error
         tokens, at = [], 0
         for token, number, (start, stop) in zip(found.tokens, found.ids, found.offsets, strict=True):
-            if unknown is None and any(map(str.isalnum, text[at:start])):  # it says nothing of what it does not know
+            if unknown is None and any(map(str.isalnum, text[at:start])):  # it skips unknown text silently
                 tokens.append(SPECIALS[UNKNOWN])
             tokens.append(SPECIALS[UNKNOWN] if number == unknown else token)
             at = max(at, stop)
@@ -208,9 +208,9 @@ def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, int | None]":
         ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_str(spec)
-    except Exception as error:  # the library raises plain ones
+    except Exception as error:  # the library raises plain exceptions
         raise InputError(
-            f"not a tokenizer of Hugging Face's tokenizers ({' '.join(str(error).split())[:200]})"
+            f"not a tokenizer file of Hugging Face's tokenizers ({' '.join(str(error).split())[:200]})"
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -220,7 +220,7 @@ def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, int | None]":
 
 
 def _written(words: Sequence[str]) -> str:
-    """Words as a text: with spaces between them, but for scripts that have none."""
+    """Join words with spaces, except between words of scripts without spaces."""
     text = ""
     for word in words:
         text += " " * bool(text and not (unspaced(text[-1]) and unspaced(word[0]))) + word
@@ -228,19 +228,19 @@ def _written(words: Sequence[str]) -> str:
 
 
 def tokens_of(spec: str) -> Tokens:
-    """The unit of captions: "words", "characters", or the JSON of a tokenizer.
+    """The tokenisation: "words", "characters", or the JSON of a tokenizer.
 
     Raises:
-        InputError: if it is none of them.
+        InputError: if it is none of these.
     """
     return Words() if spec == Words.spec else Characters() if spec == Characters.spec else Subwords(spec)
 
 
 def read_tokens(name: str, folder: Path | None = None) -> Tokens:
-    """The same, where a tokenizer is named by its file, relative to `folder` or to where the program was started.
+    """The same, with a tokenizer's file given by its path, relative to `folder` or to the working directory.
 
     Raises:
-        InputError: if there is no such file, or it holds no tokenizer.
+        InputError: if there is no such file, or it is not a tokenizer.
     """
     if name in (Words.spec, Characters.spec):
         return tokens_of(name)
@@ -259,15 +259,15 @@ class Vocabulary:
     """A fixed list of tokens; ids 0 to 3 are the special ones.
 
     Args:
-        words: every token in the order of its id, the four special ones first (`Vocabulary.build` makes such a list).
+        words: all tokens in the order of their ids, the four special ones first (see `Vocabulary.build`).
         tokens: unit of the captions: "words", "characters", or the JSON of a tokenizer.
 
     Attributes:
-        tokens: makes tokens of a text, and a text of tokens.
+        tokens: splits and joins captions.
 
     Raises:
-        InputError: if the special tokens are not first, a token occurs twice, or what stands there is none: empty,
-            and of words also with white space or invisible characters in it, or not in NFC.
+        InputError: if the special tokens are not first, or a token is repeated, empty or, for words, not in NFC or with
+            white space or invisible characters.
     """
 
     def __init__(self, words: Sequence[str], tokens: str = "words") -> None:
@@ -290,7 +290,7 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1, tokens: str = "words") -> "Vocabulary":
-        """The vocabulary of tokenised training captions: words seen at least `min_count` times, most frequent first."""
+        """The words of tokenised captions that occur at least `min_count` times, the most frequent first."""
         return cls.of_counts(Counter(word for caption in captions for word in caption), min_count, tokens)
 
     @classmethod
@@ -304,7 +304,7 @@ class Vocabulary:
         """The vocabulary in a JSON file: a list of words in the order of their ids, with or without the special tokens.
 
         Raises:
-            InputError: if the file is missing, is no such list, or its list is no vocabulary.
+            InputError: if the file is missing, or is not a valid list of words.
         """
         try:
             words = json.loads(path.read_bytes())
@@ -323,7 +323,7 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, words: Sequence[str], max_length: int | None = None) -> list[int]:
-        """Ids between START and END; words beyond `max_length` are cut off, unknown ones become UNKNOWN."""
+        """Ids between START and END; words beyond `max_length` are dropped, unknown ones become UNKNOWN."""
         return [START, *map(self._id, words[:max_length]), END]
 
     def _id(self, word: str) -> int:
@@ -331,11 +331,11 @@ class Vocabulary:
         return self.ids.get(unicodedata.normalize("NFC", word), UNKNOWN) if found is None else found
 
     def join(self, words: Sequence[str]) -> str:
-        """A caption's tokens as a text."""
+        """The text of a caption's tokens."""
         return self.tokens.join(words)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The words of `ids` up to the first END; PAD and START are left out."""
+        """The words of `ids` up to the first END; PAD and START are skipped."""
         words = []
         for i in ids:
             if i == END:

@@ -1,8 +1,8 @@
 """The transformation from an image to the model's input, and its inverse.
 
-Coordinates are continuous, in pixels from the upper left *edge*, so the centre of pixel (0, 0) is at (0.5, 0.5). All
-pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the image as a person
-sees it, after its EXIF orientation has been applied; `visattn.images.load_image` hands it over so.
+Coordinates are continuous, in pixels from the top-left *edge*, so the centre of pixel (0, 0) is at (0.5, 0.5). All
+pairs are (vertical, horizontal): (height, width), (top, left), (y, x). "Original" always means the upright image, after
+its EXIF orientation has been applied, as `visattn.images.load_image` returns it.
 """
 
 from collections.abc import Iterable
@@ -16,27 +16,27 @@ from visattn.errors import InputError
 Fit = Literal["crop", "pad", "squash"]
 Interpolation = Literal["bilinear", "nearest"]
 
-PAD_COLOUR = (124, 116, 104)  # the mean of ImageNet: close to what a pretrained backbone takes for "nothing"
+PAD_COLOUR = (124, 116, 104)  # ImageNet's mean, which is near 0 after normalisation
 
 Pair = tuple[float, float]
 _T = TypeVar("_T")
 
 
 def pair(both: Iterable[_T]) -> tuple[_T, _T]:
-    """What there is of either axis, as a tuple."""
+    """The values of the vertical and the horizontal axis, as a tuple."""
     vertical, horizontal = both
     return vertical, horizontal
 
 
 class CellShift(Pair):
-    """Where the cells of a map look: in either axis, cell i around the pixel ``(i + ½) stride + shift``.
+    """Positions of a map's cells in the input: on each axis, cell i is centred at pixel ``(i + ½) stride + shift``.
 
-    It is the pair (vertical, horizontal) of `shift`, 0 if a cell looks at its own square of pixels. Besides it has
+    The tuple itself is the shift (vertical, horizontal), 0 if each cell is centred on its own square of pixels.
 
     Attributes:
-        stride: (vertical, horizontal) input pixels from one cell to the next.
-        seen: (top, left), (bottom, right) of the pixels that reach any cell; patches that do not divide the input leave
-            out what is over.
+        stride: (vertical, horizontal) input pixels between neighbouring cells.
+        seen: (top, left), (bottom, right) of the pixels that reach any cell; patches that do not divide the input
+            leave out the remainder.
     """
 
     stride: Pair
@@ -69,11 +69,11 @@ class Geometry(NamedTuple):
 
     Attributes:
         original: (H, W) of the original image.
-        input: (h, w) of what the model sees.
+        input: (h, w) of the model's input.
         scale: (vertical, horizontal) size of an original pixel, in input pixels.
-        offset: (top, left) of the input's window in the resized image, in input pixels; negative where it was padded.
-        cell_shift: where the cells of a map look; see `CellShift`. A plain pair of input pixels (vertical, horizontal)
-            is a shift of cells that divide the input evenly, as does the default.
+        offset: (top, left) of the input's window in the resized image, in input pixels; negative with padding.
+        cell_shift: positions of a map's cells; see `CellShift`. A plain pair (vertical, horizontal) is a shift in input
+            pixels of cells that divide the input evenly, as they do by default.
     """
 
     original: tuple[int, int]
@@ -84,12 +84,12 @@ class Geometry(NamedTuple):
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> "Geometry":
-        """The geometry of an image of `size` (H, W) that the model sees as it is."""
+        """The geometry of an image of `size` (H, W) that is the model's input without change."""
         return cls(size, size, (1.0, 1.0), (0.0, 0.0))
 
     @classmethod
     def from_array(cls, numbers: np.ndarray) -> "Geometry":
-        """The geometry that `to_array` made numbers of.
+        """The inverse of `to_array`.
 
         Raises:
             ValueError: if there are not five or eight pairs of finite numbers, or a size, scale or stride is not
@@ -104,27 +104,27 @@ class Geometry(NamedTuple):
         return cls(pair(map(int, original)), pair(map(int, size)), scale, offset, shift)
 
     def to_array(self) -> np.ndarray:
-        """(5, 2) float64, the attributes in their order; with the stride and the seen of a `CellShift`, (8, 2)."""
+        """(5, 2) float64, the attributes in order; (8, 2) with `stride` and `seen` of a `CellShift`."""
         cells = (self.cell_shift.stride, *self.cell_shift.seen) if isinstance(self.cell_shift, CellShift) else ()
         return np.array((*self, *cells), dtype=np.float64)
 
     def cells(self, grid: tuple[int, int]) -> CellShift:
-        """Where the cells of a map of `grid` (h, w) look."""
+        """Positions of the cells of a map of `grid` (h, w)."""
         if isinstance(self.cell_shift, CellShift):
             return self.cell_shift
         stride = pair(n / cells for n, cells in zip(self.input, grid, strict=True))
         return CellShift(self.cell_shift, stride, ((0.0, 0.0), pair(map(float, self.input))))
 
     def centres(self, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """The (h,) vertical and the (w,) horizontal places, in input pixels, that the cells of a map look around."""
+        """The (h,) vertical and (w,) horizontal centres of a map's cells, in input pixels."""
         cells = self.cells(grid)
         return pair((np.arange(n) + 0.5) * d + s for n, d, s in zip(grid, cells.stride, cells, strict=True))
 
     def edges(self, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """The (h + 1,) vertical and the (w + 1,) horizontal bounds of the cells of a map, in input pixels.
+        """The (h + 1,) vertical and (w + 1,) horizontal edges of a map's cells, in input pixels.
 
-        The first and the last cell reach as far as anything was seen: each seen pixel is in the cell that it is shown
-        under (`to_original_map`, "nearest").
+        The first and the last cell are extended to all that was seen, so each seen pixel is in the cell whose value it
+        gets in `to_original_map` with "nearest".
         """
         cells, bounds = self.cells(grid), []
         for n, stride, shift, low, high in zip(grid, cells.stride, cells, *self.seen, strict=True):
@@ -133,7 +133,7 @@ class Geometry(NamedTuple):
         return pair(bounds)
 
     def resized(self, size: tuple[int, int]) -> "Geometry":
-        """The geometry from the original, had it been resized to `size` (H, W), to the same input."""
+        """The geometry from the original, resized to `size` (H, W), to the same input."""
         scale = pair(s * was / now for s, was, now in zip(self.scale, self.original, size, strict=True))
         return self._replace(original=size, scale=scale)
 
@@ -147,27 +147,27 @@ class Geometry(NamedTuple):
 
     @property
     def seen(self) -> tuple[Pair, Pair]:
-        """(top, left), (bottom, right) of what reaches any cell, in input pixels, within the input."""
+        """(top, left), (bottom, right) of the pixels that reach any cell, in input pixels, clipped to the input."""
         low, high = ((0.0, 0.0), self.input) if not isinstance(self.cell_shift, CellShift) else self.cell_shift.seen
         low = pair(max(a, 0.0) for a in low)
         return low, pair(float(min(b, n)) for b, n in zip(high, self.input, strict=True))
 
     def visible(self) -> tuple[float, float, float, float]:
-        """(top, left, bottom, right) of what the model saw, in original pixels, within the original image."""
+        """(top, left, bottom, right) of what the model sees, in original pixels, clipped to the original image."""
         (top, left), (bottom, right) = self.to_original(np.array(self.seen))
         height, width = self.original
         return max(top, 0.0), max(left, 0.0), min(bottom, float(height)), min(right, float(width))
 
     def to_original_map(self, weights: np.ndarray, interpolation: Interpolation = "bilinear") -> np.ndarray:
-        """Spread a grid over the original pixels.
+        """Resample a map to the original pixels.
 
         Args:
-            weights: (..., h, w), a value for each cell; of any grid where the cells divide the input evenly.
-            interpolation: "bilinear" between the centres of cells, or "nearest" to show the cells as they are.
+            weights: (..., h, w), a value for each cell; any grid is allowed if cells divide the input evenly.
+            interpolation: "bilinear" between the centres of cells, or "nearest" for constant cells.
 
         Returns:
-            (..., H, W) float32 values at the centres of the original pixels, NaN where the model saw nothing. Values
-            are interpolated, not redistributed: a cell keeps its height whatever the sizes, and nothing is normalised.
+            (..., H, W) float32 values at the centres of the original pixels, NaN outside of what the model sees. Values
+            are interpolated, not redistributed or normalised: a cell keeps its value for any size.
         """
         weights = np.asarray(weights, dtype=np.float32)
         centres = [(np.arange(n) + 0.5) * s - o for n, s, o in zip(self.original, self.scale, self.offset, strict=True)]
@@ -182,7 +182,7 @@ class Geometry(NamedTuple):
         return np.where(inside_y[:, None] & inside_x[None, :], spread, np.float32(np.nan))
 
     def to_input_mask(self, mask: np.ndarray) -> np.ndarray:
-        """A boolean mask over the original pixels (H, W) as one over the input's pixels (h, w), by nearest pixel."""
+        """Resample a boolean mask (H, W) over the original to one over the input (h, w), by nearest pixel."""
         centres = [(np.arange(n) + 0.5 + o) / s for n, s, o in zip(self.input, self.scale, self.offset, strict=True)]
         (y, y_inside), (x, x_inside) = (
             (np.clip(np.floor(c).astype(int), 0, n - 1), (c >= 0) & (c < n))
@@ -192,7 +192,7 @@ class Geometry(NamedTuple):
 
 
 def _interpolator(position: np.ndarray, cells: int, interpolation: Interpolation) -> np.ndarray:
-    """(n, cells) matrix that reads a row of `cells` values at n positions, in cells; each of its rows sums to 1."""
+    """(n, cells) matrix that interpolates `cells` values at n positions, in units of cells; its rows sum to 1."""
     if interpolation == "nearest":
         index = np.clip(np.floor(position).astype(int), 0, cells - 1)
         return np.eye(cells, dtype=np.float32)[index]
@@ -201,7 +201,7 @@ def _interpolator(position: np.ndarray, cells: int, interpolation: Interpolation
 
 
 def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "crop") -> Geometry:
-    """How `fit_image` would make an image of `original` (H, W) the model's input; known from the sizes alone.
+    """The geometry of `fit_image`, from the sizes alone.
 
     Args:
         original: (H, W) of the upright image, in pixels.
@@ -209,7 +209,7 @@ def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "c
         fit: see `fit_image`.
 
     Raises:
-        InputError: if the sides differ so much that the shorter would vanish.
+        InputError: if the shorter side would be less than one pixel.
     """
     height, width = original
     if fit == "squash":
@@ -220,10 +220,10 @@ def fit_geometry(original: tuple[int, int], size: tuple[int, int], fit: Fit = "c
     if height * scale[0] < 1 or width * scale[1] < 1:
         raise InputError(
             f"an image of {width}×{height} pixels cannot be resized to {size[1]}×{size[0]} with fit '{fit}': "
-            "its shorter side would vanish; crop it first"
+            "its shorter side would be less than one pixel; crop it first"
         )
     resized = (max(1, round(height * scale[0])), max(1, round(width * scale[1])))
-    scale = (resized[0] / height, resized[1] / width)  # whole pixels: the scale that was really used
+    scale = (resized[0] / height, resized[1] / width)  # the exact scale, after rounding to whole pixels
     offset = pair(float((r - s) // 2) for r, s in zip(resized, size, strict=True))
     return Geometry((height, width), pair(size), scale, offset)
 
@@ -234,18 +234,18 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> t
     Args:
         image: the original, as `load_image` returns it.
         size: (h, w) of the input, in pixels.
-        fit: "crop" keeps the proportions and cuts what is too much, around the centre; "pad" keeps the proportions and
-            the whole image, between margins; "squash" keeps the whole image and gives up the proportions.
+        fit: "crop" keeps the aspect ratio and crops to the centre; "pad" keeps the aspect ratio and the whole
+            image, with margins; "squash" keeps the whole image, but not the aspect ratio.
 
     Returns:
         The input image of exactly `size`, and its geometry.
 
     Raises:
-        InputError: if the sides differ so much that the shorter would vanish.
+        InputError: if the shorter side would be less than one pixel.
     """
     height, width = image.height, image.width
     geometry = fit_geometry((height, width), size, fit)
-    if fit == "crop":  # resize only what is kept: a very long image never becomes a very large one
+    if fit == "crop":  # resize only the kept part, so that a very long image does not become very large
         (top, left), (bottom, right) = geometry.to_original(np.array([(0, 0), size]))
         box = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
         out = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)

@@ -1,7 +1,7 @@
 """Image orientation from metadata, with tolerance for damaged metadata.
 
-PIL reads metadata before pixels and stops at what it cannot read, or finds too large: text of more than 1 MB, EXIF that
-is none, a resolution that is no number. The pixels are whole all the same.
+PIL reads metadata before pixels and fails if it is damaged or too large (text of more than 1 MB, broken EXIF, an
+invalid resolution), even if the pixels are intact.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 from PIL.Image import Transpose
 
-# EXIF's orientations, but for 1, and what turns a picture upright.
+# EXIF's orientations except 1, and the transformations to upright.
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -23,18 +23,18 @@ TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's types of whole numbers
-_LONGEST = 1 << 20  # bytes of compressed text that are looked at
+_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's integer types
+_LONGEST = 1 << 20  # bytes of compressed text to read
 _EXIF = b"Exif\0\0"
 _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
 
 
 class Bare(NamedTuple):
-    """A picture's file without metadata.
+    """An image file without metadata.
 
     Attributes:
-        content: of the file, with all that pixels depend on.
-        orientation: 1 to 8, as EXIF or XMP had it; 1 if neither can be read.
+        content: of the file, with everything needed to decode the pixels.
+        orientation: 1 to 8, from EXIF or XMP; 1 if neither can be read.
     """
 
     content: bytes
@@ -42,14 +42,14 @@ class Bare(NamedTuple):
 
 
 def orientation(image: Image.Image) -> int:
-    """Which way up an open picture is, 1 to 8; 1 if that cannot be read."""
+    """The orientation of an open image, 1 to 8; 1 if it cannot be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # PIL trips over a broken tag in many ways
+    except Exception:  # a broken tag raises many kinds of errors in PIL
         value = None
     if value in {1, *TURNS}:
         return value
-    if image.format == "AVIF":  # which has a place of its own for that, and PIL has looked there
+    if image.format == "AVIF":  # it stores orientation elsewhere, and PIL applies it
         return 1
     keys = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
     exif, profile, *xmp = (_as_bytes(image.info.get(key)) for key in keys)
@@ -62,7 +62,7 @@ def _as_bytes(value: object) -> bytes:
 
 
 def without_metadata(content: bytes) -> Bare | None:
-    """A picture's file without what only describes it; None if the file is of a kind that nothing is known of."""
+    """An image file without its metadata; None if the format is unknown."""
     for signature, strip in _KINDS:
         if signature.match(content):
             kept, dropped = strip(content)
@@ -73,12 +73,12 @@ def without_metadata(content: bytes) -> Bare | None:
 
 
 def has_metadata(head: bytes) -> bool:
-    """Whether a file is of a kind that `without_metadata` knows, by its first 16 bytes."""
+    """Whether `without_metadata` knows a file's format, from its first 16 bytes."""
     return any(signature.match(head) for signature, _ in _KINDS)
 
 
 def _of_tiff(data: bytes) -> int | None:
-    """The orientation in a block of EXIF, or in a TIFF file; whatever else is broken there."""
+    """The orientation in an EXIF block or a TIFF file, even if other parts are broken."""
     while data.startswith(_EXIF):
         data = data[len(_EXIF) :]
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -95,19 +95,19 @@ def _of_tiff(data: bytes) -> int | None:
                 place = at + 8 if near else struct.unpack_from(f"{order}I", data, at + 8)[0]
                 (value,) = struct.unpack_from(form, data, place)
                 return value if 1 <= value <= 8 else None
-    except struct.error:  # it ends before
+    except struct.error:  # truncated
         pass
     return None
 
 
 def _from_hexadecimal(profile: bytes) -> bytes:
-    """The bytes of a raw profile as ImageMagick writes one: its name, its length, and as far as they go, digits."""
+    """The bytes of ImageMagick's raw profile: its name, its length, and hexadecimal digits."""
     digits = re.match(rb"\s*\w+\s+\d+\s*([0-9a-fA-F\s]*)", profile)
     text = re.sub(rb"\s", b"", digits[1]) if digits else b""
     return bytes.fromhex(text[: len(text) // 2 * 2].decode())
 
 
-_Stripped = tuple[bytes, list[tuple[str, bytes]]]  # a file, and what is no part of it any more: "exif", "xmp"
+_Stripped = tuple[bytes, list[tuple[str, bytes]]]  # a file, and the metadata removed from it: "exif", "xmp"
 
 
 def _png(content: bytes) -> _Stripped:
@@ -116,14 +116,14 @@ def _png(content: bytes) -> _Stripped:
     while at + 12 <= len(content):
         size, kind = struct.unpack_from(">I4s", content, at)
         end = at + 12 + size
-        if not kind[0] & 32 or kind == b"tRNS":  # needed for the pixels, as the case of its first letter says
+        if not kind[0] & 32 or kind == b"tRNS":  # critical chunks, by the case of the first letter
             kept.append(content[at:end])
             if kind == b"IEND" or end > len(content):
                 break
         elif end <= len(content):
             dropped += _of_chunk(kind, content[at + 8 : end - 4])
         at = end
-    else:  # it is cut off in what only describes it; whether pixels are missing PIL finds out
+    else:  # truncated in metadata; PIL reports missing pixels
         kept.append(b"\0\0\0\0IEND\xaeB`\x82")
     return b"".join(kept), dropped
 
@@ -147,15 +147,15 @@ def _jpeg(content: bytes) -> _Stripped:
     kept, dropped, at = [content[:2]], [], 2
     while at + 4 <= len(content):
         marker = content[at + 1]
-        if content[at] != 0xFF or marker == 0:  # something between two segments
+        if content[at] != 0xFF or marker == 0:  # garbage between two segments
             at = _next_table(content, at)
             continue
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill bytes
             at += 1
             continue
         if marker == 0xDA:  # the pixels, to the end
             break
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # alone
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
             at += 2
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4])
@@ -163,7 +163,7 @@ def _jpeg(content: bytes) -> _Stripped:
             if content[end : end + 1] != b"\xff":  # its length is wrong
                 end = _next_table(content, at + 2)
             data = content[at + 4 : end]
-            # What decides about colours stays.
+            # Keep the segments that determine colours.
             if (marker == 0xE0 and data[:5] == b"JFIF\0" and len(data) == 14) or (
                 marker == 0xEE and data[:5] == b"Adobe" and len(data) == 12
             ):
@@ -177,7 +177,7 @@ def _jpeg(content: bytes) -> _Stripped:
 
 
 def _next_table(content: bytes, at: int) -> int:
-    """Where the next segment begins that decoding needs."""
+    """Position of the next segment needed for decoding."""
     found = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcb\xcd-\xcf\xda\xdb\xdd]").search(content, at)
     return found.start() if found else len(content)
 
@@ -189,7 +189,7 @@ def _webp(content: bytes) -> _Stripped:
         end = at + 8 + size + size % 2
         chunk = content[at:end]
         if kind == b"VP8X":
-            chunk = chunk[:8] + bytes([chunk[8] & ~0b101100]) + chunk[9:]  # ICC, EXIF and XMP are not there
+            chunk = chunk[:8] + bytes([chunk[8] & ~0b101100]) + chunk[9:]  # clear the flags for ICC, EXIF and XMP
         if kind in (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
             kept.append(chunk)
         elif kind in (b"EXIF", b"XMP "):
@@ -199,7 +199,7 @@ def _webp(content: bytes) -> _Stripped:
     return b"RIFF" + struct.pack("<I", len(body)) + body, dropped
 
 
-# TIFF's tags that pixels depend on.
+# TIFF tags needed to decode the pixels.
 _OF_PIXELS = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 290, 291, 292, 293, 301}
     | {317, 318, 319, 320, 321, 322, 323, 324, 325, 332, 334, 336, 338, 339, 340, 341, 347, *range(512, 522)}
@@ -208,7 +208,7 @@ _OF_PIXELS = frozenset(
 
 
 def _tiff(content: bytes) -> _Stripped:
-    """The same file, but for the entries of its first directory: those of pixels stand there alone."""
+    """The same file with only the tags needed for pixels in its first directory."""
     order = "<" if content[:2] == b"II" else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", content, 4)
@@ -217,12 +217,12 @@ def _tiff(content: bytes) -> _Stripped:
         kept = [entry for entry in entries if struct.unpack(f"{order}H", entry[:2])[0] in _OF_PIXELS]
     except struct.error:
         return content, []
-    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)  # and there is no second one
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)  # and no second directory
     return content[:start] + directory + content[start + len(directory) :], [("exif", content)]
 
 
 def _avif(content: bytes) -> _Stripped:
-    """The same file, in which EXIF and XMP are of a kind that nobody knows; how it is turned stands elsewhere."""
+    """The same file with the item types of EXIF and XMP replaced by "free"; orientation is stored elsewhere."""
     return re.sub(rb"(infe[\2\3]...(?:..|....)..)(?:Exif|mime)", rb"\1free", content, flags=re.DOTALL), []
 
 

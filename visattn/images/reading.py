@@ -1,4 +1,4 @@
-"""Reading of image files in any common format as upright RGB."""
+"""Reading image files of any common format as upright RGB."""
 
 import io
 import logging
@@ -14,68 +14,68 @@ from PIL import Image, UnidentifiedImageError, features
 from visattn.errors import InputError
 from visattn.images.metadata import TURNS, has_metadata, orientation, without_metadata
 
-_AVIF = features.check("avif")  # a Pillow that was built on the machine may lack it
+_AVIF = features.check("avif")  # Pillow built from source may lack it
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", *([".avif"] if _AVIF else [])}
 )
-# PIL knows forty more, among them PostScript, which it hands to another program: none of them is let in.
+# Others are refused; for PostScript, for example, PIL would run an external program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *(["AVIF"] if _AVIF else []))
-# What stands beside pictures and was never meant as one; of these a folder may hold any number without a word.
+# Files commonly stored next to images; skipped without a warning.
 _COMPANIONS = frozenset({".json", ".jsonl", ".npz", ".npy", ".csv", ".yaml", ".yml", ".html", ".md", ".xmp", ".aae"})
-BACKGROUND = (255, 255, 255)  # under what is transparent: the page on which such pictures are usually seen
-MAX_PIXELS = 80_000_000  # a decoded picture of this size takes 240 MB; a small file that claims more may be an attack
-MAX_RATIO = 100  # of the longer side to the shorter: beyond it, whatever the fit, a model would see a smear
+BACKGROUND = (255, 255, 255)  # behind transparent pixels
+MAX_PIXELS = 80_000_000  # 240 MB when decoded; a small file that claims more may be a decompression bomb
+MAX_RATIO = 100  # of the longer side to the shorter; nothing would be recognisable after resizing
 
 log = logging.getLogger(__name__)
 
 
 class OddSizeError(InputError):
-    """A picture that is too large, or too long for its height."""
+    """An image with too many pixels, or too extreme an aspect ratio."""
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """A picture as a person sees it.
+    """Read an image file as upright RGB.
 
-    Its EXIF orientation is applied, where one can be read; other metadata is passed over, whatever is wrong with it.
-    16-bit grey is scaled to 8 bits; what is transparent shows `BACKGROUND`; palettes, grey, CMYK, YCbCr and LAB become
-    RGB. Of an animation it is the first frame. Colour profiles are not applied.
+    EXIF orientation is applied if it can be read; other metadata is ignored, even if damaged. 16-bit grey is scaled to
+    8 bits; transparent pixels show `BACKGROUND`; palette, grey, CMYK, YCbCr and LAB images are converted to RGB. Of an
+    animation the first frame is read. Colour profiles are not applied.
 
     Args:
-        path: of the file, of any name; what counts is that its content is in one of `FORMATS`.
+        path: of the file; its content must be in one of `FORMATS`, whatever its suffix.
 
     Returns:
-        The picture, in mode RGB.
+        The image, in mode RGB.
 
     Raises:
-        InputError: if the file is missing, empty, truncated or no picture, has more than `MAX_PIXELS`, or a side
-            more than `MAX_RATIO` times the other.
+        InputError: if the file is missing, empty, truncated or not an image, has more than `MAX_PIXELS`, or has one
+            side more than `MAX_RATIO` times the other.
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise InputError(f"{path} cannot be read as an image: it is not a file")
         with path.open("rb") as file:
             return _decode(file, str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such image") from error
-    except (OSError, ValueError) as error:  # of the path; what is in the file is judged further down
+    except (OSError, ValueError) as error:  # of the path; errors in the content are handled in `_decode`
         raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
-    """`load_image` of what stands in no file of its own; `name` stands for it in messages."""
+    """`load_image` from bytes; error messages use `name`."""
     return _decode(io.BytesIO(content), name)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture as `load_image` hands it over, raising what that raises; from its header where it can be."""
+    """(H, W) of the image that `load_image` returns, from the header if possible; raises the same errors."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as opened:
                 if orientation(opened) == 1:
                     return opened.height, opened.width
-    except Exception:  # `load_image` does without metadata, or tells what is wrong
+    except Exception:  # `load_image` tolerates broken metadata, or raises
         pass
     image = load_image(path)
     return image.height, image.width
@@ -84,7 +84,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def _decode(source: BinaryIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, our own limits are lower; of odd metadata, no pixel hangs on it
+            warnings.simplefilter("ignore")  # sizes have lower limits here; metadata does not matter
             try:
                 return _open(source, name)
             except (InputError, Image.DecompressionBombError):
@@ -97,23 +97,23 @@ def _decode(source: BinaryIO, name: str) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise OddSizeError(f"{name} has far more than {MAX_PIXELS:,} pixels; make it smaller first") from error
-    # Decoders raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error, zlib.error …
+    # Decoders raise many kinds of errors for broken files: OSError, SyntaxError, struct.error, zlib.error …
     except Exception as error:
-        why = "its kind is not known" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
+        why = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
         raise InputError(
             f"{name} cannot be read as an image ({why}); it may be damaged or another kind of file"
         ) from error
 
 
 def _open(source: BinaryIO, name: str, turn: int | None = None) -> Image.Image:
-    """An upright RGB picture; `turn` is its orientation where the file no longer says."""
+    """Read upright RGB; `turn` is the orientation if the file's metadata has been removed."""
     with Image.open(source, formats=FORMATS) as image:
         _check_size(image.width, image.height, name)
         return _rgb(image, turn)
 
 
 def _open_bare(source: BinaryIO, name: str) -> Image.Image | None:
-    """The same without its metadata, for a file at which PIL has stopped; None if it stops again."""
+    """`_open` without metadata, after PIL has failed; None if it fails again."""
     source.seek(0)
     if not has_metadata(source.read(16)):
         return None
@@ -124,7 +124,7 @@ def _open_bare(source: BinaryIO, name: str) -> Image.Image | None:
         return _open(io.BytesIO(bare.content), name, bare.orientation)
     except (InputError, Image.DecompressionBombError):
         raise
-    except Exception:  # it was not the metadata, and what PIL said first tells more
+    except Exception:  # not caused by metadata; the first error is more useful
         return None
 
 
@@ -154,25 +154,24 @@ def _rgb(image: Image.Image, turn: int | None) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey, in any of PIL's integer modes, as 8-bit grey: its own conversion would clip it to 255."""
+    """Convert 16-bit grey, in any of PIL's integer modes, to 8 bits; PIL's conversion would clip at 255."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("its pixels are 32-bit numbers of an unknown range; save it with 8 or 16 bits")
     grey = Image.fromarray(np.round(values / 257).astype(np.uint8))
-    if "transparency" in image.info:  # one grey value that stands for nothing
+    if "transparency" in image.info:  # one transparent grey value
         grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
     return grey
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """The image files that these paths stand for, in this order.
+    """The image files at these paths, in order: files, and the images directly in folders.
 
-    A file stands for itself, whatever its suffix. A folder stands for the images directly in it, known by their suffix
-    and sorted by name; not for those in its subfolders, nor for hidden files. What else a folder holds is counted in
-    the log.
+    A named file is returned whatever its suffix. In a folder, images are recognised by their suffix and sorted by name;
+    subfolders and hidden files are ignored, and other files are counted in the log.
 
     Raises:
-        InputError: if a path does not exist, or a folder has no image in it.
+        InputError: if a path does not exist, or a folder has no images.
     """
     files = []
     for path in map(Path, paths):
@@ -190,11 +189,11 @@ def _images_in(folder: Path) -> list[Path]:
     images = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
     others = Counter(map(_kind, set(inside) - set(images)))
     if not images:
-        there = f"; it holds {_listed(others)}" if others else ""
+        there = f"; it contains {_listed(others)}" if others else ""
         raise InputError(f"the folder {folder} has no images ({', '.join(sorted(SUFFIXES))}){there}")
     passed = Counter({kind: count for kind, count in others.items() if kind not in _COMPANIONS})
     if passed:
-        log.warning("%s: %d entries are no known images and are left out: %s", folder, passed.total(), _listed(passed))
+        log.warning("%s: skipped %d entries that are not images: %s", folder, passed.total(), _listed(passed))
     return images
 
 
@@ -203,5 +202,5 @@ def _kind(path: Path) -> str:
 
 
 def _listed(kinds: Counter[str]) -> str:
-    """So many of each kind, the most frequent first."""
+    """Counts by kind, the most frequent first."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
