@@ -243,10 +243,10 @@ def test_maps_are_never_read_from_outside_the_folder(tmp_path, pictures):
         ({"geometry": np.zeros((5, 2))}, "geometry is 5 or 8 pairs"),
         ({"alpha": np.full((2, 3, 5), np.nan)}, "finite numbers"),
         ({"alpha": -np.ones((2, 3, 5))}, "non-negative"),
-        ({"alpha": np.ones((3, 3, 5))}, "not a map for each of 2"),
-        ({"alpha": np.array(["x", "y"])}, "not a map for each of 2"),
+        ({"alpha": np.ones((3, 3, 5))}, "2 maps are expected"),
+        ({"alpha": np.array(["x", "y"])}, "2 maps are expected"),
         ({"beta": np.ones(3)}, "'beta' is (3,)"),
-        ({"words": np.array([1, 2])}, "row of strings"),
+        ({"words": np.array([1, 2])}, "list of strings"),
     ],
 )
 def test_maps_that_are_not_right_are_named(arrays, sentence, tmp_path, pictures):

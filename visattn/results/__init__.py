@@ -1,4 +1,4 @@
-"""Folders of results of captioners and classifiers, written and read."""
+"""Writing and reading result folders of captioners and classifiers."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Writing of caption results: sheets, animations, maps, and a list."""
+"""Writing caption results: sheets, animations, maps, and a list."""
 
 import json
 import shutil
@@ -31,7 +31,10 @@ if TYPE_CHECKING:  # reading results needs no decoder and no timm
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 
-_SUFFIXES: dict[CaptionExport, str] = {"sheet": ".png", "words": "_words"}  # of a name; of others ".svg" and so on
+_SUFFIXES: dict[CaptionExport, str] = {
+    "sheet": ".png",
+    "words": "_words",
+}  # otherwise the format's name: ".svg"
 _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
 
@@ -147,13 +150,13 @@ class CaptionWriter:
                 shutil.rmtree(path)
             else:
                 remove_file(path)
-        with suppress(OSError):  # there is more, or none
+        with suppress(OSError):  # not empty, or missing
             folder.rmdir()
 
     def _write(
         self, item: "Input", caption: "Caption", relevance: np.ndarray | None, name: str, title: str
     ) -> list[str]:
-        """Write one caption's files, named after `name`, a path in the folder; the names of the files and folders."""
+        """Write one caption's files under `name`, a path in the folder; returns the names of the files and folders."""
         maps = caption.weights if relevance is None else relevance
         seen = (item.original, caption.labels, maps, item.geometry)
         names = []
@@ -191,6 +194,6 @@ def _suffix(form: CaptionExport) -> str:
 
 
 def plain(word: str) -> str:
-    """A word as a part of a file's name: its letters and digits after a dash, the first few; or nothing."""
+    """A word as part of a file name: "_" and its first letters and digits, or ""."""
     letters = "".join(character for character in word if character.isalnum())[:24]
     return f"_{letters}" if letters else ""

@@ -1,4 +1,4 @@
-"""Writing of classification results: sheets, maps, and a list."""
+"""Writing classification results: sheets, maps, and a list."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ class ClassWriter:
         write_text(self.folder / "classes.json", json.dumps(entries, ensure_ascii=False, indent=1))
 
     def _likeliest(self, found: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
-        """The five likeliest classes with their probabilities, likeliest first; empty for a model without classes."""
+        """The five most likely classes and their probabilities, in order; empty for a model without classes."""
         if not self.class_names:
             return []
         order = np.argsort(-found["probabilities"])[:5]

@@ -1,4 +1,4 @@
-"""Files that an earlier run left in a folder of results, the only ones that a new run may replace."""
+"""The files of an earlier run in a result folder: the only files that a new run may replace."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,10 +10,10 @@ from visattn.files import require_free
 
 
 def written_before(listing: Path) -> set[str]:
-    """The files, as paths below its folder, that a list of results names; none if there is no list.
+    """The files in a result list, as paths relative to its folder; empty if there is no list.
 
     Raises:
-        InputError: if a file of that name is no list of results, and so is the user's.
+        InputError: if the file is not a result list, so it may be the user's.
     """
     if not listing.exists():
         return set()
@@ -27,7 +27,7 @@ def written_before(listing: Path) -> set[str]:
 
 
 def names_of(entry: dict[str, Any]) -> list[str]:
-    """The files that an entry of a list of results names, those of further captions too."""
+    """The files in an entry of a result list, including those of further captions."""
     named = entry["files"] if "files" in entry else [entry["overlay"]]
     return [
         *map(str, named),
@@ -36,18 +36,18 @@ def names_of(entry: dict[str, Any]) -> list[str]:
 
 
 def require_room(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]) -> None:
-    """Check that a run's results can be written without loss, before any is computed.
+    """Check that a run's results can be written without losing data, before any is computed.
 
-    Into a folder of its own a run may write as it likes; beside the pictures only what an earlier run listed is
-    replaced, since `holiday.png` there may well be another version of `holiday.jpg`.
+    In the image folder only files listed by an earlier run are replaced, since `holiday.png` there may be another
+    version of `holiday.jpg`. In other folders any output may be replaced.
 
     Args:
-        listing: the list of results to be; its folder is that of the outputs.
-        outputs: the other files and folders to be, as paths below it.
-        pictures: that the results are of.
+        listing: path of the result list; outputs go to the same folder.
+        outputs: the other files and folders, as paths relative to it.
+        pictures: the images of the results.
 
     Raises:
-        InputError: if a file would be lost: a picture, another input, or one that no run has written.
+        InputError: if an image, another input or a file not written by a run would be overwritten.
     """
     folder = listing.parent
     if folder.exists() and not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Reading of folders of results written by `visattn caption` and `visattn overlay`."""
+"""Reading result folders written by `visattn caption` and `visattn overlay`."""
 
 import json
 import math
@@ -18,11 +18,11 @@ from visattn.overlay.viewer import Kind
 from visattn.results.earlier import names_of
 
 LISTS: dict[str, Kind] = {"captions.json": "caption", "classes.json": "class"}
-CLASSES = 5  # likeliest classes that are kept
+CLASSES = 5  # most likely classes to keep
 
 Arrays = dict[str, np.ndarray]
 
-# What a damaged archive makes its readers trip over; one array instead of an archive is no context manager.
+# Errors that damaged archives raise; AttributeError and TypeError if the file is an array, not an archive.
 _DAMAGED = (
     *(OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -30,14 +30,14 @@ _DAMAGED = (
 
 
 class Listed(NamedTuple):
-    """An entry of a folder's list: one image, whose maps have not been read yet.
+    """An entry of a result list: one image, whose maps have not been read yet.
 
     Attributes:
-        kind: what its maps belong to.
-        image: its path, as it was when the results were written.
-        maps: the file of its maps.
-        entry: what the list says of it.
-        further: the same of its further captions, as far as these have maps of their own.
+        kind: "caption" or "class".
+        image: its path when the results were written.
+        maps: the file with its maps.
+        entry: the entry in the list.
+        further: the same for its further captions that have maps.
     """
 
     kind: Kind
@@ -47,10 +47,10 @@ class Listed(NamedTuple):
     further: Sequence["Listed"] = ()
 
     def read(self) -> Reading:
-        """The maps and all that belongs to them.
+        """Read the maps and what belongs to them.
 
         Raises:
-            InputError: if a file of maps is missing, damaged, or not of this entry.
+            InputError: if a file of maps is missing, damaged, or does not match the entry.
         """
         reading = self._read()
         if not self.further:
@@ -85,10 +85,10 @@ class Listed(NamedTuple):
 
 
 def list_results(folder: Path) -> list[Listed]:
-    """The images of a folder of results, in the order of its list.
+    """The images of a result folder, in the order of its list.
 
     Raises:
-        InputError: if the folder holds no results, or its list is damaged or empty.
+        InputError: if the folder has no results, or its list is damaged or empty.
     """
     found = [folder / name for name in LISTS if (folder / name).is_file()]
     if not found:
@@ -96,7 +96,7 @@ def list_results(folder: Path) -> list[Listed]:
             f"{folder} is not a folder of results: it has neither {' nor '.join(LISTS)}; "
             "create one with visattn caption or visattn overlay"
         )
-    path = max(found, key=lambda p: p.stat().st_mtime)  # where both programs wrote here, the later has the maps
+    path = max(found, key=lambda p: p.stat().st_mtime)  # if both programs wrote here, the later list matches the maps
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         listed = [_listed(LISTS[path.name], folder, entry) for entry in entries]
@@ -108,7 +108,7 @@ def list_results(folder: Path) -> list[Listed]:
 
 
 def files_of(folder: Path, listed: Sequence[Listed]) -> Iterator[Path]:
-    """All files of a folder of results: its lists, what the entries name, and the pictures where they were."""
+    """All files of a result folder: its lists, the files in their entries, and the images at their recorded paths."""
     yield from (folder / name for name in LISTS)
     for item in listed:
         yield from (item.image, item.maps)
@@ -126,7 +126,7 @@ def _listed(kind: Kind, folder: Path, entry: dict[str, Any]) -> Listed:
 
 
 def _maps(names: Sequence[str]) -> Path | None:
-    """The file of maps among an entry's files, as a path below the folder; never one that leads out of it."""
+    """The file of maps among an entry's files, as a path relative to the folder and never outside it."""
     path = next((Path(name) for name in names if Path(name).suffix == ".npz"), None)
     return Path(path.name) if path and (path.anchor or ".." in path.parts) else path
 
@@ -162,7 +162,7 @@ def _class(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading
     answer = Answer(str(entry.get("class", "")), _score(entry.get("probability")))  # a model may have no classes
     maps = {name: _stack(name, array[None], 1) for name, array in arrays.items() if array.ndim in (2, 4)}
     if not maps:
-        raise ValueError("it has no map")
+        raise ValueError("it has no maps")
     others = [Answer(classes[i], float(probabilities[i])) for i in likely if classes[i] != answer.text]
     return Reading("class", geometry, answer, maps, others=others)
 
@@ -170,7 +170,7 @@ def _class(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading
 def _stack(name: str, array: np.ndarray, count: int) -> np.ndarray:
     """(T, H, W), (T, heads, H, W) or (T, layers, heads, H, W) as (T, layers, heads, H, W), checked."""
     if not 3 <= array.ndim <= 5 or len(array) != count or 0 in array.shape[1:]:
-        raise ValueError(f"'{name}' is {array.shape}, not a map for each of {count}")
+        raise ValueError(f"'{name}' is {array.shape}, but {count} maps are expected")
     _check_finite(name, array)
     return array.reshape(count, *((1,) * (5 - array.ndim)), *array.shape[1:])
 
@@ -186,13 +186,13 @@ def _row(name: str, array: np.ndarray | None, count: int) -> np.ndarray | None:
 
 def _check_finite(name: str, array: np.ndarray) -> None:
     if array.dtype.kind not in "fiub" or not np.isfinite(array.astype(float)).all():
-        raise ValueError(f"'{name}' holds something else than finite numbers")
+        raise ValueError(f"'{name}' must contain finite numbers")
 
 
 def _strings(name: str, array: np.ndarray) -> list[str]:
-    """(N,) as strings; NumPy makes an empty list one of numbers."""
+    """(N,) as strings; an empty list is an array of numbers in NumPy."""
     if array.ndim != 1 or (array.size and array.dtype.kind != "U"):
-        raise ValueError(f"'{name}' is {array.shape} {array.dtype}, not a row of strings")
+        raise ValueError(f"'{name}' is {array.shape} {array.dtype}, but must be a list of strings")
     return array.tolist()
 
 
