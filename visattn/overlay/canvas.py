@@ -1,7 +1,7 @@
 """A canvas for figures: pixels, text, images and legends, and saving to a file.
 
-Figures are laid out in whole pixels at `DPI`; saved at that resolution nothing is resampled again. They are made
-without pyplot: nothing is kept of them once the caller lets go.
+Figures are laid out in whole pixels at `DPI`, so nothing is resampled when they are saved at that resolution. They are
+made without pyplot, which would keep them in memory.
 """
 
 import io
@@ -29,31 +29,31 @@ INK, MUTED = "#1f2328", "#667079"
 
 # In pixels at DPI; text in points.
 MARGIN = 44
-HEADING, NOTE, LEGEND = 38, 30, 40  # heights of a line above and under a panel, and of one of the legend
+HEADING, NOTE, LEGEND = 38, 30, 40  # heights of the lines above and below a panel, and of a legend line
 TITLE_SIZE, SMALL = 14.0, 8.5
 
-_PNG_LEVEL = 2  # of zlib: four times as fast as the usual 6, and the files a twelfth larger
+_PNG_LEVEL = 2  # of zlib: four times as fast as the default, 6, with files 8 % larger
 
 
 class Sheet:
-    """A figure addressed in pixels at DPI from its upper left corner.
+    """A figure addressed in pixels at DPI from its top-left corner.
 
     Args:
-        width: in these pixels.
+        width: width in pixels.
         height: height in pixels.
-        scale: size of all that is drawn, text included, in that of the pixels and points which it is given.
-        detail: pixels of a picture to one of the sheet, each way; the figure's own resolution follows.
+        scale: factor on everything drawn, including text.
+        detail: image pixels per sheet pixel on each axis; it determines the figure's resolution.
     """
 
     def __init__(self, width: int, height: int, scale: float = 1.0, detail: int = 1) -> None:
         self.width, self.height, self.scale, self.detail = width, height, scale, detail
         inches = width * scale / DPI, height * scale / DPI
         self.figure = Figure(figsize=inches, dpi=DPI * detail / scale, facecolor="white")
-        self.figure.suppressComposite = True  # SVG and PDF hold each picture by itself, at its own pixels
+        self.figure.suppressComposite = True  # SVG and PDF then keep each image separate, at its own resolution
         FigureCanvasAgg(self.figure)
 
     def text(self, x: float, middle: float, text: str, size: float, colour: str, align: str = "left") -> None:
-        """One line of clean text whose x-height stands around `middle`."""
+        """Draw one line of text, vertically centred on its x-height at `middle`."""
         baseline = 1 - (middle + 0.36 * size * DPI / 72) / self.height
         self.figure.text(
             *(x / self.width, baseline, clean(text)),
@@ -65,9 +65,9 @@ class Sheet:
         )
 
     def picture(self, x: int, y: int, pixels: np.ndarray, detail: int = 1) -> None:
-        """A picture (h, w, 3), `detail` of its pixels to one of the sheet's, each way.
+        """Draw an image (h, w, 3) with `detail` image pixels per sheet pixel on each axis.
 
-        It is an image without axes, which would take twenty times as long to make.
+        No axes are created, since they would take twenty times as long.
         """
         height, width = (side / detail for side in pixels.shape[:2])
         place = TransformedBbox(self._place(x, y, height, width), self.figure.transFigure)
@@ -76,11 +76,11 @@ class Sheet:
         self.figure.add_artist(image)
 
     def rectangle(self, x: float, y: float, width: float, height: float, colour: str) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         self._rectangle(x, y, width, height, facecolor=colour, linewidth=0)
 
     def frame(self, x: int, y: int, box: tuple[float, float, float, float], points: float = 1.3) -> None:
-        """Frame (top, left, bottom, right) of the picture at (x, y) with a line that is seen on any ground."""
+        """Frame (top, left, bottom, right) of the image at (x, y) with a line visible on any background."""
         top, left, bottom, right = box
         for thickness, colour in ((2.2 * points, "black"), (points, "white")):
             self._rectangle(
@@ -93,7 +93,7 @@ class Sheet:
     def lines(
         self, x: int, y: int, size: tuple[float, float], lines: Iterable[np.ndarray], points: float = 1.0
     ) -> None:
-        """Lines (n, 2) of (y, x) in the picture of `size` (h, w) at (x, y) and nowhere else, seen on any ground."""
+        """Draw lines (n, 2) of (y, x), visible on any background, clipped to the image of `size` (h, w) at (x, y)."""
         clip = TransformedBbox(self._place(x, y, *size), self.figure.transFigure)
         for line in lines:
             across, down = (x + line[:, 1]) / self.width, 1 - (y + line[:, 0]) / self.height
@@ -103,7 +103,7 @@ class Sheet:
                 drawn.set_clip_box(clip)
 
     def legend(self, x: int, y: int, lines: list[list[list[str | np.ndarray]]]) -> None:
-        """Lines of items, as `flow` made them."""
+        """Draw lines of legend items, as `flow` returns them."""
         for line in lines:
             left = x
             for item in line:
@@ -118,7 +118,7 @@ class Sheet:
             y += LEGEND
 
     def _place(self, x: float, y: float, height: float, width: float) -> Bbox:
-        """A rectangle in shares of the figure, from its lower left corner."""
+        """A rectangle in figure coordinates, from 0 to 1, with the origin at the bottom left."""
         return Bbox.from_bounds(
             x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
         )
@@ -131,12 +131,12 @@ class Sheet:
 
 
 def item_width(item: list[str | np.ndarray]) -> int:
-    """The width of an item of the legend, without the gap after it."""
+    """The width of a legend item, without the gap after it."""
     return sum((text_width(part, SMALL) if isinstance(part, str) else part.shape[1]) + 12 for part in item) - 12
 
 
 def flow(items: list[list[str | np.ndarray]], width: int) -> list[list[list[str | np.ndarray]]]:
-    """Items of the legend in lines of at most `width` pixels."""
+    """Break legend items into lines of at most `width` pixels."""
     lines: list[list[list[str | np.ndarray]]] = []
     left = 0
     for item in items:
@@ -149,12 +149,12 @@ def flow(items: list[list[str | np.ndarray]], width: int) -> list[list[list[str 
 
 
 def encode_figure(figure: Figure, form: str = "png", dpi: float | None = None) -> bytes:
-    """A figure as the bytes of a file. Equal figures give equal bytes.
+    """Encode a figure as the bytes of a file. Equal figures give equal bytes.
 
     Args:
-        figure: what one of the sheets returned.
-        form: one of `FORMATS`. In SVG and PDF text is text, in its own points.
-        dpi: pixels to the inch; the figure's own where not given, at which pictures are shown pixel by pixel.
+        figure: as returned by the sheet functions.
+        form: one of `FORMATS`. In SVG and PDF text remains text.
+        dpi: resolution; by default the figure's own, at which images are not resampled.
     """
     stream = io.BytesIO()
     if form == "png":
@@ -169,7 +169,7 @@ def encode_figure(figure: Figure, form: str = "png", dpi: float | None = None) -
 
 
 def rasterise(figure: Figure, dpi: float | None = None) -> np.ndarray:
-    """A figure as its pixels (H, W, 3) uint8; `dpi` is that of `encode_figure`."""
+    """Render a figure to pixels (H, W, 3) uint8; `dpi` as in `encode_figure`."""
     own = figure.dpi
     figure.dpi = dpi or own
     try:
@@ -178,20 +178,20 @@ def rasterise(figure: Figure, dpi: float | None = None) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     finally:
         figure.dpi = own
-        FigureCanvasAgg(figure)  # instead of the one that holds the pixels, ten million bytes
+        FigureCanvasAgg(figure)  # replaces the canvas with the pixels, about 10 MB
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> None:
-    """Write a figure, whole or not at all, in the format that the suffix of `path` names.
+    """Write a figure atomically, in the format given by the suffix of `path`.
 
     Args:
-        figure: what `caption_sheet` or `classification_sheet` returned.
-        path: ends in .png, .svg or .pdf; its folder exists.
+        figure: as returned by `caption_sheet` or `classification_sheet`.
+        path: ends in .png, .svg or .pdf; its folder must exist.
         dpi: see `encode_figure`.
 
     Raises:
-        InputError: for another suffix.
-        OSError: if the folder cannot be written.
+        InputError: for other suffixes.
+        OSError: if the folder cannot be written to.
     """
     form = Path(path).suffix.lower().removeprefix(".")
     if form not in FORMATS:

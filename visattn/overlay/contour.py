@@ -8,14 +8,14 @@ from visattn.overlay.style import check_shares
 
 
 def mass_level(spread: np.ndarray, share: float) -> float:
-    """The level whose upper set {value ≥ level} is the smallest area that holds a share of the mass.
+    """The level for which {value ≥ level} is the smallest area that contains a share of the mass.
 
-    Of all areas with so much mass that is the one with the fewest pixels: the region of highest density (Hyndman 1996).
-    Unlike a share of the largest weight, it means the same for a peaked and for a flat map.
+    This is the highest-density region (Hyndman 1996). Unlike a share of the largest weight, it means the same for
+    peaked and for flat maps.
 
     Args:
-        spread: (H, W) non-negative values at the pixels, NaN if there are none.
-        share: of their sum, between 0 and 1.
+        spread: (H, W) non-negative values at the pixels, NaN where there are none.
+        share: of the sum, between 0 and 1.
     """
     values = np.sort(spread[~np.isnan(spread)])[::-1].astype(np.float64)
     mass = np.cumsum(values)
@@ -25,17 +25,17 @@ def mass_level(spread: np.ndarray, share: float) -> float:
 def mass_contours(
     weights: np.ndarray, geometry: Geometry, share: float, interpolation: Interpolation = "bilinear"
 ) -> list[np.ndarray]:
-    """The outline of the smallest area of the picture that holds a share of the mass that a map has on the picture.
+    """The outline of the smallest area of the image that contains a share of the map's mass inside the image.
 
     Args:
-        weights: (h, w) finite and non-negative, a cell each of a regular grid over the model's input.
-        geometry: from the pixels of the picture to that input.
-        share: between 0 and 1, both excluded.
+        weights: (h, w) finite and non-negative, one for each cell of a regular grid over the model's input.
+        geometry: from the image's pixels to that input.
+        share: between 0 and 1, exclusive.
         interpolation: between cells; see `Geometry.to_original_map`.
 
     Returns:
-        Lines (n, 2) of (y, x) in pixels of the picture; closed but where the area ends with the picture or with what
-        the model saw. There are none where all values are equal.
+        Lines (n, 2) of (y, x) in pixels of the image; closed, unless the area reaches the edge of the image or of what
+        the model saw. Empty if all values are equal.
 
     Raises:
         InputError: for a share outside 0 to 1.
@@ -47,6 +47,6 @@ def mass_contours(
     if min(spread.shape) < 2 or not seen.size or not seen.min() < level:
         return []
     y, x = (np.arange(n) + 0.5 for n in spread.shape)
-    level = np.nextafter(np.float32(level), np.float32(0))  # a plateau at the level is within
+    level = np.nextafter(np.float32(level), np.float32(0))  # so that a plateau at the level is inside
     found = contour_generator(x, y, np.ma.masked_invalid(spread)).lines(float(level))
     return [np.asarray(line)[:, ::-1] for line in found]

@@ -1,4 +1,4 @@
-"""The common frame of HTML pages: self-contained, with one style and one content security policy."""
+"""The common skeleton of HTML pages: self-contained, with a shared style and content security policy."""
 
 import base64
 import hashlib
@@ -8,16 +8,16 @@ _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 
 
 def document(title: str, style: str, body: str, script: str) -> str:
-    """A page whose policy forbids the browser to fetch, or to run, anything that is not in it.
+    """An HTML page whose content security policy forbids the browser to fetch or run anything outside the page.
 
     Args:
         title: plain text; it is escaped here.
-        style: CSS, after the one that all pages share.
-        body: HTML, in which whatever came from elsewhere is escaped, by `escaped`.
-        script: JavaScript, the only one that may run.
+        style: CSS, after the shared style.
+        body: HTML, in which external text must be escaped with `escaped`.
+        script: JavaScript, the only script allowed to run.
 
     Returns:
-        The HTML; `visattn.files.write_text` writes it.
+        The HTML; write it with `visattn.files.write_text`.
     """
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -42,15 +42,15 @@ def document(title: str, style: str, body: str, script: str) -> str:
 
 
 def escaped(value: object) -> str:
-    """As text for elements and for quoted attributes; what UTF-8 cannot hold becomes "?"."""
+    """Escape text for elements and quoted attributes; lone surrogates become "?"."""
     return escape(str(value).encode("utf-8", errors="replace").decode("utf-8"), quote=True)
 
 
 def picture_source(picture: bytes) -> str:
-    """The bytes of a PNG or JPEG file as a URL that holds them.
+    """A data URL of the bytes of a PNG or JPEG file.
 
     Raises:
-        ValueError: for bytes that are neither.
+        ValueError: for other formats.
     """
     kind = next((kind for sign, kind in _KINDS.items() if picture.startswith(sign)), None)
     if kind is None:

@@ -1,4 +1,4 @@
-"""Heat maps of attention weights over the original pixels."""
+"""Heat maps of attention weights over the original image."""
 
 import io
 import math
@@ -18,15 +18,15 @@ FAR = 4.0
 """A cell is far above all others that has more than so many times the weight at which `robust_limits` end."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-_SATURATION, _LIGHT = 0.50, 0.86  # what is left of the picture's own colour and light, so that the map's stand out
-_START, _ALPHA_POWER = 0.18, 0.6  # without the map's black end: a weight of a tenth shows on a dark picture too
-_HATCH_GREY, _HATCH_LINE = 214.0, 140.0  # what the model did not see: a pale print of the picture under darker lines
-_LONGEST = 700  # side in pixels of a picture as shown, for panoramas
-_BAND = 256  # rows blended at a time: the float copies of a large photograph never stand in memory as a whole
+_SATURATION, _LIGHT = 0.50, 0.86  # of the image, reduced so that the map stands out
+_START, _ALPHA_POWER = 0.18, 0.6  # skips the dark end of the colour map, so that small weights show on dark images
+_HATCH_GREY, _HATCH_LINE = 214.0, 140.0  # parts not seen by the model: a pale image with darker lines
+_LONGEST = 700  # longest side in pixels of an image as shown, for panoramas
+_BAND = 256  # rows blended at a time, to limit the memory for float copies of large images
 
 
 def shared_limits(maps: Iterable[np.ndarray]) -> tuple[float, float]:
-    """(0, the largest weight in all of `maps`): the limits under which one colour means one weight in every panel."""
+    """(0, largest weight in all of `maps`): colour limits that make the panels comparable."""
     return 0.0, max((float(np.max(weights)) for weights in maps), default=0.0)
 
 
@@ -52,17 +52,17 @@ def heatmap(
     opacity: float = OPACITY,
     interpolation: Interpolation = "bilinear",
 ) -> np.ndarray:
-    """Lay a map over the original picture.
+    """Draw a map over the original image.
 
-    The picture is dimmed and partly desaturated; the map's colour covers it the more, the larger the weight. What the
-    model did not see has no weight, not a small one: it is grey and hatched, never coloured.
+    The image is dimmed and partly desaturated, and covered by the map's colour, more so for larger weights. Parts that
+    the model did not see are grey and hatched, not coloured as a weight of 0.
 
     Args:
         image: (H, W, 3) uint8, the original pixels.
         weights: (h, w) finite values, one for each cell of a regular grid over the model's input.
-        geometry: how the original became the input.
-        limits: (low, high) weights at the two ends of the colour scale; weights beyond them take the end's colour. If
-            both are equal there is no scale, and all is drawn as the low end. None is the map's `robust_limits`.
+        geometry: from the original to the input.
+        limits: (low, high) weights at the two ends of the colour scale; weights beyond them are clipped. If both are
+            equal, everything has the colour of the low end. None is the map's `robust_limits`.
         colour_map: name of a matplotlib colour map.
         opacity: of the colour at the high end, from 0 to 1.
         interpolation: between cells; see `Geometry.to_original_map`.
@@ -91,18 +91,18 @@ def heatmap(
 
 
 def colour_strip(steps: int, colour_map: str = COLOUR_MAP, opacity: float = OPACITY) -> np.ndarray:
-    """(1, steps, 3) uint8: the scale from low to high as `heatmap` shows it over a picture of middle grey."""
+    """(1, steps, 3) uint8: the colour scale from low to high, as `heatmap` draws it over medium grey."""
     grey = np.full((1, steps, 3), 150.0, dtype=np.float32)
     return _blend(grey, np.linspace(0, 1, steps, dtype=np.float32)[None], (0.0, 1.0), _colours(colour_map, opacity))
 
 
 def palette(colour_map: str = COLOUR_MAP) -> dict[str, Any]:
-    """The numbers by which `heatmap` colours a picture, so that a page's script draws the same.
+    """The constants of `heatmap`, from which a page's script draws the same colours.
 
     Returns:
-        What JSON can hold: `table` of (256, 4) as the colours at full opacity (red, green, blue from 0 to 255, already
-        multiplied by the fourth, the share of the picture that is covered); `luma`, `saturation` and `light` of the
-        picture; `hatch`, the grey and the line of what was not seen; `opacity`, the usual one.
+        JSON values: `table` (256, 4), the colours at full opacity (red, green and blue from 0 to 255, premultiplied by
+        the fourth column, alpha); `luma`, `saturation` and `light` of the image; `hatch`, the greys of background and
+        lines where the model did not see the image; `opacity`, the default.
 
     Raises:
         InputError: for an unknown matplotlib colour map.
@@ -118,8 +118,8 @@ def palette(colour_map: str = COLOUR_MAP) -> dict[str, Any]:
 
 
 def hatched(picture: np.ndarray, top: int, size: tuple[int, int]) -> np.ndarray:
-    """Rows of the picture (h, w, 3), the first of which is row `top` of an image of `size`, greyed and hatched."""
-    spacing = max(4, round(min(max(size), 3 * min(size)) / 32))  # of the lines: the same look at any resolution
+    """Rows (h, w, 3) of an image of `size`, from row `top` on, greyed and hatched."""
+    spacing = max(4, round(min(max(size), 3 * min(size)) / 32))  # of the lines, relative to the size
     thickness = spacing / 9
     y, x = np.ogrid[top : top + picture.shape[0], : picture.shape[1]]
     distance = np.abs((y + x) % spacing - spacing / 2) / np.sqrt(2)  # from the middle of the nearest diagonal
@@ -130,29 +130,29 @@ def hatched(picture: np.ndarray, top: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3) uint8 as the bytes of a PNG file."""
+    """Encode an image (H, W, 3) uint8 as PNG."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="png")
     return stream.getvalue()
 
 
 def check_picture(image: np.ndarray, geometry: Geometry) -> None:
-    """Raise ValueError unless `image` is the (H, W, 3) uint8 original of `geometry`."""
+    """Raise a ValueError unless `image` is the (H, W, 3) uint8 original of `geometry`."""
     if image.dtype != np.uint8 or image.shape != (*geometry.original, 3):
         height, width = geometry.original
-        raise ValueError(f"the image must be ({height}, {width}, 3) uint8, and is {image.shape} {image.dtype}")
+        raise ValueError(f"the image must be ({height}, {width}, 3) uint8, not {image.shape} {image.dtype}")
 
 
 def check_map(weights: np.ndarray) -> None:
-    """Raise ValueError unless `weights` is (h, w) and finite."""
+    """Raise a ValueError unless `weights` is (h, w) and finite."""
     if np.ndim(weights) != 2 or not np.size(weights):
-        raise ValueError(f"a map must be (h, w), and is {np.shape(weights)}")
+        raise ValueError(f"a map must be (h, w), not {np.shape(weights)}")
     if not np.isfinite(weights).all():
-        raise ValueError("a map must be finite, and this one has NaN or infinity in it")
+        raise ValueError("a map must be finite, but this one contains NaN or infinity")
 
 
 def _colours(colour_map: str, opacity: float) -> np.ndarray:
-    """(256, 4) float32: red, green, blue from 0 to 255, already multiplied by the fourth column, the opacity."""
+    """(256, 4) float32: red, green and blue from 0 to 255, premultiplied by the fourth column, alpha."""
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity}; it must be between 0 and 1")
     try:
@@ -166,10 +166,10 @@ def _colours(colour_map: str, opacity: float) -> np.ndarray:
 
 
 def _blend(picture: np.ndarray, weights: np.ndarray, limits: tuple[float, float], table: np.ndarray) -> np.ndarray:
-    """The picture (h, w, 3) float32 under the colours of `weights` (h, w): (h, w, 3) uint8."""
+    """Blend an image (h, w, 3) float32 with the colours of `weights` (h, w); returns (h, w, 3) uint8."""
     low, high = limits
     if not low <= high:
-        raise ValueError(f"limits must be (low, high) in this order, and are {limits}")
+        raise ValueError(f"limits must be (low, high) with low ≤ high, not {limits}")
     position = (weights - low) / (high - low) if high > low else np.zeros_like(weights)
     colour = table[np.round(np.clip(position, 0, 1) * 255).astype(np.uint8)]
     base = _LIGHT * (_SATURATION * picture + (1 - _SATURATION) * (picture @ _LUMA)[..., None])
@@ -179,19 +179,19 @@ def _blend(picture: np.ndarray, weights: np.ndarray, limits: tuple[float, float]
 def as_shown(
     image: np.ndarray, geometry: Geometry, side: float, width: float = math.inf
 ) -> tuple[np.ndarray, Geometry]:
-    """The picture at the pixels of a panel, and the geometry from those to the model's input.
+    """The image resized for a panel, and the geometry from there to the model's input.
 
     Args:
         image: (H, W, 3) uint8.
         geometry: of the original.
-        side: the panel has about side² pixels, fewer where the picture is a panorama; infinite for no such limit.
-        width: of the panel at most, in pixels; infinite for no such limit.
+        side: the panel has about side² pixels, fewer for a panorama; infinity for no limit.
+        width: maximum width of the panel in pixels; infinity for no limit.
     """
     high, wide = geometry.original
     factor = width / wide
     if side < math.inf:
         factor = min(side / math.sqrt(high * wide), _LONGEST / max(high, wide), factor)
-    if factor >= 2:  # a tiny image: whole, square, crisp pixels; between 1 and 2 that would be coarse, so it is smooth
+    if factor >= 2:  # enlarge tiny images by an integer factor, with sharp pixels
         factor = round(factor) if round(factor) * wide <= width else math.floor(factor)
         method = Image.Resampling.NEAREST
     else:
@@ -202,7 +202,7 @@ def as_shown(
 
 
 def cell_box(geometry: Geometry, grid: tuple[int, int], index: int) -> tuple[float, float, float, float] | None:
-    """(top, left, bottom, right) of a cell within the original, or None if it lies wholly in the padding."""
+    """(top, left, bottom, right) of a cell, clipped to the original; None if it is entirely in the padding."""
     if not 0 <= index < grid[0] * grid[1]:
         raise ValueError(f"cell {index} was drawn from a grid of {grid[0]}×{grid[1]}")
     corner, cells = np.array(divmod(index, grid[1])), geometry.cells(grid)

@@ -1,4 +1,4 @@
-"""Layout of a sheet: rows of panels under a header, then a list of classes, then the legend."""
+"""Layout of a sheet: a header, rows of panels, a list of classes, and the legend."""
 
 import math
 from collections.abc import Sequence
@@ -20,37 +20,40 @@ RIGHT, WRONG = "#1a7f37", "#b3261e"
 _BAR, _BAR_TRUTH = "#5a6b8c", RIGHT
 
 # In pixels at DPI; text in points.
-_SIDE = 330  # of the square with the area of a panel
-_NARROWEST = 190  # place for a word, above however narrow a panel
-_WIDEST, _WIDE_ROW = 2400, 1900  # a sheet, and a classifier's single row, where the columns are left to us
+_SIDE = 330  # square root of a panel's area
+_NARROWEST = 190  # minimum width of a panel's slot, for its word
+_WIDEST, _WIDE_ROW = (
+    2400,
+    1900,
+)  # maximum widths of a sheet and of a classifier's row, if columns are not given
 _GAP, _ROW_GAP = 26, 26
-_BAR_PITCH = 52  # from one class to the next in the list of classes
+_BAR_PITCH = 52  # distance between lines in the list of classes
 
-_PAPER_SIDE = 220  # as _SIDE, where the width is stated
-_PAPER_MARGIN = 2  # a figure of a stated width stands in a column of text, which has margins of its own
-_NARROWEST_SHEET = 440  # before it is scaled: place for the legend
-_PRINTED = 300  # pixels to the inch of its pictures, at least
+_PAPER_SIDE = 220  # as _SIDE, for sheets of a given width
+_PAPER_MARGIN = 2  # for sheets of a given width, which go into a text column with its own margins
+_NARROWEST_SHEET = 440  # minimum width before scaling, for the legend
+_PRINTED = 300  # minimum resolution of its images, in pixels per inch
 _CENTIMETRE = DPI / 2.54
 
 
 class Panel(NamedTuple):
-    """One picture of a sheet, with a line above and a line under it."""
+    """One image of a sheet, with a line above and a line below."""
 
     drawn: Drawn
     heading: str
-    aside: str = ""  # small, at the right end of the heading's line
+    aside: str = ""  # small text at the right end of the heading
     note: str = ""
     colour: str = INK
 
 
 class Measures(NamedTuple):
-    """The measures of a sheet: as large as it comes, or of a stated width, and of what size its text is.
+    """The size of a sheet and of its text.
 
     Attributes:
-        inner: the width within the margins, in pixels at DPI before all is scaled; None if it is free.
+        inner: width within the margins, in pixels at DPI before scaling; None if not fixed.
         margin: margin in pixels.
-        scale: of all that is drawn.
-        detail: pixels of a picture to one of these.
+        scale: factor on everything drawn.
+        detail: image pixels per sheet pixel.
     """
 
     inner: int | None
@@ -60,10 +63,10 @@ class Measures(NamedTuple):
 
     @classmethod
     def of(cls, paper: Paper) -> "Measures":
-        """Those of a sheet of a stated width, or of one that grows as needed."""
+        """The measures of a sheet of `paper.width` centimetres, if given, or else as large as needed."""
         width, points = paper.width, paper.points
         if not 1 <= points <= 100:
-            raise InputError(f"text of {points:g} points cannot be read; use 8 to 11 points")
+            raise InputError(f"text of {points:g} points is not readable; use 8 to 11 points")
         scale = points / WORD_SIZE
         if width is None:
             return cls(None, MARGIN, scale, 1)
@@ -76,7 +79,7 @@ class Measures(NamedTuple):
         return cls(inner, _PAPER_MARGIN, scale, max(1, math.ceil(_PRINTED * scale / DPI)))
 
     def fit(self, image: np.ndarray, geometry: Geometry, places: int, columns: int | None) -> "Fitted":
-        """The picture as its panels show it, and how many of them stand side by side where that is settled by now."""
+        """The image resized for its panels, and the number of columns, if it can be determined yet."""
         if columns is not None and columns < 1:
             raise InputError(f"columns is {columns}; a sheet needs at least one column")
         if self.inner is None:
@@ -108,7 +111,7 @@ def draw(
     top: Sequence[tuple[str, float]] = (),
     truth: str | None = None,
 ) -> Figure:
-    """Set header lines (text, points, colour), panels, the list of classes and the legend on one figure."""
+    """Draw header lines (text, points, colour), panels, the list of classes and the legend."""
     height, width = (math.ceil(side / paper.detail) for side in panels[0].drawn.pixels.shape[:2])
     places = len(panels) + bool(top)
     slot = max(width, _NARROWEST) if paper.inner is None else (paper.inner + _GAP) // columns - _GAP
@@ -144,12 +147,12 @@ def draw(
 
 
 def stand_in_a_row(places: int, width: int) -> bool:
-    """Whether so many panels of pictures of that width stand side by side without a sheet that is too wide."""
+    """Whether `places` panels with images of `width` fit into one row of reasonable width."""
     return places * (max(width, _NARROWEST) + _GAP) < _WIDE_ROW
 
 
 def _columns(places: int, slot: int, pitch: int) -> int:
-    """How many columns give a sheet of a pleasant shape, with few empty places in its last row."""
+    """The number of columns for a good aspect ratio with few empty places in the last row."""
 
     def cost(columns: int) -> float:
         rows = math.ceil(places / columns)
@@ -161,7 +164,7 @@ def _columns(places: int, slot: int, pitch: int) -> int:
 
 
 def _uncrowded(panels: list[Panel], slot: int) -> list[Panel]:
-    """Where a word and what stands beside it do not fit into one line, what stands beside all goes under the panels."""
+    """If a heading and its aside do not fit into one line, move all asides below the panels."""
     widths = [text_width(p.heading[:99], WORD_SIZE) + 14 + text_width(p.aside, SMALL) for p in panels if p.aside]
     if max(widths, default=0) <= slot:
         return panels
@@ -186,7 +189,7 @@ def _draw_panel(sheet: Sheet, panel: Panel, x: int, y: int, slot: int) -> None:
 def _draw_classes(
     sheet: Sheet, top: Sequence[tuple[str, float]], truth: str | None, x: int, y: int, slot: int, height: int
 ) -> None:
-    """The likeliest classes: name and probability above a bar each, the true class in its own colour."""
+    """Draw the most likely classes with bars of their probabilities; the true class has another colour."""
     for row, (name, probability) in enumerate(top[: max(1, height // _BAR_PITCH)]):
         middle = y + row * _BAR_PITCH + 14
         number = percent(probability)
@@ -198,7 +201,7 @@ def _draw_classes(
 
 
 def percent(probability: float) -> str:
-    """A probability for people: certainty and impossibility are written only where they are exact."""
+    """Format a probability; 0 % and 100 % only if exact."""
     percent = 100 * probability
     if 99.5 <= percent < 100:
         return "> 99 %"

@@ -11,13 +11,13 @@ from visattn.overlay.contour import mass_contours
 from visattn.overlay.heatmap import FAR, cell_box, check_map, check_picture, heatmap, robust_limits, shared_limits
 from visattn.overlay.style import Style
 
-_CONTOURS = (1.0, 0.6)  # points of the lines around the first share and the others
+_CONTOURS = (1.0, 0.6)  # line widths in points of the first contour and the others
 
 
 def draw_map(
     style: Style, picture: np.ndarray, shown: Geometry, weights: np.ndarray, limits: tuple[float, float]
 ) -> "Drawn":
-    """A map over a picture, at the pixels shown."""
+    """Draw a map over an image, at the resolution shown."""
     pixels = heatmap(
         *(picture, weights, shown),
         limits=limits,
@@ -31,18 +31,18 @@ def draw_map(
 
 
 def limits_of(style: Style, maps: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Where the colour scale of these maps begins and ends."""
+    """Both ends of the colour scale of these maps."""
     return (robust_limits if style.end == "robust" else shared_limits)(maps)
 
 
 class Drawn(NamedTuple):
-    """A map over a picture, and what lies over it as lines; all at the pixels shown.
+    """A map over an image, and lines to draw on top; all at the resolution shown.
 
     Attributes:
         pixels: (h, w, 3) uint8.
         contours: for each share of the mass, its lines, (n, 2) of (y, x).
-        box: (top, left, bottom, right) of the place that was drawn.
-        above: the same of cells whose weight is far above the end of the colour scale.
+        box: (top, left, bottom, right) of the cell sampled by hard attention.
+        above: the same for cells with weights far above the end of the colour scale.
     """
 
     pixels: np.ndarray
@@ -51,7 +51,7 @@ class Drawn(NamedTuple):
     above: Sequence[tuple[float, float, float, float]] = ()
 
     def put(self, sheet: Sheet, x: int, y: int, points: float = 1.0) -> tuple[float, float]:
-        """Put it onto a sheet; (height, width) in the sheet's pixels."""
+        """Draw it on a sheet; returns (height, width) in sheet pixels."""
         height, width = (side / sheet.detail for side in self.pixels.shape[:2])
         sheet.picture(x, y, self.pixels, sheet.detail)
         for n, lines in enumerate(self.contours):
@@ -66,7 +66,7 @@ class Drawn(NamedTuple):
 def check_words(
     image: np.ndarray, words: Sequence[str], maps: np.ndarray, geometry: Geometry, **others: Sequence | None
 ) -> None:
-    """Raise ValueError unless the image is that of the geometry, and each word has a map and one of each other."""
+    """Raise a ValueError unless the image matches the geometry, and all sequences have one item per word."""
     check_picture(image, geometry)
     for name, given in {"maps": maps, **others}.items():
         if given is not None and len(given) != len(words):
@@ -78,7 +78,7 @@ def check_words(
 def draw_words(
     picture: np.ndarray, maps: np.ndarray, shown: Geometry, style: Style, drawn: Sequence[int | None] | None
 ) -> Iterator[Drawn]:
-    """The picture of each word, one at a time."""
+    """Draw the map of each word, lazily."""
     shared = limits_of(style, maps)
     for t, weights in enumerate(maps):
         limits = shared if style.scale == "shared" else limits_of(style, [weights])

@@ -10,18 +10,18 @@ Tone = Literal["plain", "good", "bad"]
 
 
 class Panel(NamedTuple):
-    """One picture of a page.
+    """One image of a page.
 
     Attributes:
         picture: the bytes of a PNG or JPEG file.
         heading: a short name above the text.
-        lines: paragraphs under it.
-        badge: a word or number that stands out, such as "CIDEr 1.2" or "wrong".
-        tone: the badge's colour; the badge must say the same without it.
-        alt: what the picture shows, for who cannot see it; the heading where not given.
-        wide: give the picture the whole width, as a sheet of many maps needs it.
-        struck: indices of the heading's words that are struck through, such as what is false in a caption; badge or
-            lines must say so too, for who cannot see it.
+        lines: paragraphs below it.
+        badge: a highlighted word or number, such as "CIDEr 1.2" or "wrong".
+        tone: the badge's colour; the badge must be understandable without it.
+        alt: alternative text; the heading by default.
+        wide: use the full width, for a sheet of many maps.
+        struck: indices of the heading's words to strike through, such as false words of a caption; badge or lines must
+            say so too, for accessibility.
     """
 
     picture: bytes
@@ -35,13 +35,13 @@ class Panel(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of a page: heading, text, a table of results and pictures, each as far as given.
+    """A part of a page: heading, text, a table of results and images, all but the heading optional.
 
     Attributes:
         heading: its name.
-        text: paragraphs, parted by empty lines.
-        panels: the pictures.
-        table: rows of cells; the first holds the columns' names. Cells that are numbers stand at the right.
+        text: paragraphs, separated by empty lines.
+        panels: the images.
+        table: rows of cells; the first row has the column names. Columns of numbers are right-aligned.
     """
 
     heading: str
@@ -53,19 +53,19 @@ class Section(NamedTuple):
 def page(title: str, intro: str, sections: Sequence[Section]) -> str:
     """Make a page.
 
-    Every text may come from anywhere: it is escaped, and the page's own policy forbids the browser to fetch or to run
-    anything that is not in it.
+    All text is escaped, and the page's content security policy forbids the browser to fetch or run anything outside the
+    page.
 
     Args:
         title: of the page.
-        intro: paragraphs under it, parted by empty lines.
-        sections: its parts, in order; from three on, the page begins with links to them.
+        intro: paragraphs below it, separated by empty lines.
+        sections: its parts, in order; with three or more, the page begins with links to them.
 
     Returns:
-        The HTML; `visattn.files.write_text` writes it.
+        The HTML; write it with `visattn.files.write_text`.
 
     Raises:
-        ValueError: for a picture that is neither PNG nor JPEG.
+        ValueError: for an image that is neither PNG nor JPEG.
     """
     links = "".join(f'<li><a href="#s{n}">{escaped(s.heading)}</a></li>' for n, s in enumerate(sections, 1))
     contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(sections) > 2 else ""
@@ -105,7 +105,7 @@ def _panel(panel: Panel) -> str:
 
 
 def _heading(panel: Panel) -> str:
-    """In one element, since the badge stands beside it."""
+    """The heading as one element, next to the badge."""
     if not panel.struck:
         return f"<span>{escaped(panel.heading)}</span>"
     parts = []
@@ -124,7 +124,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
             for n, cell in enumerate(row)
         )
         body += f"<tr>{''.join(cells)}</tr>\n"
-    # It scrolls by itself where it is too wide for a phone, so it must take the keyboard's focus.
+    # It scrolls horizontally on narrow screens, so it must be focusable with the keyboard.
     return (
         '<div class="table" tabindex="0" role="group" aria-label="Results">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -132,7 +132,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _side(rows: Sequence[Sequence[str]], column: int) -> str:
-    """The class of a column: at the right where every cell that says something begins like a number."""
+    """Right-align a column if all of its non-empty cells begin like a number."""
     cells = [str(row[column]).strip() for row in rows if column < len(row)]
     numbers = [cell.lstrip("<>≈±+-−. ")[:1].isdigit() for cell in cells if cell not in ("", "-", "–", "—")]
     return ' class="number"' if column and numbers and all(numbers) else ""

@@ -1,7 +1,7 @@
 """Sheets: an image and its maps, word by word or method by method.
 
-A sheet is laid out in whole pixels at `DPI`, from the upper left corner, and every panel is computed at the pixels that
-it shows. A photograph of twenty million pixels therefore costs no more than a small one.
+Sheets are laid out in whole pixels at `DPI`, and maps are computed at the resolution of the panels, so a photograph of
+twenty megapixels takes no longer than a small one.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from visattn.overlay.layout import RIGHT, WRONG, Measures, Panel, draw, percent,
 from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words, limits_of
 from visattn.overlay.style import WORD_SIZE, Paper, Style
 
-_STRIP = 260  # the colour scale's length
+_STRIP = 260  # length of the colour scale
 
 
 def caption_sheet(
@@ -32,26 +32,26 @@ def caption_sheet(
     style: Style = Style(),
     paper: Paper = Paper(),
 ) -> Figure:
-    """Draw where a captioner looked at each word (after figure 3 of Xu et al. 2015, "Show, Attend and Tell").
+    """Draw the attention of a captioner at each word (after Xu et al. 2015, "Show, Attend and Tell", figure 3).
 
     Args:
         image: (H, W, 3) uint8, the original pixels.
-        words: T words, in any script; there may be none. Panels go from left to right whatever the script.
-        maps: (T, h, w), the attention weights at each word, or another map of it, not negative.
-        geometry: how the original became the model's input.
-        title: one line or a few above all.
-        notes: T short texts to stand under the panels, such as β or a word's probability.
-        drawn: T indices of the cell that was drawn (hard attention), counted row by row, which is framed; or None.
+        words: T words, in any script, possibly none. Panels always go from left to right.
+        maps: (T, h, w), the attention weights at each word, or other non-negative maps.
+        geometry: from the original to the model's input.
+        title: one or more lines at the top.
+        notes: T short texts to print below the panels, such as β or a word's probability.
+        drawn: T indices (row by row) of the cell sampled by hard attention, which is framed, or None.
         meaning: label of the colour scale.
         style: how maps are drawn; its scale is that of all words.
         paper: size of the sheet.
 
     Returns:
-        A figure not registered with pyplot; `save_figure` or `encode_figure` turns it into a file.
+        A figure not registered with pyplot; save it with `save_figure` or `encode_figure`.
 
     Raises:
-        InputError: see `heatmap`; for a width, a size or columns that cannot be.
-        ValueError: if words, maps, notes, drawn cells, image and geometry do not fit each other.
+        InputError: see `heatmap`; for an invalid width, size or number of columns.
+        ValueError: if words, maps, notes, drawn cells, image and geometry do not match.
     """
     check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
     measures = Measures.of(paper)
@@ -72,7 +72,7 @@ def check_style(style: Style, paper: Paper) -> None:
     """Draw a minimal sheet, so that an invalid style is reported before anything is computed.
 
     Raises:
-        InputError: as `caption_sheet` does.
+        InputError: as `caption_sheet`.
     """
     tiny = np.zeros((8, 8, 3), np.uint8), ["a"], np.ones((1, 2, 2)), Geometry.identity((8, 8))
     caption_sheet(*tiny, style=style, paper=paper)
@@ -92,17 +92,17 @@ def classification_sheet(
     style: Style = Style("own", end="robust"),
     paper: Paper = Paper(),
 ) -> Figure:
-    """Draw what a classifier predicted, and its maps.
+    """Draw a classifier's prediction and maps.
 
     Args:
         image: (H, W, 3) uint8, the original pixels.
         maps: (name, (h, w)) for each map, such as ("rollout", …) and ("last layer", …).
-        geometry: how the original became the model's input.
-        label: the class predicted.
+        geometry: from the original to the model's input.
+        label: the predicted class.
         probability: of that class, from 0 to 1.
-        top: (class, probability) of the likeliest classes, drawn as a list of bars, as many as fit beside the picture.
-        truth: the true class, where it is known; it is compared with `label`.
-        title: a line above all, such as the image's name.
+        top: (class, probability) of the most likely classes, drawn as a list of bars, as many as fit next to the image.
+        truth: the true class, if known, to compare with `label`.
+        title: a line at the top, such as the image's name.
         meaning: label of the colour scale.
         style: how maps are drawn; each on its own scale by default, since methods seldom share a unit.
         paper: size of the sheet.
@@ -112,7 +112,7 @@ def classification_sheet(
 
     Raises:
         InputError: see `caption_sheet`.
-        ValueError: if maps, image and geometry do not fit each other.
+        ValueError: if maps, image and geometry do not match.
     """
     check_picture(image, geometry)
     for _, weights in maps:
@@ -147,7 +147,7 @@ def _aside(style: Style, weights: np.ndarray) -> str:
 def _legend(
     meaning: str, high: float, shown: Geometry, style: Style, panels: Sequence[Panel]
 ) -> list[list[str | np.ndarray]]:
-    """The items that explain the sheet, each a row of texts and small pictures."""
+    """The items of the legend, each a row of texts and small images."""
     strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 16, axis=0)
     if style.scale == "shared":
         above = any(panel.drawn.above for panel in panels)

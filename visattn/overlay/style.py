@@ -1,4 +1,4 @@
-"""How pictures look: arguments that every kind of picture takes."""
+"""Drawing options shared by all kinds of pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Scale = Literal["shared", "own"]
 End = Literal["max", "robust"]
 
 COLOUR_MAP = "inferno"
-"""Its lightness rises evenly: no false edges, and it survives a grey printer and colour blindness."""
+"""Perceptually uniform, and readable in greyscale and with colour blindness."""
 OPACITY = 0.85
-"""Of the largest weight's colour."""
+"""Of the colour of the largest weight."""
 WORD_SIZE = 11.0
-"""Of a sheet's words, in points."""
+"""Font size of a sheet's words, in points."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class Style:
     """How maps are drawn.
 
     Attributes:
-        scale: "shared" gives all maps one colour scale, from 0 to the largest weight of all, so that colours can be
-            compared; "own" gives each its own, and writes down where it ends.
-        colour_map: a name that matplotlib knows.
+        scale: "shared" gives all maps one colour scale, from 0 to the largest weight of all, so that colours are
+            comparable; "own" gives each its own, and prints its maximum.
+        colour_map: name of a matplotlib colour map.
         opacity: of the largest weight's colour, from 0 to 1; smaller weights are more transparent.
         interpolation: "bilinear" is smooth, "nearest" shows the cells.
-        contour: shares between 0 and 1, such as (0.5,): a line around the smallest area that holds each share of the
+        contour: shares between 0 and 1, such as (0.5,): outlines the smallest area that contains each share of the
             map's mass; see `visattn.overlay.contour`.
         end: where a colour scale ends: at the largest weight, or "robust", below the few cells that are far above all
             others (`visattn.overlay.heatmap.robust_limits`), which are framed.
 
     Raises:
-        InputError: for a share that is none; the drawing functions raise it for what matplotlib does not know.
+        InputError: for an invalid share; the drawing functions raise it for an unknown colour map.
     """
 
     scale: Scale = "shared"
@@ -50,12 +50,12 @@ class Style:
 
 @dataclass(frozen=True)
 class Paper:
-    """How large a sheet is.
+    """The size of a sheet.
 
     Attributes:
-        width: of the whole sheet in centimetres, as a paper's column asks; None lets it grow as needed.
-        points: size of the words; all other text keeps its proportion to them.
-        columns: panels side by side, the original among them; None chooses a pleasant shape.
+        width: of the whole sheet in centimetres, such as that of a paper's column; None is as needed.
+        points: font size of the words; other text is scaled with it.
+        columns: number of columns, including the original; None chooses a good aspect ratio.
     """
 
     width: float | None = None
@@ -67,4 +67,4 @@ def check_shares(shares: Sequence[float]) -> None:
     """Raise InputError unless every share is between 0 and 1."""
     for share in shares:
         if not 0 < share < 1:
-            raise InputError(f"a contour is drawn at a share of the mass between 0 and 1, not at {share}")
+            raise InputError(f"the contour level is {share}; it must be a share of the mass between 0 and 1")

@@ -1,4 +1,4 @@
-"""Lines of text in figures: any script, measured in pixels before drawing, truncated if too long."""
+"""Lines of text in figures: any script, measured in pixels before drawing, and truncated if too long."""
 
 import functools
 import logging
@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 DPI = 160
 
-# DejaVu comes with matplotlib, so a sheet looks the same everywhere; the others lend what it has not, where installed.
+# DejaVu comes with matplotlib, so sheets look the same everywhere; the others, if installed, add missing glyphs.
 _FONTS = (
-    "DejaVu Sans",  # Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian, Georgian and many signs
+    "DejaVu Sans",  # Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian, Georgian and many symbols
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
     *("Noto Sans Mono CJK SC", "Noto Serif CJK SC", "Noto Serif CJK JP", "IPAexGothic", "IPAGothic", "TakaoGothic"),
     *("VL Gothic", "Droid Sans Fallback", "WenQuanYi Zen Hei", "AR PL UMing CN", "NanumGothic", "UnDotum"),
@@ -29,18 +29,18 @@ _FONTS = (
     *("Noto Emoji", "Segoe UI Emoji", "Symbola", "Noto Sans Symbols 2", "Noto Sans Symbols", "FreeSans", "Unifont"),
 )
 _NO_GLYPH = "□"
-_JOINERS = "\u200c\u200d"  # Persian and Indian scripts write some words with them
+_JOINERS = "\u200c\u200d"  # needed in some words of Persian and Indian scripts
 
 
 @functools.cache
 def _families() -> tuple[str, ...]:
-    """The fonts of `_FONTS` that are installed, also those that came after matplotlib had made its own list."""
+    """The installed fonts of `_FONTS`, including those installed after matplotlib built its font cache."""
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     for file in font_manager.findSystemFonts():
         if file not in known:
             try:
                 font_manager.fontManager.addfont(file)
-            except (OSError, RuntimeError, ValueError):  # a file that FreeType cannot read is no font for us
+            except (OSError, RuntimeError, ValueError):  # not readable by FreeType
                 continue
     installed = set(font_manager.fontManager.get_font_names())
     return tuple(name for name in _FONTS if name in installed)
@@ -48,23 +48,22 @@ def _families() -> tuple[str, ...]:
 
 @functools.cache
 def _drawable() -> frozenset[int]:
-    """The code points that one of the installed fonts has a glyph for."""
+    """The code points with a glyph in an installed font."""
     files = {font_manager.findfont(FontProperties(family=name)) for name in _families()}
     return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
 
 
 @functools.lru_cache(maxsize=64)
 def font(size: float) -> FontProperties:
-    """The fonts, in the order in which they are asked for a glyph, at a size in points."""
+    """The fonts, in fallback order, at a size in points."""
     return FontProperties(family=list(_families()), size=size)
 
 
 def clean(text: str) -> str:
-    """One line of characters that can be drawn: matplotlib warns about every other one, each time the figure is drawn.
+    """One line of characters that can be drawn; matplotlib would warn about others at each drawing.
 
-    Control and format characters are left out, among them those that turn the direction of writing, but for the
-    joiners within a word. What no installed font can draw becomes an empty box, and the first such character is told
-    in the log. Letters are joined, and words written from right to left, as their script asks.
+    Control and format characters are removed, including those that change the writing direction, except joiners within
+    a word. Characters without a glyph become an empty box; the first of them is logged.
     """
     out = []
     text = " ".join(text.split())
@@ -82,17 +81,17 @@ def clean(text: str) -> str:
                 _missing.append(character)
                 name = unicodedata.name(character, "a character without a name")
                 log.warning(
-                    "no installed font can draw U+%04X (%s): it and its like are shown as %s; install Noto's fonts",
+                    "no installed font can draw U+%04X (%s): such characters are shown as %s; install the Noto fonts",
                     *(ord(character), name.lower(), _NO_GLYPH),
                 )
     return "".join(out)
 
 
-_missing: list[str] = []  # the first character that no font could draw: one notice, not one for each word
+_missing: list[str] = []  # the first character without a glyph, so that only one warning is logged
 
 
 def reads_leftward(text: str) -> bool:
-    """Whether a text runs from right to left: its first letter with a direction has this one (Unicode's rule P2)."""
+    """Whether a text runs from right to left, according to its first letter with a direction (Unicode's rule P2)."""
     directions = (unicodedata.bidirectional(character) for character in text)
     return next((found != "L" for found in directions if found in ("L", "R", "AL")), False)
 
@@ -114,11 +113,11 @@ def line_height(size: float) -> int:
 
 
 def shorten(text: str, width: float, size: float) -> str:
-    """The text where it fits into `width` pixels, else its beginning and "…"."""
+    """The text, truncated with "…" if it is wider than `width` pixels."""
     text = clean(text)[:400]
     if text_width(text, size) <= width:
         return text
-    short, long = 0, len(text)  # the longest beginning that fits lies in [short, long)
+    short, long = 0, len(text)  # the length of the longest prefix that fits is in [short, long)
     while long - short > 1:
         middle = (short + long) // 2
         short, long = (middle, long) if text_width(text[:middle].rstrip() + "…", size) <= width else (short, middle)
@@ -126,7 +125,7 @@ def shorten(text: str, width: float, size: float) -> str:
 
 
 def wrap(text: str, width: float, size: float, lines: int) -> list[str]:
-    """The text in at most `lines` lines of `width` pixels, broken between words, or within one that is too long."""
+    """Wrap text into at most `lines` lines of `width` pixels, at spaces, or within words that are too long."""
     rest, out = clean(text), []
     while rest and len(out) < lines - 1 and text_width(rest[:400], size) > width:
         line = shorten(rest, width, size).removesuffix("…")

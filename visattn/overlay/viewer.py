@@ -22,14 +22,14 @@ from visattn.overlay.heatmap import cell_box, check_map, check_picture, palette
 
 Kind = Literal["caption", "class"]
 
-SIDE = 640  # pixels of a picture's longer side in the page
-_QUALITY, _THUMB_QUALITY = 82, 70  # of its JPEG
-_THUMB = 96  # shorter side of a picture in the gallery
-_LEVELS = 255  # a cell of a map has 8 bits, from the map's smallest to its largest weight
+SIDE = 640  # longer side of an image in the page, in pixels
+_QUALITY, _THUMB_QUALITY = 82, 70  # JPEG quality
+_THUMB = 96  # shorter side of a thumbnail
+_LEVELS = 255  # cells have 8 bits, from the map's smallest to its largest weight
 
 
 class Answer(NamedTuple):
-    """A whole caption or a class.
+    """A caption or a class.
 
     Attributes:
         text: the words, or the class's name.
@@ -41,21 +41,21 @@ class Answer(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one model said about one picture, and where it looked: T words, or a class and no words.
+    """The result of one model for one image: a caption with T words, or a class without words.
 
     Attributes:
         kind: "caption" or "class".
-        geometry: how the original picture became the model's input.
+        geometry: from the original image to the model's input.
         answer: the caption or class that the maps belong to.
         maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 if a map
-            has no layers or heads. The first is shown first.
+            has no layers or heads. The first is shown initially.
         words: the T words.
-        others: further answers, of which there are no maps.
+        others: further answers without maps.
         log_probs: (T,) of the words, or None.
         gates: (T,) β, or None if the decoder has no gate.
         entropies: (T,) of the weights, in nats, or None.
-        places: T indices of the one cell, row by row, that a word was made from (None: of more than one), or None.
-        further: further captions of the same picture by the same model, with maps of their own, in their order.
+        places: T indices (row by row) of the cell sampled by hard attention (None if there is more than one), or None.
+        further: further captions of the same image by the same model, with maps, in order.
     """
 
     kind: Kind
@@ -72,10 +72,10 @@ class Reading(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One picture and what each model made of it.
+    """One image and the result of each model.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         picture: (H, W, 3) uint8, the original pixels.
         readings: one for each model, in the order of their names.
     """
@@ -90,15 +90,15 @@ def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int
 
     Args:
         title: of the page.
-        models: a name for each model; with two, they stand side by side.
-        scenes: the pictures, taken one at a time.
-        side: pixels of a picture's longer side in the page; larger ones are made smaller.
+        models: a name for each model; two are shown side by side.
+        scenes: the images, read lazily.
+        side: maximum longer side of an image in the page, in pixels; larger images are resized.
 
     Returns:
-        The HTML; `visattn.files.write_text` writes it.
+        The HTML; write it with `visattn.files.write_text`.
 
     Raises:
-        ValueError: if arrays do not fit each other, a map is not finite, or a scene lacks a model's reading.
+        ValueError: if arrays do not match, a map is not finite, or a scene lacks a model's reading.
     """
     data = {
         "models": list(models),
@@ -106,8 +106,8 @@ def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int
         "scenes": [_scene(scene, len(models), side) for scene in scenes],
     }
     quantised = (
-        f"Maps have 8 bits a cell, each from its own smallest weight to its own largest, and are off by at most "
-        f"1/{2 * _LEVELS} of that range. Pictures are JPEG of quality {_QUALITY}, at most {side} pixels a side."
+        f"Maps are stored with 8 bits per cell, from the map's smallest to its largest weight, and an error of at most "
+        f"1/{2 * _LEVELS} of that range. Images are JPEG of quality {_QUALITY}, at most {side} pixels on a side."
     )
     here = files("visattn.overlay")
     body = Template((here / "viewer.html").read_text(encoding="utf-8")).substitute(
@@ -125,7 +125,7 @@ def _scene(scene: Scene, models: int, side: int) -> dict[str, Any]:
     size = max(1, round(height * factor)), max(1, round(width * factor))
     thumb = _THUMB / min(size)
     narrow = max(1, round(size[0] * thumb)), max(1, round(size[1] * thumb))
-    crop = tuple(min(length, 2 * _THUMB) for length in narrow)  # a panorama's thumbnail is its middle
+    crop = tuple(min(length, 2 * _THUMB) for length in narrow)  # of a panorama, only the middle
     top, left = ((length - kept) // 2 for length, kept in zip(narrow, crop, strict=True))
     picture = Image.fromarray(scene.picture)
     small = picture if size == (height, width) else picture.resize(size[::-1], Image.Resampling.LANCZOS)
@@ -146,7 +146,7 @@ def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> di
     count = len(reading.words) if reading.kind == "caption" else 1
     for name, maps in reading.maps.items():
         if maps.ndim != 5 or len(maps) != count:
-            raise ValueError(f"the maps '{name}' must be ({count}, layers, heads, h, w), and are {maps.shape}")
+            raise ValueError(f"the maps '{name}' must be ({count}, layers, heads, h, w), not {maps.shape}")
     for name in ("log_probs", "gates", "entropies", "places"):
         if (given := getattr(reading, name)) is not None and len(given) != len(reading.words):
             raise ValueError(f"there are {len(reading.words)} words, but {len(given)} {name}")
@@ -167,13 +167,13 @@ def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> di
 
 
 def _box(shown: Geometry, grid: tuple[int, int], place: int) -> list[float]:
-    """A cell as (top, left, bottom, right) in shares of the picture; empty where it lies in the padding."""
+    """A cell as (top, left, bottom, right) as fractions of the image; empty if it is in the padding."""
     found = cell_box(shown, grid, place)
     return [] if found is None else [side / n for side, n in zip(found, (*shown.original,) * 2, strict=True)]
 
 
 def _quantised(maps: np.ndarray) -> dict[str, Any]:
-    """(T, layers, heads, h, w) as bytes, with the weights that 0 and 255 stand for in each map."""
+    """Quantise (T, layers, heads, h, w) to bytes; `low` and `high` are each map's weights at 0 and 255."""
     flat = maps.reshape(-1, *maps.shape[-2:]).astype(float)
     for weights in flat:
         check_map(weights)
@@ -199,7 +199,7 @@ def _numbers(values: np.ndarray | None) -> list[float] | None:
 
 
 def _json(data: Any) -> str:
-    """JSON that no text in it can end or begin an element with: ASCII alone, and no `<`, `>` or `&`."""
+    """JSON that is safe inside an HTML element: only ASCII, without `<`, `>` and `&`."""
     out = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         out = out.replace(sign, f"\\u{ord(sign):04x}")

@@ -16,17 +16,17 @@ from visattn.overlay.maps import Drawn, check_words, draw_words, limits_of
 from visattn.overlay.style import WORD_SIZE, Style
 from visattn.overlay.text import line_height, reads_leftward, shorten, text_width
 
-_LINE_SHARE = 1 / 330  # of a picture's side: a line of one point on a panel, and as thick in proportion here
+_LINE_SHARE = 1 / 330  # of an image's side, so that lines have the same relative width as on a panel
 
-# Of the moving picture, in pixels at DPI.
-_SIDE = 460  # of the square with the area of the picture
+# Of the animation, in pixels at DPI.
+_SIDE = 460  # square root of the image's area
 _LEAST, _BORDER, _GAP = 360, 28, 20
-_SPACE, _WORD = 12, WORD_SIZE + 1.5  # between two words, and their points
-_MARK, _MARK_GROWTH = "#ffd97a", 5  # behind the word that is spoken
+_SPACE, _WORD = 12, WORD_SIZE + 1.5  # gap between words, and their font size in points
+_MARK, _MARK_GROWTH = "#ffd97a", 5  # background of the current word
 
 _SPREAD = Image.Dither.FLOYDSTEINBERG
 
-# In milliseconds: a reader needs longer for a long word, and looks at the whole before and after.
+# In milliseconds: long words are shown longer, and the first and last frames, too.
 _OPENING, _CLOSING = 1400, 1200
 _BASE, _PER_LETTER, _LONGEST = 520, 45, 1100
 
@@ -39,9 +39,9 @@ def word_pictures(
     drawn: Sequence[int | None] | None = None,
     style: Style = Style(),
 ) -> Iterator[np.ndarray]:
-    """The original picture under the map of each word, pixel for pixel, without any text; one at a time.
+    """The original image with the map of each word, at full resolution and without text; lazily.
 
-    The arguments are those of `caption_sheet`, and so are the errors.
+    Arguments and errors are those of `caption_sheet`.
 
     Yields:
         (H, W, 3) uint8, for each of the T maps.
@@ -68,10 +68,10 @@ def caption_gif(
     drawn: Sequence[int | None] | None = None,
     style: Style = Style(),
 ) -> bytes:
-    """A GIF that walks through a caption: the picture and the caption first, then each word, marked, with its map.
+    """A GIF of a caption, word by word: first the image and the caption, then each word, marked, with its map.
 
-    It begins again without end. A caption whose first letter belongs to a script of right to left runs that way. The
-    arguments are those of `caption_sheet`, and so are the errors.
+    It loops forever. Captions in right-to-left scripts are laid out from right to left. Arguments and errors are those
+    of `caption_sheet`.
 
     Returns:
         The file's bytes: 1 + T frames. Long words are shown longer.
@@ -90,14 +90,14 @@ def caption_gif(
 
 
 class _Layout(NamedTuple):
-    """Where everything stands, in pixels.
+    """Positions in the animation, in pixels.
 
     Attributes:
-        size: (height, width) of the whole.
-        picture: (left, top) of the picture.
+        size: (height, width) of the frame.
+        picture: (left, top) of the image.
         words: (text, left, middle) of each.
-        legend: the legend's top.
-        smooth: (left, top, right, bottom) of what is no text: the picture and the colour scale.
+        legend: top of the legend.
+        smooth: (left, top, right, bottom) of the parts without text: the image and the colour scale.
     """
 
     size: tuple[int, int]
@@ -108,7 +108,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(cls, words: Sequence[str], picture: np.ndarray) -> "_Layout":
-        """Words in lines under the picture, each line from the side where its script begins."""
+        """Lay out the words in lines below the image, in the direction of their script."""
         height, width = picture.shape[:2]
         inner = max(width, _LEAST)
         left = _BORDER + (inner - width) // 2
@@ -133,7 +133,7 @@ class _Layout(NamedTuple):
 
 
 def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, end: str) -> np.ndarray:
-    """One frame: the word `spoken` is marked, or all are there to be read."""
+    """One frame, with the word `spoken` marked; None for the first frame."""
     height, width = layout.size
     sheet = Sheet(width, height)
     word.put(sheet, *layout.picture)
@@ -151,7 +151,7 @@ def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, end: 
 
 
 def _page_colours() -> np.ndarray:
-    """(n, 3) uint8: of page, text and mark, and between text and what it stands on, for the letters' soft edges."""
+    """(n, 3) uint8: colours of page, text and mark, and blends of text and background for antialiasing."""
     page, ink, muted, mark = (np.array(to_rgb(colour)) * 255 for colour in ("white", INK, MUTED, _MARK))
     steps = np.linspace(0, 1, 8)[:, None]
     ramps = [ground + steps * (ink_ - ground) for ground, ink_ in ((page, ink), (page, muted), (mark, ink))]
@@ -159,10 +159,10 @@ def _page_colours() -> np.ndarray:
 
 
 def _gif(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
-    """Frames as a GIF, each with the 256 colours that suit it, the page's own among them.
+    """Encode frames as a GIF, each with its own palette of 256 colours, including those of the page.
 
-    Within the boxes (left, top, right, bottom) of `smooth` the error of a colour is spread over its neighbours (Floyd
-    and Steinberg 1976), so that the map's slopes show no steps; around them all is left crisp.
+    Within the boxes (left, top, right, bottom) of `smooth` colours are dithered (Floyd and Steinberg 1976), so that the
+    maps' gradients show no banding; text is not.
     """
     own = _page_colours()
     encoded = []
@@ -176,7 +176,7 @@ def _gif(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[
         for left, top, right, bottom in smooth:
             part = image.crop((left, top, right, bottom)).quantize(palette=palette, dither=_SPREAD)
             out[top:bottom, left:right] = part
-        for n, colour in enumerate(own):  # Pillow's nearest colour is only nearly so
+        for n, colour in enumerate(own):  # Pillow's nearest colour is approximate
             out[(frame == colour).all(axis=-1)] = len(colours) // 3 - len(own) + n
         out = Image.fromarray(out)
         out.putpalette(colours)
