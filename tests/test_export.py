@@ -288,7 +288,7 @@ def put(*path):
 
 HOSTILE = {
     "another format": (put("format", 2), "not of format 1"),
-    "another kind": (put("kind", "classifier"), "holds a 'classifier', but a 'captioner' is needed here"),
+    "another kind": (put("kind", "classifier"), "describes a 'classifier', but a 'captioner' is needed here"),
     "an unknown key": (put("pickle", "x"), "has an unknown key 'pickle'"),
     "a missing key": (lambda d: d.pop("fit"), "has no key 'fit'"),
     "a wrong fit": (put("fit", "stretch"), "fit must be one of crop, pad, squash"),
@@ -325,9 +325,9 @@ HOSTILE = {
     "no part": (put("decoder", {"type": "LSTMDecoder"}), "its decoder must be an object with class_path"),
     "another size": (
         put("decoder", "init_args", "embedding", 23),
-        r"decoder\.embedding\.weight as \(11, 19\) torch\.float32, and its model as \(11, 23\)",
+        r"decoder\.embedding\.weight as \(11, 19\) torch\.float32, but its model as \(11, 23\)",
     ),
-    "an absurd size": (put("decoder", "init_args", "hidden", 2_000_000), r"as \(.*\) torch\.float32, and its model as"),
+    "an absurd size": (put("decoder", "init_args", "hidden", 2_000_000), r"as \(.*\) torch\.float32, but its model as"),
     "another decoder": (
         lambda d: d["decoder"].update(class_path="visattn.models.LuongDecoder"),
         r"lacks decoder\.attentional\.weight, which its model has",
@@ -386,7 +386,7 @@ def test_weights_that_are_wrong_are_named(good, tmp_path):
         (lambda t: t.update(more=torch.zeros(3)), "has more, which its model lacks"),
         (
             lambda t: t.update({name: torch.zeros(13)}),
-            rf"has {name} as \(13,\) torch.float32, and its model as \(11,\)",
+            rf"has {name} as \(13,\) torch.float32, but its model as \(11,\)",
         ),
         (lambda t: t.update({name: torch.zeros(11, dtype=torch.long)}), rf"has {name} as \(11,\) torch.int64"),
     ):

@@ -1,4 +1,4 @@
-"""Trained models without Lightning: folders of safetensors and JSON, or of ONNX graphs, written and read."""
+"""Trained models without Lightning: writing and reading folders of safetensors and JSON, or of ONNX graphs."""
 
 from visattn.export.folder import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
 

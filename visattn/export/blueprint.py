@@ -1,7 +1,7 @@
-"""Parts of a model as plain values, and back.
+"""Model parts as plain values, and back.
 
-A blueprint is what the command line writes: `class_path` and `init_args`, parts within parts. Nothing is ever imported
-because a file says so: a class path is looked up among the classes listed here and those that the user has registered
+A blueprint is nested `class_path` and `init_args`, as in command-line configurations. Nothing is imported because
+a file names it: class paths are looked up among the classes listed here and those registered by the user
 (`visattn.register`), and arguments are numbers and strings.
 """
 
@@ -59,11 +59,11 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
     "model": (VisionTransformer,),
     "embed": (PatchEmbedding, ConvolutionalStem),
 }
-"""Which classes each part may be of; a part is known by the name of the argument that takes it."""
+"""The allowed classes of each part; a part is identified by the name of its argument."""
 
-# Of the encoder: where its weights once came from and what was trained is past, and mean and std stand by themselves.
+# Encoder arguments that are not exported: they concern training only, or (mean and std) are stored separately.
 _LEFT_OUT = frozenset({"weights", "train_from", "keep_statistics", "mean", "std"})
-# Arguments of `timm.create_model` itself, which fetch files; those of its networks are passed on by name.
+# Arguments of `timm.create_model` itself, some of which load files; a network's own arguments are allowed.
 _FETCHING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 
 
@@ -71,7 +71,7 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
     """The blueprint of a part, from its configuration in a checkpoint's hyperparameters.
 
     Raises:
-        InputError: if a class is none of visattn's.
+        InputError: if a class is neither visattn's nor registered.
     """
     cls = _find(role, configuration.get("class_path"))
     arguments = {
@@ -87,7 +87,7 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
 
 
 def read(role: str, blueprint: Any) -> Callable[..., Any]:
-    """What makes the part, given its sizes, as a constructor's argument of that name does.
+    """A factory of the part, which takes the remaining arguments, such as sizes.
 
     Raises:
         InputError: if there is no such class, or it has no such argument, or a value is not plain.
@@ -114,7 +114,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
 
 
 def _find(role: str, path: Any) -> type[nn.Module]:
-    """The class of a path, as it is imported or as it is defined."""
+    """The class at a path: where it is defined, or the package from which it is imported."""
     classes = CLASSES.get(role, ())
     for cls in classes:
         if path in (f"{cls.__module__}.{cls.__name__}", f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}"):
@@ -129,7 +129,7 @@ def _find(role: str, path: Any) -> type[nn.Module]:
 
 
 def _options(value: Any) -> dict[str, Any] | None:
-    """The encoder's options, as far as they are for a network and name no file."""
+    """The encoder's options, which must be plain values and must not load files."""
     if value is None:
         return None
     if not isinstance(value, dict) or not all(map(_is_plain, value.values())):

@@ -1,6 +1,6 @@
 """The folder of an exported model: `model.json` describes it, `model.safetensors` contains its weights.
 
-Reading it needs no Lightning, imports nothing by name and runs no code of the file's.
+Reading it needs no Lightning, and neither imports modules nor runs code named in the files.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ class ExportedCaptioner(NamedTuple):
 
     Attributes:
         encoder: images (B, 3, h, w) uint8 to annotation vectors and their grid: a `GridEncoder`, or its graph.
-        decoder: words from those; `visattn.decoding.decode` drives it.
-        vocabulary: words ↔ ids.
+        decoder: annotation vectors to words, with `visattn.decoding.decode`.
+        vocabulary: of the decoder.
         image_size: (h, w) of the input in pixels.
-        fit: how an image is made that size, for `visattn.images.fit_image`.
+        fit: how images are resized, for `visattn.images.fit_image`.
         max_length: of a generated caption, in words.
         parts: the blueprints of encoder and decoder.
-        encoder_weights: where the encoder's weights are: in the weights file with the decoder's, or "pretrained": left
-            out, since they are those that everybody can have.
+        encoder_weights: "file" if the encoder's weights are in the weights file, or "pretrained" if they are left out,
+            since they are publicly available.
     """
 
     encoder: Any
@@ -56,12 +56,12 @@ class ExportedCaptioner(NamedTuple):
 
     @property
     def whole(self) -> nn.ModuleDict:
-        """All that has weights, by its name in a checkpoint."""
+        """All modules with weights, by their names in a checkpoint."""
         return nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
 
     @property
     def weights(self) -> nn.ModuleDict:
-        """What has weights in the weights file, by its name there."""
+        """The modules in the weights file, by their names there."""
         return self.whole if self.encoder_weights == "file" else nn.ModuleDict({"decoder": self.decoder})
 
     def model(self) -> CaptionModel:
@@ -70,7 +70,7 @@ class ExportedCaptioner(NamedTuple):
         return CaptionModel(*parts).eval()
 
     def describe(self) -> dict[str, Any]:
-        """What `model.json` says of it, but for its files."""
+        """The content of `model.json`, except for its files."""
         encoder, cells = self.encoder, self.encoder.cell_shift(self.image_size)
         return {
             "kind": "captioner",
@@ -94,11 +94,11 @@ class ExportedClassifier(NamedTuple):
     """A classifier's parts, in evaluation mode: `model(normalise(images))` are the logits.
 
     Attributes:
-        normalise: images (B, 3, h, w) uint8 to what the model takes.
+        normalise: images (B, 3, h, w) uint8 to the model's input.
         model: to logits (B, classes), or attention maps.
         class_names: in the order of the logits.
         image_size: (h, w) of the input in pixels.
-        fit: how an image is made that size, for `visattn.images.fit_image`.
+        fit: how images are resized, for `visattn.images.fit_image`.
         parts: the blueprint of the model.
     """
 
@@ -111,16 +111,16 @@ class ExportedClassifier(NamedTuple):
 
     @property
     def whole(self) -> nn.ModuleDict:
-        """All that has weights, by its name in a checkpoint."""
+        """All modules with weights, by their names in a checkpoint."""
         return nn.ModuleDict({"model": self.model})
 
     @property
     def weights(self) -> nn.ModuleDict:
-        """What has weights in the weights file, by its name there."""
+        """The modules in the weights file, by their names there."""
         return self.whole
 
     def describe(self) -> dict[str, Any]:
-        """What `model.json` says of it, but for its files."""
+        """The content of `model.json`, except for its files."""
         return {
             "kind": "classifier",
             "image_size": list(self.image_size),
@@ -134,16 +134,16 @@ class ExportedClassifier(NamedTuple):
 
 
 def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCaptioner:
-    """The captioner in a folder that `visattn export` wrote, on the CPU, in float32 whatever the file is in.
+    """Load a captioner from a folder written by `visattn export`, on the CPU, in float32 whatever the file's type.
 
     Args:
         folder: the folder.
-        pretrained: where it was written without its encoder's weights, take the pretrained ones of an installed
-            package or of timm's hub (`Encoder.load_pretrained`). Nothing is ever downloaded without it.
+        pretrained: if the folder lacks the encoder's weights, use those of an installed package or of timm's hub
+            (`Encoder.load_pretrained`). Otherwise nothing is ever downloaded.
 
     Raises:
-        InputError: if a file is missing or damaged, is not the one that was written with the others, or holds
-            another model than it says; if the encoder's weights are not in it, and may not or cannot be had.
+        InputError: if a file is missing, damaged, or not the one that was exported, or does not match its description;
+            if the encoder's weights are missing, and `pretrained` is False or they cannot be loaded.
     """
     exported = _load(Path(folder), "captioner", _captioner)
     if exported.encoder_weights == "pretrained":
@@ -157,7 +157,7 @@ def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCapt
 
 
 def load_classifier(folder: str | Path) -> ExportedClassifier:
-    """The classifier in a folder that `visattn export` wrote; otherwise as `load_captioner`."""
+    """Load a classifier from a folder written by `visattn export`; otherwise as `load_captioner`."""
     return _load(Path(folder), "classifier", _classifier)
 
 
@@ -165,16 +165,16 @@ def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier
     """Write the weights file.
 
     Args:
-        folder: in which.
+        folder: the output folder.
         exported: the model.
-        dtype: of what is a floating-point number; whole numbers stay as they are.
+        dtype: for floating-point tensors; integers are unchanged.
 
     Raises:
-        InputError: if a weight is beyond the numbers of that type.
+        InputError: if a weight is out of the type's range.
     """
     tensors = {}
     for name, tensor in exported.weights.state_dict().items():
-        # A copy in one piece: safetensors takes no views, nor a tensor that two names share; it stands under both.
+        # A contiguous copy: safetensors takes neither views nor shared tensors, which are stored under each name.
         kept = (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu()
         tensors[name] = kept.clone(memory_format=torch.contiguous_format)
         if not torch.equal(kept.isfinite(), tensor.cpu().isfinite()):
@@ -185,7 +185,7 @@ def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier
 
 
 def write_description(folder: Path, exported: ExportedCaptioner | ExportedClassifier) -> None:
-    """Write `model.json`, with the sums of all files that are in the folder; so it comes last."""
+    """Write `model.json`, with the checksums of all files in the folder; call it last."""
     files = {path.name: _sum(path.read_bytes()) for path in sorted(folder.iterdir())}
     head = {"format": FORMAT, "visattn": version("visattn")}
     text = json.dumps({**head, **exported.describe(), "files": files}, indent=1, ensure_ascii=False)
@@ -193,10 +193,10 @@ def write_description(folder: Path, exported: ExportedCaptioner | ExportedClassi
 
 
 def read_description(folder: Path, kind: str) -> dict[str, Any]:
-    """What `model.json` says, its keys and their types checked.
+    """Read `model.json`, and check its keys and their types.
 
     Raises:
-        InputError: if it is missing or damaged, of another kind or of a later format.
+        InputError: if it is missing or damaged, or of another kind or format.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -208,7 +208,7 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise InputError(f"{path} is not of format {FORMAT}; export the model again with this version of visattn")
     if described.get("kind") != kind:
-        raise InputError(f"{path} holds a {str(described.get('kind'))[:40]!r}, but a {kind!r} is needed here")
+        raise InputError(f"{path} describes a {str(described.get('kind'))[:40]!r}, but a {kind!r} is needed here")
     described = _ABSENT[kind] | described
     expected = _COMMON | _OF_KIND[kind]
     for name in [*(n for n in expected if n not in described), *(n for n in described if n not in expected)]:
@@ -220,10 +220,10 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def read_file(folder: Path, name: str, described: dict[str, Any]) -> bytes:
-    """A file of the folder, whose sum is the one in its description.
+    """Read a file of the folder, and check its checksum.
 
     Raises:
-        InputError: if the export has no such file, it is missing, or it is another than the one that was written.
+        InputError: if the export has no such file, it is missing, or its checksum differs.
     """
     path = folder / name
     if name not in described["files"]:
@@ -237,17 +237,17 @@ def read_file(folder: Path, name: str, described: dict[str, Any]) -> bytes:
 
 
 def build(folder: Path, make: Callable[[], Any]) -> Any:
-    """What `make` makes of a description; a description that nothing can be made of is named.
+    """Call `make`, and report errors with the path of the description.
 
     Raises:
-        InputError: if something is wrong with it.
+        InputError: if the model cannot be built.
     """
     path = folder / DESCRIPTION
     try:
         return make()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    # Constructors raise whatever arguments of a wrong type or an absurd size make them trip over.
+    # Constructors raise many kinds of errors for arguments of a wrong type or an absurd size.
     except Exception as error:
         raise InputError(f"{path} does not describe a model: {' '.join(str(error).split())[:200]}") from error
 
@@ -270,11 +270,11 @@ def _load(folder: Path, kind: str, make: Callable[[dict[str, Any]], Any]) -> Any
 
 
 def _sketch(make: Callable[[dict[str, Any]], Any], described: dict[str, Any]) -> dict[str, Tensor]:
-    """The state of a described model without its memory, so that absurd sizes are found before they are allocated."""
+    """The state of the model on the meta device, so that absurd sizes are found before they are allocated."""
     try:
         with torch.device("meta"):
             return make(described).weights.state_dict()
-    except Exception:  # some networks of timm need memory; what is wrong with the others, they say again
+    except Exception:  # some timm networks cannot be built on it; other errors are raised again by `build`
         return {}
 
 
@@ -308,7 +308,7 @@ def _classifier(described: dict[str, Any]) -> ExportedClassifier:
 
 
 def _check(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
-    """Raise an `InputError` where a file has other tensors than a model's own, by name, shape and kind of number."""
+    """Raise an `InputError` if names, shapes or kinds of numbers of a file's tensors differ from the model's."""
     for name in [*(n for n in own if n not in tensors), *(n for n in tensors if own and n not in own)]:
         verbs = ("lacks", "has") if name in own else ("has", "lacks")
         raise InputError(f"{path} {verbs[0]} {name}, which its model {verbs[1]}")
@@ -317,7 +317,7 @@ def _check(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> No
         if theirs.shape != tensor.shape or theirs.is_floating_point() != tensor.is_floating_point():
             raise InputError(
                 f"{path} has {name} as {tuple(theirs.shape)} {theirs.dtype}, "
-                f"and its model as {tuple(tensor.shape)} {tensor.dtype}"
+                f"but its model as {tuple(tensor.shape)} {tensor.dtype}"
             )
 
 
@@ -326,7 +326,7 @@ def _sum(content: bytes) -> str:
 
 
 def _decimals(values: Tensor) -> list[float]:
-    """The shortest decimals that are these float32 numbers: 0.485, and not 0.48500001430511475."""
+    """The shortest decimals that round to these float32 numbers: 0.485, not 0.48500001430511475."""
     return [float(str(value)) for value in values.flatten().numpy()]
 
 
@@ -354,7 +354,7 @@ def _are_sums(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(v, str) and len(v) == 64 for v in value.values())
 
 
-Check = tuple[Callable[[Any], bool], str]  # whether a value will do, and what it must be
+Check = tuple[Callable[[Any], bool], str]  # a check of a value, and what it must be
 _COMMON: dict[str, Check] = {
     "format": (lambda v: v == FORMAT, f"{FORMAT}"),
     "visattn": (lambda v: isinstance(v, str), "the version that wrote it"),
@@ -363,7 +363,7 @@ _COMMON: dict[str, Check] = {
     "fit": (lambda v: v in get_args(Fit), f"one of {', '.join(get_args(Fit))}"),
     "mean": (_are_numbers(3), "three numbers"),
     "std": (lambda v: _are_numbers(3)(v) and min(v) > 0, "three numbers above 0"),
-    "grid": (_is_size, "height and width in places"),
+    "grid": (_is_size, "height and width in cells"),
     "files": (_are_sums, "the SHA-256 of each file"),
 }
 _OF_KIND: dict[str, dict[str, Check]] = {
@@ -371,8 +371,8 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "vocabulary": (_are_words, "a list of words"),
         "tokens": (lambda v: isinstance(v, str), "words, characters or the JSON of a tokenizer"),
         "max_length": (_is_whole, "a number of words"),
-        "cell_shift": (_are_numbers(2), "two numbers of pixels"),
-        "cell_stride": (_are_numbers(2), "two numbers of pixels"),
+        "cell_shift": (_are_numbers(2), "two numbers, in pixels"),
+        "cell_stride": (_are_numbers(2), "two numbers, in pixels"),
         "cells_see": (lambda v: isinstance(v, list) and all(map(_are_numbers(2), v)), "two corners, in pixels"),
         "encoder_weights": (lambda v: v in get_args(EncoderWeights), f"one of {', '.join(get_args(EncoderWeights))}"),
         "encoder": (lambda v: isinstance(v, dict), "an object"),
@@ -386,4 +386,4 @@ _OF_KIND: dict[str, dict[str, Check]] = {
 _ABSENT: dict[str, dict[str, Any]] = {
     "captioner": {"tokens": Words.spec, "encoder_weights": "file"},
     "classifier": {},
-}  # what need not be there
+}  # defaults of optional keys

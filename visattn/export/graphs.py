@@ -1,6 +1,6 @@
 """ONNX graphs: encoder, preparation and decoding step of a captioner; a classifier. Needs the extra `onnx`.
 
-All take any batch, of images of the model's own size. docs/export.md lists what goes in and what comes out.
+All take batches of any size, of images of the model's input size. docs/export.md lists inputs and outputs.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ from visattn.models import Decoder, Normalise, VisionTransformer
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 ENCODER, PREPARE, STEP, CLASSIFIER = "encoder.onnx", "prepare.onnx", "step.onnx", "classifier.onnx"
-_BATCH, _WORDS = 2, 3  # of the examples: PyTorch's exporter takes an axis of 0 or 1 to be fixed
+_BATCH, _WORDS = 2, 3  # of the examples; PyTorch's exporter treats axes of size 0 or 1 as fixed
 
 Tensors = dict[str, Tensor]
 
 
 def check_installed() -> None:
-    """Raise an `InputError` where the packages that write and run graphs are not installed."""
+    """Raise an `InputError` if the packages for writing and running graphs are not installed."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise InputError(f"ONNX needs {', '.join(missing)}: install the extra, pip install 'visattn[onnx]'")
 
 
 def write_captioner_graphs(folder: Path, exported: ExportedCaptioner) -> None:
-    """Write the encoder, what is prepared once for each image, and one step of the decoder.
+    """Write the graphs of the encoder, of the decoder's preparation (once per image), and of one decoding step.
 
     Raises:
-        InputError: if the packages are missing, or attention draws.
+        InputError: if the packages are missing, or attention samples.
     """
     check_installed()
     encoder, size = exported.encoder, exported.image_size
@@ -47,10 +47,10 @@ def write_captioner_graphs(folder: Path, exported: ExportedCaptioner) -> None:
 
 
 def write_decoder_graphs(folder: Path, decoder: Decoder, value_size: int, grid: tuple[int, int]) -> None:
-    """Write what is prepared once for each image, and one step: both for annotation vectors of one size and grid.
+    """Write the graphs of preparation (once per image) and one decoding step, for a fixed size and grid of vectors.
 
     Raises:
-        InputError: if the packages are missing, or attention draws.
+        InputError: if the packages are missing, or attention samples.
     """
     check_installed()
     states = state_tensors(decoder)
@@ -69,12 +69,12 @@ def write_decoder_graphs(folder: Path, decoder: Decoder, value_size: int, grid: 
 
 
 def write_classifier_graph(folder: Path, exported: ExportedClassifier, maps: bool = False) -> None:
-    """Write the classifier.
+    """Write the classifier's graph.
 
     Args:
-        folder: in which.
+        folder: the output folder.
         exported: the model.
-        maps: give the attention weights of each block too.
+        maps: also output the attention weights of each block.
 
     Raises:
         InputError: if the packages are missing.
@@ -97,7 +97,7 @@ class _Encode(nn.Module):
 
 
 class _Prepare(nn.Module):
-    """Annotation vectors to the rest of the memory, and the state before the first word."""
+    """Annotation vectors to the rest of the memory and the initial state."""
 
     def __init__(self, decoder: Decoder, states: type[StateTensors], grid: tuple[int, int]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Prepare(nn.Module):
 
 
 class _Step(_Prepare):
-    """A word, the memory, of a kind, and the state, to logits, what was seen, and the next state."""
+    """A word, the memory (of class `kind`) and the state to logits, glimpse and next state."""
 
     def __init__(self, decoder: Decoder, states: type[StateTensors], grid: tuple[int, int], kind: type[Memory]) -> None:
         super().__init__(decoder, states, grid)
@@ -127,7 +127,7 @@ class _Step(_Prepare):
 
 
 def _further(kind: type[Memory]) -> list[str]:
-    """What a mechanism's memory has beside any other's, by name."""
+    """Names of the fields that a mechanism's memory has in addition to `Memory`."""
     return [field.name for field in fields(kind)[len(fields(Memory)) :]]
 
 
@@ -143,7 +143,7 @@ class _Classify(nn.Module):
 
 
 class _ClassifyWithMaps(_Classify):
-    """And the weights that each block attends with, (B, depth, heads, 1 + L, 1 + L)."""
+    """Also outputs the attention weights of each block, (B, depth, heads, 1 + L, 1 + L)."""
 
     def forward(self, given: Tensors) -> Tensors:
         logits, attention = self.model.with_weights(self.normalise(given["images"]))
@@ -152,13 +152,13 @@ class _ClassifyWithMaps(_Classify):
 
 @torch.no_grad()
 def _write(path: Path, module: nn.Module, inputs: Tensors, growing: dict[str, int] | None = None) -> Tensors:
-    """Write a graph of a module for any batch, its weights within; what the module makes of the example.
+    """Write a module's graph for any batch size, including its weights; returns the outputs for the example.
 
     Args:
         path: of the file.
-        module: takes and gives tensors by name, the first axis of each the batch, but for single numbers.
+        module: takes and returns tensors by name; their first axis is the batch, except for scalars.
         inputs: an example.
-        growing: the inputs that have the words so far along an axis, and which.
+        growing: inputs with an axis over the words so far, and that axis.
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -181,18 +181,18 @@ def _write(path: Path, module: nn.Module, inputs: Tensors, growing: dict[str, in
         )
     assert program is not None  # it is where the exporter writes no file itself
     for value, (name, x) in zip(program.model.graph.outputs, outputs.items(), strict=True):
-        axis = growing.get(name.removeprefix("next_"))  # the exporter has longer words for these axes
+        axis = growing.get(name.removeprefix("next_"))  # replaces the exporter's names of these axes
         value.shape = type(value.shape)(
             "batch" if i == 0 else "words + 1" if i == axis else n for i, n in enumerate(x.shape)
         )
-    ClearMetadataAndDocStringPass()(program.model)  # which lines of which files on this machine it was made from
+    ClearMetadataAndDocStringPass()(program.model)  # source locations on this machine
     write_bytes(path, program.model_proto.SerializeToString())
     return outputs
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what PyTorch's exporter says of its own inner life."""
+    """Silence the messages of PyTorch's exporter."""
     loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     try:

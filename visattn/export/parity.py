@@ -11,12 +11,12 @@ from visattn.vocabulary import START
 
 
 class Parity(NamedTuple):
-    """Two models on the same images.
+    """Differences between two models on the same images.
 
     Attributes:
-        images: how many.
-        equal: of how many the greedy caption, or the class, is the same.
-        differences: the largest difference of each kind of number, given the first model's words.
+        images: number of images.
+        equal: number of images with the same greedy caption or class.
+        differences: the largest difference by kind of value, given the first model's words.
     """
 
     images: int
@@ -24,7 +24,7 @@ class Parity(NamedTuple):
     differences: dict[str, float]
 
     def within(self, tolerance: float) -> bool:
-        """Whether all is the same but for numbers that differ by so much at most."""
+        """Whether captions or classes are equal, and all differences are at most `tolerance`."""
         return self.equal == self.images and all(value <= tolerance for value in self.differences.values())
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Parity(NamedTuple):
 
 @torch.inference_mode()
 def compare_captioners(ours: ExportedCaptioner, theirs: ExportedCaptioner, images: Tensor) -> Parity:
-    """Compare captioners on images (B, 3, h, w) uint8: what they say by themselves, and of the same words."""
+    """Compare captioners on images (B, 3, h, w) uint8: greedy captions, and values given the same words."""
     found = []
     for model in (ours, theirs):
         annotations = model.encoder(images)
@@ -57,7 +57,7 @@ def compare_captioners(ours: ExportedCaptioner, theirs: ExportedCaptioner, image
 
 
 def compare_outputs(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Parity:
-    """Compare what classifiers gave for the same images: `logits` (B, classes), and more by the same names."""
+    """Compare outputs of classifiers for the same images: `logits` (B, classes), and others by name."""
     equal = int((ours["logits"].argmax(dim=1) == theirs["logits"].argmax(dim=1)).sum())
     differences = {name: _distance(ours[name], theirs[name]) for name in ours}
     return Parity(len(ours["logits"]), equal, differences)

@@ -19,20 +19,20 @@ Arrays = dict[str, np.ndarray]
 
 
 class Graph:
-    """A graph on the CPU: arrays by name to arrays by name.
+    """An ONNX graph on the CPU: arrays by name to arrays by name.
 
     Attributes:
-        inputs: what it takes by name, and the shape of each; an axis that is not of one size always has a name.
-        outputs: what it gives.
+        inputs: names and shapes of the inputs; dynamic axes have a name instead of a size.
+        outputs: names and shapes of the outputs.
 
     Raises:
-        InputError: if the file holds no graph.
+        InputError: if the file is not a graph.
     """
 
     def __init__(self, content: bytes, path: Path) -> None:
         try:
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes of errors have no common name
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise InputError(f"{path} is not a graph that onnxruntime can run: {str(error)[:200]}") from error
         self.inputs, self.outputs = (
             {value.name: value.shape for value in values}
@@ -40,7 +40,7 @@ class Graph:
         )
 
     def __call__(self, arrays: Arrays) -> Arrays:
-        """The outputs by name; arrays that the graph does not take are left out."""
+        """The outputs by name; arrays that are not inputs are ignored."""
         outputs = self._session.run(None, {name: arrays[name] for name in self.inputs})
         return dict(zip(self.outputs, outputs, strict=True))
 
@@ -58,35 +58,35 @@ class GraphEncoder(nn.Module):
 
 
 class GraphState(NamedTuple):
-    """A state: the graph's arrays, and the memory, a row for each caption.
+    """The decoder's state: the graph's arrays, with one row per caption, and the memory.
 
     Attributes:
-        arrays: what a step takes beside the word: annotation vectors, keys and what else depends on the image alone,
-            and the state proper.
-        memory: the images'.
+        arrays: inputs of a step other than the word: annotation vectors, keys and others that depend only on the image,
+            and the state.
+        memory: of the images.
     """
 
     arrays: Arrays
     memory: Memory
 
     def rows(self, captions: Tensor, images: Tensor | None = None) -> "GraphState":
-        """See `Decoder.init`; here each caption has a row of its own of everything."""
+        """See `Decoder.init`; here every array has one row per caption."""
         index = captions.numpy()
         arrays = {name: array[index] if array.ndim else array for name, array in self.arrays.items()}
         return GraphState(arrays, self.memory if images is None else self.memory.rows(images))
 
 
 class GraphDecoder(Decoder):
-    """`prepare.onnx` and `step.onnx` as a decoder, for all that drives one."""
+    """`prepare.onnx` and `step.onnx` as a decoder."""
 
     def __init__(self, prepare: Graph, step: Graph) -> None:
         super().__init__()
         self._prepare, self._step = prepare, step
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
-        """The memory has the keys alone; the graph has no mask."""
+        """The memory has only keys; masks are not supported."""
         if mask is not None:
-            raise ValueError("exported graphs know no mask")
+            raise ValueError("exported graphs do not support masks")
         keys = self._prepare({"values": values.numpy()})["keys"]
         return Memory(values, torch.from_numpy(keys), grid)
 
@@ -95,7 +95,7 @@ class GraphDecoder(Decoder):
         return GraphState({"values": values, **self._prepare({"values": values})}, memory)
 
     def step(self, state: GraphState, token: Tensor) -> tuple[Tensor, Glimpse, GraphState]:
-        """The glimpse has no context, which stays within the graph."""
+        """The glimpse has no context, which is not an output of the graph."""
         outputs = self._step({"token": token.numpy(), **state.arrays})
         logits, alpha, focus, beta = (torch.from_numpy(outputs[n]) for n in ("logits", "alpha", "focus", "beta"))
         glimpse = Glimpse(alpha.new_empty(len(alpha), 0), alpha, focus, torch.zeros_like(beta), beta)
@@ -112,7 +112,7 @@ class GraphDecoder(Decoder):
 
 
 def load_captioner_graphs(folder: str | Path) -> ExportedCaptioner:
-    """The captioner in a folder of graphs: encoder and decoder run in onnxruntime.
+    """Load a captioner from a folder of graphs; encoder and decoder run in onnxruntime.
 
     Raises:
         InputError: as `load_captioner`.
@@ -135,7 +135,7 @@ def load_captioner_graphs(folder: str | Path) -> ExportedCaptioner:
 
 
 def load_classifier_graph(folder: str | Path) -> Graph:
-    """The classifier's graph: `images` to `logits`, and to `attention` where it was exported with maps.
+    """Load a classifier's graph: `images` to `logits`, and to `attention` if it was exported with maps.
 
     Raises:
         InputError: as `load_classifier`.

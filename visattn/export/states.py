@@ -1,4 +1,4 @@
-"""A decoder's state as named tensors: inputs and outputs of the step graph. N = B: one caption per image."""
+"""A decoder's state as named tensors: the inputs and outputs of the step graph. N = B: one caption per image."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -13,25 +13,25 @@ from visattn.models.transformer_decoder import TransformerState
 
 
 class StateTensors(Protocol):
-    """The contract: both ways between a state and its tensors.
+    """Conversion between a state and its tensors.
 
     Attributes:
-        growing: of the tensors that grow with each word, along which axis.
+        growing: the tensors that grow with each word, and their growing axis.
     """
 
     growing: ClassVar[dict[str, int]]
 
     @staticmethod
     def pack(state: Any) -> dict[str, Tensor]:
-        """A state's tensors by name."""
+        """The state's tensors by name."""
 
     @staticmethod
     def unpack(tensors: dict[str, Tensor], memory: Any) -> Any:
-        """The state that has these tensors, and others beside them that are not its own."""
+        """The state with these tensors; others are ignored."""
 
 
 class XuTensors:
-    """Of `LSTMDecoder`, whose words are made of the hidden state: (N, H), (N, H), and the number of the step, ()."""
+    """For `LSTMDecoder`, which predicts words from the hidden state: hidden and cell (N, H), step number ()."""
 
     growing: ClassVar[dict[str, int]] = {}
 
@@ -45,7 +45,7 @@ class XuTensors:
 
 
 class LuongTensors:
-    """Of `LuongDecoder`, which feeds the attentional vector to the next step: (N, H) three times, and ()."""
+    """For `LuongDecoder`: as for `LSTMDecoder`, and the attentional vector (N, H), which is fed to the next step."""
 
     growing: ClassVar[dict[str, int]] = {}
 
@@ -59,7 +59,7 @@ class LuongTensors:
 
 
 class CacheTensors:
-    """Of `TransformerDecoder`: keys and values of the t words so far, (N, layers, heads, t, d) each."""
+    """For `TransformerDecoder`: keys and values of the t words so far, (N, layers, heads, t, d) each."""
 
     growing: ClassVar[dict[str, int]] = {"cache_keys": 3, "cache_values": 3}
 
@@ -79,14 +79,14 @@ _OF_DECODER: dict[type[Decoder], type[StateTensors]] = {
     LuongDecoder: LuongTensors,
     TransformerDecoder: CacheTensors,
 }
-"""A decoder from outside says how in its class attribute `state_tensors`."""
+"""Decoders from outside the package have a class attribute `state_tensors`."""
 
 
 def state_tensors(decoder: Decoder) -> type[StateTensors]:
-    """How the states of a decoder are tensors.
+    """The `StateTensors` of a decoder.
 
     Raises:
-        InputError: if that is not known, so that no graph of a step can be made.
+        InputError: if there is none, so that no step graph can be written.
     """
     kind = type(decoder)
     if (own := getattr(kind, "state_tensors", None)) is not None:
