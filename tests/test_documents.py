@@ -44,6 +44,11 @@ def test_links_lead_somewhere(page):
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+def test_every_page_is_in_the_sites_navigation():
+    listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / ".mkdocs.yml").read_text(encoding="utf-8"), flags=re.M))
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+
+
 @pytest.mark.parametrize("words", ALL)
 def test_commands_are_those_of_the_program(words, monkeypatch):
     name, *options = words
