@@ -95,8 +95,8 @@ def test_every_fault_is_listed(faulty: Path, capsys: pytest.CaptureFixture, work
     assert found == KINDS
     assert report["counts"] == {kind: len(where) for kind, where in KINDS.items()}
     out = capsys.readouterr().out
-    assert "undecodable, 3 (pictures that cannot be read):" in out
-    assert "copy.png · as whole-0.png" in out
+    assert "undecodable, 3 (unreadable images):" in out
+    assert "copy.png · same as whole-0.png" in out
     assert "101 words" in out
 
 

@@ -406,10 +406,10 @@ def test_images_without_captions_are_dropped_and_counted(root: Path, caplog: pyt
         annotations = read_annotations(root / write(root, content), max_left_out=0.25)
     assert [a.id for a in annotations] == ["11", "17", "19", "23"]
     stray, empty, bare = (record.getMessage() for record in caplog.records)
-    assert "1 of 8 captions are left out, which are of no image" in stray
+    assert "1 of 8 captions are left out because they belong to no image" in stray
     assert "999" in stray
-    assert "1 of 8 captions are left out, which have no word, such as ' . ' of image 17" in empty
-    assert "1 images are left out, which have no caption, such as 13 (13.png)" in bare
+    assert "1 of 8 captions are left out because they have no words, such as ' . ' of image 17" in empty
+    assert "1 images are left out because they have no captions, such as 13 (13.png)" in bare
     with pytest.raises(InputError, match=r"2 of 8 captions would be left out, more than 24%.*max_left_out"):
         read_annotations(root / "captions.json", max_left_out=0.24)
 

@@ -99,8 +99,8 @@ def test_long_run_lengths_take_several_characters():
     ("counts", "what"),
     [
         ([1, 2], "add up to 3 pixels, not 6"),
-        ([7, -1], "no whole numbers"),
-        ([1.0, 5.0], "no whole numbers"),
+        ([7, -1], "must be integers"),
+        ([1.0, 5.0], "must be integers"),
         ("T", "end in the middle of a number"),
         ("1 5", "a character ' '"),
     ],
@@ -147,7 +147,10 @@ def test_a_category_with_an_instance_without_outline_is_unknown(instances, missi
         (lambda c: c["images"].append(c["images"][0]), "has the image id 5 more than once"),
         (lambda c: c["annotations"][0].update(category_id=17), "annotations of category 17, which its 'categories'"),
         (lambda c: c["annotations"][0].update(segmentation="text"), "neither polygons nor run lengths"),
-        (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), r"is no list \[x, y, x, y, …\]"),
+        (
+            lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
+            r"is not a list \[x, y, x, y, …\]",
+        ),
         (
             lambda c: c["annotations"][0].update(segmentation={"counts": [77], "size": [11, 7]}),
             r"run lengths of image 5 are of \[11, 7\] pixels, not \[7, 11\]",
@@ -172,7 +175,7 @@ def test_a_file_that_is_none(tmp_path):
     with pytest.raises(InputError, match=r"text\.json cannot be read as JSON"):
         Instances(tmp_path / "text.json")
     (tmp_path / "text.json").write_text("[]")
-    with pytest.raises(InputError, match="it is no object with images"):
+    with pytest.raises(InputError, match="it is not an object with images"):
         Instances(tmp_path / "text.json")
 
 
@@ -346,7 +349,7 @@ def test_images_are_found_by_id_or_by_file_name(root, caplog):
     assert karpathy().regions("11", ["dog"])[0] is None
     with caplog.at_level("WARNING", logger="visattn"):
         karpathy().setup("fit")  # the outlines of training images may be there to supervise attention
-    assert "instances.json lacks 1 of 1 images to validate or test on" in caplog.text
+    assert "instances.json lacks 1 of 1 validation and test images" in caplog.text
     known = path.read_text()
     path.write_text(
         known.replace('"id": 5', '"id": 55').replace('"image_id": 5', '"image_id": 55').replace('"5.png"', '"55.png"')
@@ -383,7 +386,7 @@ def test_images_without_instances_are_counted(root, caplog):
     (root / "two.json").write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         photographs(root, "one.json", val_annotations="two.json").setup("fit")
-    assert "instances.json lacks 1 of 2 images to validate or test on" in caplog.text
+    assert "instances.json lacks 1 of 2 validation and test images" in caplog.text
 
 
 def test_a_picture_of_other_proportions_is_refused(root):
@@ -412,7 +415,7 @@ def test_categories_of_another_data_set(root, caplog):
     write(root / "other.json", things, sizes, [{"id": 3, "name": "dog"}, {"id": 5, "name": "wombat"}])
     with caplog.at_level(logging.WARNING):
         photographs(root, instances="other.json").setup()
-    assert "no word is known for 1 categories, such as wombat" in caplog.text
+    assert "1 categories are not COCO's and are ignored, such as wombat" in caplog.text
     with pytest.raises(InputError, match=r"gone\.json: no such instances file"):
         photographs(root, instances="gone.json").setup("validate")
     photographs(root, instances="gone.json").setup("predict")  # who only captions needs none

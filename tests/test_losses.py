@@ -78,7 +78,7 @@ def test_sentences_may_be_plain_text(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     assert read_annotations(path)[0].captions == [["a", "dog", "runs"]]
     path.write_text(json.dumps(karpathy("A dog.", None, 7, {"caption": "A cat."})))
-    with pytest.raises(InputError, match="3 which are no text, such as 'None' of image 1, '7' of image 1"):
+    with pytest.raises(InputError, match="3 because they are not text, such as 'None' of image 1, '7' of image 1"):
         read_annotations(path)
 
 
@@ -97,7 +97,7 @@ def test_words_that_are_lost() -> None:
     assert (counts.captions, counts.long, counts.cut) == (2, 1, 3)
     vocabulary = Vocabulary([*SPECIALS, "a", "dog", "runs"])
     unknown, cut = word_losses(counts, vocabulary, "training", 5, 3)
-    assert "7 of 11 words of the training captions are unknown to the model (63.6%), 7 different" in unknown.sentence
+    assert "7 of 11 words of the training captions are unknown to the model (63.6%): 7 distinct" in unknown.sentence
     assert "3 of 11 words of the training captions are cut off" in cut.sentence
     assert cut.least == pytest.approx(3 / 8 / 2)
     assert unknown.least < 7 / 11
@@ -109,13 +109,13 @@ def test_words_that_are_lost() -> None:
 def test_what_is_left_out_is_counted_by_reason(caplog: pytest.LogCaptureFixture) -> None:
     lost = LeftOut(100)
     for n in range(7):
-        lost.add("have no word", f"caption {n}")
-    lost.add_image("have no caption", "9")
+        lost.add("have no words", f"caption {n}")
+    lost.add_image("have no captions", "9")
     with pytest.raises(InputError, match="7 of 100 captions would be left out, more than 5%"):
         lost.report("data")
     assert [record.getMessage() for record in caplog.records] == [
-        "data: 7 of 100 captions are left out, which have no word, such as caption 0, caption 1, caption 2",
-        "data: 1 images are left out, which have no caption, such as 9",
+        "data: 7 of 100 captions are left out because they have no words, such as caption 0, caption 1, caption 2",
+        "data: 1 images are left out because they have no captions, such as 9",
     ]
     lost.report("data", 0.07)
 
@@ -228,7 +228,7 @@ def test_what_a_sample_of_a_shard_says() -> None:
     assert (
         said("caption", json=b'{"text": "A dog.", "key": 7}')[1] == "has no 'caption' in its .json; that has text, key"
     )
-    assert said("caption", json=b"[1")[1] == "has a .json that is none"
+    assert said("caption", json=b"[1")[1] == "has an invalid .json"
     assert said("both", json=b'{"both": ["A dog.", "", 7, " . "]}')[0] == [["a", "dog"]]
     assert len(captions_of({"json": b'{"both": ["A dog.", "", 7]}'}, "both", Words()).lost) == 2
     with pytest.raises(InputError, match=r"without further dots, such as 'x\.jpg'"):

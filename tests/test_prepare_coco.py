@@ -120,7 +120,7 @@ def test_what_has_come_is_kept_when_nothing_more_does(server, tmp_path):
 @pytest.mark.parametrize("status", [404, 403])
 def test_a_refusal_is_final(server, tmp_path, status):
     server.status = status
-    with pytest.raises(InputError, match=f"cannot be downloaded: the server says {status}"):
+    with pytest.raises(InputError, match=f"cannot be downloaded: HTTP {status}"):
         download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5)
     assert len(server.asked) == 1
 

@@ -1,4 +1,4 @@
-"""Caption files: the Karpathy and COCO formats, read into a common form."""
+"""Reading caption files in the Karpathy and COCO formats."""
 
 import json
 from collections import Counter
@@ -16,14 +16,14 @@ SPLITS = (None, "train", "restval", "val", "test")
 
 
 class Annotation(NamedTuple):
-    """An image as a caption file describes it.
+    """An image in a caption file.
 
     Attributes:
-        id: COCO's id of the image where the file gives one, as text, else the file's name without its suffix; where
-            two would be the same, with its folder or its suffix.
-        file: the picture, relative to the folder of images.
-        split: "train", "restval", "val" or "test", or None if the file knows no splits.
-        captions: tokenised words, at least one caption of at least one word.
+        id: COCO's id of the image as text, if the file has it; otherwise the file name without its suffix, with folder
+            or suffix where names would repeat.
+        file: the image file, relative to the image folder.
+        split: "train", "restval", "val" or "test"; None if the file has no splits.
+        captions: tokenised captions, at least one, each with at least one word.
     """
 
     id: str
@@ -33,13 +33,13 @@ class Annotation(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An image as it stands in a caption file, with whatever is wrong about it.
+    """An image as it is in a caption file, including faulty captions.
 
     Attributes:
         id: see `Annotation`.
         file: see `Annotation`.
         split: see `Annotation`.
-        captions: of each caption what the file has for it, mostly text, and its words, none where it has none.
+        captions: for each caption its raw value, usually text, and its words, possibly none.
     """
 
     id: str
@@ -51,16 +51,16 @@ class Entry(NamedTuple):
 def read_entries(
     path: Path, layout: Layout = "auto", tokens: str = Words.spec
 ) -> tuple[list[Entry], list[tuple[str, Any]]]:
-    """All entries of a caption file, in its order, and the captions that belong to no image of it, with its id.
+    """All entries of a caption file, in order, and (image id, caption) of captions whose image is not in the file.
 
     Args:
         path: of the JSON file; see `read_annotations` for its layouts.
-        layout: "auto" tells the layout by the content.
-        tokens: unit of the captions; see `visattn.vocabulary.tokens_of`.
+        layout: "auto" detects the layout from the content.
+        tokens: tokenisation; see `visattn.vocabulary.tokens_of`.
 
     Raises:
-        InputError: if the file is missing, is not JSON or of another layout, if a picture's name would lead out
-            of the folder of images, or a split is none of `SPLITS`.
+        InputError: if the file is missing, is not JSON or has another layout, if an image's path leads out of the image
+            folder, or a split is not one of `SPLITS`.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -92,27 +92,27 @@ def read_entries(
 def read_annotations(
     path: Path, layout: Layout = "auto", tokens: str = Words.spec, max_left_out: float = MAX_LEFT_OUT
 ) -> list[Annotation]:
-    """The captioned images of a file, in its order.
+    """The captioned images of a file, in order.
 
-    Two layouts are known:
+    Two layouts are supported:
 
     - Karpathy & Fei-Fei 2015: ``{"images": [{"filename", "filepath"?, "split", "cocoid"?, "sentences": [{"tokens",
-      "raw"}]}]}``, where a sentence may also be a plain text. The given tokens are used where captions are made of
-      words, as published scores do; "raw" is tokenised if there are none.
+      "raw"}]}]}``, where a sentence may also be plain text. With word tokenisation the given tokens are used, as in
+      published scores; "raw" is tokenised if there are none.
     - COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``. Ids are compared as text:
       9 and "9" are the same image.
 
-    Captions without a word, captions of no image and then images without a caption are left out, and counted in the
-    log by their reason.
+    Captions without words or without an image in the file, and then images without captions, are left out, and counted
+    in the log by reason.
 
     Args:
         path: of the JSON file.
-        layout: "auto" tells the layout by the content.
-        tokens: unit of the captions; see `visattn.vocabulary.tokens_of`.
-        max_left_out: the share of the file's captions that may be left out.
+        layout: "auto" detects the layout from the content.
+        tokens: tokenisation; see `visattn.vocabulary.tokens_of`.
+        max_left_out: maximum share of the file's captions that may be left out.
 
     Raises:
-        InputError: as `read_entries`, if an image occurs twice in the file, and if more captions are left out.
+        InputError: as `read_entries`; if an image occurs twice; if too many captions are left out.
     """
     entries, stray = read_entries(path, layout, tokens)
     twice = [name for name, count in Counter(entry.id for entry in entries).items() if count > 1]
@@ -124,18 +124,18 @@ def read_annotations(
 
 
 def left_out(entries: Sequence[Entry], stray: Sequence[tuple[str, Any]] = ()) -> LeftOut:
-    """What of a caption file is of no use, by reason; what `read_entries` gives."""
+    """The unusable captions and images in the output of `read_entries`, by reason."""
     lost = LeftOut(sum(len(entry.captions) for entry in entries) + len(stray))
     known = f"the file's images have ids such as {entries[0].id!r}" if entries else "the file has no images"
     for name, _ in stray:
-        lost.add(f"are of no image that the file lists ({known})", f"image_id {name!r}")
+        lost.add(f"belong to no image in the file ({known})", f"image_id {name!r}")
     for entry in entries:
         for raw, words in entry.captions:
             if not words:
-                reason = "have no word" if isinstance(raw, str | list) else "are no text"
+                reason = "have no words" if isinstance(raw, str | list) else "are not text"
                 lost.add(reason, f"{str(raw)[:40]!r} of image {entry.id}")
         if not any(words for _, words in entry.captions):
-            lost.add_image("have no caption", f"{entry.id} ({entry.file})")
+            lost.add_image("have no captions", f"{entry.id} ({entry.file})")
     return lost
 
 
@@ -163,11 +163,11 @@ def _karpathy(content: dict[str, Any], tokens: Tokens) -> tuple[list[Entry], lis
 
 
 def _sentence(said: Any, tokens: Tokens) -> tuple[Any, list[str]]:
-    """What the file has for a caption, and its tokens; it is an object with "tokens" or "raw", or a plain text."""
+    """A caption's raw value and its tokens, from an object with "tokens" or "raw", or from plain text."""
     if not isinstance(said, dict):
         return said, tokens.given(said, None) if isinstance(said, str) else []
     raw, given = said.get("raw"), said.get("tokens")
-    if isinstance(given, str):  # words with spaces between
+    if isinstance(given, str):  # words separated by spaces
         given = given.split()
     raw, given = raw if isinstance(raw, str) else None, given if isinstance(given, list) else None
     if raw is None and given is None:
@@ -182,14 +182,14 @@ def _coco(content: dict[str, Any], tokens: Tokens) -> tuple[list[Entry], list[tu
         name, caption = _id(annotation["image_id"]), annotation["caption"]
         if name in captions:
             captions[name].append((caption, tokens.given(caption, None) if isinstance(caption, str) else []))
-        else:  # a part of COCO may come with the captions of the whole
+        else:  # a subset of COCO may come with all captions
             stray.append((name, caption))
     files = ((_id(image["id"]), Path(image["file_name"]).as_posix()) for image in content["images"])
     return [Entry(name, file, None, captions[name]) for name, file in files], stray
 
 
 def _id(value: Any) -> str:
-    """An image's id as text, whether the file has it as a number or as text."""
+    """An image's id as text."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):

@@ -20,17 +20,16 @@ from visattn.images import CellShift, Geometry
 from visattn.metrics import Facts, coverage
 from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
 
-SIDES = {"left", "right"}  # words that a mirror makes wrong
-SIDES_IN_CHINESE = {"左", "右"}  # and characters; Japanese has them, too
+SIDES = {"left", "right"}  # words that are wrong after mirroring
+SIDES_IN_CHINESE = {"左", "右"}  # the same characters as in Japanese
 
 
 class CaptionedImage(NamedTuple):
     """An image and its captions.
 
-    Attributes:
-        id: its name, unique within the data set.
-        captions: tokenised words, uncut; at least one caption, each of at least one word.
-        path: the picture's file, where it has one.
+    id: name, unique within the data set.
+    captions: tokenised and not truncated; at least one caption, each with at least one word.
+    path: the image file, if there is one.
     """
 
     id: str
@@ -39,9 +38,9 @@ class CaptionedImage(NamedTuple):
 
 
 class Features(Protocol):
-    """Annotation vectors that were computed before, by image id.
+    """Precomputed annotation vectors, by image id.
 
-    Where it also has ``__getitems__(image_ids: list[str]) -> Tensor (N, h, w, D)``, a batch is one call of that.
+    If it has ``__getitems__(image_ids: list[str]) -> Tensor (N, h, w, D)``, this is called once per batch.
     """
 
     def __getitem__(self, image_id: str) -> Tensor:
@@ -52,31 +51,30 @@ class Features(Protocol):
 class CaptionData(BatchedData, ABC):
     """Captioned images in batches of `CaptionBatch`.
 
-    Training batches hold (image, caption) pairs, each pair once an epoch, of nearly one length so that little is
-    padded, or all captions of their images (see `grouped`); their order is a function of (seed, epoch).
-    Evaluation batches hold `eval_batch_size` images, each once and with all of its captions, in the order of
-    `examples`.
+    A training batch has (image, caption) pairs of similar length, to reduce padding, or all captions of its images (see
+    `grouped`); each pair occurs once per epoch, in an order that is a function of (seed, epoch). An evaluation batch
+    has `eval_batch_size` images with all of their captions, in the order of `examples`.
 
     Args:
-        batch_size: (image, caption) pairs of a training batch, for one process.
+        batch_size: (image, caption) pairs of a training batch, per process.
         eval_batch_size: images of an evaluation batch.
-        max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
-        min_count: a word that occurs less often in the training captions is unknown.
-        workers: processes that load; 0 loads in the training process itself.
+        max_length: words of a caption in a batch; longer captions are truncated there, but not in references.
+        min_count: words that occur less often in the training captions are unknown.
+        workers: loading processes; 0 loads in the training process.
         seed: random seed of the order and of held-out images.
 
     Attributes:
-        max_unknown: the share of a split's words that may be unknown to the model, or be cut off; see `report_words`.
+        max_unknown: maximum share of a split's words that may be unknown or truncated; see `report_words`.
         grouped: whether a training batch has all captions of its images, instead of captions of similar length: an
             image is then encoded once per epoch, and its captions share one memory, if `batch_size` is a multiple of
-            their number. Also for data in which a caption's length depends on the content of the image, since
-            otherwise batch normalisation would never see a typical batch.
+            their number. Also for data in which a caption's length depends on the image's content, since batches of
+            similar length would then distort the statistics of batch normalisation.
         mirror: whether training images are mirrored left to right with probability ½, except those with "left" or
             "right" in a caption.
         features: None, or annotation vectors by image id; if set, batches contain them instead of images.
         mirrored_features: those of the mirrored images; needed if both `features` and `mirror` are set.
-        places: None, or the (h, w) grid of annotation vectors and where its cells look; where set, training batches say
-            where each word is (`CaptionBatch.regions`), so that attention can be supervised.
+        places: None, or the (h, w) grid of annotation vectors and the positions of its cells; if set, training batches
+            contain `CaptionBatch.regions`, to supervise attention.
     """
 
     features: Features | None = None
@@ -104,23 +102,23 @@ class CaptionData(BatchedData, ABC):
 
     @abstractmethod
     def examples(self, split: Split) -> Sequence[CaptionedImage]:
-        """The images of a split, cached, always in one order; empty where the data set has no such split."""
+        """The images of a split, cached, in a fixed order; empty if the data set has no such split."""
 
     @abstractmethod
     def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
-        """The model's input, (3, h, w) uint8 of one size for all, and how it came from the original."""
+        """The model's input, (3, h, w) uint8, of the same size for all images, and its geometry."""
 
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
-        """Where each word of a caption is: a mask (h, w) over the input's pixels, or None if that is not known."""
+        """The region of each word of a caption: a mask (h, w) over the input's pixels, or None if unknown."""
         return [None] * len(words)
 
     def facts(self, image_id: str) -> Facts | None:
-        """Everything in an image, to check captions against; None if unknown, as of photographs."""
+        """The content of an image, to check captions against; None if unknown, as for photographs."""
         return None
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Every word in the order of its id, special tokens first; from the training captions alone."""
+        """All words in the order of their ids, special tokens first; from the training captions only."""
         captions = (caption for example in self._examples("train") for caption in example.captions)
         return Vocabulary.build(captions, self.min_count, self.tokens).words
 
@@ -130,10 +128,10 @@ class CaptionData(BatchedData, ABC):
         return self.vocabulary
 
     def report_words(self) -> None:
-        """Write into the log what a model will not see of the words to train and for validation.
+        """Log the unknown and truncated words of the training and validation captions.
 
         Raises:
-            InputError: if that is more than `max_unknown`.
+            InputError: if there are more than `max_unknown`.
         """
         vocabulary = Vocabulary(self.vocabulary, self.tokens)
         for split, title in (("train", "training"), ("val", "validation")):
@@ -144,7 +142,7 @@ class CaptionData(BatchedData, ABC):
             report_words(found, self.describe(), self.max_unknown)
 
     def references(self, split: Split) -> dict[str, list[list[str]]]:
-        """The uncut, tokenised captions of each image, by image id, for scoring.
+        """The tokenised captions of each image, not truncated, by image id, for scoring.
 
         Raises:
             InputError: if the data set has no such split.
@@ -164,7 +162,7 @@ class CaptionData(BatchedData, ABC):
         return self.evaluation_loader(_Images(self, "test"))
 
     def predict_dataloader(self) -> DataLoader:
-        """Images of the test split, or of the validation split where the data set has no test split."""
+        """Images of the test split, or of the validation split if there is no test split."""
         return self.evaluation_loader(_Images(self, "test" if self.examples("test") else "val"))
 
     def _examples(self, split: Split) -> Sequence[CaptionedImage]:
@@ -202,9 +200,9 @@ class _Captions:
         self._regions: dict[tuple[int, bool], list[Tensor | None]] = {}
 
     def batch(self, pairs: np.ndarray, generator: torch.Generator | None = None) -> CaptionBatch:
-        """The batch of these captions, by number; an image stands once, mirrored by chance where there is a generator.
+        """The batch of these captions, by index; with a generator, images are mirrored at random.
 
-        All its captions in the batch see it the same way.
+        Each image occurs once, so its captions in the batch see it mirrored or not.
         """
         rows, owner = np.unique(self.image[pairs], return_inverse=True)
         examples = [self.split_examples[row] for row in rows]
@@ -232,7 +230,7 @@ class _Captions:
         return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids, regions)
 
     def _regions_of(self, pair: int, mirrored: bool) -> list[Tensor | None]:
-        """Of each word of a caption, what share of its region is in each cell, (h w) in sum 1; None if unknown."""
+        """For each word of a caption, the distribution of its region over the cells, (h w), sum 1; None if unknown."""
         if (pair, mirrored) not in self._regions:
             image = self.image[pair]
             example = self.split_examples[image]
@@ -248,20 +246,20 @@ class _Captions:
 
 
 def _sided(caption: list[str], vocabulary: Vocabulary) -> bool:
-    """Whether a caption says which side something is on."""
+    """Whether a caption contains "left" or "right"."""
     text = vocabulary.join(caption)
     words = caption if vocabulary.tokens.spec == Words.spec else tokenize(text)
     return bool(SIDES & set(words) or SIDES_IN_CHINESE & set(text))
 
 
 def _look_up(features: Features, ids: list[str]) -> Tensor:
-    """(N, h, w, D) of these images, in memory of their own."""
+    """(N, h, w, D) of these images, as a copy."""
     whole = getattr(features, "__getitems__", None)
     return whole(ids) if whole else torch.stack([features[i] for i in ids])
 
 
 class _Pairs(TrainingBatches[CaptionBatch]):
-    """Pairs of an image and one of its captions."""
+    """Training batches of (image, caption) pairs."""
 
     def __init__(self, data: CaptionData, split: Split) -> None:
         self.captions = _Captions(data, split)
@@ -275,7 +273,7 @@ class _Pairs(TrainingBatches[CaptionBatch]):
         return shuffled[np.argsort(self.captions.lengths[shuffled], kind="stable")]
 
     def share(self, items: np.ndarray, rank: int, world: int) -> np.ndarray:
-        """As for all data; where grouped, whole images, as long as there is one for each process."""
+        """If grouped, split by whole images, as long as there is one for each process."""
         image = np.searchsorted(self.captions.first, items, side="right")
         starts = np.flatnonzero(np.diff(image, prepend=-1))
         if not self.captions.data.grouped or len(starts) < world:
@@ -285,7 +283,7 @@ class _Pairs(TrainingBatches[CaptionBatch]):
 
     def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:
         if self.captions.data.grouped:
-            items = np.sort(items)  # images in order, as `batch` has them: their captions share a row of the memory
+            items = np.sort(items)  # in the order of `batch`, so that an image's captions are consecutive
         return self.captions.batch(items, name.generator(self.seed) if self.captions.data.mirror else None)
 
 

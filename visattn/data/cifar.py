@@ -16,27 +16,27 @@ from visattn.errors import InputError
 
 
 class CIFAR(ClassificationData):
-    """Base of CIFAR-10 and CIFAR-100. The validation images are held out of the training set, never of the test set.
+    """Base of CIFAR-10 and CIFAR-100. Validation images are held out from the training set.
 
     Args:
-        root: folder where torchvision finds the data set or puts it.
-        download: fetch it from the authors' site where it is not in `root`.
-        batch_size: images of a training batch, for one process.
+        root: folder of torchvision's copy of the data set.
+        download: download the data set from the authors' site if it is not in `root`.
+        batch_size: images of a training batch, per process.
         eval_batch_size: images of an evaluation batch.
-        val_fraction: share of each class of the training set to hold out, chosen as a function of `seed`.
-        padding: how far a training image is shifted at most, in pixels; see `RandomCropFlip`.
+        val_fraction: share of each training class to hold out, as a function of `seed`.
+        padding: largest shift of training images, in pixels; see `RandomCropFlip`.
         flip: whether half of the training images are mirrored.
-        augmentation: further transforms for one training image (3, H, W) uint8 each, such as those of
-            `torchvision.transforms.v2`, in their order; slow ones are the reason to have `workers`.
-        workers: processes that load; 0 loads in the training process itself.
-        seed: of the order, the augmentation and what is held out.
+        augmentation: further transforms of single training images (3, H, W) uint8, such as those of
+            `torchvision.transforms.v2`, in order; use `workers` if they are slow.
+        workers: loading processes; 0 loads in the training process.
+        seed: of the order, the augmentation and the held-out images.
 
     Attributes:
-        mean: of each colour over the training set, in [0, 1]; for whoever normalises.
+        mean: mean of each channel over the training set, in [0, 1], for normalisation.
         std: its standard deviation.
 
     Raises:
-        InputError: if an option is invalid; and, when the images are first needed, if they are not to be had.
+        InputError: if an option is invalid; or, at first use, if the images are missing or cannot be downloaded.
     """
 
     image_size = (32, 32)
@@ -70,7 +70,7 @@ class CIFAR(ClassificationData):
         return self.names.split()
 
     def prepare_data(self) -> None:
-        """Fetch what is not there; one process of a machine does so."""
+        """Download missing files; called in one process per machine."""
         if self.download:
             self._open(train=True, download=True)
 
@@ -79,7 +79,7 @@ class CIFAR(ClassificationData):
         return images, labels
 
     def ids(self, split: Split) -> list[str]:
-        """The file ("train" or "test") and the place in it; a validation image comes from the training file."""
+        """Names of file ("train" or "test") and index; validation images come from the training file."""
         *_, rows = self._test if split == "test" else self._train_val[split]
         return [f"{'test' if split == 'test' else 'train'}-{row:05d}" for row in rows]
 
@@ -92,7 +92,7 @@ class CIFAR(ClassificationData):
     def _train_val(self) -> dict[str, tuple[Tensor, Tensor, np.ndarray]]:
         images, labels = self._read(train=True)
         kept, held = stratified_split(labels, self.val_fraction, self.seed)
-        rows = np.concatenate([kept, held])  # one copy, the splits are its two ends
+        rows = np.concatenate([kept, held])  # one copy, shared by both splits
         whole = torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]), rows
         n = len(kept)
         return {"train": tuple(part[:n] for part in whole), "val": tuple(part[n:] for part in whole)}
@@ -116,7 +116,7 @@ class CIFAR(ClassificationData):
 
 
 class CIFAR10(CIFAR):
-    """CIFAR-10: 50 000 training and 10 000 test images of 10 classes; the arguments are those of `CIFAR`."""
+    """CIFAR-10: 50 000 training and 10 000 test images of 10 classes; arguments as for `CIFAR`."""
 
     source = datasets.CIFAR10
     names = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -125,7 +125,7 @@ class CIFAR10(CIFAR):
 
 
 class CIFAR100(CIFAR):
-    """CIFAR-100: 50 000 training and 10 000 test images of 100 classes; the arguments are those of `CIFAR`."""
+    """CIFAR-100: 50 000 training and 10 000 test images of 100 classes; arguments as for `CIFAR`."""
 
     source = datasets.CIFAR100
     names = (

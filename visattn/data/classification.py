@@ -18,18 +18,18 @@ from visattn.errors import InputError
 class ClassificationData(BatchedData, ABC):
     """Labelled images in batches of `ImageBatch`.
 
-    Each training image is seen once an epoch; order and augmentation are functions of (seed, epoch), whatever the
-    number of workers. Evaluation batches hold the images as they are, in their order.
+    Each training image is seen once per epoch; order and augmentation are functions of (seed, epoch), for any number of
+    workers. Evaluation batches have the images unchanged, in order.
 
     Args:
-        batch_size: images of a training batch, for one process.
+        batch_size: images of a training batch, per process.
         eval_batch_size: images of an evaluation batch.
-        padding: how far a training image is shifted at most, in pixels; see `RandomCropFlip`.
+        padding: largest shift of training images, in pixels; see `RandomCropFlip`.
         flip: whether half of the training images are mirrored.
-        augmentation: further transforms for one training image (3, H, W) uint8 each, such as those of
-            `torchvision.transforms.v2`, in their order; slow ones are the reason to have `workers`.
-        workers: processes that load; 0 loads in the training process itself.
-        seed: of the order, the augmentation and what is held out.
+        augmentation: further transforms of single training images (3, H, W) uint8, such as those of
+            `torchvision.transforms.v2`, in order; use `workers` if they are slow.
+        workers: loading processes; 0 loads in the training process.
+        seed: of the order, the augmentation and the held-out images.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ClassificationData(BatchedData, ABC):
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """The name of each label, in order; known without reading any data."""
+        """The names of the labels, in order; available without reading data."""
 
     @property
     def output_names(self) -> list[str]:
@@ -64,7 +64,7 @@ class ClassificationData(BatchedData, ABC):
         """All images of a split, (N, 3, H, W) uint8, and their labels, (N,) int64; cached."""
 
     def ids(self, split: Split) -> list[str]:
-        """The name of each image of a split."""
+        """The names of a split's images."""
         return [f"{split}-{i:05d}" for i in range(len(self.tensors(split)[1]))]
 
     def train_dataloader(self) -> DataLoader:
@@ -90,10 +90,10 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     Args:
         labels: (N,) integers.
         fraction: of each class to hold out, rounded to whole images.
-        seed: of the choice, which hangs on nothing else.
+        seed: of the choice.
 
     Returns:
-        The kept and the held-out places, both ascending.
+        The kept and the held-out indices, both ascending.
     """
     rng = np.random.default_rng(seed)
     held = np.zeros(len(labels), dtype=bool)
@@ -129,7 +129,7 @@ class _Training(TrainingBatches[ImageBatch]):
 
 
 def _transformed(images: Tensor, transforms: list[v2.Transform], generator: torch.Generator) -> list[Tensor]:
-    """Torchvision's transforms know the global random state alone: lend it to this batch, then put it back."""
+    """Apply torchvision's transforms, which use the global random state, with this batch's generator."""
     out = []
     before = torch.get_rng_state()
     torch.set_rng_state(generator.get_state())
@@ -144,7 +144,7 @@ def _transformed(images: Tensor, transforms: list[v2.Transform], generator: torc
 
 
 class _Images(EvaluationImages[ImageBatch]):
-    """A split as it is."""
+    """A split without shuffling or augmentation."""
 
     def __init__(self, data: ClassificationData, split: Split) -> None:
         self.images, self.labels = _nonempty(data, split)

@@ -1,27 +1,27 @@
-"""Which of COCO's 80 categories an English word names.
+"""The COCO category, of 80, that an English word names.
 
-The table is this project's own: written by hand from how people caption photographs, then read against the words of
-COCO's and Flickr8k's captions. It is made to be *sure* rather than full, since a word that is scored at the wrong place
-costs more than a word that is not scored:
+The table was written by hand for this project, from the way people caption photographs, and checked against the words
+of COCO's and Flickr8k's captions. It favours precision, since scoring a word at the wrong place is worse than
+not scoring it:
 
-- A word counts where its usual meaning in a caption is the category, whatever else it might mean ("train", "tie",
-  "mouse", "remote", "bat", "plant"); a region is needed besides, so no animal mouse is ever scored.
+- A word counts if its usual meaning in a caption is the category, even if it is ambiguous ("train", "tie", "mouse",
+  "remote", "bat", "plant"); since a region is also required, a living mouse is never scored.
 - A word that often means something else, or one of several categories, names nothing: "orange" (the colour; "oranges"
   is the fruit), "glass" and "glasses" (wine glass, cup, spectacles; "wine glass" counts), "board", "bag", "light",
   "sign", "computer", "screen", "van", "seat", "desk", "group", "baseball" and other games, "ski" (but "skis").
-- Both words of a name of two count ("hot dog", "traffic light"), and neither counts for another category ("dog").
-- A word that only says which kind of another thing it is names nothing ("train tracks", "bus stop", "dog bowl"), nor
-  does a possessive ("man's").
-- "skis", "bikes" and their like after a person are verbs ("a man skis"), and so is "bat" after "to".
-- "baby", "mother" and their like before another category are of that one ("baby elephant").
+- Both words of a two-word name count ("hot dog", "traffic light"), and neither counts for another category ("dog").
+- A word that modifies another noun names nothing ("train tracks", "bus stop", "dog bowl"), nor does a possessive
+  ("man's").
+- "skis", "bikes" and the like are verbs after a person ("a man skis"), and so is "bat" after "to".
+- "baby", "mother" and the like before another category belong to that category ("baby elephant").
 
-Adjectives, verbs and pronouns name nothing. Plurals are made by rule.
+Adjectives, verbs and pronouns name nothing. Regular plurals are generated.
 """
 
 from collections.abc import Sequence
 from functools import cache
 
-# One word each. A plural in -s, -es or -ies is added to every word.
+# Single words. Plurals in -s, -es or -ies are added.
 WORDS = {
     "person": """person people persons man men woman women boy girl child children kid baby toddler infant lady guy
         gentleman gentlemen male female adult teen teenager youth individuals human someone somebody everyone folks
@@ -123,7 +123,7 @@ WORDS = {
     "toothbrush": "toothbrush",
 }
 
-# Names of several words, all of which name the category; the last word's plural is added.
+# Multi-word names, all words of which name the category; the plural of the last word is added.
 NAMES = {
     "person": "police officer, fire fighter, snow boarder, skate boarder, wind surfer, base man",
     "bicycle": "push bike",
@@ -174,8 +174,8 @@ NAMES = {
     "toothbrush": "tooth brush",
 }
 
-# Words that make another thing of the word before them, which then names nothing: "train tracks", "bus driver". Their
-# plurals are added, but for those that are verbs as well ("the bus stops").
+# Nouns that make the word before them a modifier, which then names nothing: "train tracks", "bus driver". Plurals are
+# added, except for words that are also verbs ("the bus stops").
 HEADS = {
     "airplane plane": "ticket hangar runway terminal museum",
     "apple": "pie juice tree orchard cider sauce computer laptop logo iphone macbook product store",
@@ -222,7 +222,7 @@ HEADS = {
 }
 ALSO_VERBS = "case cut dock house launch line park race ride roll set show stall stand stop wash".split()  # noqa: SIM905
 
-# Names of several words, none of which names a category.
+# Multi-word names, none of whose words names a category.
 NOTHING = """coffee table, pool table, end table, side table, night table, changing table, table runner, chair lift, jet
     ski, water ski, snow man, gingerbread man, mickey mouse, rubber duck, rubber ducky, stuffed dog, stuffed cat,
     stuffed elephant, stuffed giraffe, rocking horse, saw horse, carousel horse, hobby horse, cable car, toy car, toy
@@ -233,20 +233,20 @@ NOTHING = """coffee table, pool table, end table, side table, night table, chang
     cd player, record player, music player, mp3 player, couple of, family of, pitcher of, cake batter, pancake batter,
     piano keyboard, corn dog, sink hole, police car, hello kitty, head phone"""
 
-# Before a word for another category these are of that category: "baby elephant", "a couple zebras".
+# Before a word of another category these belong to that category: "baby elephant", "a couple zebras".
 OF_THE_NEXT = "baby mother mom father parent adult male female infant child couple".split()  # noqa: SIM905
 
-# Verbs where they follow a person, as they are and with an s ("men bike", "a man bikes"), and as they are after "to".
+# Verbs after a person, with or without an s ("men bike", "a man bikes"), and, without an s, after "to".
 VERBS = "bat bike boat bowl canoe kayak raft skateboard ski snowboard surfboard tie".split()  # noqa: SIM905
 
 
 def categories(words: Sequence[str]) -> list[str | None]:
-    """The category that each word of a caption names, by COCO's name; None for a word that names none.
+    """COCO's name of the category that each word of a caption names; None if it names none.
 
     Args:
         words: of one caption, in order; upper or lower case.
     """
-    words = tuple(word.lower().replace("-", " ") for word in words)  # "hot-dog" is looked up as "hot dog"
+    words = tuple(word.lower().replace("-", " ") for word in words)  # so that "hot-dog" is found as "hot dog"
     named: list[str | None] = []
     while (at := len(named)) < len(words):
         named += _phrase(words[at:]) or [_word(words, at, named)]
@@ -257,7 +257,7 @@ def categories(words: Sequence[str]) -> list[str | None]:
 
 
 def _phrase(words: Sequence[str]) -> list[str | None]:
-    """The categories of the words of the longest phrase of the table that these begin with; empty where none does."""
+    """The categories of the words of the longest known phrase at the start of `words`; empty if there is none."""
     longest, table = _phrases()
     for count in range(min(longest, len(words)), 1, -1):
         if " ".join(words[:count]) in table:
@@ -266,9 +266,9 @@ def _phrase(words: Sequence[str]) -> list[str | None]:
 
 
 def _word(words: Sequence[str], at: int, before: list[str | None]) -> str | None:
-    """The category of one word that is in no phrase."""
+    """The category of a word outside phrases."""
     word, after = words[at], words[at + 1] if at + 1 < len(words) else ""
-    if after in ("s", "'s") or after in _heads().get(word, ()):  # some tokenisers part "man's"
+    if after in ("s", "'s") or after in _heads().get(word, ()):  # some tokenisers split "man's"
         return None
     if at and word in _verbs() and (before[-1] == "person" or (words[at - 1] == "to" and word in VERBS)):
         return None
@@ -285,7 +285,7 @@ def _forms(word: str) -> tuple[str, str]:
 
 
 def _names(text: str) -> list[str]:
-    """Names of several words, parted by commas, with their plurals."""
+    """Comma-separated multi-word names, with their plurals."""
     return [form for name in text.split(",") for form in _forms(" ".join(name.split()))]
 
 
@@ -296,7 +296,7 @@ def _words() -> dict[str, str]:
 
 @cache
 def _phrases() -> tuple[int, dict[str, str | None]]:
-    """The number of words of the longest phrase, and the category of each, None if it names nothing."""
+    """The number of words of the longest phrase, and the category of each phrase; None if it names nothing."""
     nothing: dict[str, str | None] = dict.fromkeys(_names(NOTHING))
     table = nothing | {name: category for category, text in NAMES.items() for name in _names(text)}
     return max(name.count(" ") + 1 for name in table), table

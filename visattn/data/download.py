@@ -1,4 +1,4 @@
-"""Downloads of large files: resumed, checked against their sum, and unpacked completely."""
+"""Downloads of large files: resumed, verified with a checksum, and unpacked completely."""
 
 import hashlib
 import http.client
@@ -18,26 +18,26 @@ from visattn.errors import InputError
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
-_SILENCE = 60.0  # seconds without a byte, after which a connection counts as broken
+_SILENCE = 60.0  # timeout in seconds
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pause: float = 1.0) -> None:
-    """Fetch a file, whole or not at all.
+    """Download a file atomically.
 
-    What has come lies in `<path>.part`, and is continued where the server allows it, now or in a later call. The
-    file gets its name when its size and its sum are right; one that has its name is not fetched again.
+    Partial data are kept in `<path>.part`, and the download is resumed if the server supports it, now or in a later
+    call. The file is renamed when its size and checksum are right; an existing file is not downloaded again.
 
     Args:
         url: http, https or file.
-        path: of the file; its folder exists.
-        md5: its sum in hexadecimal, or None if nobody has published one.
-        attempts: how often in a row a try may bring nothing.
-        pause: seconds before the next try; it doubles as long as nothing comes.
+        path: of the file; its folder must exist.
+        md5: its MD5 checksum in hexadecimal, or None if none is published.
+        attempts: number of consecutive attempts without progress before giving up.
+        pause: seconds before the next attempt; doubled after each one without progress.
 
     Raises:
-        InputError: if the server refuses, the connection fails for good, or the sum is another. What has come is
-            kept, but for a file whose sum is wrong.
+        InputError: if the server refuses, the connection fails for good, or the checksum is wrong. Partial data are
+            kept, unless the checksum is wrong.
     """
     part = path.with_name(path.name + ".part")
     fruitless = 0
@@ -47,14 +47,14 @@ def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pa
             _fetch(url, part, had)
         except _BROKEN as error:
             if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                raise InputError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from error
+                raise InputError(f"{url} cannot be downloaded: HTTP {error.code} {error.reason}") from error
             fruitless = 0 if _size(part) > had else fruitless + 1
             if fruitless == attempts:
                 raise InputError(
                     f"{url} cannot be downloaded ({error}); {_size(part):,} bytes are in {part}: "
                     "run this again to resume"
                 ) from error
-            log.warning("%s broke off at %s bytes (%s); going on", url, f"{_size(part):,}", error)
+            log.warning("%s was interrupted at %s bytes (%s); resuming", url, f"{_size(part):,}", error)
             time.sleep(pause * 2 ** max(0, fruitless - 1))
             continue
         if md5 is not None and (found := _md5(part)) != md5:
@@ -66,17 +66,17 @@ def download(url: str, path: Path, md5: str | None = None, attempts: int = 8, pa
 
 
 def _fetch(url: str, part: Path, had: int) -> None:
-    """What comes after the `had` bytes that are in the file `part`; all of it where the server knows no ranges."""
+    """Append the data after the first `had` bytes to `part`, or everything if the server does not support ranges."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
     try:
         response = urllib.request.urlopen(request, timeout=_SILENCE)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # there is nothing after them
+        if error.code != 416:  # nothing is left
             raise
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(had):
             return
         part.unlink()
-        raise ConnectionError(f"{part} was no beginning of it") from error
+        raise ConnectionError(f"{part} was not part of this file") from error
     with response:
         goes_on = response.status == 206
         start = had if goes_on else 0
@@ -94,18 +94,18 @@ def _fetch(url: str, part: Path, had: int) -> None:
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:
-    """Unpack a zip file. Each file is whole or not there, and one that is there in its right size is left as it is.
+    """Unpack a zip file. Files are written atomically; existing files of the right size are kept.
 
     Args:
         archive: the zip file.
         folder: to unpack into; created if missing.
-        place: a member's name to where it goes within the folder, or to None if it is not wanted.
+        place: maps a member's name to a path in the folder, or to None to skip it.
 
     Returns:
-        The number of files that are there now.
+        The number of unpacked files, including existing ones.
 
     Raises:
-        InputError: if the archive is damaged, or a file would leave the folder.
+        InputError: if the archive is damaged, or a file would be written outside the folder.
     """
     try:
         with zipfile.ZipFile(archive) as members:
@@ -120,7 +120,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = path.with_name(f".{path.name}.part")
                 with members.open(member) as source, temporary.open("wb") as target:
-                    shutil.copyfileobj(source, target, _CHUNK)  # checks the sum that the archive has of each file
+                    shutil.copyfileobj(source, target, _CHUNK)  # verifies the archive's checksum
                 temporary.replace(path)
     except (zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{archive} is damaged ({error}); delete it and run this again") from error

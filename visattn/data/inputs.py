@@ -17,11 +17,11 @@ from visattn.images.reading import OddSizeError, list_images, load_image
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as (3, h, w) uint8."""
+    """An RGB image as (3, h, w) uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-Fitting = Callable[[Image.Image], tuple[Image.Image, Geometry]]  # a picture to a model's input image
+Fitting = Callable[[Image.Image], tuple[Image.Image, Geometry]]  # an image to the model's input image
 
 
 def fitting(size: tuple[int, int], fit: Fit) -> Fitting:
@@ -30,10 +30,10 @@ def fitting(size: tuple[int, int], fit: Fit) -> Fitting:
 
 
 def to_input(image: Image.Image, fit: Fitting, name: str) -> tuple[Tensor, Geometry]:
-    """An RGB picture as a model's input (3, h, w) uint8, and how it became that.
+    """An RGB image as the model's input (3, h, w) uint8, and its geometry.
 
     Raises:
-        InputError: if it cannot be fitted; the sentence has its `name`.
+        InputError: if it cannot be fitted; the message contains `name`.
     """
     try:
         fitted, geometry = fit(image)
@@ -47,10 +47,10 @@ class Input(NamedTuple):
 
     Attributes:
         path: of the file.
-        name: its stem, made safe and unique among those it was listed with; for the files made from it.
+        name: its stem, made safe and unique among the listed files; used for output files.
         original: (H, W, 3) uint8, upright.
-        tensor: (3, h, w) uint8, what the model sees.
-        geometry: how the one became the other.
+        tensor: (3, h, w) uint8, the model's input.
+        geometry: from the original to the input.
     """
 
     path: Path
@@ -61,15 +61,15 @@ class Input(NamedTuple):
 
 
 def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Iterator[Input]:
-    """The images in these files and folders, as `fit_image` fits them; otherwise `read_fitted`."""
+    """The images in these files and folders, fitted by `fit_image`; see `read_fitted`."""
     return read_fitted(paths, fitting(size, fit))
 
 
 def read_fitted(paths: Iterable[Path], fit: Fitting) -> Iterator[Input]:
-    """The images in these files and folders, one after the other, as `fit` makes them a model's input.
+    """The images in these files and folders, read lazily, and fitted by `fit`.
 
     Raises:
-        InputError: if a path is missing or holds no image, before the first is read; or if one cannot be read.
+        InputError: if a path is missing or has no images, before the first is read; or if an image cannot be read.
     """
     files = list_images(paths)
     for path, name in zip(files, safe_names(path.stem for path in files), strict=True):

@@ -1,4 +1,4 @@
-"""Data checks: images that cannot be used, and faults in caption files."""
+"""Data checks: unusable images, and faults in caption files."""
 
 import hashlib
 import logging
@@ -20,8 +20,8 @@ from visattn.errors import InputError
 from visattn.images.reading import OddSizeError, decode_image
 from visattn.vocabulary import Vocabulary
 
-MAX_BAD = 0.01  # share of a data set that may be left out: more is no accident
-SMALLEST = 16  # pixels of a side: below it, a picture is a placeholder or a counter's dot
+MAX_BAD = 0.01  # maximum share of bad images in a data set; more suggests a systematic fault
+SMALLEST = 16  # pixels of a side; smaller images are placeholders or tracking pixels
 TOO_LONG = 100  # words: the longest captions of Flickr30k and COCO have about 80 and 50
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ Result = TypeVar("Result")
 
 
 class Fault(NamedTuple):
-    """Something wrong.
+    """A fault in a data set.
 
     Attributes:
         kind: one of `KINDS`.
-        where: the picture, relative to the folder of pictures, or the image's id.
-        what: more about it; may be empty.
+        where: the image file, relative to the image folder, or the image's id.
+        what: details; may be empty.
     """
 
     kind: str
@@ -44,27 +44,27 @@ class Fault(NamedTuple):
 
 
 KINDS = {
-    "missing": "pictures that are not there",
-    "undecodable": "pictures that cannot be read",
-    "odd size": "pictures too large, too small or too long",
-    "duplicate picture": "pictures of the same bytes as another",
-    "checksum": "pictures that are not as the manifest has them",
-    "duplicate id": "image ids that stand twice",
-    "captionless": "images without a caption",
-    "no text": "captions that are no text",
-    "empty caption": "captions without a word",
-    "overlong caption": "captions of too many words",
-    "stray caption": "captions of no image",
-    "lost words": "words that do not reach a model, more than may be",
+    "missing": "missing images",
+    "undecodable": "unreadable images",
+    "odd size": "images of unsuitable size or aspect ratio",
+    "duplicate picture": "exact duplicates of other images",
+    "checksum": "images that differ from the manifest",
+    "duplicate id": "duplicate image ids",
+    "captionless": "images without captions",
+    "no text": "captions that are not text",
+    "empty caption": "captions without words",
+    "overlong caption": "captions that are too long",
+    "stray caption": "captions without an image in the file",
+    "lost words": "too many words unknown or truncated",
 }
 
 
 class Picture(NamedTuple):
-    """A picture as it was found.
+    """The result of checking an image file.
 
     Attributes:
         fault: what is wrong with it, or None.
-        digest: SHA-256 of the file in hexadecimal, or None if there is none.
+        digest: SHA-256 of the file in hexadecimal, or None if it cannot be read.
     """
 
     fault: Fault | None
@@ -74,7 +74,7 @@ class Picture(NamedTuple):
 def in_parallel(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, unit: str = "image"
 ) -> Iterator[Result]:
-    """`function` of each item, in their order, worked out by so many processes (0: by this one), with a progress bar.
+    """Map `function` over items, in order, with `workers` processes (0: this one) and a progress bar.
 
     Raises:
         InputError: if one of the processes dies.
@@ -83,7 +83,7 @@ def in_parallel(
         bar = stack.enter_context(tqdm(total=len(items), desc=title, unit=unit))
         results: Iterable[Result] = map(function, items)
         if workers:
-            # Forked where that can be: a function may hang on a data module and its trainer, which cannot be pickled.
+            # Forked if possible: the function may refer to a data module and its trainer, which cannot be pickled.
             forked = "fork" in multiprocessing.get_all_start_methods()
             context = multiprocessing.get_context("fork" if forked else None)
             pool = ProcessPoolExecutor(workers, context, _keep, (function,))
@@ -97,13 +97,13 @@ def in_parallel(
             raise InputError("a process that checks the data died; if memory ran out, use fewer workers") from error
 
 
-_kept: list[Callable[[Any], Any]] = []  # of a process of `in_parallel`, what it is to do
+_kept: list[Callable[[Any], Any]] = []  # the function of a worker of `in_parallel`
 
 
 def _keep(function: Callable[[Any], Any]) -> None:
     _kept[:] = [function]
     if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(1)  # the threads of the process that was forked are not here, and would be waited for
+        torch.set_num_threads(1)  # a forked process lacks its parent's threads, and would wait for them
 
 
 def _apply(item: Any) -> Any:
@@ -111,7 +111,7 @@ def _apply(item: Any) -> Any:
 
 
 class _Trial(Generic[Item]):
-    """What goes wrong when an item is loaded, or None."""
+    """The error message from loading an item, or None."""
 
     def __init__(self, load: Callable[[Item], Any]) -> None:
         self.load = load
@@ -125,13 +125,13 @@ class _Trial(Generic[Item]):
 
 
 def unusable(load: Callable[[Item], Any], items: Sequence[Item], workers: int = 0) -> list[tuple[Item, str]]:
-    """The items that `load` refuses by an `InputError`, with its sentence: loads every one of them."""
-    reasons = in_parallel(_Trial(load), items, workers, "Looking through the images")
+    """Load all items; return those that raise an `InputError`, with its message."""
+    reasons = in_parallel(_Trial(load), items, workers, "Checking images")
     return [(item, reason) for item, reason in zip(items, reasons, strict=True) if reason is not None]
 
 
 def name_bad(bad: Mapping[str, str], name: str) -> None:
-    """Write into the log which images of the data set `name` are left out, and why."""
+    """Log which images of the data set `name` are left out, and why."""
     for why in bad.values():
         log.warning("%s: left out: %s", name, why)
 
@@ -140,13 +140,13 @@ def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MA
     """Check that few enough images are left out.
 
     Args:
-        bad: why, by the image.
-        total: of how many.
+        bad: the reason, by image.
+        total: number of images.
         name: of the data set, for the message.
-        share: of all that may be left out.
+        share: maximum share of bad images.
 
     Raises:
-        InputError: if they are too many.
+        InputError: if there are too many.
     """
     if len(bad) > share * total:
         image, why = next(iter(bad.items()))
@@ -156,11 +156,11 @@ def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MA
 
 
 class LookAt:
-    """Judges pictures by their names in a folder.
+    """Checks image files by their names in a folder.
 
     Args:
-        folder: of the pictures.
-        checksums: SHA-256 in hexadecimal, by a picture's name; where it has one, the file must have it.
+        folder: of the images.
+        checksums: expected SHA-256 in hexadecimal, by file name; files without one are not compared.
     """
 
     def __init__(self, folder: Path, checksums: Mapping[str, str] | None = None) -> None:
@@ -187,24 +187,24 @@ class LookAt:
 
 
 def picture_faults(files: Collection[str], pictures: Collection[Picture]) -> list[Fault]:
-    """The faults of pictures, and which of them are the same file again."""
+    """The faults of image files, including duplicates."""
     faults = [picture.fault for picture in pictures if picture.fault is not None]
     first: dict[str, str] = {}
     for file, picture in zip(files, pictures, strict=True):
         if picture.digest is not None and first.setdefault(picture.digest, file) != file:
-            faults.append(Fault("duplicate picture", file, f"as {first[picture.digest]}"))
+            faults.append(Fault("duplicate picture", file, f"same as {first[picture.digest]}"))
     return faults
 
 
 def caption_faults(
     entries: Sequence[Entry], stray: Sequence[tuple[str, Any]] = (), longest: int = TOO_LONG
 ) -> list[Fault]:
-    """What is wrong with the entries of a caption file.
+    """Faults in the entries of a caption file.
 
     Args:
-        entries: as `read_entries` gives them.
+        entries: as returned by `read_entries`.
         stray: captions without an image.
-        longest: words that a caption may have.
+        longest: maximum number of words in a caption.
     """
     names = ", ".join(repr(name) for name in list(dict.fromkeys(name for name, _ in stray))[:SHOWN])
     faults = [Fault("stray caption", f"image_id {names}", f"{len(stray)} captions")] if stray else []
@@ -229,7 +229,7 @@ def caption_faults(
 def lost_words(
     training: Sequence[Entry], validation: Sequence[Entry], tokens: str, min_count: int, max_length: int
 ) -> list[WordLoss]:
-    """What a model would not see of the words, were it trained on these entries with these options of `Photographs`."""
+    """Words that would be unknown or truncated in training on these entries, with these options of `Photographs`."""
     both = [
         WordCounts().add((words for entry in part for _, words in entry.captions if words), max_length)
         for part in (training, validation)
@@ -244,5 +244,5 @@ def lost_words(
 
 
 def word_faults(losses: Sequence[WordLoss], share: float = MAX_UNKNOWN) -> list[Fault]:
-    """Those of `lost_words` that are more than this share."""
+    """The losses above this share, as faults."""
     return [Fault("lost words", loss.sentence, loss.mend) for loss in losses if loss.least > share]

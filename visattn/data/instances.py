@@ -10,14 +10,14 @@ import numpy as np
 
 from visattn.errors import InputError
 
-_LINES = 4  # through each row of pixels, along which polygons are measured
-_FAR = 1_000_000  # pixels: no picture is so large
+_LINES = 4  # scan lines per row of pixels, for polygons
+_FAR = 1_000_000  # pixels; no image is so large
 
 log = logging.getLogger(__name__)
 
 
 class _Picture(NamedTuple):
-    """A picture of the file: its name, its (H, W), and the outlines of each category's instances."""
+    """An image of the file: its name, its (H, W), and the outlines of each category's instances."""
 
     file: str
     size: tuple[int, int]
@@ -25,24 +25,24 @@ class _Picture(NamedTuple):
 
 
 class Instances:
-    """The instances of a COCO file, as one mask for each category in an image: the union of its instances.
+    """The instances of a COCO file, as one mask per category and image: the union of its instances.
 
-    The layout is COCO's: ``{"images": [{"id", "file_name", "width", "height"}], "annotations": [{"image_id",
+    The format is COCO's: ``{"images": [{"id", "file_name", "width", "height"}], "annotations": [{"image_id",
     "category_id", "segmentation"}], "categories": [{"id", "name"}]}``. A segmentation is a list of polygons
-    ``[x, y, x, y, …]`` in pixels from the picture's upper left edge, or run lengths ``{"counts", "size"}``, plain or
-    in COCO's compressed text. Crowds count like other instances.
+    ``[x, y, x, y, …]`` in pixels from the image's top-left edge, or run lengths ``{"counts", "size"}``, plain or in
+    COCO's compressed text. Crowds count like other instances.
 
-    A category is *unknown* in an image, and has no mask there, where any of its instances has no outline: a box alone,
-    a crowd without run lengths, no polygon of at least three points. A box also covers what is beside the thing, and
-    without it attention to that instance would count as a miss. The log gives their number.
+    A category is *unknown* in an image, and has no mask there, if any of its instances has no outline: only a box, a
+    crowd without run lengths, no polygon of at least three points. A box also covers the background, and without it
+    attention to that instance would count as a miss. Their number is logged.
 
     Args:
-        path: of the JSON file. It is read at once; masks are drawn when they are asked for.
+        path: of the JSON file. It is read at once; masks are drawn on demand.
 
     Raises:
-        InputError: if the file is missing, is not JSON or of another layout, an image occurs twice in it, or an
-            annotation is of a category that the file does not name. Annotations of images that it does not list are
-            passed over: a part of COCO may come with the annotations of the whole.
+        InputError: if the file is missing, is not JSON or has another format, if an image occurs twice, or a category
+            is not defined. Annotations of images that are not in the file are ignored, since a subset of COCO may come
+            with all annotations.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,21 +68,21 @@ class Instances:
             )
 
     def find(self, image_id: str, file: str | None = None) -> str | None:
-        """The id under which the file has an image: the same id, else that of the same file name; None without."""
+        """The id of an image in the file, matched by id, or else by file name; None if it is not there."""
         return image_id if image_id in self._pictures else self._by_file.get(Path(file or "").name)
 
     def mask(self, image_id: str, category: str) -> np.ndarray | None:
-        """Where the instances of a category are in an image.
+        """The mask of a category in an image.
 
-        A pixel is in where polygons cover at least half of it. Of a polygon that crosses itself that is inside which an
-        odd number of its edges surrounds.
+        A pixel is inside if polygons cover at least half of it. Polygons that cross themselves are filled by the
+        even-odd rule.
 
         Returns:
-            (H, W) bool of the size that the file states; None if the image has no such instance, where the category
-            is unknown, or where the instances are too thin to cover half of any pixel.
+            (H, W) bool, of the size stated in the file; None if the image has no such instance, if the category is
+            unknown, or if its instances are too thin to cover half of any pixel.
 
         Raises:
-            InputError: if run lengths do not fit the image, or a polygon's corners are no numbers of pixels.
+            InputError: if run lengths do not match the image, or a polygon's corners are not valid coordinates.
         """
         picture = self._pictures[image_id]
         outlines = picture.outlines.get(category)
@@ -100,15 +100,15 @@ class Instances:
         return mask if mask.any() else None
 
     def masks(self, image_id: str) -> dict[str, np.ndarray]:
-        """`mask` of every category that has one in an image, by its name."""
+        """The masks of all categories in an image, by name."""
         masks = {name: self.mask(image_id, name) for name in self._pictures[image_id].outlines}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
 
 def _read(path: Path, content: Any) -> tuple[list[str], dict[str, _Picture], Counter[tuple[str, str]]]:
-    """The names of the categories, the pictures by id, and how many outlines are missing by (image, category)."""
+    """The category names, the images by id, and the number of missing outlines by (image, category)."""
     if not isinstance(content, dict):
-        raise TypeError("it is no object with images, annotations and categories")
+        raise TypeError("it is not an object with images, annotations and categories")
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     pictures: dict[str, _Picture] = {}
     for image in content["images"]:
@@ -134,7 +134,7 @@ def _read(path: Path, content: Any) -> tuple[list[str], dict[str, _Picture], Cou
 
 
 def _outline(annotation: dict[str, Any], size: tuple[int, int]) -> list[list[float]] | dict[str, Any] | None:
-    """An annotation's polygons or run lengths, checked; None or empty where it has none."""
+    """An annotation's polygons or run lengths, checked; None or empty if it has none."""
     outline = annotation.get("segmentation")
     if isinstance(outline, dict):
         if list(outline["size"]) != list(size) or not isinstance(outline["counts"], str | list):
@@ -148,19 +148,19 @@ def _outline(annotation: dict[str, Any], size: tuple[int, int]) -> list[list[flo
         raise TypeError(f"a segmentation of image {annotation['image_id']} is neither polygons nor run lengths")
     for polygon in outline:
         if not isinstance(polygon, list) or len(polygon) % 2:
-            raise ValueError(f"a polygon of image {annotation['image_id']} is no list [x, y, x, y, …]")
+            raise ValueError(f"a polygon of image {annotation['image_id']} is not a list [x, y, x, y, …]")
     return [polygon for polygon in outline if len(polygon) >= 6]
 
 
 def _draw(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool, True if the polygons cover at least half of a pixel; their shares of it add up."""
+    """(H, W) bool, True where the polygons cover at least half of a pixel, added up."""
     share = np.zeros(size)
     for polygon in polygons:
         try:
             corners = np.asarray(polygon, dtype=float).reshape(-1, 2)
         except TypeError as error:
-            raise ValueError("a polygon has a corner that is no number") from error
-        if not np.abs(corners).max() < _FAR:  # nor NaN
+            raise ValueError("a polygon has a corner that is not a number") from error
+        if not np.abs(corners).max() < _FAR:  # false for NaN, too
             raise ValueError(f"a polygon has a corner {_FAR:,} pixels away or more")
         (left, top), (right, bottom) = (
             np.clip(edge.astype(int), 0, size[::-1])
@@ -172,11 +172,11 @@ def _draw(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
 
 
 def _covered(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) share of each pixel that a polygon covers: exact along rows, the mean of `_LINES` lines across them.
+    """(h, w) share of each pixel that a polygon covers: exact along rows, the mean of `_LINES` scan lines per row.
 
     Args:
         corners: (N, 2), each (x, y) in pixels.
-        size: (h, w) of the picture.
+        size: (h, w) of the image.
     """
     (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
     line_y = (np.arange(size[0] * _LINES) + 0.5) / _LINES
@@ -185,10 +185,10 @@ def _covered(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     crossing = np.clip(crossing, 0, size[1])
     order = np.lexsort((crossing, line))
     crossing, row = crossing[order], line[order] // _LINES
-    # A line meets an even number of edges: it is in the polygon from the first to the second, from the third …
+    # Even-odd rule: a line is inside from the first crossing to the second, from the third to the fourth …
     sign = 1 - 2 * (np.arange(len(row)) % 2)
     column = np.floor(crossing).astype(int)
-    right_part = column + 1 - crossing  # of the pixel in which the edge is crossed; all that follow are right of it
+    right_part = column + 1 - crossing  # of the crossed pixel; all later pixels are to the right
     width = size[1] + 2
     change = np.bincount(row * width + column, sign * right_part, size[0] * width)
     change += np.bincount(row * width + column + 1, sign * (1 - right_part), size[0] * width)
@@ -196,12 +196,12 @@ def _covered(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def decode_runs(counts: list[int] | str, size: tuple[int, int]) -> np.ndarray:
-    """COCO's run lengths as a mask.
+    """Decode COCO's run lengths to a mask.
 
-    Runs go down the columns, from the left one to the right one, and are in turn of False and of True; the first is of
-    False and may be 0. In compressed text each character carries, after 48 is taken off, five bits of a number, lowest
-    first, and a sixth that says whether more follow; the last one's bit 4 is the sign. From the fourth number on it is
-    the difference to the number two places before.
+    Runs go down the columns, from left to right, and alternate between False and True, starting with False, possibly
+    of length 0. In compressed text, each character minus 48 has five bits of a number, lowest first, and a sixth bit
+    that says whether more follow; bit 4 of the last character is the sign. From the fourth number on, values are
+    differences from the number two places before.
 
     Args:
         counts: the run lengths, as a list or as compressed text.
@@ -211,11 +211,11 @@ def decode_runs(counts: list[int] | str, size: tuple[int, int]) -> np.ndarray:
         (H, W) bool.
 
     Raises:
-        ValueError: if the counts are no run lengths, or their sum is not H·W.
+        ValueError: if the counts are not valid run lengths, or their sum is not H·W.
     """
     runs = _decompress(counts) if isinstance(counts, str) else counts
     if not all(isinstance(run, int) and run >= 0 for run in runs):
-        raise ValueError("the run lengths are no whole numbers of at least 0")
+        raise ValueError("the run lengths must be integers of at least 0")
     if sum(runs) != size[0] * size[1]:
         raise ValueError(f"the run lengths add up to {sum(runs)} pixels, not {size[0] * size[1]}")
     values = np.arange(len(runs)) % 2 == 1

@@ -1,4 +1,4 @@
-"""Loading of whole batches, each a function of (seed, epoch, number) only.
+"""Loading of batches, each a function of (seed, epoch, number) only.
 
 A resumed run must see the same data as an uninterrupted one. So neither order nor augmentation depends on a global
 random state, the number of workers or the position of an iterator: the sampler returns the *name* of a batch, from
@@ -25,7 +25,7 @@ Batch = TypeVar("Batch")
 
 
 class BatchName(NamedTuple):
-    """Which training batch: the number `batch` of `epoch`, and of it the share of process `rank` among `world`."""
+    """The name of a training batch: number `batch` of `epoch`, the share of process `rank` of `world`."""
 
     epoch: int
     batch: int
@@ -33,18 +33,18 @@ class BatchName(NamedTuple):
     world: int = 1
 
     def generator(self, seed: int) -> torch.Generator:
-        """A generator of this batch's own, for its augmentation; different for every name and every `seed`."""
+        """A generator for the batch's augmentation, different for every name and `seed`."""
         state = np.random.SeedSequence([seed, *self]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 class TrainingBatches(Dataset, ABC, Generic[Batch]):
-    """A training split as batches that are asked for by name.
+    """A training split as batches that are requested by name.
 
     Args:
-        count: how many items an epoch shows; each exactly once.
-        batch_size: items of a batch, for one process. Several processes share batches of `batch_size` × their number,
-            so that 2 processes of 4 train on the batches of 1 process of 8.
+        count: items of an epoch; each occurs once.
+        batch_size: items of a batch, per process. Several processes share batches of `batch_size` times their number,
+            so that 2 processes with 4 train on the same batches as 1 process with 8.
         seed: of the order.
     """
 
@@ -56,14 +56,14 @@ class TrainingBatches(Dataset, ABC, Generic[Batch]):
 
     @abstractmethod
     def make(self, items: np.ndarray, name: BatchName) -> Batch:
-        """The batch of these items, by number."""
+        """The batch of these items, by index."""
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """All items, by number, in the order in which they are cut into batches."""
+        """All items, by index, in the order in which they are split into batches."""
         return rng.permutation(self.count)
 
     def plan(self, epoch: int, world: int = 1) -> list[np.ndarray]:
-        """The items of every batch of an epoch, over all processes: cut from `order`, then shuffled as batches."""
+        """The items of each batch of an epoch, over all processes: `order` split into batches, and these shuffled."""
         if self._planned[0] != (epoch, world):
             rng = np.random.default_rng([self.seed, epoch])
             size = self.batch_size * world
@@ -73,21 +73,21 @@ class TrainingBatches(Dataset, ABC, Generic[Batch]):
         return self._planned[1]
 
     def share(self, items: np.ndarray, rank: int, world: int) -> np.ndarray:
-        """The items of a batch that are one process's."""
+        """One process's items of a batch."""
         return items[rank::world]
 
     def batches(self, world: int = 1) -> int:
-        """How many batches an epoch has."""
+        """The number of batches in an epoch."""
         return -(-self.count // (self.batch_size * world))
 
     def __len__(self) -> int:
         return self.batches()
 
     def __getitem__(self, name: BatchName | int) -> Batch:
-        # A plain number comes from `Trainer(overfit_batches=…)`, which puts its own sampler here.
+        # `Trainer(overfit_batches=…)` uses its own sampler, which gives integers.
         name = BatchName(0, name) if isinstance(name, int) else name
         items = self.plan(name.epoch, name.world)[name.batch]
-        if len(items) < name.world:  # every process needs something: an epoch's last few items are then seen twice
+        if len(items) < name.world:  # every process needs an item, so the last few of an epoch are repeated
             items = np.resize(items, name.world)
         return self.make(self.share(items, name.rank, name.world), name)
 
@@ -95,18 +95,18 @@ class TrainingBatches(Dataset, ABC, Generic[Batch]):
 class EpochSampler(DistributedSampler):
     """The names of an epoch's batches, for one process.
 
-    It is a `DistributedSampler` so that Lightning leaves the sharding to it, and stands as the loader's `sampler`
-    because Lightning 2.6 calls `set_epoch` there and not on a batch sampler.
+    It is a `DistributedSampler` so that Lightning does not replace it, and is the loader's `sampler`, not its batch
+    sampler, because Lightning 2.6 calls `set_epoch` only there.
 
     Args:
         dataset: the batches.
         rank: of this process.
-        world: the number of processes.
+        world: number of processes.
     """
 
     def __init__(self, dataset: TrainingBatches, rank: int = 0, world: int = 1) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)
-        self.start = 0  # the first batch of the next pass; BatchLoader moves it when a run is resumed
+        self.start = 0  # the first batch of the next pass; set by BatchLoader when a run is resumed
 
     def __len__(self) -> int:
         return self.dataset.batches(self.num_replicas)
@@ -117,13 +117,13 @@ class EpochSampler(DistributedSampler):
 
 
 class BatchLoader(DataLoader):
-    """A loader that, after a checkpoint in the middle of an epoch, continues behind the last batch trained on.
+    """A loader that resumes within an epoch, after the last trained batch.
 
     Lightning saves and restores the state of any loader that has these two methods.
     """
 
     _delivered = 0
-    _resume: tuple[int, int] | None = None  # (epoch, batches of it already seen)
+    _resume: tuple[int, int] | None = None  # (epoch, batches already seen)
 
     def __iter__(self) -> Iterator:
         epoch = getattr(self.sampler, "epoch", 0)
@@ -135,14 +135,14 @@ class BatchLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, how many of its batches have been handed out, and what decides which these were."""
+        """The epoch, the number of batches delivered, and the values that determine them."""
         return {"epoch": getattr(self.sampler, "epoch", 0), "delivered": self._delivered, **self.choices()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass begin where that state stopped, if it is a pass of the same epoch.
+        """Let the next pass, if it is of the same epoch, resume where the state stopped.
 
         Raises:
-            InputError: if that is in the middle of an epoch whose batches were others.
+            InputError: if the state is within an epoch, and its batches would be different.
         """
         self._resume = state["epoch"], state["delivered"]
         for name, here in self.choices().items():
@@ -154,7 +154,7 @@ class BatchLoader(DataLoader):
                 )
 
     def choices(self) -> dict[str, int]:
-        """What decides which the batches of an epoch are."""
+        """The values that determine the batches of an epoch."""
         batches, world = self.dataset, getattr(self.sampler, "num_replicas", 1)
         return {"batches": batches.batches(world), "batch_size": batches.batch_size * world, "seed": batches.seed}
 
@@ -164,9 +164,9 @@ def _as_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """A scheduler tells all processes of a run to stop; the training process still needs this one for its step.
+    """Make a worker end only on SIGTERM from its parent.
 
-    So only SIGTERM of the parent itself ends a worker, as it does at the end of the program.
+    A scheduler signals all processes of a run, but the training process still needs its workers to finish the step.
     """
     for number in (getattr(signal, "SIGUSR1", signal.SIGINT), signal.SIGINT):  # Windows has no SIGUSR1
         signal.signal(number, signal.SIG_IGN)
@@ -185,19 +185,19 @@ class BatchedData(LightningDataModule):
     """Base of captioned and classified data: checked sizes, the two kinds of loaders, and what the model needs.
 
     Args:
-        batch_size: items of a training batch, for one process.
+        batch_size: items of a training batch, per process.
         eval_batch_size: images of an evaluation batch.
-        workers: processes that load; 0 loads in the training process itself.
-        seed: of the order, the augmentation and what is held out.
+        workers: loading processes; 0 loads in the training process.
+        seed: of the order, the augmentation and the held-out images.
 
     Attributes:
         output_names: names of the model's outputs: the vocabulary, or the classes.
-        tokens: unit of the captions, where there are any: "words", "characters", or the JSON of a tokenizer.
+        tokens: tokenisation of captions, if any: "words", "characters", or the JSON of a tokenizer.
         image_size: (h, w) of the images in a batch, in pixels.
-        fit: how a picture becomes an image of that size.
+        fit: how images are resized; see `visattn.images.fit_image`.
 
     Raises:
-        InputError: if one of these makes no sense.
+        InputError: if an argument is out of its range.
     """
 
     output_names: list[str]
@@ -221,13 +221,13 @@ class BatchedData(LightningDataModule):
         self.seed = seed
 
     def training_loader(self, batches: TrainingBatches) -> DataLoader:
-        """Named batches, shuffled as a function of (seed, epoch), shared among the trainer's processes."""
+        """A loader of named batches, shuffled as a function of (seed, epoch), and shared between processes."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(batches, rank, world)
         return BatchLoader(batches, sampler=sampler, batch_size=None, **self._loader_options())
 
     def evaluation_loader(self, dataset: Dataset) -> DataLoader:
-        """`eval_batch_size` images at a time, in their order; the data set's `__getitems__` makes the batch."""
+        """A loader of batches of `eval_batch_size` images, in order, made by the data set's `__getitems__`."""
         return DataLoader(dataset, batch_size=self.eval_batch_size, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
@@ -236,18 +236,18 @@ class BatchedData(LightningDataModule):
             "persistent_workers": self.workers > 0,
             "worker_init_fn": _leave_signals_to_the_parent,
             "collate_fn": _as_is,
-            # Pinning costs time unless a GPU fetches from it.
+            # Pinning is only useful with a GPU.
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            # Every pass draws a seed for its workers: from here, so that it never disturbs the global random state.
+            # For the seed of the workers, so that it is not drawn from the global random state.
             "generator": torch.Generator().manual_seed(self.seed),
         }
 
 
 class EvaluationImages(Dataset, ABC, Generic[Batch]):
-    """A split as images in a fixed order, fetched a batch at a time.
+    """A split as images in a fixed order, loaded batch by batch.
 
     Args:
-        count: how many images.
+        count: number of images.
     """
 
     def __init__(self, count: int) -> None:
@@ -255,7 +255,7 @@ class EvaluationImages(Dataset, ABC, Generic[Batch]):
 
     @abstractmethod
     def __getitems__(self, images: Sequence[int]) -> Batch:
-        """The batch of these images, by number."""
+        """The batch of these images, by index."""
 
     def __len__(self) -> int:
         return self.count

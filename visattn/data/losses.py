@@ -10,23 +10,23 @@ from typing import NamedTuple
 from visattn.errors import InputError
 from visattn.vocabulary import Vocabulary, Words, phrases
 
-MAX_LEFT_OUT = 0.05  # share of a file's captions
-MAX_UNKNOWN = 0.2  # share of a split's words
-SHOWN = 3  # examples of a reason
+MAX_LEFT_OUT = 0.05  # maximum share of a file's captions
+MAX_UNKNOWN = 0.2  # maximum share of a split's words
+SHOWN = 3  # examples per reason
 
 log = logging.getLogger(__name__)
 
 
 class LeftOut:
-    """Captions, and images, that are left out, by reason.
+    """Captions and images that are left out, by reason.
 
     Args:
-        captions: how many there are, those that are left out among them.
+        captions: total number of captions, including those left out.
 
     Attributes:
-        reasons: how many captions are left out for each reason.
-        images: number of images.
-        examples: the first of each reason.
+        reasons: number of captions by reason.
+        images: number of images by reason.
+        examples: the first examples by reason.
     """
 
     def __init__(self, captions: int = 0) -> None:
@@ -37,7 +37,7 @@ class LeftOut:
 
     @property
     def share(self) -> float:
-        """Of all captions."""
+        """Share of all captions."""
         return self.reasons.total() / max(1, self.captions)
 
     def add(self, reason: str, example: str) -> None:
@@ -46,12 +46,12 @@ class LeftOut:
         self._show(reason, example)
 
     def add_image(self, reason: str, example: str) -> None:
-        """Count an image; of these any number may be left out."""
+        """Count an image; there is no limit for images."""
         self.images[reason] += 1
         self._show(reason, example)
 
     def update(self, other: "LeftOut") -> None:
-        """Count what another has counted."""
+        """Add the counts of another."""
         self.captions += other.captions
         self.reasons.update(other.reasons)
         self.images.update(other.images)
@@ -62,16 +62,18 @@ class LeftOut:
     def lines(self) -> list[str]:
         """A line for each reason, with examples."""
         captions = [
-            f"{n} of {self.captions} captions are left out, which {self._why(reason)}"
+            f"{n} of {self.captions} captions are left out because they {self._why(reason)}"
             for reason, n in self.reasons.items()
         ]
-        return captions + [f"{n} images are left out, which {self._why(reason)}" for reason, n in self.images.items()]
+        return captions + [
+            f"{n} images are left out because they {self._why(reason)}" for reason, n in self.images.items()
+        ]
 
     def report(self, name: str, share: float = MAX_LEFT_OUT) -> None:
-        """Write into the log what is left out of the data called `name`.
+        """Log what is left out of the data called `name`.
 
         Raises:
-            InputError: if that is more than this share of the captions.
+            InputError: if it is more than `share` of the captions.
         """
         for line in self.lines():
             log.warning("%s: %s", name, line)
@@ -79,7 +81,7 @@ class LeftOut:
             reason, count = self.reasons.most_common(1)[0]
             raise InputError(
                 f"{name}: {self.reasons.total()} of {self.captions} captions would be left out, more than {share:.0%}: "
-                f"{count} which {self._why(reason)}; fix that, or allow it with --data.max_left_out"
+                f"{count} because they {self._why(reason)}; fix them, or allow it with --data.max_left_out"
             )
 
     def _why(self, reason: str) -> str:
@@ -93,14 +95,14 @@ class LeftOut:
 
 @dataclass
 class WordCounts:
-    """The words of captions.
+    """Counts of words in captions.
 
     Attributes:
-        words: how often each occurs.
-        captions: how many there are.
-        long: how many of them have more words than a batch holds.
-        cut: how many words that leaves out.
-        cut_share: what share of its words that leaves out of each, summed over the captions.
+        words: occurrences of each word.
+        captions: number of captions.
+        long: number of truncated captions.
+        cut: number of words cut off.
+        cut_share: share of words cut off, summed over captions.
     """
 
     words: Counter[str] = field(default_factory=Counter)
@@ -110,7 +112,7 @@ class WordCounts:
     cut_share: float = 0.0
 
     def add(self, captions: Iterable[list[str]], max_length: int) -> "WordCounts":
-        """Count more captions; beyond `max_length` words they are cut."""
+        """Count captions, which are truncated to `max_length` words."""
         for caption in captions:
             self.words.update(caption)
             self.captions += 1
@@ -120,7 +122,7 @@ class WordCounts:
         return self
 
     def update(self, other: "WordCounts") -> None:
-        """Count what another has counted."""
+        """Add the counts of another."""
         self.words.update(other.words)
         self.captions += other.captions
         self.long += other.long
@@ -129,10 +131,10 @@ class WordCounts:
 
 
 class WordLoss(NamedTuple):
-    """Words that do not reach a model for one reason.
+    """Words that do not reach the model for one reason.
 
     Attributes:
-        least: their share of all, at the least: of a few words a share says little.
+        least: lower confidence bound of their share, so that few words do not trigger an error.
         sentence: how many they are, and why.
         mend: what to do about it.
     """
@@ -143,7 +145,7 @@ class WordLoss(NamedTuple):
 
 
 def _least(count: int, of: int) -> float:
-    """The lower end of Wilson's interval of two standard deviations around a share."""
+    """The lower end of Wilson's interval of a share, with two standard deviations."""
     share = count / of
     return (share + 2 / of - 2 * math.sqrt(share * (1 - share) / of + 1 / of**2)) / (1 + 4 / of)
 
@@ -151,18 +153,18 @@ def _least(count: int, of: int) -> float:
 def word_losses(
     counts: WordCounts, vocabulary: Vocabulary, split: str, max_length: int, min_count: int | None
 ) -> list[WordLoss]:
-    """Words of a split that a model does not see, by reason.
+    """Words of a split that do not reach the model, by reason.
 
     Args:
         counts: of the split's captions.
-        vocabulary: that the model has.
-        split: its name, in the sentences.
-        max_length: words of a caption that a batch holds.
-        min_count: how often a word of the vocabulary occurs in training; None if it is a list of its own.
+        vocabulary: of the model.
+        split: name of the split, for the messages.
+        max_length: words of a caption in a batch.
+        min_count: minimum occurrences of the vocabulary's words in training; None if the vocabulary comes from a file.
     """
     total, found = counts.words.total(), []
     words = vocabulary.tokens.name if vocabulary.tokens.spec in (Words.spec, "characters") else "tokens"
-    spaceless = "where a script has no spaces between words, train on --data.tokens characters or a tokenizer's FILE"
+    spaceless = "for scripts without spaces between words, train with --data.tokens characters or a tokenizer's FILE"
 
     unknown = Counter({word: count for word, count in counts.words.items() if word not in vocabulary.ids})
     examples = ", ".join(repr(word[:40]) for word, _ in unknown.most_common(SHOWN))
@@ -171,12 +173,12 @@ def word_losses(
     if unknown:
         count = unknown.total()
         sentence = f"{count} of {total} {words} of the {split} captions are unknown to the model ({count / total:.1%})"
-        whose = f", {len(unknown)} different ones, such as {examples}: {why}"
+        whose = f": {len(unknown)} distinct, such as {examples} ({why})"
         mend = f"{mend}; {spaceless}" if vocabulary.tokens.spec == Words.spec else mend
         found.append(WordLoss(_least(count, total), sentence + whose, mend))
-    if counts.cut:  # one caption of a whole page is no reason to stop
+    if counts.cut:  # the mean share, so that a single very long caption is not an error
         sentence = f"{counts.cut} of {total} {words} of the {split} captions are cut off ({counts.cut / total:.1%})"
-        whose = f", from {counts.long} of {counts.captions} captions, which have more than {max_length}"
+        whose = f", in {counts.long} of {counts.captions} captions that have more than {max_length}"
         mend = "raise --data.max_length, and the model's max_length with it"
         found.append(WordLoss(counts.cut_share / counts.captions, sentence + whose, mend))
     if vocabulary.tokens.spec == Words.spec:
@@ -188,10 +190,10 @@ def word_losses(
 
 
 def report_words(found: Iterable[WordLoss], name: str, share: float = MAX_UNKNOWN) -> None:
-    """Write into the log what `word_losses` found of the data called `name`.
+    """Log the result of `word_losses` for the data called `name`.
 
     Raises:
-        InputError: if one of them is more than this share.
+        InputError: if a loss is more than `share`.
     """
     for lost in found:
         if lost.least > share:

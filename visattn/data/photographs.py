@@ -37,37 +37,37 @@ class Photographs(CaptionData):
     Args:
         root: folder of the data set.
         annotations: the caption file, relative to `root` or absolute; see `read_annotations` for its layouts.
-        images: folder of the pictures, relative to `root` or absolute.
-        val_annotations: a second caption file, whose images validate (COCO has one for each split).
-        instances: None, or a COCO instances file, relative to `root` or absolute, so that attention can be scored, and
-            supervised in training (`CaptionLoss.supervision`): the region of a word is that of the instances of the
-            category it names, if it names one (`visattn.data.coco_words`) and their outlines are known
-            (`visattn.data.instances`). Images are matched by id, or else by file name.
+        images: the image folder, relative to `root` or absolute.
+        val_annotations: a second caption file with the validation images (COCO has one file per split).
+        instances: None, or a COCO instances file, relative to `root` or absolute, to score attention, and to supervise
+            it in training (`CaptionLoss.supervision`): the region of a word is that of the instances of the category it
+            names, if any (`visattn.data.coco_words`), if their outlines are known (`visattn.data.instances`). Images
+            are matched by id, or else by file name.
         layout: format of the caption files; "auto" detects it from their content.
         image_size: size of the model's input in pixels, (h, w) or the side of a square.
         fit: how images are resized; see `visattn.images.fit_image`.
         val_fraction: share of the training images to hold out if there are no validation images; the choice is a
             function of `seed` and the images' ids.
         restval: train also on the images that Karpathy's COCO splits call "restval", as in most published results.
-        mirror: whether a training image is mirrored left to right every other time that it is seen, by chance, as a
-            function of (seed, epoch); one of which a caption says "left" or "right" never is.
-        tokens: unit of the captions: "words", as published scores have them; "characters", for scripts without
-            spaces between words; or the file of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to
-            `root` or absolute. `max_length` then counts such tokens, and a checkpoint keeps the tokenizer.
-        max_left_out: the share of a file's captions that may be left out, since they have no word or no image.
-        max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
+        mirror: whether training images are mirrored left to right with probability ½, as a function of (seed, epoch),
+            except those with "left" or "right" in a caption.
+        tokens: tokenisation of captions: "words", as in published scores; "characters", for scripts without spaces
+            between words; or the JSON file of a tokenizer of Hugging Face's `tokenizers`, relative to `root` or
+            absolute. `max_length` then counts such tokens, and checkpoints contain the tokenizer.
+        max_left_out: maximum share of a file's captions that may be left out because they have no words or no image.
+        max_unknown: maximum share of a split's words that may be unknown or truncated.
         limit: use only the first images of each split, at most this many; for a quick trial.
         on_bad_image: handling of images that are missing, damaged or cannot be fitted to `image_size`. "error" stops
             with an error. "skip" loads every image once before the first epoch, logs those that cannot be used, and
             leaves them out everywhere; more than 1 % of them is an error. Since this is done before the first batch,
             batches and their order remain a function of (seed, epoch); the vocabulary is that of all captions,
             including those of skipped images.
-        batch_size: (image, caption) pairs of a training batch, for one process.
+        batch_size: (image, caption) pairs of a training batch, per process.
         eval_batch_size: images of an evaluation batch.
-        max_length: words of a caption that a batch holds; longer captions are cut. References and vocabulary are uncut.
-        min_count: a word that occurs less often in the training captions is unknown.
-        workers: processes that load; 0 loads in the training process itself.
-        seed: of the order, and of what is held out.
+        max_length: words of a caption in a batch; longer captions are truncated there, but not in references.
+        min_count: words that occur less often in the training captions are unknown.
+        workers: loading processes; 0 loads in the training process.
+        seed: of the order, and of the held-out images.
 
     Raises:
         InputError: if an option is invalid. Faults in the files are reported when they are first read: by
@@ -152,11 +152,11 @@ class Photographs(CaptionData):
         category is absent from the image, only partly outlined, or cropped off.
 
         Raises:
-            InputError: if the instances file cannot be read, or states a picture's size in other proportions.
+            InputError: if the instances file cannot be read, or has another aspect ratio for an image.
         """
         if self.instances is None:
             return super().regions(image_id, words)
-        if self._last_regions[0] != image_id:  # an image's captions come one after the other
+        if self._last_regions[0] != image_id:  # captions of an image are consecutive
             self._last_regions = image_id, {}
         known = self._last_regions[1]
         named = categories(words)
@@ -171,7 +171,9 @@ class Photographs(CaptionData):
         if mask is None:
             return None
         original, stated = image_size(path), mask.shape
-        if abs(original[0] * stated[1] - original[1] * stated[0]) > max(original + stated):  # a pixel of the smaller
+        if abs(original[0] * stated[1] - original[1] * stated[0]) > max(
+            original + stated
+        ):  # a pixel of the smaller one
             raise InputError(
                 f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
                 "the aspect ratios must agree after EXIF rotation; give the images that were annotated"
@@ -187,11 +189,11 @@ class Photographs(CaptionData):
     def _leave_out_bad_images(self) -> None:
         if self._looked_through:
             return
-        self.vocabulary  # noqa: B018 - of all captions: which words have which number must not hang on a picture
+        self.vocabulary  # noqa: B018 - built from all captions, so that word ids do not depend on skipped images
         examples = [example for split in self._splits.values() for example in split]
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         bad = {example.id: why for example, why in unusable(self.load, examples[rank::world], self.workers)}
-        if world > 1:  # each process loads its share, and all leave out the same
+        if world > 1:  # each process checks its share; all leave out the same images
             shares = [self.trainer.strategy.broadcast(bad, src=other) for other in range(world)]
             bad = {name: why for share in shares for name, why in share.items()}
         if bad:
@@ -202,7 +204,7 @@ class Photographs(CaptionData):
         self._looked_through = True
 
     def _check_instances(self) -> None:
-        """Say before the evaluation what it would otherwise only fall silent about."""
+        """Report validation and test images without instances before they are silently not scored."""
         scored, trained = (
             [example for split in splits for example in self.examples(split)]
             for splits in (("val", "test"), ("train",))
@@ -218,21 +220,23 @@ class Photographs(CaptionData):
             )
         if found < len(scored):
             missing = len(scored) - found
-            log.warning("%s lacks %d of %d images to validate or test on", self.instances, missing, len(scored))
+            log.warning("%s lacks %d of %d validation and test images", self.instances, missing, len(scored))
 
     @cached_property
     def _instances(self) -> Instances:
         things = Instances(self.instances)
         strange = sorted(set(things.categories) - WORDS.keys())
         if len(strange) == len(things.categories):
-            raise InputError(f"{self.instances} has none of COCO's 80 categories, the only ones whose words are known")
+            raise InputError(f"{self.instances} has none of COCO's 80 categories, which are the only supported ones")
         if strange:
-            log.warning("%s: no word is known for %d categories, such as %s", self.instances, len(strange), strange[0])
+            log.warning(
+                "%s: %d categories are not COCO's and are ignored, such as %s", self.instances, len(strange), strange[0]
+            )
         return things
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
-        """The picture of every image, by the image's id."""
+        """The image files, by image id."""
         return {example.id: example.path for split in self._splits.values() for example in split}
 
     def _read(self, path: Path) -> list[Annotation]:
@@ -272,13 +276,13 @@ class Photographs(CaptionData):
 
 
 def _held_out(ids: Iterable[str], fraction: float, seed: int) -> set[str]:
-    """A share of the ids, whatever their order: those whose hash comes first."""
+    """A share of the ids, independent of their order: those with the smallest hashes."""
     ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
     return set(ranked[: round(fraction * len(ranked))])
 
 
 def _check_present(folder: Path, paths: list[Path]) -> None:
-    """One listing of each folder, not a question for each file: data sets often lie on slow shared disks."""
+    """Check that the files exist, with one listing per folder, since shared disks are often slow."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; set images to the image folder, relative to root")
     there = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}

@@ -1,7 +1,7 @@
 """Generated scenes of coloured shapes, with captions from a grammar and a mask for every word that names an object.
 
-The embedded data set: nothing to download, any size of picture, and the truth about each word's place is known, so
-that attention can be scored. A scene is a function of (seed, split, index) alone.
+The built-in data set: it needs no download, images can have any size, and the place of each word is known, so attention
+can be scored. A scene is a function of (seed, split, index).
 """
 
 import itertools
@@ -31,7 +31,7 @@ COLOURS = {
     "blue": (48, 106, 216),
     "purple": (138, 72, 178),
 }
-SIZES = {"small": (0.10, 0.125), "large": (0.18, 0.22)}  # radius, as a share of the picture's side
+SIZES = {"small": (0.10, 0.125), "large": (0.18, 0.22)}  # radius, relative to the image's side
 RELATIONS = ("left of", "right of", "above", "below")
 GRAMMAR = Grammar(tuple(SIZES), tuple(COLOURS), SHAPES, RELATIONS)
 MOST_THINGS = 5  # more do not fit
@@ -41,7 +41,7 @@ _SUPERSAMPLING = 4
 
 
 class Thing(NamedTuple):
-    """One shape; centre and radius as shares of the picture's side, from the upper left."""
+    """One shape; centre and radius relative to the image's side, from the top left."""
 
     shape: str
     colour: str
@@ -51,22 +51,22 @@ class Thing(NamedTuple):
     radius: float
 
     def outline(self) -> np.ndarray:
-        """(N, 2) corners (y, x) of the shape, as shares of the picture's side."""
+        """(N, 2) corners (y, x) of the shape, relative to the image's side."""
         return np.array([self.y, self.x]) + self.radius * _unit_outline(self.shape)
 
     def fits(self, words: Sequence[str]) -> bool:
-        """Whether all of these words are true of it."""
+        """Whether all of these words describe it."""
         return all(word in (self.shape, self.colour, self.size) for word in words)
 
 
 class Scene(NamedTuple):
-    """Things that do not touch, on a plain ground; no two share both shape and colour."""
+    """Things that do not touch, on a plain background; no two have the same shape and colour."""
 
     things: tuple[Thing, ...]
     ground: int  # brightness of the background's centre, 0 to 255
 
     def picture(self, side: int) -> Image.Image:
-        """The scene as an antialiased RGB picture of `side` × `side` pixels."""
+        """The scene as an antialiased RGB image of `side` × `side` pixels."""
         fine = side * _SUPERSAMPLING
         picture = _background(side, self.ground).resize((fine, fine), Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(picture)
@@ -75,7 +75,7 @@ class Scene(NamedTuple):
         return picture.resize((side, side), Image.Resampling.BOX)
 
     def mask(self, things: Sequence[Thing], side: int) -> np.ndarray:
-        """(side, side) bool, True if any of these things covers at least half of a pixel."""
+        """(side, side) bool, True where any of these things covers at least half of a pixel."""
         fine = side * _SUPERSAMPLING
         mask = Image.new("L", (fine, fine))
         draw = ImageDraw.Draw(mask)
@@ -84,10 +84,10 @@ class Scene(NamedTuple):
         return np.asarray(mask.resize((side, side), Image.Resampling.BOX)) >= 128
 
     def referents(self, words: Sequence[str]) -> list[tuple[Thing, ...]]:
-        """The things that each word of a caption names; empty where it names none, or none that is there.
+        """The things that each word of a caption names; empty if it names none, or none in the scene.
 
-        A noun phrase is a run of size and colour words with a shape at its end. All of its words name the things that
-        fit the whole phrase: in "a red circle above a blue circle" the first "circle" is the red one.
+        A noun phrase is a sequence of size and colour words that ends in a shape. All of its words name the things that
+        match the whole phrase: in "a red circle above a blue circle" the first "circle" is the red one.
         """
         named: list[tuple[Thing, ...]] = [()] * len(words)
         start = None
@@ -104,7 +104,7 @@ class Scene(NamedTuple):
         return named
 
     def facts(self) -> Facts:
-        """What captions are checked against: two things have one relation, on the axis that parts them more."""
+        """The content of the scene; the relation of two things is on the axis on which they are farther apart."""
         return Facts(
             [{"size": thing.size, "colour": thing.colour, "shape": thing.shape} for thing in self.things],
             [[_relation(a, b) for b in self.things] for a in self.things],
@@ -112,7 +112,7 @@ class Scene(NamedTuple):
         )
 
     def caption(self, rng: np.random.Generator) -> list[str]:
-        """One of the grammar's true captions."""
+        """A random true caption."""
         order = rng.permutation(len(self.things))
         names = [self._name(self.things[i], sized=rng.random() < 0.5) for i in order]
         if len(names) == 1:
@@ -128,9 +128,9 @@ class Scene(NamedTuple):
 
 
 def make_scene(rng: np.random.Generator, count: int, sizes: Sequence[str] | None = None) -> Scene:
-    """Draw a scene of `count` things; of the given sizes, in order, or of any."""
+    """A random scene of `count` things, of the given sizes, in order, or of random sizes."""
     kinds = rng.choice(len(SHAPES) * len(COLOURS), size=count, replace=False)
-    tries = 1 if count <= 3 else 50  # for four things and more it would take seconds to start again at each that fails
+    tries = 1 if count <= 3 else 50  # from four things on, restarting at each failure would take seconds
     while True:
         things: list[Thing] = []
         for i, kind in enumerate(kinds):
@@ -148,7 +148,7 @@ def make_scene(rng: np.random.Generator, count: int, sizes: Sequence[str] | None
 
 
 def _apart(a: Thing, b: Thing) -> bool:
-    """Neither touching, nor so diagonal to each other that the relation between them would be a matter of taste."""
+    """Whether two things do not touch, and are not so diagonal to each other that their relation is ambiguous."""
     dy, dx = abs(a.y - b.y), abs(a.x - b.x)
     return max(dy, dx) > a.radius + b.radius + 0.03 and max(dy, dx) > 1.3 * min(dy, dx)
 
@@ -161,7 +161,7 @@ def _relation(a: Thing, b: Thing) -> str:
 
 @cache
 def _unit_outline(shape: str) -> np.ndarray:
-    """(N, 2) corners (y, x) of a shape within the unit circle, of about equal weight to the eye."""
+    """(N, 2) corners (y, x) of a shape within the unit circle, of about equal visual weight."""
 
     def ring(corners: int, turn: float, radii: Sequence[float] = (1.0,)) -> np.ndarray:
         angle = np.arange(corners) * 2 * np.pi / corners + turn
@@ -194,29 +194,29 @@ def _vignette(side: int) -> np.ndarray:
 
 
 def _background(side: int, ground: int) -> Image.Image:
-    """A warm light grey that darkens a little towards the corners, so that plain ground differs from place to place."""
+    """A warm light grey, slightly darker towards the corners, so that the background is not constant."""
     light = ground - 14 * _vignette(side)
     return Image.fromarray(np.stack([light, light - 3, light - 9], axis=-1).clip(0, 255).astype(np.uint8))
 
 
 class ShapesCaptions(CaptionData):
-    """Scenes of one to three shapes, or more, five captions each, which name all of them.
+    """Scenes of one to three shapes, or more, with five captions each, which name all of them.
 
     Args:
-        train_size: scenes for training.
-        val_size: scenes for validation; of other random numbers than the training's.
-        test_size: scenes for test; from other random numbers again.
-        image_size: (h, w) of the pictures, h = w, in pixels.
+        train_size: number of training scenes.
+        val_size: number of validation scenes.
+        test_size: number of test scenes.
+        image_size: (h, w) of the images, h = w, in pixels.
         batch_size: see `CaptionData`.
         eval_batch_size: see `CaptionData`.
         max_length: see `CaptionData`.
         min_count: see `CaptionData`.
         workers: see `CaptionData`.
         seed: see `CaptionData`; also of the scenes.
-        things: the most shapes in a scene, from 1 to 5; a scene is as likely to have 1 as 2, and so on.
+        things: maximum number of shapes in a scene, from 1 to 5; numbers from 1 on are equally likely.
 
     Raises:
-        InputError: if the pictures are not square, or an option is out of its range.
+        InputError: if the images are not square, or an option is out of its range.
     """
 
     fit: Fit = "squash"
@@ -281,20 +281,20 @@ class ShapesCaptions(CaptionData):
 
 
 class ShapesClasses(ClassificationData):
-    """Scenes of one large and two small things; the class is the colour of the large one, wherever it is.
+    """Scenes of one large and two small things; the class is the colour of the large one.
 
     Args:
-        train_size: scenes for training; every class is equally frequent in each split, up to one.
-        val_size: scenes for validation.
-        test_size: scenes for test.
-        image_size: (h, w) of the pictures, h = w, in pixels.
+        train_size: number of training scenes; classes are balanced in each split, up to one scene.
+        val_size: number of validation scenes.
+        test_size: number of test scenes.
+        image_size: (h, w) of the images, h = w, in pixels.
         batch_size: see `ClassificationData`.
         eval_batch_size: see `ClassificationData`.
         workers: see `ClassificationData`.
         seed: see `ClassificationData`; also of the scenes.
 
     Raises:
-        InputError: if the pictures are not square.
+        InputError: if the images are not square.
     """
 
     fit: Fit = "squash"
@@ -323,7 +323,7 @@ class ShapesClasses(ClassificationData):
         return {}
 
     def scene(self, split: Split, index: int) -> Scene:
-        """The scene of that number: its first thing is the large one, of class ``index % 6``."""
+        """The scene with this index; its first thing is the large one, of class ``index % 6``."""
         for attempt in itertools.count():
             rng = np.random.default_rng([self.seed, 3 + _SPLITS[split], index, attempt])
             scene = make_scene(rng, count=3, sizes=("large", "small", "small"))

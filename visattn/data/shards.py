@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-    """What a shard has for one image: its key, its captions as tokens, and why others are left out."""
+    """An image in a shard: its key, its tokenised captions, and the reasons why others are left out."""
 
     id: str
     captions: list[list[str]]
@@ -36,44 +36,44 @@ class Sample(NamedTuple):
 
 
 class Shards(BatchedData):
-    """Captioned images in tar files, streamed: for data sets too large to be opened file by file.
+    """Captioned images streamed from tar files, for data sets too large for single files.
 
-    An epoch's samples are split between processes and their loading workers in stretches of equal length (up to one
-    sample), so every sample is seen once per pass, whatever the sizes and number of shards, and all processes have the
-    same number of batches. A worker reads its stretch sequentially and shuffles within a window. A training batch is a
-    function of (seed, epoch, number, processes, workers); when resuming within an epoch, samples already seen are
-    skipped.
+    An epoch's samples are split between processes and their workers in ranges of equal length (up to one sample), so
+    every sample is seen once per pass, for any number and size of shards, and all processes have the same number of
+    batches. A worker reads its range sequentially, and shuffles within a window. A training batch is a function of
+    (seed, epoch, number, processes, workers); when resuming within an epoch, samples already seen are skipped.
 
     All captions are read once before the first epoch, without images, to count the samples and build the vocabulary.
-    Those of the training split are not kept. A sample without a usable image or caption is left out, named in the log
-    and counted; an epoch stops with an error once they exceed the share `max_bad`.
+    Those of the training split are not kept. Samples without a usable image or caption are left out, logged and
+    counted; more than `max_bad` of them in an epoch is an error.
 
     Args:
         root: folder of the data set.
-        train: the shards for training, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
-            ``train/{00000..00099}.tar``. Of a range, every file must be there.
-        val: those for validation, in the same form.
-        test: None, or those for test, in the same form.
-        captions: location of captions: "txt" for the sample's .txt, else a key of its .json, with a text or a list of
+        train: the training shards, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
+            ``train/{00000..00099}.tar``. All files of a range must exist.
+        val: the validation shards, in the same form.
+        test: None, or the test shards, in the same form.
+        captions: location of captions: "txt" for the sample's .txt, or a key of its .json, with a text or a list of
             texts.
         vocabulary_file: None builds the vocabulary from the training captions; or a JSON file with a list of words,
             relative to `root` or absolute.
         epoch_size: samples of an epoch, over all processes; None takes one pass. The next epoch continues where
             the last one stopped.
-        shuffle: samples of the window within which a worker shuffles; they are held in memory, undecoded.
-        max_bad: the share of an epoch's samples that may be bad.
-        tokens: unit of the captions: "words", "characters", for scripts without spaces between words, or the file
-            of a tokenizer that Hugging Face's `tokenizers` wrote as JSON, relative to `root` or absolute. `max_length`
-            then counts such tokens, and a checkpoint keeps the tokenizer.
-        max_left_out: the share of a split's captions that may be left out, since they have no word or cannot be read.
-        max_unknown: the share of a split's words that may be unknown to the model, or be cut off.
-        image_size: of the model's input in pixels, (h, w) or the side of a square.
+        shuffle: size of the window, in samples, within which a worker shuffles; they are held in memory, undecoded.
+        max_bad: maximum share of an epoch's samples that may be bad.
+        tokens: tokenisation of captions: "words"; "characters", for scripts without spaces between words; or the JSON
+            file of a tokenizer of Hugging Face's `tokenizers`, relative to `root` or absolute. `max_length` then counts
+            such tokens, and checkpoints contain the tokenizer.
+        max_left_out: maximum share of a split's captions that may be left out because they have no words or cannot be
+            read.
+        max_unknown: maximum share of a split's words that may be unknown or truncated.
+        image_size: size of the model's input in pixels, (h, w) or the side of a square.
         fit: how images are resized; see `visattn.images.fit_image`.
-        batch_size: samples of a training batch, for one process, each with all of its captions.
-        eval_batch_size: samples of an evaluation batch, at most; with workers they come in another order.
-        max_length: words of a caption that a batch holds; longer captions are cut.
-        min_count: a word that occurs less often in the training captions is unknown.
-        workers: processes that load; 0 loads in the training process itself.
+        batch_size: samples of a training batch, per process, each with all of its captions.
+        eval_batch_size: maximum number of samples of an evaluation batch; with workers their order differs.
+        max_length: words of a caption in a batch; longer captions are truncated.
+        min_count: words that occur less often in the training captions are unknown.
+        workers: loading processes; 0 loads in the training process.
         seed: of the order.
 
     Raises:
@@ -137,16 +137,16 @@ class Shards(BatchedData):
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Every word in the order of its id, special tokens first."""
+        """All words in the order of their ids, special tokens first."""
         if self.vocabulary_file is not None:
             return Vocabulary.read(self.root / self.vocabulary_file, self.tokens).words
         return Vocabulary.of_counts(self._training[1].words, self.min_count, self.tokens).words
 
     def setup(self, stage: str | None = None) -> None:
-        """Say before the first epoch what a model will not see of the captions.
+        """Log the unknown and truncated words of the captions before the first epoch.
 
         Raises:
-            InputError: if that is too much.
+            InputError: if there are too many.
         """
         if stage != "fit":
             return
@@ -165,7 +165,7 @@ class Shards(BatchedData):
         return self.vocabulary
 
     def references(self, split: Split) -> Mapping[str, list[list[str]]]:
-        """The uncut, tokenised captions of each image, by image id; those of the training split are read when needed.
+        """The tokenised captions of each image, not truncated, by image id; those for training are read on demand.
 
         Raises:
             InputError: if the data set has no such split, or an image occurs twice in it.
@@ -200,14 +200,14 @@ class Shards(BatchedData):
         return self._evaluation("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The test split, or the validation split where the data set has no test split."""
+        """The test split, or the validation split if there is no test split."""
         return self._evaluation("test" if self.patterns["test"] else "val")
 
     def paths(self, split: Split) -> list[Path]:
         """The shards of a split.
 
         Raises:
-            InputError: if there are none, or one that a range names is missing.
+            InputError: if there are none, or one of a range is missing.
         """
         pattern = self.patterns[split]
         if pattern is None:
@@ -221,17 +221,17 @@ class Shards(BatchedData):
         return found
 
     def samples(self, path: Path) -> Iterator[Sample]:
-        """The samples of a shard without their pictures, in its order.
+        """The samples of a shard without their images, in order.
 
         Raises:
-            InputError: if it is no tar file, is cut off, or has a file twice.
+            InputError: if it is not a tar file, is truncated, or contains a file twice.
         """
         for sample in texts(path):
             yield Sample(sample["__key__"], *captions_of(sample, self.captions, tokens_of(self.tokens)))
 
     @cached_property
     def _training(self) -> tuple[list[int], WordCounts]:
-        """How many samples each shard has, and the words of their captions."""
+        """The number of samples in each shard, and the words of their captions."""
         counts, words, lost = [], WordCounts(), LeftOut()
         found = in_parallel(_Count(self), self.paths("train"), self.workers, "Reading captions", "shard")
         for number, some, of_these in found:
@@ -251,7 +251,7 @@ class Shards(BatchedData):
         lost.report(name, self.max_left_out)
 
     def _evaluated(self, split: Split) -> tuple[list[int], dict[str, list[list[str]]]]:
-        """How many samples each shard has, and the captions of those that have any, by their id."""
+        """The number of samples in each shard, and the captions by sample id, if any."""
         if split not in self._known:
             counts, known, lost = [], {}, LeftOut()
             for path in self.paths(split):
@@ -288,7 +288,7 @@ class Shards(BatchedData):
 
 
 class _Count:
-    """Samples of a shard, the words of its captions, and what of them is left out."""
+    """Counts the samples of a shard, the words of its captions, and the captions left out."""
 
     def __init__(self, data: Shards) -> None:
         self.data = data
@@ -306,11 +306,11 @@ def _count_lost(sample: Sample, lost: LeftOut) -> None:
     lost.captions += len(sample.captions) + len(sample.lost)
     for why in sample.lost:
         reason, _, more = why.partition("; ")
-        lost.add(f"are missing, since their sample {reason}", f"{sample.id}{f' ({more})' if more else ''}")
+        lost.add(f"are missing: their sample {reason}", f"{sample.id}{f' ({more})' if more else ''}")
 
 
 class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
-    """The captions of the training split, which only some training regimes use."""
+    """The captions of the training split, read on demand, since only some training regimes use them."""
 
     def __init__(self, data: Shards) -> None:
         self.data = data
@@ -331,14 +331,14 @@ class _ReadWhenNeeded(Mapping[str, list[list[str]]]):
 
 
 class _Loaded(NamedTuple):
-    """A batch of what could be used, None if nothing could, and why what could not, by the sample's key."""
+    """A batch of the usable samples (None if there are none), and the reasons for the others, by key."""
 
     batch: CaptionBatch | None
     bad: dict[str, str]
 
 
 class _Batching(NamedTuple):
-    """What becomes of samples; see `Shards` for the options. `name` is the data set's in messages."""
+    """Makes batches of samples; see `Shards` for the options. `name` is that of the data set, for messages."""
 
     name: str
     max_bad: float
@@ -365,7 +365,7 @@ class _Batching(NamedTuple):
     def _captions(self, sample: RawSample, name: str) -> list[list[str]]:
         captions, lost = captions_of(sample, self.captions, self.vocabulary.tokens)
         if not captions:
-            raise InputError(f"{name} has no caption with a word in '{self.captions}': it {lost[0]}")
+            raise InputError(f"{name} has no caption with words in '{self.captions}': it {lost[0]}")
         return captions
 
     def _batch(self, good: list[tuple[str, Tensor, list[list[str]]]]) -> CaptionBatch:
@@ -377,7 +377,7 @@ class _Batching(NamedTuple):
 
 
 class _ShardLoader(BatchLoader):
-    """Passes on the batches, and counts bad samples."""
+    """Yields the batches, and counts bad samples."""
 
     def choices(self) -> dict[str, int]:
         return {**super().choices(), "workers": self.num_workers, "processes": self.sampler.num_replicas}
@@ -392,7 +392,7 @@ class _ShardLoader(BatchLoader):
                 check_share(bad, share, make.name, make.max_bad)
             if batch is not None:
                 yield batch
-            elif self.sampler.num_replicas > 1:  # the others would wait for it
+            elif self.sampler.num_replicas > 1:  # other processes would wait for this one
                 raise InputError(f"{make.name}: no image of a batch can be used; increase batch_size")
         if bad:
             log.warning("%s: %d of %d images were left out", make.name, len(bad), share)

@@ -1,4 +1,4 @@
-"""Order of samples in shards: each is seen once per pass, however they are split between processes and workers."""
+"""Order of samples in shards: each is seen once per pass, for any number of processes and workers."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from visattn.errors import InputError
 
 
 class Segment(NamedTuple):
-    """Samples `start` to `stop` of a shard, both by number."""
+    """Samples `start` to `stop` (exclusive) of a shard."""
 
     shard: int
     start: int
@@ -24,13 +24,13 @@ class Segment(NamedTuple):
 
 
 def segments(counts: list[int], start: int, stop: int, seed: int | None) -> list[Segment]:
-    """What stands at the positions from `start` to `stop` when all shards are read, one pass after the other.
+    """The segments at positions `start` to `stop` when all shards are read repeatedly.
 
     Args:
-        counts: how many samples each shard has.
-        start: the first position; passes have sum(counts) each.
-        stop: behind the last.
-        seed: of the order of the shards, which differs from pass to pass; None keeps them as they are.
+        counts: number of samples in each shard.
+        start: the first position; each pass has sum(counts) positions.
+        stop: the position after the last.
+        seed: of the order of the shards, which differs between passes; None keeps their order.
     """
     total, found = sum(counts), []
     for number in range(start // total, -(-stop // total)):
@@ -45,19 +45,19 @@ def segments(counts: list[int], start: int, stop: int, seed: int | None) -> list
 
 
 class StreamedBatches(Dataset):
-    """Batches by their names, as `TrainingBatches` has them, but made of a stream that stays open from one to the next.
+    """Batches by name, as in `TrainingBatches`, but read from a stream that stays open between batches.
 
-    Batch number i is made by worker i % workers, as PyTorch's loader deals them out, and is the next of that worker's
-    stretch. Asked for another than the next, a worker begins its stretch again and skips.
+    Batch i is made by worker i % workers, as in PyTorch's loader, and is the next one in that worker's range. If
+    another batch is requested, the worker restarts its range and skips.
 
     Args:
         shards: the tar files.
-        counts: how many samples each has.
+        counts: number of samples in each.
         size: samples of an epoch, over all processes.
-        batch_size: of them in a batch of one process.
-        make: what becomes of a batch's samples.
-        seed: of the order; None keeps the shards' own, the same in every epoch.
-        window: samples within which a worker shuffles, where there is a seed.
+        batch_size: samples of a batch, per process.
+        make: makes a batch of samples.
+        seed: of the order; None keeps the order of the shards, in every epoch.
+        window: samples within which a worker shuffles, if there is a seed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StreamedBatches(Dataset):
         self._open: tuple[BatchName | None, Iterator[list[RawSample]]] = (None, iter(()))
 
     def batches(self, world: int = 1) -> int:
-        """How many batches an epoch has for each process."""
+        """The number of batches in an epoch, per process."""
         return math.ceil(math.ceil(self.size / world) / self.batch_size)
 
     def __len__(self) -> int:
@@ -91,11 +91,11 @@ class StreamedBatches(Dataset):
         return self.make(batch)
 
     def stretch(self, name: BatchName, workers: int) -> tuple[int, list[int]]:
-        """The position at which the worker of a batch begins in this epoch, and the sizes of its batches."""
+        """The first position of a batch's worker in this epoch, and the sizes of its batches."""
         first = (0 if self.seed is None else name.epoch) * self.size
         start, stop = (first + self.size * rank // name.world for rank in (name.rank, name.rank + 1))
         count = self.batches(name.world)
-        stop = max(stop, start + count)  # every process needs something for each of its batches
+        stop = max(stop, start + count)  # every batch needs at least one sample
         edges = [start + (stop - start) * i // count for i in range(count + 1)]
         mine = name.batch % workers
         before = sum(len(range(worker, count, workers)) for worker in range(mine))
@@ -103,7 +103,7 @@ class StreamedBatches(Dataset):
         return own[0], [b - a for a, b in itertools.pairwise(own)]
 
     def _stream(self, name: BatchName) -> Iterator[list[RawSample]]:
-        """The samples, undecoded, of this batch and of those that the worker makes after it."""
+        """The undecoded samples of this batch and of the worker's later batches."""
         workers = _workers()
         start, sizes = self.stretch(name, workers)
         stream = self._read(segments(self.counts, start, start + sum(sizes), self.seed))
@@ -127,6 +127,6 @@ class StreamedBatches(Dataset):
 
 
 def _workers() -> int:
-    """Among how many loading processes this one is."""
+    """The number of loading processes, including this one."""
     info = get_worker_info()
     return 1 if info is None else info.num_workers

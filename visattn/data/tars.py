@@ -1,7 +1,6 @@
-"""Reading of shards: tar files as written by img2dataset, with the files of a sample in sequence.
+"""Reading shards: tar files as written by img2dataset, in which a sample's files are consecutive.
 
-A shard holds `000012.jpg`, `000012.txt` and `000012.json`. What belongs to one sample is decided by the `webdataset`
-library.
+A shard contains `000012.jpg`, `000012.txt` and `000012.json`. The `webdataset` library groups files into samples.
 """
 
 import contextlib
@@ -20,55 +19,55 @@ from visattn.errors import InputError
 from visattn.images.reading import SUFFIXES
 from visattn.vocabulary import Tokens
 
-# Suffixes in a shard, the first that a sample has.
+# Suffixes of images in a shard; the first one in a sample is used.
 PICTURES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in SUFFIXES - {".jpg", ".jpeg", ".png", ".webp"}))
 _TEXTS = ("txt", "json")
-_META = re.compile(r"__[^/]*__($|/)")  # names that webdataset passes over
+_META = re.compile(r"__[^/]*__($|/)")  # names that webdataset ignores
 
 RawSample = dict[str, Any]
 """A sample's files by their suffixes, undecoded, with its key as `__key__` and its shard as `__url__`."""
 
 
 def texts(path: Path) -> Iterator[RawSample]:
-    """The samples of a shard, the pictures empty, in its order.
+    """The samples of a shard, in order, with empty images.
 
     Raises:
-        InputError: if it is no tar file, is cut off, or has a file twice.
+        InputError: if it is not a tar file, is truncated, or contains a file twice.
     """
     with _shard_errors(path):
         yield from webdataset().tariterators.group_by_keys(_text_files(path))
 
 
 def samples(path: Path, start: int, stop: int) -> Iterator[RawSample]:
-    """The whole samples from number `start` on, as many as there are before `stop`.
+    """The samples from number `start` to `stop` (exclusive), as far as there are any.
 
     Raises:
-        InputError: if it is no tar file, or is cut off or has a file twice before `stop`.
+        InputError: if it is not a tar file, or is truncated or contains a file twice before `stop`.
     """
     with path.open("rb") as file, _shard_errors(path):
-        # Not webdataset's own opener: it starts a program for a file whose name begins with "pipe:".
+        # Not webdataset's own opener, which runs a command if a name begins with "pipe:".
         files = webdataset().tariterators.tar_file_expander([{"url": str(path), "stream": file}])
         yield from itertools.islice(webdataset().tariterators.group_by_keys(files), start, stop)
 
 
 def picture_of(sample: RawSample, name: str) -> bytes:
-    """The picture's file.
+    """The bytes of the sample's image file.
 
     Raises:
         InputError: if the sample, called `name`, has none.
     """
     content = next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
     if content is None:
-        raise InputError(f"{name} has no picture ({', '.join(PICTURES)}); {_has(sample, PICTURES)}")
+        raise InputError(f"{name} has no image ({', '.join(PICTURES)}); {_has(sample, PICTURES)}")
     return content
 
 
 class Said(NamedTuple):
-    """What a sample says.
+    """The captions of a sample.
 
     Attributes:
-        captions: as tokens, those with any.
-        lost: why the others are left out, one reason for each.
+        captions: tokenised captions with at least one word.
+        lost: reasons why the others are left out, one for each.
     """
 
     captions: list[list[str]]
@@ -76,21 +75,21 @@ class Said(NamedTuple):
 
 
 def captions_of(sample: RawSample, where: str, tokens: Tokens) -> Said:
-    """The captions of a sample: of its .txt, or under a key of its .json."""
+    """The captions in a sample's .txt, or under a key of its .json."""
     suffix = "txt" if where == "txt" else "json"
     if suffix not in sample:
         return Said([], [f"has no .{suffix}; {_has(sample, (suffix,))}"])
     try:
         content = sample[suffix].decode("utf-8-sig")
     except UnicodeDecodeError:
-        return Said([], [f"has a .{suffix} that is not UTF-8; write it anew, such as with iconv -f latin1 -t utf-8"])
+        return Said([], [f"has a .{suffix} that is not UTF-8; convert it, for example with iconv -f latin1 -t utf-8"])
     if where == "txt":
         said: Any = content
     else:
         try:
             described = json.loads(content)
         except (ValueError, RecursionError):
-            return Said([], ["has a .json that is none"])
+            return Said([], ["has an invalid .json"])
         if not isinstance(described, dict) or where not in described:
             keys = ", ".join(map(str, described)) if isinstance(described, dict) else "no keys"
             return Said([], [f"has no '{where}' in its .json; that has {keys[:200]}"])
@@ -101,12 +100,12 @@ def captions_of(sample: RawSample, where: str, tokens: Tokens) -> Said:
         if found:
             captions.append(found)
         else:
-            lost.append("has a caption without a word" if isinstance(text, str) else "has a caption that is no text")
+            lost.append("has a caption without words" if isinstance(text, str) else "has a caption that is not text")
     return Said(captions, lost if captions or lost else ["has an empty list of captions"])
 
 
 def _has(sample: RawSample, wanted: tuple[str, ...]) -> str:
-    """What a sample has instead of the suffixes that are wanted, and the usual cause of it: dots."""
+    """The suffixes that a sample has instead of the wanted ones, and the usual cause: dots in names."""
     suffixes = [name for name in sample if not name.startswith("__")]
     said = f"it has {', '.join(f'.{suffix}' for suffix in suffixes[:5])}{' …' * (len(suffixes) > 5)}"
     dotted = next((s for s in suffixes if "." in s and s.rpartition(".")[2] in wanted), None)
@@ -120,22 +119,22 @@ def _has(sample: RawSample, wanted: tuple[str, ...]) -> str:
 
 
 def _text_files(path: Path) -> Iterator[dict[str, Any]]:
-    """The files of a shard as webdataset has them, but the pictures' bytes are skipped over, not read."""
+    """The files of a shard, as from webdataset, but without reading the images."""
     with tarfile.open(path, "r:*") as tar:
         for member in tar:
             if member.isreg() and not _META.match(member.name):
                 text = member.name.lower().endswith(_TEXTS)
                 yield {"fname": member.name, "data": tar.extractfile(member).read() if text else b"", "__url__": path}
-            tar.members = []  # else it would remember every header
-        # To `tarfile`, one that was cut off between two files has just ended; a whole one ends in empty blocks.
+            tar.members = []  # otherwise it keeps all headers in memory
+        # `tarfile` does not notice truncation between two files; a complete file ends with empty blocks.
         if isinstance(tar.fileobj, io.BufferedReader) and path.stat().st_size < tar.offset + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it ends without an end")
+            raise tarfile.ReadError("its end is missing")
         yield {}  # the end of a shard
 
 
 @contextlib.contextmanager
 def _shard_errors(path: Path) -> Iterator[None]:
-    """Whatever a damaged tar file makes its readers trip over, as a sentence that names it."""
+    """Convert the errors that damaged tar files raise to an `InputError` that names the file."""
     try:
         yield
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
@@ -144,7 +143,7 @@ def _shard_errors(path: Path) -> Iterator[None]:
 
 
 def webdataset() -> Any:
-    """The library.
+    """Import the library.
 
     Raises:
         InputError: if it is not installed.
