@@ -1,9 +1,9 @@
 """The additive score e = vᵀ tanh(W q + U k + b) without a tanh.
 
-A tanh for each place, hidden unit and step is what additive attention costs. But tanh(x) = 1 − 2 / (1 + e^2x), and
-e^2(q + k) = e^2q e^2k, whose second factor depends on the image alone: it is computed once, instead of U k + b, and a
-step has a product and a reciprocal instead of the tanh. So that no factor overflows, W q and U k + b are cut at ±40,
-far beyond what a hidden unit comes to.
+The cost of additive attention is one tanh per place, hidden unit and step. But tanh(x) = 1 − 2 / (1 + e^2x), and
+e^2(q + k) = e^2q e^2k, where the second factor depends only on the image. It is computed once, instead of U k + b, and
+each step then needs a product and a reciprocal instead of the tanh. To avoid overflow, W q and U k + b are clamped to
+±40, far beyond usual values.
 """
 
 from typing import Any
@@ -15,18 +15,18 @@ from visattn.fast import enabled
 
 
 def is_used() -> bool:
-    """Whether scores are computed so. Not in an exported graph, whose batch is not known: it would count no pieces."""
+    """Whether to use it; not in exported graphs, whose batch size, and so the number of pieces, is unknown."""
     return enabled() and not torch.compiler.is_exporting()
 
 
 def prepared(x: Tensor) -> Tensor:
-    """U k + b (B, L, A), or W q, to its e^2x; in float32 if half precision would overflow."""
+    """e^2x of U k + b (B, L, A) or of W q; in float32 if half precision would overflow."""
     x = x.float() if x.dtype == torch.float16 else x
     return (2 * x.clamp(-40, 40)).exp()
 
 
 def scores(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """W q (B, K, A), `prepared` keys (B, L, A) and v (A,) to vᵀ tanh(W q + U k + b), (B, K, L)."""
+    """vᵀ tanh(W q + U k + b) (B, K, L) from W q (B, K, A), `prepared` keys (B, L, A) and v (A,)."""
     factor = prepared(query)
     weight = weight.to(torch.promote_types(factor.dtype, keys.dtype))
     with torch.autocast(query.device.type, enabled=False):  # one precision, forward and backward
@@ -34,12 +34,11 @@ def scores(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
 
 
 class _SumOfHalves(torch.autograd.Function):
-    """e^2q (B, K, A), e^2k (B, L, A), v (A,) to Σ v h (B, K, L), where h = (1 − tanh(q + k)) / 2 = 1 / (1 + e^2q e^2k).
+    """Σ v h (B, K, L) from e^2q (B, K, A), e^2k (B, L, A), v (A,); h = (1 − tanh(q + k)) / 2 = 1 / (1 + e^2q e^2k).
 
-    By hand, because (B, K, L, A) is large. It is worked through in pieces, on a CPU of a size that stays in the cache,
-    and nothing of it is kept: the backward pass makes it again, which takes less time than to fetch it from memory.
-    Sums are in float32 at least; ∂h/∂e^2k = −e^2q h², and ∂h/∂e^2q = −e^2k h² = (h² − h) / e^2q, whose sums over the
-    places are products of matrices.
+    Written by hand because (B, K, L, A) is large. It is computed in pieces, which fit into the cache on a CPU, and not
+    stored: recomputing it in the backward pass is faster than reading it from memory. Sums are in float32 at least;
+    ∂h/∂e^2k = −e^2q h², and ∂h/∂e^2q = −e^2k h² = (h² − h) / e^2q, whose sums over the places are matrix products.
     """
 
     @staticmethod
@@ -50,7 +49,7 @@ class _SumOfHalves(torch.autograd.Function):
         sums = []
         for q, k in zip(*parts, strict=True):
             inverse = _inverse(q.to(dtype), k.to(dtype))
-            sums.append(torch.div(weight, inverse, out=inverse).sum(dim=-1))  # h @ v took three times as long in MKL
+            sums.append(torch.div(weight, inverse, out=inverse).sum(dim=-1))  # h @ v is three times as slow in MKL
         return torch.cat(sums).to(weight.dtype)
 
     @staticmethod
@@ -79,12 +78,12 @@ class _SumOfHalves(torch.autograd.Function):
 
 
 def _inverse(query: Tensor, keys: Tensor) -> Tensor:
-    """e^2q (B, K, A), e^2k (B, L, A) to 1 / h = 1 + e^2q e^2k (B, K, L, A)."""
+    """1 / h = 1 + e^2q e^2k (B, K, L, A) from e^2q (B, K, A) and e^2k (B, L, A)."""
     return torch.addcmul(query.new_ones(()), query.unsqueeze(2), keys.unsqueeze(1))
 
 
 def _pieces(query: Tensor, keys: Tensor) -> int:
-    """Images in a piece: about two megabytes on a CPU, all elsewhere."""
+    """Number of images per piece: about two megabytes on a CPU, all on other devices."""
     if query.device.type != "cpu":
         return max(1, len(query))
     return max(1, 2**19 // max(1, query.shape[1] * keys.shape[1] * query.shape[2]))

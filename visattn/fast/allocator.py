@@ -1,8 +1,8 @@
 """Make glibc keep freed memory, since touching a page for the first time is very slow on virtual machines.
 
-PyTorch's CPU tensors come from malloc. By default glibc gives blocks above a threshold straight back to the kernel when
-they are freed, and the next training step pays for every page again. `VISATTN_KEEP_FREED_MEMORY=0` in the environment
-leaves that so, and so does `VISATTN_FAST=0`.
+PyTorch's CPU tensors come from malloc. By default glibc returns blocks above a threshold to the kernel when they are
+freed, and the next training step faults in every page again. `VISATTN_KEEP_FREED_MEMORY=0` in the environment, or
+`VISATTN_FAST=0`, keeps this default.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import sys
 from visattn.fast import enabled
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_THRESHOLD = 32 * 1024**2  # HEAP_MAX_SIZE / 2, the most that glibc accepts
+_LARGEST_THRESHOLD = 32 * 1024**2  # HEAP_MAX_SIZE / 2, the maximum in glibc
 
 log = logging.getLogger(__name__)
 _kept = False
@@ -40,5 +40,5 @@ def keep_freed_memory() -> bool:
 
 
 def freed_memory_is_kept() -> bool:
-    """Whether this process asked glibc to."""
+    """Whether `keep_freed_memory` has succeeded in this process."""
     return _kept

@@ -7,7 +7,7 @@ from visattn.fast import enabled
 
 
 def working_precision(values: Tensor) -> Tensor:
-    """Values as autocast's products want them: converted once, where otherwise every step's product would do it."""
+    """Values converted to autocast's precision, so that this is not repeated in every step's product."""
     device = values.device.type
     on = enabled() and torch.is_autocast_enabled(device)
     return values.to(torch.get_autocast_dtype(device)) if on else values

@@ -1,9 +1,9 @@
-"""y = x Wᵀ + b in float32 by oneDNN, on CPUs where PyTorch's default leaves half of the speed unused.
+"""y = x Wᵀ + b in float32 by oneDNN, on CPUs where PyTorch's default reaches only half of the speed.
 
-PyTorch gives a linear layer in float32 to MKL, which takes AVX2 on AMD's processors even where they have AVX-512.
-oneDNN, which PyTorch gives convolutions and bfloat16 to, takes AVX-512. Values are those of float32 either way, but for
-the order of sums. `VISATTN_ONEDNN=0` in the environment leaves PyTorch's choice, `VISATTN_ONEDNN=1` takes oneDNN on any
-CPU; `VISATTN_FAST=0` comes before both.
+PyTorch uses MKL for linear layers in float32, which uses AVX2 on AMD's processors even if they have AVX-512. oneDNN,
+which PyTorch uses for convolutions and bfloat16, uses AVX-512. Both compute in float32, and differ only in the order of
+sums. `VISATTN_ONEDNN=0` in the environment keeps PyTorch's choice, `VISATTN_ONEDNN=1` uses oneDNN on any CPU;
+`VISATTN_FAST=0` overrides both.
 """
 
 import functools
@@ -18,11 +18,11 @@ from torch.utils.flop_counter import register_flop_formula
 
 from visattn.fast import enabled
 
-_SMALLEST = 2**20  # multiplications, below which starting oneDNN costs more than it saves
+_SMALLEST = 2**20  # multiplications; below, oneDNN's overhead is larger than its gain
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, by `linear`."""
+    """`torch.nn.Linear` with `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, in) to (…, out)."""
@@ -30,7 +30,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`: x (…, in), weight (out, in) and bias (out) to (…, out)."""
+    """As `torch.nn.functional.linear`: x (…, in), weight (out, in) and bias (out) to (…, out)."""
     if not _pays(x, weight):
         return F.linear(x, weight, bias)
     rows = x.flatten(0, -2)
@@ -43,8 +43,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # a compiler chooses by itself, and a graph must run elsewhere
-        and not torch._C._are_functorch_transforms_active()  # which know no rule for the operator
+        not torch.compiler.is_compiling()  # the compiler makes its own choice, and graphs must run elsewhere
+        and not torch._C._are_functorch_transforms_active()  # they have no rule for the operator
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
@@ -55,7 +55,7 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def onednn_is_taken() -> bool:
-    """Whether linear layers in float32 go to oneDNN: on AMD's CPUs with AVX-512, unless the environment says."""
+    """Whether linear layers in float32 use oneDNN: on AMD's CPUs with AVX-512, unless the environment overrides it."""
     wish = os.environ.get("VISATTN_ONEDNN")
     return enabled() and wish != "0" and _onednn_is_there() and (wish == "1" or _mkl_takes_half())
 
@@ -76,12 +76,12 @@ def _mkl_takes_half() -> bool:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same of matrices, by the operator that PyTorch's compiler uses; either may be transposed."""
+    """`linear` for matrices, which may be transposed, with the operator that PyTorch's compiler uses."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _Linear(torch.autograd.Function):
-    """`_product` with derivatives, by `linear`, so that these have derivatives, too."""
+    """`_product` with derivatives, computed by `linear`, so that they are differentiable, too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

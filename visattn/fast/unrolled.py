@@ -11,10 +11,10 @@ from visattn.fast.linear import linear
 
 
 class Unrolled:
-    """yₜ = aₜ + W xₜ over the steps of a loop, where every aₜ is known before it and xₜ only at step t.
+    """yₜ = aₜ + W xₜ over the steps of a loop, where all aₜ are known in advance, but xₜ only at step t.
 
-    Left to autograd, each step adds a product of few rows, as large as W, to the gradient of W. But ∂L/∂W = Σₜ gₜ xₜᵀ,
-    where gₜ = ∂L/∂yₜ = ∂L/∂aₜ: all that is known once the loop has been gone back through, and one product is enough.
+    With autograd, each step adds a product of few rows, as large as W, to the gradient of W. But ∂L/∂W = Σₜ gₜ xₜᵀ,
+    where gₜ = ∂L/∂yₜ = ∂L/∂aₜ. All of these are known after the loop's backward pass, so a single product suffices.
 
     Args:
         given: (N, T, G) aₜ.
@@ -27,13 +27,13 @@ class Unrolled:
         self._given = _WeightOfAllSteps.apply(given, weight, self._inputs).unbind(dim=1)
 
     def __call__(self, t: int, inputs: Tensor) -> Tensor:
-        """yₜ (N, G) from xₜ (N, F); each step once, in their order."""
+        """yₜ (N, G) from xₜ (N, F); call it once per step, in order."""
         self._inputs.append(inputs.detach())
         return self._given[t] + linear(inputs, self._weight)
 
 
 class _WeightOfAllSteps(torch.autograd.Function):
-    """aₜ as they are; backward, the gradient of W beside theirs, from inputs that the loop has collected by then."""
+    """Returns aₜ unchanged; backward, it computes the gradient of W from the inputs collected in the loop."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, weight: Tensor, inputs: list[Tensor]) -> Tensor:
