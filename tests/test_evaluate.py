@@ -96,7 +96,7 @@ def test_official_scores_are_printed_and_written(run):
     ]
     assert len({len(line) for line in lines[:6]}) == 1
     repeats = "captions that repeat a pair of words: 14.3%, references 0.0%"  # "a a a a cup cup of of tea"
-    assert lines[6:] == [repeats, "note: candidates without a word, scored 0: 1", content["signature"]]
+    assert lines[6:] == [repeats, "note: candidates without words, scored 0: 1", content["signature"]]
     assert content["signature"] == (
         f"BLEU+ROUGE-L+CIDEr-D|tok:ptb-py|refs:1-4|df:references(7)|images:7|empty:1|visattn:{__version__}"
     )
@@ -171,7 +171,7 @@ def test_an_image_without_a_candidate_is_an_error_or_left_out(run, fails):
     alone = run(coco(fewer), some)[2]
     assert content["scores"] == alone["scores"]  # document frequencies, too, are those of the scored images
     assert "|df:references(4)|images:4/7|" in content["signature"]
-    assert "note: images without a candidate, left out: 3" in said.out
+    assert "note: images left out, without a candidate: 3" in said.out
     assert "|images:4|" in alone["signature"]
     assert run(coco(), results(), "--partial")[2] == run(coco(), results())[2]
 
@@ -197,8 +197,8 @@ def test_references_that_cannot_be_used_are_left_out_and_counted(run, fails):
     assert content["scores"] == run(coco(), results())[2]["scores"]
     assert content["counts"]["images_without_references"] == 1
     assert content["counts"]["references_of_unknown_images"] == 2
-    assert "note: images without references, left out: 1" in said.out
-    assert "note: references of images that the file does not list, left out: 2" in said.out
+    assert "note: images left out, without references: 1" in said.out
+    assert "note: references left out, without an image in the file: 2" in said.out
     assert "1 images without references in" in fails(references, [*results(), {"image_id": 5, "caption": "A dog"}])
     del references["images"]
     assert "no candidate for 2 of the 9 images" in fails(references, results())
@@ -211,7 +211,7 @@ def test_captions_without_a_word_stay_and_are_counted(run):
     assert status == 0
     assert content["counts"]["references"] == 19
     assert content["counts"]["empty_references"] == 3
-    assert "note: references without a word, kept as in the official tool: 3" in said.out
+    assert "note: references without words, kept as in the official tool: 3" in said.out
     assert content["per_image"][str(IDS["cat"])] == dict.fromkeys(NAMES, 0) | {"ROUGE-L": 1}
     assert "|empty:1|" in content["signature"]
 
@@ -220,7 +220,7 @@ def test_one_image_alone_is_said(run, tmp_path):
     status, said, content = run(coco({"dog": REFERENCES["dog"]}), results()[:1])
     assert status == 0
     assert content["scores"]["CIDEr-D"] == 0
-    assert "note: one image alone: CIDEr-D is 0 by definition" in said.out
+    assert "note: only one image: CIDEr-D is 0 by definition" in said.out
     (tmp_path / "others.json").write_text(json.dumps(coco()))
     status, said, content = run(
         coco({"dog": REFERENCES["dog"]}), results()[:1], "--frequencies", tmp_path / "others.json"
@@ -292,7 +292,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(fails, tmp_path):
     for path in inputs:
         assert "is an input" in fails(coco(), results(), "--output", path)
     gone = tmp_path / "gone.json"
-    assert f"{gone}: there is no such file" in fails(coco(), results(), "--frequencies", gone)
+    assert f"{gone}: no such file" in fails(coco(), results(), "--frequencies", gone)
 
 
 def test_java_is_asked_for_before_the_work(fails, monkeypatch):

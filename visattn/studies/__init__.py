@@ -1,1 +1,1 @@
-"""Studies of attention beyond the scores of a run; each module or package names its command."""
+"""Studies of attention beyond the scores of a run. Each module or package names its command."""

@@ -21,10 +21,10 @@ SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
 def step_times(
     models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15, seconds: float = 60
 ) -> dict[str, float]:
-    """Median milliseconds of a decoder's training step, forward and backward, each on the same annotation vectors.
+    """Median milliseconds of each decoder's training step, forward and backward, on its annotation vectors.
 
-    The mechanisms take turns, so that whatever else the machine does disturbs all alike. After so many seconds no new
-    round begins, but for the first three.
+    The mechanisms alternate, so that other load on the machine affects all of them alike. After `seconds` no new round
+    starts, except for the first three.
     """
     begun = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -34,7 +34,7 @@ def step_times(
         if turn > 3 and time.perf_counter() - begun > seconds:
             break
         for name, model in models.items():
-            with torch.no_grad():  # an encoder that trains would move its batch normalisation's statistics
+            with torch.no_grad():  # training mode would change the statistics of batch normalisation
                 values, grid = model.to(device).eval().encode(batch)
             values.requires_grad_()
             model.decoder.train()
@@ -57,7 +57,7 @@ def _wait(device: torch.device) -> None:
 
 
 def original(data: CaptionData, example: CaptionedImage, model: Captioner) -> tuple[np.ndarray, Geometry]:
-    """The picture that a person sees, and how it became the model's input."""
+    """The original image, and its geometry."""
     if isinstance(data, ShapesCaptions):
         return np.asarray(data.scene(example.id).picture(SIDE)), model.input.geometry((SIDE, SIDE))
     picture = np.asarray(load_image(example.path))
@@ -65,7 +65,7 @@ def original(data: CaptionData, example: CaptionedImage, model: Captioner) -> tu
 
 
 def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, count: int) -> list[Comparison]:
-    """What each model, by its title, sees of a reference caption's words, on pictures of which there is much to say."""
+    """The maps of each model, by title, for the words of reference captions, on images with long captions."""
     examples = sorted(data.examples(split)[:24], key=lambda e: (-min(len(e.captions[0]), 12), e.id))[:count]
     images = torch.stack([data.load(example)[0] for example in examples])
     words = [example.captions[0][:12] for example in examples]
@@ -83,7 +83,7 @@ def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, co
 
 
 def table(results: dict[str, dict]) -> str:
-    """The results as Markdown; columns that no mechanism has are left out."""
+    """The results as a Markdown table, without columns that are empty for all mechanisms."""
 
     def score(metric: str, form: str) -> list[str]:
         return [form.format(r["metrics"][metric]) if metric in r["metrics"] else "–" for r in results.values()]
@@ -107,20 +107,20 @@ def table(results: dict[str, dict]) -> str:
             kind, _, of = name.partition(", ")
             key = f"{'grounding' if of == 'own words' else 'ground_truth_grounding'}_{kind}_{control}"
             columns[name].append(title if name == "mechanism" else f"{first[key]:.1%}" if key in first else "")
-    if not any("true" in r["metrics"] for r in results.values()):  # it is not known what is in the images
+    if not any("true" in r["metrics"] for r in results.values()):  # the content of the images is unknown
         columns = {name: cells for name, cells in columns.items() if name not in ("true", "complete", "relation")}
-    if not any(key.endswith("_centre") for key in first):  # no word's place is known
+    if not any(key.endswith("_centre") for key in first):  # the places of words are unknown
         columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
     lines = [list(columns), ["---"] + ["---:"] * (len(columns) - 1), *zip(*columns.values(), strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 LEGEND = """\
-Scores are of freely generated (greedy) captions. *True*: the share of captions of which nothing is false: everything
-named is there, each a thing of its own, and the relation holds; *complete*: besides, no thing is left out. *Relation*:
-the share of the relations between things that are there which hold. *Pointing*: the share of words that name a thing
-and have their largest weight on it; *mass*: the share of the weight that is on it; for the words of the model's own
-captions, and for those of the references, each read after the true words before it. (Before a phrase begins no model
-can know which of several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in
-nats. *Time per step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians
-of interleaved rounds."""
+Scores are of freely generated (greedy) captions. *True*: the share of captions without a false statement: everything
+named exists, each phrase as a different thing, and the relation holds; *complete*: the share that are true and name
+every thing. *Relation*: the share of relations between existing things that hold. *Pointing*: the share of words that
+name a thing and have their largest weight on it; *mass*: the share of the weight that is on it; for the words of the
+model's own captions, and for those of the references under teacher forcing. (Before a phrase begins, no model can know
+which of several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in nats.
+*Time per step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians of
+interleaved rounds."""

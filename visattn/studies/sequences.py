@@ -1,7 +1,7 @@
 """Attention on sequences with a known alignment: tasks, a small model, and its alignment.
 
-An image is a grid of H × W places; a sentence is a grid of 1 × S, and every mechanism works on it unchanged. Each
-target token is made of one source token, at a known place. Used by `visattn sequences`.
+A sentence is treated as an image with a grid of 1 × S places, so every mechanism works on it unchanged. Each target
+token depends on one source token at a known place. Used by `visattn sequences`.
 """
 
 from collections.abc import Callable
@@ -31,18 +31,21 @@ from visattn.studies.figures import Alignment
 from visattn.training.objectives import CaptionLoss, LeaveOneOut, Reinforce
 from visattn.vocabulary import END, PAD, SPECIALS, START
 
-LENGTHS = (5, 12)  # of the sequences, from and to
+LENGTHS = (5, 12)  # minimum and maximum length of sequences
 BATCH, SIZE, LEARNING_RATE = 32, 64, 3e-3
-DRAWS, ENTROPY = 4, 0.2  # of hard attention; with less entropy some places are never tried, and some words share one
+DRAWS, ENTROPY = (
+    4,
+    0.2,
+)  # of hard attention; with a lower entropy weight some places are never sampled
 
 
 class Task(NamedTuple):
     """A sequence task.
 
     Attributes:
-        title: for people.
+        title: for display.
         source: the alphabet.
-        target: the symbol that stands for each, in the same order.
+        target: the target symbol of each, in the same order.
         backwards: whether the order is reversed.
     """
 
@@ -59,13 +62,13 @@ TASKS = {
 
 Mechanism = Callable[[int, int], SpatialAttention]
 
-# Bahdanau's. With Luong's general score local-p missed the first word of reversal in 2 of 6 runs: its window was
-# elsewhere, and from what is in a window nothing can be learnt of a place outside it.
+# Bahdanau's score. With Luong's general score, local-p missed the first word of reversal in 2 of 6 runs: its window was
+# elsewhere, and there is no gradient from places outside the window.
 SCORE = partial(AdditiveScore, hidden=SIZE)
 
 MECHANISMS: dict[str, Mechanism] = {
     "soft": partial(SoftAttention, score=SCORE),
-    "hard": partial(HardAttention, score=SCORE, probability=1.0),  # nothing here is learnt from soft attention
+    "hard": partial(HardAttention, score=SCORE, probability=1.0),  # no steps of soft attention
     "local-m": partial(MonotonicLocalAttention, score=SCORE, window=2),
     "local-p": partial(PredictiveLocalAttention, score=SCORE, window=2),
     "multi-head": MultiHeadAttention,
@@ -73,13 +76,13 @@ MECHANISMS: dict[str, Mechanism] = {
 
 
 class Batch(NamedTuple):
-    """Sequences of several lengths, S the longest that there can be.
+    """Sequences of several lengths; S is the greatest possible length.
 
     Attributes:
-        source: (B, S) numbers of source symbols.
+        source: (B, S) indices of source symbols.
         mask: (B, S) bool, True up to a sequence's end.
         tokens: (B, S + 2) START, the target, END, and PAD.
-        places: (B, S) for each target symbol the place of its source symbol; −1 beyond the end.
+        places: (B, S) the place of each target symbol's source symbol; −1 beyond the end.
     """
 
     source: Tensor
@@ -89,7 +92,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(task: Task, count: int, generator: torch.Generator, lengths: tuple[int, int] = LENGTHS) -> Batch:
-    """Draw `count` sequences and their targets."""
+    """Sample `count` sequences and their targets."""
     shortest, longest = lengths
     length = torch.randint(shortest, longest + 1, (count, 1), generator=generator)
     source = torch.randint(len(task.source), (count, longest), generator=generator)
@@ -105,14 +108,14 @@ def make_batch(task: Task, count: int, generator: torch.Generator, lengths: tupl
 class SequenceModel(nn.Module):
     """Source symbols to annotation vectors, and a decoder.
 
-    An annotation vector is the sum of three that are learnt: of the symbol, of its place counted from the front, and of
-    its place counted from the back, both of which the recurrent encoder of Bahdanau 2014 knows, too.
+    An annotation vector is the sum of three learnt vectors: of the symbol, of its place from the front, and of its
+    place from the back, both of which Bahdanau's recurrent encoder (2014) has access to.
 
-    The decoder is Luong's, as local attention is: it asks with a state that has read the word before. In Xu's order the
-    query is the state before that word was read; soft attention learns both tasks in that order, too.
+    The decoder is Luong's, as for local attention: the query is a state that has read the previous word. In Xu's order
+    it has not; soft attention learns both tasks in that order, too.
 
     Args:
-        task: what is to be learnt.
+        task: the task.
         mechanism: makes the attention from the sizes of query and values.
         longest: S.
     """
@@ -125,7 +128,7 @@ class SequenceModel(nn.Module):
         self.decoder = LuongDecoder(words, SIZE, mechanism, hidden=SIZE, embedding=SIZE, dropout=0.0)
 
     def remember(self, batch: Batch) -> Memory:
-        """The memory of a batch's sources, grids of one row."""
+        """The memory of a batch's sources, as grids of one row."""
         place = torch.arange(batch.source.shape[1])
         back = (batch.mask.sum(dim=1, keepdim=True) - 1 - place).clamp(min=0)
         values = self.symbol(batch.source) + self.from_front(place) + self.from_back(back)
@@ -140,15 +143,15 @@ def train(
     lengths: tuple[int, int] = LENGTHS,
     title: str | None = None,
 ) -> SequenceModel:
-    """Train a model from nothing.
+    """Train a model from random weights.
 
     Args:
-        task: what is to be learnt.
+        task: the task.
         mechanism: makes the attention.
-        steps: batches.
-        seed: of weights, sequences and draws.
-        lengths: of the sequences, from and to.
-        title: of a progress bar; none where not given.
+        steps: number of batches.
+        seed: of weights, sequences and samples.
+        lengths: minimum and maximum length of sequences.
+        title: of a progress bar; None for no bar.
 
     Returns:
         The model, in evaluation mode.
@@ -176,7 +179,7 @@ def train(
 
 @torch.no_grad()
 def alignment(model: SequenceModel, batch: Batch) -> Glimpse:
-    """What was seen for each target symbol, given the true ones before it: (B, S, …), END left out."""
+    """The glimpses for each target symbol under teacher forcing, (B, S, …), without END."""
     _, glimpses = model.decoder(model.remember(batch), batch.tokens[:, :-1])
     return Glimpse(*(part[:, :-1] for part in glimpses))
 
@@ -186,9 +189,9 @@ def evaluate(model: SequenceModel, batch: Batch) -> dict[str, float]:
     """Scores of a model in evaluation mode.
 
     Returns:
-        token_accuracy: share of tokens, END among them, that are right in sequences generated freely, word by word.
-        alignment_accuracy: share of target symbols for which the largest weight (of hard attention: the place that was
-            used) is at the true place.
+        token_accuracy: share of correct tokens, including END, in freely generated sequences.
+        alignment_accuracy: share of target symbols with the largest weight (for hard attention: the sampled place) at
+            the correct place.
         entropy: of the weights, mean over target symbols, in nats.
     """
     target = batch.tokens[:, 1:]
@@ -203,7 +206,7 @@ def evaluate(model: SequenceModel, batch: Batch) -> dict[str, float]:
 
 
 def picture(task: Task, models: dict[str, SequenceModel], results: list[dict], seed: int) -> Alignment:
-    """How the models of a task align one unseen sequence of the greatest length."""
+    """The alignments of a task's models for one unseen sequence of the greatest length."""
     longest = LENGTHS[1]
     batch = make_batch(task, 1, torch.Generator().manual_seed(seed), (longest, longest))
     seen = {name: alignment(model, batch) for name, model in models.items()}

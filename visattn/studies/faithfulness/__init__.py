@@ -1,6 +1,6 @@
 """Faithfulness of a model's attention maps, measured with `visattn.explain.faithfulness`.
 
-Curves for a model's maps and for baseline maps, and a captioner without its α; used by `visattn faithfulness`.
+Curves for a model's maps and for baseline maps, and ablation of a captioner's α; used by `visattn faithfulness`.
 """
 
 from visattn.studies.faithfulness.captions import WORD_METHODS

@@ -1,4 +1,4 @@
-"""Quality of captions without their α: uniform, or permuted."""
+"""Quality of captions with ablated α: uniform, or permuted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,10 +26,10 @@ from visattn.vocabulary import PAD
 def own_and_ablated(
     model: Captioner, examples: Sequence[Example], settings: Settings
 ) -> tuple[list[OwnCaption], dict[str, Any]]:
-    """A captioner's own captions; and how it does without its α.
+    """A captioner's own captions, and the effect of ablating its α.
 
     Returns:
-        A caption for each image; and the numbers by variant: `as trained`, `uniform α` and `shuffled α`, the last as
+        A caption for each image; and the scores by variant: `as trained`, `uniform α` and `shuffled α`, the last as
         means over the seeds, with their `deviation`.
     """
     uniform = UniformWeights()
@@ -74,7 +74,7 @@ def own_and_ablated(
 
 
 class _Variant:
-    """A captioner with its α changed, or not: what its captions are worth."""
+    """A captioner with changed or unchanged α, and the quality of its captions."""
 
     def __init__(self, name: str, change: Callable[[], AbstractContextManager[None]]) -> None:
         self.name, self.change = name, change
@@ -89,14 +89,14 @@ class _Variant:
 
 
 def log_probabilities(decoder: Decoder, memory: Memory, batch: CaptionBatch) -> Tensor:
-    """(N,) of whole captions, each token after the true ones before it, END included."""
+    """(N,) log-probabilities of whole captions under teacher forcing, including END."""
     memory, tokens = rows(memory, batch)
     logits, _ = decoder(memory, tokens[:, :-1])
     return of_tokens(logits, tokens[:, 1:]).masked_fill(tokens[:, 1:] == PAD, 0).sum(dim=1)
 
 
 def _captions(names: list[str], lines: list[list[Tensor]], device: torch.device) -> CaptionBatch:
-    """Captions of images, several of each, as a batch without the images."""
+    """A batch of several captions per image, without the images."""
     owner = torch.tensor([n for n, several in enumerate(lines) for _ in several], device=device)
     tokens = pad_sequence([line for several in lines for line in several], batch_first=True, padding_value=PAD)
     return CaptionBatch(None, None, owner, tokens.to(device), names)

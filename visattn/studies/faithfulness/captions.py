@@ -23,8 +23,8 @@ class OwnCaption(NamedTuple):
     """A captioner's own caption of an image; T words.
 
     Attributes:
-        tokens: START, the words, and END where it ended.
-        maps: by method, (T, H, W) of the words.
+        tokens: START, the words, and END if the caption ended.
+        maps: (T, H, W) maps of the words, by method.
     """
 
     tokens: Tensor
@@ -32,7 +32,7 @@ class OwnCaption(NamedTuple):
 
 
 def own_captions(model: Captioner, memory: Memory, decoded: Decoded, methods: Sequence[str]) -> list[OwnCaption]:
-    """Generated captions, one of each image of the memory, with the maps of their words."""
+    """The generated captions, one per image of the memory, with the maps of their words."""
     heard = torch.cat([torch.full_like(decoded.tokens[:, :1], START), decoded.tokens], dim=1)
     maps = {name: WORD_METHODS[name](model.decoder, memory, heard, decoded) for name in methods}
     maps = {name: part.float().unflatten(2, memory.grid).cpu().numpy() for name, part in maps.items()}
@@ -43,5 +43,5 @@ def own_captions(model: Captioner, memory: Memory, decoded: Decoded, methods: Se
 
 
 def of_tokens(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities (N, T) of tokens (N, T), among all, from logits (N, T, V)."""
+    """Log-probabilities (N, T) of tokens (N, T) from logits (N, T, V)."""
     return logits.float().log_softmax(dim=-1).gather(2, tokens.unsqueeze(2)).squeeze(2)

@@ -1,4 +1,4 @@
-"""Deletion and insertion curves by a model's maps and by baseline maps."""
+"""Deletion and insertion curves for a model's maps and for baseline maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ CLASS_METHODS = {
 
 
 class Target(NamedTuple):
-    """A class or a word whose probability is followed.
+    """A class or a word whose probability is measured.
 
     Attributes:
-        image: the number of its image.
+        image: index of its image.
         name: the class or the word.
-        needed: nats that it loses between the image and the grey picture.
+        needed: its loss of log-probability, in nats, between the image and a grey one.
     """
 
     image: int
@@ -45,9 +45,9 @@ class Measured(NamedTuple):
     """All curves.
 
     Attributes:
-        targets: M of them.
+        targets: M targets.
         curves: by map, (2, M, K + 1) log-probabilities; of the random maps (seeds, 2, M, K + 1).
-        share: (K + 1,) of the image that is taken at each step.
+        share: (K + 1,) share of the image deleted or inserted at each step.
     """
 
     targets: list[Target]
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 
 def follow_classes(model: Classifier, examples: Sequence[Example], settings: Settings) -> Measured:
-    """The curves of the classes that a classifier gives its images, by its maps for these classes."""
+    """The curves of the predicted classes, for a classifier's maps of these classes."""
     subject = model.subject()
     methods = {str(method): method for method in (CLASS_METHODS[name] for name in settings.methods)}
     gathered = _Gathered(model, model.normalise.mean, settings)
@@ -78,7 +78,7 @@ def follow_classes(model: Classifier, examples: Sequence[Example], settings: Set
 def follow_words(
     model: Captioner, examples: Sequence[Example], own: Sequence[OwnCaption], settings: Settings
 ) -> Measured:
-    """The curves of the words of a captioner's own captions, each by its own maps."""
+    """The curves of the words of a captioner's own captions, for the maps of each word."""
     gathered = _Gathered(model, model.encoder.normalise.mean, settings)
     for example, (tokens, maps) in zip(tqdm(examples, **BAR), own, strict=True):
         words = model.vocabulary.decode(tokens.tolist())
@@ -94,7 +94,7 @@ def follow_words(
 
 
 class _Gathered:
-    """Curves by a model's maps and by the controls, image by image."""
+    """Curves for a model's maps and for baseline maps, collected image by image."""
 
     def __init__(self, model: Classifier | Captioner, mean: Tensor, settings: Settings) -> None:
         self.walk = Walk(model.input.identity(), settings.units, settings.steps, settings.batch_size)
@@ -106,7 +106,7 @@ class _Gathered:
         self.grid: tuple[int, int] = (0, 0)
 
     def add(self, image: Tensor, score: Score, names: list[str], maps: Mapping[str, np.ndarray]) -> None:
-        """The curves of an image's targets; maps (1, H, W) for all of them, or one for each."""
+        """Add the curves of an image's targets; maps are (1, H, W) for all of them, or one for each."""
         pixels = image.to(self.device, torch.float32)
         substrate = blurred(pixels, self.blank) if self.settings.substrate == "blur" else self.blank.expand_as(pixels)
         self.grid = next(iter(maps.values())).shape[-2:]
@@ -125,17 +125,17 @@ class _Gathered:
         self.images += 1
 
     def measured(self) -> Measured:
-        """What was gathered."""
+        """The collected curves."""
         joined = {name: np.concatenate(parts, axis=-2) for name, parts in self.curves.items()}
         return Measured(self.targets, joined, self.walk.share(self.grid))
 
 
 def summary(measured: Measured, chosen: np.ndarray, probability: bool) -> dict[str, Any]:
-    """The numbers of the targets (M,) that are chosen, as the file holds them.
+    """Summary of the chosen targets (M,), as stored in the file.
 
-    Of every map `curve`, the mean over the targets; `area` under it; and of a model's map how much larger its area is
-    than the controls', over the images. Of the random maps `curve` and `area` are means over the seeds, `deviation` and
-    `spread` the standard deviations over them, of the area and of the curve.
+    For each map: `curve`, the mean over the targets; `area` under it; and for a model's map the difference of its area
+    from those of the baselines, over the images. For the random maps `curve` and `area` are means over the seeds, and
+    `spread` and `deviation` their standard deviations over the seeds.
     """
     image = np.array([target.image for target in measured.targets])[chosen]
     curves = {name: np.exp(c) if probability else c for name, c in measured.curves.items()}

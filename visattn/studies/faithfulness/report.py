@@ -1,4 +1,4 @@
-"""All measurements of a model, as numbers, tables and a figure."""
+"""A report of all measurements of a model: numbers, tables and a figure."""
 
 import math
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from visattn.training.classifier import Classifier
 
 WRITTEN = {"references": "references", "own": "own captions"}
 WORD_UNIT = "log-probability of the word, nats"
-NEEDED = math.log(2)  # nats that a word loses where it "needs the image"
+NEEDED = math.log(2)  # minimum loss, in nats, of a word that "needs the image"
 
 
 def report(
     model: Classifier | Captioner, examples: Sequence[Example], settings: Settings, limit: int | None = None
 ) -> dict[str, Any]:
-    """All that is measured; what the file holds.
+    """All measurements, as stored in the file.
 
     Args:
         model: in evaluation mode.
         examples: the images.
-        settings: how.
-        limit: the curves are of so many images, the first; None takes all.
+        settings: of the measurements.
+        limit: compute curves of only the first `limit` images; None uses all.
     """
     followed = examples[:limit]
     if isinstance(model, Classifier):
@@ -62,7 +62,7 @@ def report(
 
 
 def tables(found: dict[str, Any]) -> str:
-    """All tables of a report, with what they are of."""
+    """All tables of a report, with headings."""
     parts = []
     for name, group in found["groups"].items():
         parts.append(
@@ -78,7 +78,7 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def curve_table(group: dict[str, Any]) -> str:
-    """The areas of a group's maps, and how much larger they are than the controls'."""
+    """The areas of a group's maps, and their differences from the baselines."""
     titles = [f"{way} {arrow}" for way, arrow in zip(WAYS, "↓↑", strict=True)]
     lines = [["map", titles[0], "− random", "− centre", titles[1], "− random", "− centre"]]
     for name, ways in group["maps"].items():
@@ -95,10 +95,10 @@ def curve_table(group: dict[str, Any]) -> str:
 
 
 def ablation_table(variants: dict[str, dict[str, Any]]) -> str:
-    """What captions are worth with α and without."""
+    """The quality of captions with trained and ablated α."""
     titles = {f"{kind}_log_prob": f"{written}, nats per token" for kind, written in WRITTEN.items()} | {
         "CIDEr-D": "CIDEr-D, greedy",
-        "captions_changed": "captions that change",
+        "captions_changed": "captions changed",
     }
     columns = [column for column in titles if column in variants["as trained"]]
     lines = [["", *(titles[column] for column in columns)]]
@@ -114,7 +114,7 @@ def ablation_table(variants: dict[str, dict[str, Any]]) -> str:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first the titles, as Markdown."""
+    """Rows of cells as a Markdown table; the first row is the header."""
     out = ["| " + " | ".join(lines[0]) + " |", "|---" + "|---:" * (len(lines[0]) - 1) + "|"]
     return "\n".join([*out, *("| " + " | ".join(line) + " |" for line in lines[1:])])
 
@@ -131,8 +131,8 @@ def figure(found: dict[str, Any], title: str) -> Figure:
         drawn.append(Faithfulness(map_name, curves, areas, kinds.get(map_name, "map"), spread))
     seeds, substrate = found["settings"]["seeds"], found["settings"]["substrate"]
     note = (
-        f"{group['targets']} {name} in {group['images']} images. Deletion goes to grey, insertion begins with "
+        f"{group['targets']} {name} in {group['images']} images. Deletion ends with grey, insertion begins with "
         f"{'a blurred image' if substrate == 'blur' else 'grey'}. Random: mean of {seeds} maps for each image; "
-        "the band is the standard deviation over them."
+        "the band is their standard deviation."
     )
     return faithfulness_sheet(drawn, np.array(found["share"]), unit=found["unit"], title=title, note=note)

@@ -16,7 +16,7 @@ class Example(NamedTuple):
     Attributes:
         id: its name.
         image: (3, h, w) uint8 of the model's input size.
-        references: tokenised captions; none where nobody wrote any.
+        references: tokenised captions, if there are any.
     """
 
     id: str
@@ -25,17 +25,17 @@ class Example(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How it is measured.
+    """Settings of a measurement.
 
     Attributes:
         methods: names of the maps.
-        units: that are taken, "pixels" or "cells".
+        units: what is deleted and inserted, "pixels" or "cells".
         steps: of a curve.
-        substrate: that insertion begins with.
-        seeds: how many random maps for each image, and how many shuffles of α.
-        seed: of the first.
-        batch_size: images that the model sees at once.
-        precision: "32", or "bf16" for mixed precision, which some CPUs compute several times faster.
+        substrate: starting image of insertion.
+        seeds: number of random maps per image, and of shuffles of α.
+        seed: the first seed.
+        batch_size: images per forward pass.
+        precision: "32", or "bf16" for mixed precision, which is several times as fast on some CPUs.
     """
 
     methods: tuple[str, ...]
@@ -48,7 +48,7 @@ class Settings(NamedTuple):
     precision: str = "32"
 
     def check(self) -> None:
-        """Raise an `InputError` where a number is too small."""
+        """Raise an `InputError` if a number is too small."""
         for name in ("steps", "seeds", "batch_size"):
             if (value := getattr(self, name)) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")

@@ -1,4 +1,4 @@
-"""Files of references and candidates, read as captions by image."""
+"""Reading files of references and candidates as captions by image."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from visattn.errors import InputError
 from visattn.files import names_apart
 
-Captions = dict[str, list[str]]  # image id -> what was said about it
+Captions = dict[str, list[str]]  # image id -> its captions
 
 
 class References(NamedTuple):
@@ -17,9 +17,9 @@ class References(NamedTuple):
 
     Attributes:
         captions: image id -> its captions, at least one.
-        name: of the file, with the splits that were taken.
-        bare: how many images have no caption and are left out.
-        stray: how many captions belong to no image of the file and are left out.
+        name: of the file, with the splits used.
+        bare: number of images without captions, which are left out.
+        stray: number of captions without an image in the file, which are left out.
     """
 
     captions: Captions
@@ -29,17 +29,16 @@ class References(NamedTuple):
 
 
 def read_references(path: Path, split: str, split_asked: bool, tokens_given: bool) -> References:
-    """The captions of a file of references.
+    """Read the captions of a reference file.
 
     Args:
         path: COCO's caption file or a Karpathy file.
-        split: of a Karpathy file, several with commas between.
-        split_asked: whether somebody asked for that split, which a file of COCO does not have.
-        tokens_given: whether to take a Karpathy file's tokens where it has raw sentences, too.
+        split: splits of a Karpathy file, separated by commas.
+        split_asked: whether the user gave the split, which COCO files do not have.
+        tokens_given: whether to prefer a Karpathy file's tokens to its raw sentences.
 
     Raises:
-        InputError: if the file is missing, of another layout, or names an image twice, or has no such split or no
-            caption.
+        InputError: if the file is missing, has another layout, repeats an image, or has no such split or no captions.
     """
     content = read_json(path)
     entries = content.get("images") if isinstance(content, dict) else None
@@ -58,12 +57,12 @@ def read_references(path: Path, split: str, split_asked: bool, tokens_given: boo
         )
     captions = {image: several for image, several in found.items() if several}
     if not captions:
-        raise InputError(f"{path} has no caption; give a file of references")
+        raise InputError(f"{path} has no captions; give a file of references")
     return References(captions, name, len(found) - len(captions), stray)
 
 
 def coco(content: dict[str, Any], path: Path) -> tuple[Captions, int]:
-    """The captions of each image, and how many belong to no image that the file lists."""
+    """The captions of each image, and the number of captions without an image in the file."""
     found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in content["annotations"]]
     images = content.get("images", [{"id": image} for image in dict.fromkeys(image for image, _ in found)])
     if not isinstance(images, list):
@@ -81,7 +80,7 @@ def coco(content: dict[str, Any], path: Path) -> tuple[Captions, int]:
 
 
 def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> Captions:
-    """The captions of each image of the splits."""
+    """The captions of each image in these splits."""
     wanted = split.split(",")
     there = Counter(str(entry.get("split")) for entry in entries if isinstance(entry, dict))
     if absent := [name for name in wanted if name not in there]:
@@ -104,14 +103,14 @@ def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> 
 
 
 def _file(entry: Any) -> str:
-    """The picture of an entry, with its folder; see `visattn.data.annotations`, whose ids these are."""
+    """The image file of an entry, with its folder; ids are as in `visattn.data.annotations`."""
     if not isinstance(entry, dict):
         return ""
     return Path(str(entry.get("filepath") or ""), str(entry.get("filename", ""))).as_posix()
 
 
 def sentence(entry: Any, path: Path, tokens_given: bool) -> str:
-    """A caption of a Karpathy file: the raw sentence, else its tokens, or the other way round; or a plain text."""
+    """A caption of a Karpathy file: plain text, its raw sentence, or its tokens; `tokens_given` prefers tokens."""
     if isinstance(entry, str):
         return entry
     raw, tokens = (entry.get("raw"), entry.get("tokens")) if isinstance(entry, dict) else (None, None)
@@ -151,7 +150,7 @@ def refuse_twice(images: Iterable[str], path: Path, what: str) -> None:
 
 
 def short(value: Any) -> str:
-    """A value of a file as a message shows it."""
+    """A value, shortened for messages."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:80]} …"
 
@@ -165,16 +164,16 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file") from error
+        raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the right file") from error
 
 
 def read_candidates(path: Path) -> Captions:
-    """Image id -> its one caption, from COCO's results.
+    """Read candidates (image id -> a list with its caption) in the format of COCO's results.
 
     Raises:
-        InputError: if the file is missing, of another layout, or names an image twice.
+        InputError: if the file is missing, has another layout, or repeats an image.
     """
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -190,7 +189,7 @@ def pair(known: References, said: Captions, references: Path, candidates: Path, 
     """The images to score, in the order of the references.
 
     Raises:
-        InputError: if the two files do not go together.
+        InputError: if the two files do not match.
     """
     strange = [image for image in said if image not in known.captions]
     if strange:
@@ -211,5 +210,5 @@ def pair(known: References, said: Captions, references: Path, candidates: Path, 
 
 
 def some(images: Sequence[str]) -> str:
-    """The first few ids."""
+    """The first three ids."""
     return ", ".join(images[:3])

@@ -13,7 +13,7 @@ from visattn.metrics.official import java_tokenize, meteor, require
 from visattn.studies.scores.files import Captions, pair, read_candidates, read_references
 from visattn.vocabulary import Characters, phrases, read_tokens
 
-MAX_PHRASES = 0.2  # of the references' letters
+MAX_PHRASES = 0.2  # maximum share of the references' letters
 
 Tokens = dict[str, list[list[str]]]
 Tokenize = Callable[[Sequence[str]], list[list[str]]]
@@ -27,7 +27,7 @@ TOKENIZERS: dict[str, tuple[str, Tokenize]] = {  # option -> name in the signatu
 
 
 def tokenizer_of(name: str) -> tuple[str, Tokenize]:
-    """One of `TOKENIZERS`, or that in a JSON file of Hugging Face's `tokenizers`: its name in signatures, and itself.
+    """A tokenizer and its name in signatures: one of `TOKENIZERS`, or a JSON file of Hugging Face's `tokenizers`.
 
     Raises:
         InputError: if it is neither.
@@ -55,19 +55,19 @@ def evaluate(
     Args:
         references: COCO's caption file or a Karpathy file.
         candidates: a list of {"image_id", "caption"}.
-        split: of a Karpathy file, several with commas between; None takes "test".
-        tokenizer: "ptb", "java", "spaces" where the captions are tokens with spaces between (it then takes a Karpathy
-            file's tokens, too), "characters", or a file; see `tokenizer_of`.
+        split: splits of a Karpathy file, separated by commas; None uses "test".
+        tokenizer: "ptb", "java", "characters", a file (see `tokenizer_of`), or "spaces" if captions are tokens
+            separated by spaces, which also selects a Karpathy file's tokens.
         partial: whether images may lack a candidate.
         with_meteor: whether to run METEOR, which needs Java.
-        frequencies: references to count CIDEr-D's document frequencies in; None counts those of the scored images.
-        frequencies_split: of a Karpathy file of those; None takes "train".
+        frequencies: references for CIDEr-D's document frequencies; None uses those of the scored images.
+        frequencies_split: splits of a Karpathy file of these; None uses "train".
 
     Returns:
         The content of the output file.
 
     Raises:
-        InputError: if a file or an option cannot be used, or the two files do not go together.
+        InputError: if a file or an option cannot be used, or the two files do not match.
     """
     if with_meteor:
         require("METEOR")  # before the long work
@@ -128,22 +128,22 @@ def evaluate(
 
 
 def notes(counts: dict[str, int], own_frequencies: bool) -> Iterable[str]:
-    """A sentence for everything about the numbers that is not as usual."""
+    """Notes on anything unusual about the scores."""
     if counts["images"] == 1 and own_frequencies:
-        yield "one image alone: CIDEr-D is 0 by definition; --frequencies counts words in other images"
+        yield "only one image: CIDEr-D is 0 by definition; use --frequencies to count words in other images"
     for name, what in (
-        ("images_without_candidate", "images without a candidate, left out"),
-        ("images_without_references", "images without references, left out"),
-        ("references_of_unknown_images", "references of images that the file does not list, left out"),
-        ("empty_candidates", "candidates without a word, scored 0"),
-        ("empty_references", "references without a word, kept as in the official tool"),
+        ("images_without_candidate", "images left out, without a candidate"),
+        ("images_without_references", "images left out, without references"),
+        ("references_of_unknown_images", "references left out, without an image in the file"),
+        ("empty_candidates", "candidates without words, scored 0"),
+        ("empty_references", "references without words, kept as in the official tool"),
     ):
         if counts[name]:
             yield f"{what}: {counts[name]}"
 
 
 def _phrases(references: Tokens, tokenizer: str) -> Iterable[str]:
-    """A sentence where the references are in a script without spaces, and whole phrases of it are one word."""
+    """A note if the references are in a script without spaces, so that whole phrases count as one word."""
     if tokenizer not in ("ptb", "java", "spaces"):
         return
     lines = itertools.chain.from_iterable(references.values())
@@ -151,11 +151,11 @@ def _phrases(references: Tokens, tokenizer: str) -> Iterable[str]:
     if share > MAX_PHRASES:
         yield (
             f"{share:.0%} of the references' letters are in whole phrases that count as one word, such as {examples}: "
-            "take --tokenizer characters, or a tokenizer's file"
+            "use --tokenizer characters, or a tokenizer's file"
         )
 
 
 def tokenized(captions: Captions, tokenize: Tokenize) -> Tokens:
-    """The words of every caption, tokenised in one go."""
+    """The words of every caption, tokenised in a single call."""
     tokens = iter(tokenize([caption for several in captions.values() for caption in several]))
     return {image: [next(tokens) for _ in several] for image, several in captions.items()}
