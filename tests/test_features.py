@@ -87,7 +87,7 @@ def test_an_encoding_that_is_stopped_goes_on(at_one_go, karpathy_root, tmp_path,
     caplog.set_level("INFO", "visattn")
     assert run(karpathy_root, kept, "last", monkeypatch) == 0
     assert encoded(tmp_path / "last.log") == [1]
-    assert f"continuing at image 10 of {IMAGES}" in caplog.text
+    assert f"resuming at image 10 of {IMAGES}" in caplog.text
     assert np.array_equal(array(kept), at_one_go)
 
 

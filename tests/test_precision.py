@@ -187,14 +187,14 @@ def test_each_run_says_its_precision_and_keeps_the_wish(machine, tmp_path, caplo
     resumed = ["fit", "--config", str(saved), "--resume=auto", "--trainer.max_epochs=2"]
     assert main(resumed) == 0
     assert "precision: 32-true, since this CPU has neither" in caplog.text
-    assert "goes on in 32-true, and was trained in bf16-mixed" in caplog.text
+    assert "continues in 32-true, but was trained in bf16-mixed" in caplog.text
     assert read(tmp_path / "last.ckpt")["global_step"] == 4
     for subcommand in ("validate", "test", "predict"):
         caplog.clear()
         assert main([subcommand, *words, *small, auto, "--ckpt_path=last"]) == 0
         assert caplog.text.count("precision: 32-true, since this CPU has neither") == 1
-        assert "goes on" not in caplog.text
+        assert "the run continues" not in caplog.text
     caplog.clear()
     assert main(["validate", *words, *small, "--trainer.precision=bf16-mixed", "--ckpt_path=last"]) == 0
-    assert "precision: bf16-mixed, as was asked for" in caplog.text
+    assert "precision: bf16-mixed, as requested" in caplog.text
     assert caplog.text.count("will be slow") == 1

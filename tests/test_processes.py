@@ -199,7 +199,7 @@ def test_a_signal_to_one_of_lightnings_processes_ends_all_after_the_step_and_the
     said = launch([*words, *run, *stop], folder, status=128 + signal.SIGUSR1)
     assert said.count("Starting with 2 processes") == 1
     assert "Using `DistributedSampler`" not in said
-    assert said.count("SIGUSR1: stopped after step 2; go on with --ckpt_path ") == 1
+    assert said.count("SIGUSR1: stopped after step 2; resume with --ckpt_path ") == 1
     saved = torch.load(folder / "signalled" / "last.ckpt", weights_only=True)
     assert (saved["global_step"], len(saved["random_states"])) == (2, 2)
     launch([*words, *run, "--ckpt_path", "last"], folder)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from visattn.errors import InputError
 from visattn.precision import bfloat16_support
 
-_FOOT = 1e-3  # share of the rate at the very first step: small, but not the nothing that would waste it
+_FOOT = 1e-3  # share of the rate at the first step, which would be wasted with 0
 
 
 class Optimization:
@@ -50,7 +50,7 @@ class Optimization:
             ("warmup", warmup, 1),
             ("final", final, math.inf),
             ("encoder", encoder, math.inf),
-            ("lr", lr, math.inf),  # 0 trains nothing: for tests, and for a validation with a fit's callbacks
+            ("lr", lr, math.inf),  # 0 is allowed for tests, and for validating with the callbacks of a fit
         ):
             if not (0 <= value <= most and math.isfinite(value)):
                 raise InputError(f"{name} of the optimization is {value}; it must be at least 0, and at most {most:g}")
@@ -85,7 +85,7 @@ class Optimization:
         trainer = module.trainer
 
         def factor(step: int) -> float:
-            if step == 0:  # asked for before the data is there, so nothing is known of the end
+            if step == 0:  # called before the data exists, so the total is unknown
                 return _FOOT
             total = trainer.max_steps
             if total < 0:
@@ -115,15 +115,15 @@ def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
     return _timms_orthogonal(update, *args, **options)
 
 
-# A CPU without instructions for bfloat16 takes three times as long for it as for float32; timm has no option for that.
+# Without bfloat16 instructions a CPU takes three times as long as in float32; timm has no option for this.
 muon.zeropower_via_newtonschulz = _orthogonal
 
 
 def _fuse(optimizer: Adam | AdamW) -> None:
-    """On a CPU, one pass over memory and a third of the time; elsewhere PyTorch chooses by itself.
+    """Use the fused implementation on a CPU, which takes a third of the time; on other devices PyTorch chooses.
 
-    Not by the constructor's option, after which Lightning refuses to clip gradients in mixed precision: it fears for a
-    scaled loss, which there is none of on a CPU.
+    It is not set by the constructor's option, since Lightning then refuses to clip gradients in mixed precision,
+    because of loss scaling, which is not used on a CPU.
     """
     for group in optimizer.param_groups:
         if all(parameter.device.type == "cpu" for parameter in group["params"]):

@@ -32,7 +32,7 @@ class Taught(NamedTuple):
     Attributes:
         loss: the objective.
         tokens: number of tokens that it is averaged over, in this process.
-        logs: numbers to log, without gradients.
+        logs: values to log, without gradients.
         reinforce: the part of the loss that trains sampled places, or None.
     """
 
@@ -68,7 +68,7 @@ class Regime:
             references: the training captions, by image id.
             vocabulary: the decoder's vocabulary.
             max_length: maximum length of a generated caption, in words.
-            facts: what is in an image, by its id; None if the data does not provide it.
+            facts: the content of an image, by its id; None if the data does not provide it.
         """
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
@@ -95,7 +95,7 @@ class TeacherForcing(Regime):
 class ScheduledSampling(Regime):
     """Each previous word is the true one with probability ε, else the decoder's own (Bengio 2015).
 
-    There is a coin flip for each word. The decoder's own word is sampled after the inputs that it was actually given,
+    The choice is random for each word. The decoder's own word is sampled after the inputs that it was actually given,
     including own words, so the inputs come from the decoding loop; the loss is then computed in parallel, and as in the
     paper no gradient flows through the choice. A word is never replaced by END, since the true caption continues. The
     target remains the true caption.
@@ -128,7 +128,7 @@ class ScheduledSampling(Regime):
 
 
 class _Mix(Search):
-    """The true words (B, K, T) where they are kept, otherwise the decoder's own; ends where the true caption ends."""
+    """The true words (B, K, T) if kept, otherwise the decoder's own; ends where the true caption ends."""
 
     def __init__(self, truth: Tensor, keep: Tensor, likeliest: bool) -> None:
         self.truth, self.keep = truth, keep

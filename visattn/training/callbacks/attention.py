@@ -28,11 +28,11 @@ from visattn.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
-_CLASSIFIED = 32  # images whose maps a classifier's health is read from
+_CLASSIFIED = 32  # images for the attention statistics of a classifier
 
 
 class AttentionHealth(Callback):
-    """Logs attention statistics after each validation of a training run, and warns if maps do not move.
+    """Logs attention statistics after each validation in training, and warns if maps do not differ.
 
     For a captioner, the maps are those of all words of the generated captions, and the captioner itself logs the
     numbers; for a classifier, the attention of the class token in the last layer for 32 images spread over the
@@ -57,7 +57,7 @@ class AttentionHealth(Callback):
             maps = _maps(pl_module.subject(), images, Raw())
         self._of_classifier = attention_health([maps])
         known = self._of_classifier.known()
-        del known["doubly_stochastic"]  # the places of one image have nothing to do with those of the next
+        del known["doubly_stochastic"]  # meaningless across images
         logged = {f"val/attention_{name}": value for name, value in known.items()}
         pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)
 
@@ -66,14 +66,14 @@ class AttentionHealth(Callback):
             return
         captions = isinstance(pl_module, Captioner)
         health = pl_module.evaluated.health if captions else self._of_classifier
-        if health is None:  # nothing but empty captions: there is no attention yet
+        if health is None:  # all captions are empty
             return
         if health.stuck and not self._warned:
             log.warning(
-                "attention does not move: from one %s to the next %.1e of its weight changes place (%d maps, epoch %d)",
+                "attention hardly changes between one %s and the next: %.1e of its weight moves (%d maps, epoch %d)",
                 *("word" if captions else "image", health.change, health.maps, trainer.current_epoch),
             )
-        self._warned = health.stuck  # once, and again if it has moved meanwhile
+        self._warned = health.stuck  # warn once, and again after a change
         numbers = health._asdict()
         if captions:
             numbers["gate"] = pl_module.evaluated.gate
@@ -83,7 +83,7 @@ class AttentionHealth(Callback):
             self._write(trainer, numbers)
 
     def _write(self, trainer: Trainer, numbers: dict[str, float]) -> None:
-        """The line of this epoch, after those before it: of a run that went on from a checkpoint none occurs twice."""
+        """Append the line of this epoch, and drop later lines, left by a run that was resumed from a checkpoint."""
         path = _folder(trainer, self.directory) / "health.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -146,7 +146,7 @@ class _Example(NamedTuple):
 
 
 def _examples(data: LightningDataModule, count: int) -> list[_Example]:
-    """So many images, evenly spread over the validation split: always the same."""
+    """`count` images, evenly spread over the validation split; always the same."""
     if isinstance(data, CaptionData):
         split = data.examples("val")
         out = []
@@ -163,7 +163,7 @@ def _examples(data: LightningDataModule, count: int) -> list[_Example]:
             _Example(ids[i], _pixels(images[i]), images[i], data.class_names[int(labels[i])])
             for i in _spread(len(labels), count)
         ]
-    raise InputError(f"AttentionSheets and AttentionHealth know no images of {type(data).__name__}; leave them out")
+    raise InputError(f"AttentionSheets and AttentionHealth do not support {type(data).__name__}; remove them")
 
 
 def _spread(length: int, count: int) -> list[int]:
@@ -200,7 +200,7 @@ def _sheets(module: LightningModule, examples: list[_Example]) -> Iterator[Figur
                 title=example.id,
             )
     else:
-        raise InputError(f"AttentionSheets cannot draw what {type(module).__name__} looks at; leave it out")
+        raise InputError(f"AttentionSheets does not support {type(module).__name__}; remove it")
 
 
 def _maps(subject: Subject, images: Tensor, method: Raw | Rollout) -> np.ndarray:
@@ -210,7 +210,7 @@ def _maps(subject: Subject, images: Tensor, method: Raw | Rollout) -> np.ndarray
 
 @contextmanager
 def _aside(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """At the training's precision, with random numbers of its own, always the same, and none of the training's."""
+    """Use the training's precision and a fixed seed, without affecting the training's random states."""
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices), trainer.precision_plugin.forward_context():
         torch.manual_seed(0)

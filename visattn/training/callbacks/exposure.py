@@ -60,7 +60,7 @@ class ExposureReport(Callback):
 
 
 def exposure_of(report: dict[str, Any]) -> Exposure:
-    """What the figure draws of an `exposure_<split>.json`."""
+    """The figure's data from an `exposure_<split>.json`."""
     positions, overall = report["positions"], report["overall"]
     parts = {name: np.array(positions[name], dtype=float) for name in Exposure._fields[2:]}
     note = f"gap {100 * overall['gap']:.1f} points · CIDEr-D {report['scores']['CIDEr-D']:.3f}"

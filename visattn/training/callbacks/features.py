@@ -1,4 +1,4 @@
-"""Annotation vectors of a frozen encoder, computed once and kept on disk."""
+"""Annotation vectors of a frozen encoder, computed once and stored on disk."""
 
 import hashlib
 import json
@@ -28,14 +28,14 @@ from visattn.training.captioner import Captioner
 
 log = logging.getLogger(__name__)
 
-RECORD_SECONDS = 10.0  # of encoding that a kill may cost
+RECORD_SECONDS = 10.0  # maximum work lost when a process is killed
 
 _PARTIAL, _RECORD = ".computing-", "done.json"
-_STALE_SECONDS = 7 * 24 * 3600  # a run in progress writes its record every few seconds
+_STALE_SECONDS = 7 * 24 * 3600  # a run in progress updates its record every few seconds
 
 
 class FeatureStore:
-    """Kept annotation vectors, by image id; memory-mapped, so that what is not used is not read.
+    """Stored annotation vectors by image id, memory-mapped.
 
     Args:
         folder: with `features.npy` (N, h, w, D) float16 and `ids.json`, the N image ids.
@@ -51,7 +51,7 @@ class FeatureStore:
         return self.__getitems__([image_id])[0]
 
     def __getitems__(self, image_ids: Sequence[str]) -> Tensor:
-        """(N, h, w, D) of several."""
+        """(N, h, w, D) of several images."""
         return torch.from_numpy(self.array[[self.row[name] for name in image_ids]])
 
 
@@ -89,8 +89,11 @@ class FeatureCache(Callback):
             data.mirrored_features = self._store(mirrored, folder.with_name(f"{folder.name}-mirrored"), trainer)
 
     def _store(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> FeatureStore:
-        """The features of these inputs, computed where the folder is not there."""
-        for computes in (trainer.is_global_zero, trainer.local_rank == 0):  # then machines that share no folder with it
+        """The features of these inputs, computed if the folder does not exist."""
+        for computes in (
+            trainer.is_global_zero,
+            trainer.local_rank == 0,
+        ):  # then on machines without the folder
             if computes and not folder.exists():
                 self._compute(inputs, folder, trainer)
             trainer.strategy.barrier()
@@ -98,10 +101,10 @@ class FeatureCache(Callback):
         return FeatureStore(folder)
 
     def _folder(self, trainer: Trainer, pl_module: LightningModule) -> Path:
-        """Where the features are, or would be."""
+        """The folder of the features, which may not exist yet."""
         data = trainer.datamodule
         if not isinstance(pl_module, Captioner) or not isinstance(data, CaptionData):
-            raise InputError("features can be kept for a captioner alone; take FeatureCache out of the callbacks")
+            raise InputError("features can only be cached for a captioner; remove FeatureCache from the callbacks")
         if not pl_module.encoder.frozen:
             raise InputError(
                 "the features of a trained encoder change; set the encoder's 'train_from: null', or remove FeatureCache"
@@ -109,10 +112,10 @@ class FeatureCache(Callback):
         return self.directory / _key(pl_module.encoder, data, _examples(data))
 
     def _compute(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> None:
-        """Encode all images into a hidden folder, which takes its name when it is whole; continue a killed run's.
+        """Encode all images into a hidden folder, which is renamed when complete; resume one of a killed run.
 
-        Of several runs one encodes, under a lock that ends with its process, and the others wait. Where there are no
-        locks, each encodes into a folder of its own, which no other continues.
+        Of several runs one encodes, with a lock that ends with its process, and the others wait. On systems without
+        locks, each encodes into a separate folder, which is never resumed.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         partial = folder.with_name(f"{_PARTIAL}{folder.name}")
@@ -130,27 +133,27 @@ class FeatureCache(Callback):
                     self._encode(inputs, partial, trainer)
                     partial.replace(folder)
                     (folder / _RECORD).unlink(missing_ok=True)
-                except OSError:  # another run without a lock has computed the same: a folder that is there is whole
+                except OSError:  # another run without a lock was faster; its folder is complete
                     if not folder.exists():
                         raise
                 finally:
                     if locked is None:
                         shutil.rmtree(partial, ignore_errors=True)
-        lock_file.unlink(missing_ok=True)  # not after an error: who waits for it would no longer keep out a third run
+        lock_file.unlink(missing_ok=True)  # not after an error, when a waiting run takes over the lock
 
     def _encode(self, inputs: "_Inputs", folder: Path, trainer: Trainer) -> None:
-        """Write the features of all inputs to a folder, from where an earlier run was stopped."""
+        """Write the features of all inputs to a folder, resuming an interrupted run."""
         module, total, precision = trainer.lightning_module, len(inputs), trainer.precision
         array, done = _recorded(folder, total, precision)
         if done:
-            log.info("continuing at image %d of %d", done + 1, total)
+            log.info("resuming at image %d of %d", done + 1, total)
         else:
-            _record(folder, 0, precision)  # before the array is started again
+            _record(folder, 0, precision)  # before the array is overwritten
         loader = DataLoader(
             Subset(inputs, range(done, total)),
             batch_size=self.batch_size,
             num_workers=inputs.data.workers,
-            generator=torch.Generator(),  # so that computing them draws nothing from the training's random numbers
+            generator=torch.Generator(),  # so that the training's random states are not affected
         )
         recorded_at = time.monotonic()
         with (
@@ -177,7 +180,7 @@ class FeatureCache(Callback):
 
 
 def _recorded(folder: Path, total: int, precision: str) -> tuple[np.ndarray | None, int]:
-    """The array of a run that was stopped, and how many of its rows are done; None and 0 if there is none."""
+    """The array of an interrupted run and its number of finished rows; None and 0 if there is none."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         if record["rows"] and record["precision"] == precision:
@@ -185,12 +188,12 @@ def _recorded(folder: Path, total: int, precision: str) -> tuple[np.ndarray | No
             if len(array) == total:
                 return array, record["rows"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing was recorded yet, or it is damaged
+        pass  # no record yet, or a damaged one
     return None, 0
 
 
 def _record(folder: Path, rows: int, precision: str) -> None:
-    """Put on record, durably, that the first rows of the array are done in this precision."""
+    """Record, durably, the number of finished rows of the array, and the precision."""
     write_text(folder / _RECORD, json.dumps({"rows": rows, "precision": precision}))
 
 
@@ -199,22 +202,22 @@ def _lock_file(partial: Path) -> Path:
 
 
 def _delete_stale(directory: Path, but: Path) -> None:
-    """Delete what killed runs have left and none has continued: of other settings, pictures or versions of visattn."""
+    """Delete partial features of killed runs with other settings, images or versions of visattn."""
     for path in directory.glob(f"{_PARTIAL}*"):
-        with suppress(OSError):  # another run deletes it, too
+        with suppress(OSError):  # another run may delete it, too
             if path != but and path.is_dir() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                log.info("deleting %s, which no run has continued for a week", path)
+                log.info("deleting %s, which no run has resumed for a week", path)
                 shutil.rmtree(path)
                 _lock_file(path).unlink(missing_ok=True)
 
 
 def _examples(data: CaptionData) -> list[CaptionedImage]:
-    """Of the training and the validation split."""
+    """The examples of the training and the validation split."""
     return [example for split in ("train", "val") for example in data.examples(split)]
 
 
 class _Inputs(Dataset):
-    """The model's inputs of these examples, mirrored or not, and nothing else."""
+    """The model inputs of these examples, mirrored or not."""
 
     def __init__(self, data: CaptionData, examples: Sequence[CaptionedImage], mirrored: bool = False) -> None:
         self.data, self.examples, self.mirrored = data, examples, mirrored
@@ -228,7 +231,7 @@ class _Inputs(Dataset):
 
 
 def _key(encoder: GridEncoder, data: CaptionData, examples: list[CaptionedImage]) -> str:
-    """A name for all that the features depend on."""
+    """A name derived from everything that the features depend on."""
     digest = hashlib.sha256()
     digest.update(f"{encoder.description} {data.image_size} {data.fit}".encode())
     for name, tensor in [*encoder.state_dict().items(), *encoder.normalise.named_buffers()]:

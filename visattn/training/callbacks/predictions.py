@@ -31,7 +31,7 @@ class PredictionWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         numbers, entries = (list(itertools.chain.from_iterable(part)) for part in zip(*shared, strict=True))
-        if numbers:  # a stream's images have none, and come once
+        if numbers:  # images of a stream have none, and are not repeated
             numbered = dict(zip(numbers, entries, strict=True))
             entries = [numbered[number] for number in sorted(numbered)]
         write_text(self.path, json.dumps(entries, ensure_ascii=False, indent=1))

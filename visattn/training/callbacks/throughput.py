@@ -17,7 +17,7 @@ class Throughput(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # which is not called where a run continues within an epoch
+        self.on_train_epoch_start(trainer, pl_module)  # not called if a run is resumed within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since, self._images, self._tokens = time.perf_counter(), 0, 0
@@ -29,7 +29,7 @@ class Throughput(Callback):
         if isinstance(batch, CaptionBatch):
             self._tokens += int((batch.tokens[:, 1:] != PAD).sum())
         if (index + 1) % trainer.log_every_n_steps == 0:
-            seconds = (time.perf_counter() - self._since) / trainer.world_size  # the mean of the rates is their sum
+            seconds = (time.perf_counter() - self._since) / trainer.world_size  # mean rate = total
             rates = {"train/images_per_s": self._images / seconds}
             if self._tokens:
                 rates["train/tokens_per_s"] = self._tokens / seconds

@@ -21,9 +21,9 @@ class EvaluatedImage(NamedTuple):
         words: of the generated caption.
         forced: of the teacher-forced "caption".
         loss: summed over the references' tokens.
-        exposure: which words were right, in the same order.
-        health: of the attention to the generated words, or None if there are none.
-        gate: β, summed over them.
+        exposure: accuracies by position.
+        health: attention statistics of the generated words, or None if there are none.
+        gate: sum of β over the generated words.
         grounding: of the generated words.
         true_grounding: of the references' words.
         verdict: how much of the generated caption is true, or None if the data does not provide it.
@@ -44,14 +44,14 @@ class CaptionEvaluation(NamedTuple):
     """A validation or test of a captioner.
 
     Attributes:
-        images: by their ids, those that were seen.
+        images: results by image id.
     """
 
     images: dict[str, EvaluatedImage]
 
     @property
     def health(self) -> Health | None:
-        """How attention behaved over all captions; None without a word."""
+        """Attention statistics over all captions; None if there are no words."""
         known = [image.health for image in self.images.values() if image.health is not None]
         return Health.together(known) if known else None
 
@@ -63,20 +63,20 @@ class CaptionEvaluation(NamedTuple):
 
     @property
     def exposure(self) -> ExposureSums:
-        """What was right after true words and after own words."""
+        """Counts for exposure bias, over all images."""
         return ExposureSums.together(image.exposure for image in self.images.values())
 
     def scores(self, references: Mapping[str, Sequence[list[str]]]) -> dict[str, float]:
-        """All numbers by their names.
+        """All scores, by name.
 
         Args:
-            references: by image id, at least of those that were seen.
+            references: by image id, including all evaluated images.
 
         Returns:
             `loss`, the scores of generated captions, `teacher_forced_…` ones, `gap` and the accuracies behind it, the
-            shares of captions that repeat a pair of words, `repeats` and `reference_repeats`, what is known of
-            attention, `grounding_…` where a word was scored against regions, and where the data knows what is in its
-            images, how many captions are `true`, and the other numbers of `truth_scores`.
+            shares of captions with a repeated bigram (`repeats`, `reference_repeats`), attention statistics,
+            `grounding_…` if words were scored against regions, and, if the data provides the content of its images,
+            `true` and the other scores of `truth_scores`.
         """
         references = {name: references[name] for name in self.images}
         own = caption_scores(references, {name: image.words for name, image in self.images.items()}).corpus

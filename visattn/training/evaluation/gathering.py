@@ -13,26 +13,25 @@ T = TypeVar("T")
 
 
 def collect(found: dict[str, T], names: Iterable[str], split: Split, trainer: Trainer) -> dict[str, T]:
-    """What all processes have found, by image, in the order of the data; the same in each process.
+    """Merge the results of all processes, by image, in the order of the data; the result is the same in each process.
 
-    Processes must get equally many batches, so the sampler repeats images where their number does not divide; here an
-    image counts once, whoever saw it.
+    The sampler repeats images so that all processes have the same number of batches; each image is counted once here.
 
     Args:
-        found: by image id, of the images that this process has seen.
+        found: this process's results, by image id.
         names: the ids of all images of the split.
-        split: which it is.
-        trainer: of the validation or test; it knows whether it was to see all.
+        split: name of the split.
+        trainer: of the validation or test.
 
     Raises:
-        InputError: if an image was seen by none that should have been, as happens where processes have other data.
+        InputError: if results of an image are missing, as happens if processes have different data.
     """
     everyone: dict[str, T] = {}
     for share in processes.gathered(found):
         everyone |= share
     names = list(names)
     limit = trainer.limit_val_batches if split == "val" else trainer.limit_test_batches
-    whole = isinstance(limit, float) and limit == 1.0 and not trainer.sanity_checking  # 1 is one batch, 1.0 all
+    whole = isinstance(limit, float) and limit == 1.0 and not trainer.sanity_checking  # 1 means one batch, 1.0 all
     known = set(names)
     wrong = [name for name in everyone if name not in known] + [
         name for name in names if whole and name not in everyone
@@ -40,6 +39,6 @@ def collect(found: dict[str, T], names: Iterable[str], split: Split, trainer: Tr
     if wrong:
         raise InputError(
             f"the processes saw {len(everyone)} images of the {split} split, which has {len(names)}, and differ in "
-            f"images such as {wrong[0]}; give every machine the same data"
+            f"images such as {wrong[0]}; use the same data on every machine"
         )
     return {name: everyone[name] for name in names if name in everyone}

@@ -22,8 +22,8 @@ class CaptionSums(NamedTuple):
         cross_entropy: the negative log-likelihood, without smoothing.
         doubly_stochastic: the penalty before its weight.
         supervision: −Σ β log α before its weight.
-        correct: tokens that the model would have chosen, given the true words before them.
-        tokens: their number.
+        correct: number of tokens predicted correctly under teacher forcing.
+        tokens: number of tokens.
     """
 
     loss: Tensor
@@ -44,9 +44,9 @@ class CaptionLosses(NamedTuple):
         cross_entropy: the negative log-likelihood, without smoothing.
         doubly_stochastic: the penalty before its weight.
         supervision: −Σ β log α before its weight.
-        accuracy: share of tokens that the model would have chosen, given the true words before them.
+        accuracy: share of tokens predicted correctly under teacher forcing.
         reinforce: the part of `loss` whose gradient is that of REINFORCE, or None; its value is meaningless.
-        diagnostics: numbers to log about that part.
+        diagnostics: values to log about that part.
     """
 
     loss: Tensor

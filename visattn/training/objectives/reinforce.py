@@ -118,7 +118,7 @@ class Estimate(NamedTuple):
 
 
 class Reinforce(nn.Module):
-    """The learning rule of Xu 2015, section 4.1, as a term beside each caption's −Σₜ log p(yₜ).
+    """The learning rule of Xu 2015, section 4.1, as a term added to each caption's −Σₜ log p(yₜ).
 
     The term is λ_r Σₜ (costₜ − b) log αₜ[sₜ] − λ_e Σₜ H(αₜ), the advantage (costₜ − b) without gradient.
 
@@ -189,8 +189,8 @@ class ArcticReinforce(Reinforce):
 
     It minimises (1/B) Σ −log p + 0.1 Σ (c − b) log α[s] + 0.002 Σ α log α, where c is the mean −log p of a caption's
     words: the last two sums are not divided by the number of captions B. Against a caption's likelihood that is
-    λ_r = 0.1 B on the mean cost and λ_e = 0.002 B, so results depend on the batch size. To compare with the original;
-    `Reinforce` is what to use. With several processes B is the number of captions in all of them.
+    λ_r = 0.1 B on the mean cost and λ_e = 0.002 B, so results depend on the batch size. For comparisons only;
+    otherwise use `Reinforce`. With several processes B is the number of captions in all of them.
     """
 
     def __init__(self) -> None:

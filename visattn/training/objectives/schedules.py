@@ -61,7 +61,7 @@ class InverseSigmoidDecay(Schedule):
 
     def truth(self, step: int) -> float:
         exponent = step / self.k
-        return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0  # e^700 is the largest there is
+        return self.k / (self.k + math.exp(exponent)) if exponent < 700 else 0.0  # avoids overflow
 
 
 def _check(right: bool, rule: str) -> None:

@@ -36,8 +36,8 @@ class SelfCriticalLoss(nn.Module):
         """The loss, whose gradient is the negative gradient of the expected reward; its value is meaningless.
 
         Args:
-            log_probs: (N,) of the sampled captions, and of the places drawn for them; N = B K, K of each image.
-            tokens: number of tokens in all of them; with several processes, the mean of theirs.
+            log_probs: (N,) of the sampled captions, and of the places sampled for them; N = B K, K for each image.
+            tokens: number of tokens in all of them; with several processes, the mean of theirs (`visattn.training.processes`).
             rewards: (B, K) of the samples.
             greedy: (B,) of the greedy captions, for that baseline.
         """

@@ -13,9 +13,9 @@ from visattn.training.runs.resuming import LAST, PREVIOUS
 
 
 def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> None:
-    """Protect every file that the command line or a configuration names, and check that the outputs are none of them.
+    """Protect all files named on the command line or in a configuration, and check that no output is among them.
 
-    A run that continues may replace the checkpoint that it continues from.
+    A resumed run may replace the checkpoint that it is resumed from.
 
     Args:
         subcommand: fit, validate, test or predict.
@@ -46,7 +46,7 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All texts and paths in a configuration."""
+    """All strings and paths in a configuration."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):

@@ -163,7 +163,7 @@ class CLI(LightningCLI):
         self._checkpoint = config.ckpt_path, checkpoint
         stated = self._stated().get("model")
         if stated is not None and stated.class_path != found:
-            raise InputError(f"{config.ckpt_path} holds {found}, but the configuration has {stated.class_path}")
+            raise InputError(f"{config.ckpt_path} contains {found}, but the configuration has {stated.class_path}")
         own = config.model and config.model.clone()
         saved = {name: value for name, value in options.items() if name not in OF_DATA}
         model = {"class_path": found, "init_args": saved}

@@ -2,7 +2,7 @@
 
 The state of a training run has three parts: weights, optimiser, schedule and progress, which Lightning saves; the order
 and the augmentation of the data, which are functions of (seed, epoch, number) (`visattn.data.loading`); and the global
-random states, used for dropout, sampled places and words, and coin flips, which are saved here.
+random states, used for dropout and sampling, which are saved here.
 
 An epoch stopped before its last batch is not finished, although Lightning counts it as finished.
 """
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 _STATES = "random_states"  # in a checkpoint: those of each process, in the order of ranks
-_PRECISION = "precision"  # of the training, in Lightning's terms
+_PRECISION = "precision"  # of the training, by Lightning's name
 
 
 class LastCheckpoint(Checkpoint):
@@ -40,9 +40,9 @@ class LastCheckpoint(Checkpoint):
     On SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) it finishes the current step, saves
     once, and ends the process with 128 + the signal's number (143, 138 and 130 on Linux). The current step is also
     finished with `max_steps`, `max_time` and callbacks that stop within an epoch; the rest of the epoch is trained when
-    the run continues, as it is after `limit_train_batches` was raised. After an error, what was saved last continues.
-    The checkpoint before is kept as `previous.ckpt`. Resumed from any of them, a run on a CPU of one thread is the
-    uninterrupted one to the last bit, if it has as many processes.
+        the run continues, as it is after `limit_train_batches` was raised. After an error, a run can be resumed from
+        the last checkpoint. The one before is kept as `previous.ckpt`. Resumed from any of them on a CPU with one
+        thread, a run is bit-identical to the uninterrupted one, if it has the same number of processes.
 
     Args:
         directory: folder of the checkpoints; the command line sets it to `--output`.
@@ -60,18 +60,18 @@ class LastCheckpoint(Checkpoint):
         self.directory = Path(directory)
         self.every_minutes, self.every_steps = every_minutes, every_steps
         self._signal = 0
-        self._stop_after_step = False  # asked for between the batches of one step
-        self._epoch_is_over = False  # in the checkpoint that the run continues from
+        self._stop_after_step = False  # requested between the batches of a step
+        self._epoch_is_over = False  # in the checkpoint from which the run is resumed
         self._saved_within = False  # whether the run ends within an epoch, and this is in last.ckpt
         self._states: list[dict[str, Any]] = []  # to restore
         self._before_validation: dict[str, Any] | None = None  # this process's random states
-        self._validation_is_due = False  # whether what is being saved has a validation before it
+        self._validation_is_due = False  # whether a validation must run first when resuming from this checkpoint
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._states = checkpoint.get(_STATES, [])
         before = checkpoint.get(_PRECISION, trainer.precision)
         if before != trainer.precision and trainer.state.fn == "fit":
-            log.warning("the run goes on in %s, and was trained in %s so far", trainer.precision, before)
+            log.warning("the run continues in %s, but was trained in %s so far", trainer.precision, before)
         if Path(trainer.ckpt_path).resolve().parent == self.directory.resolve():
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint.get("callbacks", {}):
@@ -82,10 +82,10 @@ class LastCheckpoint(Checkpoint):
             self._epoch_is_over = loops["epoch_progress"]["current"]["processed"] > 0 and not _is_open(loops)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._states:  # only now: building the model and the data has drawn from them
+        if self._states:  # only now, since building the model and the data uses random numbers
             if len(self._states) != trainer.world_size:
                 log.warning(
-                    "%d processes go on with a run of %d: it will not be what it would have been",
+                    "resuming with %d processes a run of %d: it will differ from the uninterrupted run",
                     trainer.world_size,
                     len(self._states),
                 )
@@ -100,8 +100,8 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM), signal.SIGINT):  # not on Windows
-                if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells set it
-                    signal.signal(number, self._note)  # instead of Lightning's, which puts back what was before
+                if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as set by nohup and shells
+                    signal.signal(number, self._note)  # replaces Lightning's handler
 
     def _note(self, number: int, frame: object) -> None:
         if number == signal.SIGINT == self._signal:
@@ -111,7 +111,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        if trainer.fit_loop._should_accumulate():  # half a step's gradients would be lost
+        if trainer.fit_loop._should_accumulate():  # accumulated gradients would be lost
             self._put_off_stop(trainer)
             return
         if self._stop_after_step:
@@ -131,7 +131,7 @@ class LastCheckpoint(Checkpoint):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
-        # Processes may have different numbers of batches to validate, so several cannot agree before the end.
+        # Processes may have different numbers of validation batches, so they can only agree at the end.
         if self._signal and trainer.world_size == 1 and _in_training(trainer) and not _within_step(trainer):
             if not self._saved_within:
                 self._save(trainer, validation_is_due=True)
@@ -139,7 +139,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before_validation = None
-        # That of the end of an epoch is saved with the epoch: Lightning chooses the best checkpoint only then.
+        # At the end of an epoch, save after the epoch: Lightning chooses the best checkpoint only then.
         if not _in_training(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
             return
         if _within_step(trainer):
@@ -155,12 +155,12 @@ class LastCheckpoint(Checkpoint):
         self._obey(trainer)
 
     def _put_off_stop(self, trainer: Trainer) -> None:
-        """Let a step be finished all of whose batches are not there yet."""
+        """Postpone a stop until all batches of the step are accumulated."""
         self._stop_after_step |= trainer.should_stop
         trainer.should_stop = False
 
     def _agree(self, trainer: Trainer, late: bool = False) -> bool:
-        """One process's signal is all processes' signal, and one's lateness all processes' lateness; the latter."""
+        """Share signals and due checkpoints between all processes; returns whether a checkpoint is due."""
         if trainer.world_size > 1:
             mine = torch.tensor([self._signal, late], device=trainer.strategy.root_device)
             self._signal, late = trainer.strategy.reduce(mine, reduce_op="max").tolist()
@@ -182,7 +182,7 @@ class LastCheckpoint(Checkpoint):
         if self._signal:
             if trainer.is_global_zero:
                 name, path = signal.Signals(self._signal).name, self.directory / LAST
-                log.warning("%s: stopped after step %d; go on with --ckpt_path %s", name, trainer.global_step, path)
+                log.warning("%s: stopped after step %d; resume with --ckpt_path %s", name, trainer.global_step, path)
             raise SystemExit(128 + self._signal)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _move(state: dict[str, Any], folder: str) -> None:
-    """Have Lightning remember the best checkpoint of a run whose folder was moved, and not overwrite it."""
+    """Update the path of the best checkpoint after a run's folder was moved, so that it is not overwritten."""
     state["dirpath"] = folder
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[name] = state[name] and str(Path(folder) / Path(state[name]).name)
@@ -206,12 +206,12 @@ def _in_training(trainer: Trainer) -> bool:
 
 
 def _within_step(trainer: Trainer) -> bool:
-    """Whether gradients have been added up, and are still to be used."""
+    """Whether accumulated gradients have not been used yet."""
     return trainer.fit_loop._should_accumulate() and not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
 def _validation_is_scheduled(trainer: Trainer) -> bool:
-    """Whether a validation follows on this step, and not because the training is stopped."""
+    """Whether a validation is scheduled after this step (not one caused by stopping)."""
     stop, trainer.should_stop = trainer.should_stop, False
     loop = trainer.fit_loop
     due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
@@ -220,16 +220,16 @@ def _validation_is_scheduled(trainer: Trainer) -> bool:
 
 
 def _ends_within_epoch(trainer: Trainer) -> bool:
-    """Whether the training ends with this step, with batches of the epoch left."""
+    """Whether training ends with this step before the epoch is complete."""
     loop = trainer.fit_loop
     ends = 0 <= trainer.max_steps <= trainer.global_step or (trainer.should_stop and loop._can_stop_early)
     return ends and not loop.epoch_loop._num_ready_batches_reached()
 
 
 def _reopen_epoch(trainer: Trainer, loops: dict[str, Any]) -> None:
-    """Have Lightning go on within an epoch that counts as done, and of which batches are left now.
+    """Make Lightning continue within an epoch that it counts as finished, but that has batches left.
 
-    There are such where `limit_train_batches` was lower, and where a training was stopped too late for this callback.
+    This happens if `limit_train_batches` was lower, or if training was stopped too late for this callback.
     """
     loaders = loops["state_dict"].get("combined_loader", [])
     loader = trainer.datamodule.train_dataloader() if trainer.datamodule is not None else None
@@ -241,8 +241,8 @@ def _reopen_epoch(trainer: Trainer, loops: dict[str, Any]) -> None:
     other = any(loaders[0].get(name, value) != value for name, value in loader.choices().items())
     if other or not 0 < done < batches or _is_open(loops):
         return
-    log.info("going on within epoch %d, of which %d of %d batches were trained", loaders[0]["epoch"], done, batches)
-    for part in ("total", "current"):  # as they are when the last of these batches ends
+    log.info("resuming within epoch %d: %d of %d batches are trained", loaders[0]["epoch"], done, batches)
+    for part in ("total", "current"):  # their state after the last of these batches
         epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["started"] - 1
         steps[part]["completed"] = steps[part]["processed"] - 1
     steps["is_last_batch"] = False
@@ -250,13 +250,13 @@ def _reopen_epoch(trainer: Trainer, loops: dict[str, Any]) -> None:
 
 
 def _is_open(loops: dict[str, Any]) -> bool:
-    """Whether a checkpoint is within an epoch, as Lightning counts."""
+    """Whether a checkpoint is within an epoch, according to Lightning."""
     epochs = loops["epoch_progress"]["current"]
     return epochs["processed"] < epochs["started"]
 
 
 def _begin_epoch(trainer: Trainer) -> None:
-    """Have Lightning begin the next epoch; where there is a `max_steps`, it would end the one before a second time."""
+    """Make Lightning begin the next epoch; with `max_steps`, it would otherwise end the previous one again."""
     loop = trainer.fit_loop
     for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
         part._restarting = False
@@ -266,7 +266,7 @@ def _begin_epoch(trainer: Trainer) -> None:
 
 
 def _set_rates(trainer: Trainer) -> None:
-    """Set the rates of the next step; those in a checkpoint are of a schedule that may have had another end."""
+    """Set the learning rates of the next step; the schedule in the checkpoint may have had another end."""
     for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
         if isinstance(scheduler, LambdaLR):
             rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, scheduler.optimizer.param_groups, strict=True)
@@ -275,10 +275,10 @@ def _set_rates(trainer: Trainer) -> None:
 
 
 def _put_validation_first(loops: dict[str, Any]) -> None:
-    """Have Lightning begin a resumed run with the validation that was due.
+    """Make Lightning begin a resumed run with the validation that was due.
 
-    From a checkpoint after the last step before a validation, Lightning 2.6 continues behind that validation. But one
-    that stopped at a validation's first batch it starts again, so that is what the loops' progress is made to say.
+    Resumed from a checkpoint after the last step before a validation, Lightning 2.6 skips that validation. It does
+    repeat a validation that was stopped at its first batch, so the progress is set to that state.
     """
     steps, validation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
     for part in ("total", "current"):
@@ -329,7 +329,7 @@ def latest(folder: Path) -> Path | None:
                 damaged.append(path)
                 log.warning("%s; going back to the checkpoint before", error)
                 continue
-            if damaged and damaged[0].name == LAST:  # else the next save would call it the previous one
+            if damaged and damaged[0].name == LAST:  # otherwise the next save would rename it to the previous one
                 damaged[0].replace(folder / "damaged.ckpt")
             return path
     if damaged:
