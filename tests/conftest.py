@@ -1,11 +1,11 @@
-"""What several tests share: tiny models trained through the program's own door, and data in the real layouts."""
+"""Shared fixtures: tiny models trained with the command line, and data in the real layouts."""
 
 import json
 import os
 import pickle
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # with more, PyTorch adds in no fixed order, and many tests hold bits
+os.environ["OMP_NUM_THREADS"] = "1"  # with more threads, sums have no fixed order, and many tests compare bits
 
 import numpy as np
 import pytest
@@ -32,28 +32,28 @@ FAST = [
     "--trainer.log_every_n_steps=1",
 ]
 SMALL_SHAPES = ["--data.init_args.train_size=23", "--data.init_args.val_size=7", "--data.init_args.test_size=11"]
-# After two steps of the recipe's own seed a captioner says one word; of this one, many.
+# With this seed, unlike the configuration's, captions have several different words after two steps.
 TALKATIVE = "--seed_everything=1"
 
 
 def fit(config: str, output: Path, *options: str) -> Path:
-    """Fit a shipped configuration for two batches; the checkpoint."""
+    """Fit an included configuration for two batches; returns the checkpoint."""
     assert main(["fit", "--config", str(CONFIGS / config), "--output", str(output), *FAST, *options]) == 0
     return output / "best.ckpt"
 
 
 def images_of(figure):
-    """The pictures on a sheet, the legend's small ones too, in the order in which they were put there."""
+    """The images on a sheet, including those of the legend, in drawing order."""
     return [artist for artist in figure.artists if isinstance(artist, BboxImage)]
 
 
 def pixels_of(figure):
-    """Of each picture of a sheet its own pixels."""
+    """The pixels of each image on a sheet."""
     return [np.asarray(image.get_array()) for image in images_of(figure)]
 
 
 def assert_nothing_overlaps(figure):
-    """Every picture and every text lies within the figure, and over no other."""
+    """All images and texts are within the figure, and do not overlap."""
     width, height = figure.get_size_inches() * figure.dpi
     renderer = figure.canvas.get_renderer()
     boxes = [part.get_window_extent(renderer) for part in (*figure.axes, *images_of(figure), *figure.texts)]
@@ -69,7 +69,7 @@ def assert_nothing_overlaps(figure):
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_cpu_without_bfloat16():
-    """So that `precision: auto` is float32 on every machine."""
+    """Make `precision: auto` float32 on every machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "cpu_features", lambda: {"avx512_f"})
         yield
@@ -77,7 +77,7 @@ def _a_cpu_without_bfloat16():
 
 @pytest.fixture
 def one_thread():
-    """Sums of several threads may be added up in another order."""
+    """With several threads, the order of summation may differ."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -102,7 +102,7 @@ def classifier_checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def no_hub(monkeypatch):
-    """A timm whose hub cannot be reached."""
+    """timm without access to its hub."""
     create = timm.create_model
 
     def refuse(name, pretrained=False, **options):
@@ -146,7 +146,7 @@ def karpathy_root(tmp_path):
 
 @pytest.fixture
 def cifar_root(tmp_path, monkeypatch):
-    """A root of CIFAR-10 in the original pickles, of 20 images a file; the sums of the real files are set aside."""
+    """A root of CIFAR-10 in the original pickles, with 20 images per file, and without the check of MD5 sums."""
     folder = tmp_path / "cifar" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(2)

@@ -38,7 +38,7 @@ from visattn.vocabulary import END, PAD, SPECIALS, START, Vocabulary
 
 
 class SecondPlace(HardAttention):
-    """It "draws" the second likeliest place; for further draws of the same caption, the third and so on."""
+    """It "samples" the second most likely place; for further samples of the same caption, the third and so on."""
 
     draws = 1
 
@@ -48,7 +48,7 @@ class SecondPlace(HardAttention):
 
 
 class Ranked(Sampling):
-    """The k-th sample takes another of the three likeliest words at every step."""
+    """The k-th sample takes another of the three most likely words at every step."""
 
     def extend(self, totals: Tensor, log_probs: Tensor, t: int, images: Tensor) -> Choice:
         which = (torch.arange(self.width) + t) % 3
@@ -58,7 +58,7 @@ class Ranked(Sampling):
 
 
 class StillClasses(ShapesClasses):
-    """Without the augmentation, which every process draws for its share."""
+    """Without augmentation, which is random for each process's share."""
 
     def __init__(self, train_size: int = 23, val_size: int = 7, batch_size: int = 8) -> None:
         super().__init__(train_size, val_size, 7, batch_size=batch_size, eval_batch_size=3)
@@ -66,7 +66,7 @@ class StillClasses(ShapesClasses):
 
 
 class Witness(Callback):
-    """Writes what a process drew first and what it held at the end, a file for each."""
+    """Writes each process's first random numbers and final weights to a file."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -86,7 +86,7 @@ class Witness(Callback):
 
 
 class Signalled(Callback):
-    """Sends one process alone a signal, within the step after so many."""
+    """Sends a signal to one process only, during the step after `steps`."""
 
     def __init__(self, number: int, rank: int, step: int) -> None:
         self.number, self.rank, self.step = number, rank, step
@@ -127,7 +127,7 @@ REGIMES: dict[str, Callable[[], tuple[regimes.Regime, CaptionLoss]]] = {
 
 
 class Step(nn.Module):
-    """A regime's loss of a batch, in the one call that DistributedDataParallel looks at."""
+    """A regime's loss in a `forward` method, which DistributedDataParallel hooks into."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

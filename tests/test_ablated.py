@@ -1,4 +1,4 @@
-"""Attention ablated: only where a word looks is taken away, for a while, and nothing else changes."""
+"""Ablated attention: only the distribution over places changes, temporarily."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The laws of attention, through the public door; sizes are distinct primes."""
+"""Properties of attention, through the public interface; sizes are distinct primes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the benchmark's numbers are made of, on clocks that a test sets; and every subject runs. Nothing is timed."""
+"""The benchmark's statistics, with fake clocks; and every benchmark runs. Nothing is timed."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ from visattn.vocabulary import END, PAD, START, UNKNOWN
 
 
 class Clock:
-    """Seconds that pass only where a run says so."""
+    """A fake clock, which is advanced explicitly."""
 
     def __init__(self):
         self.now, self.log = 0.0, []
@@ -31,7 +31,7 @@ class Clock:
         return self.now
 
     def run(self, name, *seconds):
-        """A run that takes so many seconds, time after time."""
+        """A run that takes these numbers of seconds, one after another."""
         left = iter(seconds)
 
         def go():
@@ -52,7 +52,7 @@ def test_runs_take_turns_each_first_in_its_turn_and_the_first_round_is_not_count
     assert clock.log == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
 
 
-def test_what_was_begun_is_waited_for_within_the_time_and_before_it():
+def test_pending_work_is_awaited_before_and_within_the_timing():
     clock = Clock()
 
     def wait():
@@ -75,7 +75,7 @@ def test_numbers_are_medians_of_rounds_with_their_spread():
     assert f"{Spread(0.5, 0.25, 1.0):.0%}" == "50% (25%–100%)"
 
 
-def test_a_share_is_what_the_products_would_take_at_the_measured_rate():
+def test_a_share_is_the_time_of_the_products_at_the_measured_rate():
     product = Product(run=lambda: None, flops=1000)
     times = Times({PRODUCT: [1.0, 2.0, 4.0], "run": [10.0, 10.0, 10.0]})
     # 500 operations take half of what the product takes: 0.5, 1 and 2 of 10 seconds.
@@ -86,7 +86,7 @@ def test_a_share_is_what_the_products_would_take_at_the_measured_rate():
     assert real.flops == 2 * 7**3
 
 
-def test_products_are_counted_as_the_equations_say():
+def test_products_are_counted_as_in_the_equations():
     B, L, D, H, E, V, T = 2, 6, 7, 5, 3, 23, 4
     attention = functools.partial(SoftAttention, score=GeneralScore)
     decoder, values = LSTMDecoder(V, D, attention, hidden=H, embedding=E), torch.randn(B, L, D)
@@ -257,7 +257,7 @@ def test_decoding_of_a_checkpoint(captioner_checkpoint, tmp_path, capsys):
     assert "8 images at once" in capsys.readouterr().out
 
 
-def test_looking_has_a_cost(tmp_path):
+def test_attention_has_a_cost(tmp_path):
     file = tmp_path / "benchmark.json"
     words = ["maps", "--timm", "test_vit", "--images", "2", "--rounds", "1", "--output", str(file)]
     assert benchmark.main(words) == 0

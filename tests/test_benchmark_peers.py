@@ -1,4 +1,4 @@
-"""Peers are given the same weights and must say the same: only then is their time worth comparing."""
+"""Peers get the same weights and must give the same results; otherwise timings are not comparable."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def scrambled(architecture):
 
 @pytest.mark.parametrize("heads", [1, 5])
 @pytest.mark.parametrize("package", PEERS)
-def test_every_peer_says_what_ours_says_and_saw_what_ours_saw(package, heads):
+def test_every_peer_has_our_outputs_and_maps(package, heads):
     pytest.importorskip(package)
     architecture = Architecture(7, (24, 40), 8, 30, 3, heads, 2.0)
     weights = scrambled(architecture)

@@ -1,4 +1,4 @@
-"""Attention during training, through the program's door."""
+"""Attention during training, through the command line."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ def test_health_is_that_of_the_generated_captions(tmp_path):
     assert float(cli.trainer.callback_metrics["val/attention_gate"]) == pytest.approx(line["gate"], rel=1e-5)
 
 
-def test_maps_that_do_not_move_are_told_once(tmp_path, monkeypatch, caplog):
+def test_maps_that_do_not_differ_are_reported_once(tmp_path, monkeypatch, caplog):
     def still(*parts):
         return [caption._replace(weights=np.full_like(caption.weights, 1 / 64)) for caption in captions(*parts)]
 
@@ -84,8 +84,8 @@ def test_maps_that_do_not_move_are_told_once(tmp_path, monkeypatch, caplog):
     assert [line["change"] for line in lines(tmp_path / "run")] == [0, 0]
 
 
-def test_sheets_leave_the_training_as_it_was(tmp_path):
-    """Also with attention that draws: the same random numbers, so the same weights."""
+def test_sheets_do_not_affect_the_training(tmp_path):
+    """Also with sampled attention: the same random numbers, and so the same weights."""
     hard = ["--config", str(CONFIGS / "attention" / "hard.yaml"), "--trainer.max_epochs=2"]
     for name, options in (("without", []), ("with", SHEETS)):
         assert main([*words("shapes_captioner.yaml", tmp_path / name, *hard, *options)]) == 0
@@ -96,7 +96,7 @@ def test_sheets_leave_the_training_as_it_was(tmp_path):
     assert len(list((tmp_path / "with").rglob("*.png"))) == 6
 
 
-def test_a_run_that_goes_on_has_each_epoch_once(tmp_path):
+def test_a_resumed_run_has_each_epoch_once(tmp_path):
     output = tmp_path / "run"
     assert main(words("shapes_captioner.yaml", output, "--trainer.max_epochs=2")) == 0
     before = lines(output)
@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_has_each_epoch_once(tmp_path):
     assert after[2]["maps"] > 0
 
 
-def test_sheets_lie_on_the_original_photographs(karpathy_root, tmp_path):
+def test_sheets_show_the_original_photographs(karpathy_root, tmp_path):
     options = [
         f"--data.init_args.root={karpathy_root}",
         "--data.init_args.workers=0",

@@ -115,7 +115,7 @@ def test_cocos_layout(clean: Path, capsys: pytest.CaptureFixture) -> None:
     assert "2 captions" in capsys.readouterr().out
 
 
-def test_checksums_find_bits_that_have_rotted(clean: Path, capsys: pytest.CaptureFixture) -> None:
+def test_checksums_find_bit_rot(clean: Path, capsys: pytest.CaptureFixture) -> None:
     sums = clean / "sums.txt"
     Image.open(clean / "images" / "whole-4.png").save(clean / "images" / "whole-4.jpg", quality=90)
     images = [entry(f"whole-{i}.png", "A dog.") for i in range(4)] + [entry("whole-4.jpg", "A dog.")]
@@ -146,7 +146,7 @@ def test_a_check_that_cannot_be_made(clean: Path, capsys: pytest.CaptureFixture)
         assert sentence in capsys.readouterr().err
 
 
-def test_a_process_that_dies_is_an_error_and_no_waiting_for_ever():
+def test_a_process_that_dies_is_an_error_and_not_a_hang():
     def die(item):
         if item == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -156,8 +156,8 @@ def test_a_process_that_dies_is_an_error_and_no_waiting_for_ever():
         list(in_parallel(die, range(7), 2, "Looking"))
 
 
-def test_processes_may_compute_after_this_one_has_with_several_threads():
-    """As where images are looked through after a model was built: its threads are not in the forked processes."""
+def test_workers_run_after_multithreaded_work_in_the_parent():
+    """As when images are checked after a model was built: forked processes lack its threads."""
     code = """
 import torch
 from visattn.data.inspection import in_parallel
@@ -171,15 +171,15 @@ print(list(in_parallel(lambda i: float(torch.ones(3000, 3000).exp().sum() > i), 
     assert done.stdout.strip() == "[1.0, 1.0, 1.0, 1.0]"
 
 
-def test_who_stops_early_does_not_wait_for_all():
+def test_stopping_early_does_not_wait_for_all_items():
     start, results = time.monotonic(), in_parallel(lambda item: time.sleep(0.2) or item, range(100), 2, "Looking")
     assert next(results) == 0
     results.close()
     assert time.monotonic() - start < 8  # all would take ten seconds
 
 
-def test_what_processes_work_out_comes_in_order():
-    """Of a function that cannot be pickled, as that of a data module with a trainer."""
+def test_results_of_workers_come_in_order():
+    """With a function that cannot be pickled, such as one of a data module with a trainer."""
     for workers in (0, 2):
         assert list(in_parallel(lambda item: item * item, range(300), workers, "Looking")) == [
             i * i for i in range(300)

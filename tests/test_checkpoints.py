@@ -1,4 +1,4 @@
-"""Checkpoints come from anywhere: none runs code, and none is used for what it does not fit."""
+"""Untrusted checkpoints: none runs code, and mismatches are errors."""
 
 import os
 import random
@@ -52,7 +52,7 @@ class Payload:
 
 
 def test_a_file_that_would_run_code_leaves_no_trace(changed, photographs, tmp_path, monkeypatch, capsys):
-    """For every door through which a checkpoint comes in, and whatever PyTorch's variables say."""
+    """For every option that takes a checkpoint, and for any of PyTorch's environment variables."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker, run = tmp_path / "marker", tmp_path / "run"
     path = changed(lambda checkpoint: checkpoint.update(extra=Payload(marker)))
@@ -87,7 +87,7 @@ def test_a_file_that_would_run_code_leaves_no_trace(changed, photographs, tmp_pa
         lambda options: options["decoder"]["init_args"].update(attention={"class_path": "antigravity.Attention"}),
     ],
 )
-def test_what_a_checkpoint_must_not_name(edit, changed):
+def test_forbidden_checkpoint_paths(edit, changed):
     path = changed(lambda checkpoint: edit(checkpoint["hyper_parameters"]))
     with pytest.raises(InputError, match=r"is refused: it .* which is not part of visattn"):
         load_model(path, Captioner)
@@ -101,7 +101,7 @@ def test_addresses_are_refused(tmp_path, capsys):
 
 
 def test_damaged_files_are_named_with_their_size(captioner_checkpoint, tmp_path, capsys):
-    """Empty, cut, and with one bit turned in a weight, which PyTorch does not see."""
+    """Empty, truncated, and with a flipped bit in a weight, which PyTorch does not detect."""
     whole, path = captioner_checkpoint.read_bytes(), tmp_path / "x.ckpt"
     rotten = bytearray(whole)
     rotten[len(whole) // 2] ^= 4
@@ -161,9 +161,7 @@ def test_weights_of_another_shape_are_named(changed, tmp_path, capsys):
         ),
     ],
 )
-def test_a_command_line_that_contradicts_the_checkpoint(
-    subcommand, options, said, captioner_checkpoint, tmp_path, capsys
-):
+def test_options_that_contradict_the_checkpoint(subcommand, options, said, captioner_checkpoint, tmp_path, capsys):
     words = [subcommand, *WORDS, *options, f"--output={tmp_path / 'run'}", f"--ckpt_path={captioner_checkpoint}"]
     if "shapes_vit" in options[-1]:
         words = [subcommand, *options, *FAST, *words[-2:]]
@@ -172,8 +170,8 @@ def test_a_command_line_that_contradicts_the_checkpoint(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_overridden_on_purpose_is_used(captioner_checkpoint, tmp_path):
-    """Without it the checkpoint's value stands where nothing is said; options of decoding need no permission."""
+def test_overridden_values_are_used(captioner_checkpoint, tmp_path):
+    """Otherwise, options that are not given come from the checkpoint; decoding options need no permission."""
     smoothed = "--model.init_args.loss.init_args.label_smoothing=0.25"
     decoding = ["--model.init_args.no_repeat=2", "--model.init_args.max_length=7"]
     words = ["validate", *WORDS, f"--output={tmp_path}", f"--ckpt_path={captioner_checkpoint}", *decoding]
@@ -184,7 +182,7 @@ def test_what_is_overridden_on_purpose_is_used(captioner_checkpoint, tmp_path):
 
 
 def test_an_option_that_is_newer_than_the_checkpoint_had_its_default(captioner_checkpoint, tmp_path):
-    """Stated as that it contradicts nothing; where nothing is said, and where another is said, it is that too."""
+    """Giving the default is no contradiction; the default is used if nothing, or something else, is given."""
     checkpoint = read(captioner_checkpoint)
     assert checkpoint["hyper_parameters"].pop("no_repeat") == 0
     del checkpoint["hyper_parameters"]["loss"]["init_args"]["label_smoothing"]
@@ -221,8 +219,8 @@ def write_for_ever(folder):
         WholeCheckpoints().save_checkpoint(content(number), folder / "last.ckpt", folder / "previous.ckpt")
 
 
-def test_twenty_kills_while_writing_leave_a_checkpoint_that_loads(tmp_path):
-    """And the one before it; what was being written is cleared away."""
+def test_a_checkpoint_survives_twenty_kills_while_writing(tmp_path):
+    """And the previous one; partial files are removed."""
     chance, left = random.Random(0), 0
     for _ in range(20):
         for name in ("last.ckpt", "previous.ckpt"):
@@ -256,7 +254,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_costs_no_checkpoint(small_disk, capsys):
-    """There is room for one checkpoint of 3.9 MB, and none for the next."""
+    """There is space for one checkpoint of 3.9 MB, but not for a second."""
     run = small_disk / "run"
     assert main(["fit", *WORDS, f"--output={run}", "--last.every_steps=1"]) == 2
     assert "No space left on device" in (said := sentence(capsys))

@@ -1,4 +1,4 @@
-"""The classifier: what of its training is mixed."""
+"""The classifier: MixUp and CutMix in training."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_share_of_the_batches_is_mixed_and_the_others_are_left_as_they_are(share):
+def test_only_a_share_of_the_batches_is_mixed(share):
     torch.manual_seed(0)
     mix = classifier(mixup=1.0, cutmix=1.0, mix_probability=share).mix
     images, labels = batch()
@@ -39,7 +39,7 @@ def test_a_share_of_the_batches_is_mixed_and_the_others_are_left_as_they_are(sha
     assert abs(mixed / count - share) <= 3 * deviation
 
 
-def test_a_pixel_of_cutmix_has_the_share_in_the_label_that_it_has_in_the_image():
+def test_label_shares_of_cutmix_match_the_pixels():
     torch.manual_seed(0)
     mix = classifier(cutmix=1.0).mix
     images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 3, 12, 20)  # each image is its number
@@ -56,6 +56,6 @@ def test_nothing_is_mixed_unless_it_is_asked_for():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_what_is_no_probability_is_refused(share):
+def test_invalid_probabilities_are_refused(share):
     with pytest.raises(InputError, match=r"mix_probability is .* at least 0 and at most 1"):
         classifier(cutmix=1.0, mix_probability=share)

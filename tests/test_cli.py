@@ -1,4 +1,4 @@
-"""One program: its commands, the doors in scripts/, and configurations by their names."""
+"""The program: its commands, the scripts, and configurations by name."""
 
 import importlib
 import subprocess
@@ -32,7 +32,7 @@ from visattn.training.runs.configurations import packaged, resolved
 SCRIPTS = sorted(path for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
 
 
-def test_every_command_has_a_door_in_scripts_with_the_same_options():
+def test_every_command_has_a_script_with_the_same_options():
     assert {path.stem.replace("_", "-") for path in SCRIPTS} == set(COMMANDS) - set(TRAINING)
     for path in SCRIPTS:
         assert len(path.read_text().splitlines()) <= 15
@@ -75,7 +75,7 @@ def test_lightning_is_loaded_for_checkpoints_only(tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_options_take_what_the_functions_take():
+def test_choices_of_options_match_the_functions():
     """Commands state their choices themselves, so that --help loads no model."""
     for name in (*LIGHT, "models", "pictures"):
         importlib.import_module(f"visattn.cli.{name.replace('-', '_')}")
@@ -113,7 +113,7 @@ def test_options_take_what_the_functions_take():
 
 
 @pytest.mark.parametrize(("words", "said"), [([], "no command"), (["capton"], "caption"), (["--absent"], "--absent")])
-def test_what_is_no_command_is_one_sentence(words, said, capsys):
+def test_an_unknown_command_is_one_sentence(words, said, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -150,7 +150,7 @@ def test_a_training_by_the_name_of_its_configuration(tmp_path, monkeypatch, caps
     assert not Path("other").exists()
 
 
-def test_an_interrupt_while_a_command_is_loaded_is_no_traceback(monkeypatch, capsys):
+def test_an_interrupt_while_loading_a_command_gives_no_traceback(monkeypatch, capsys):
     def interrupt(name):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Whatever stands on a command line: it works, or one sentence says what is wrong and the exit status is 2.
+"""Any command line works, or gives one sentence that says what is wrong, and exit status 2.
 
 The options are those that the parsers have, so that new ones are tried, too. By default a sample is tried, always the
 same; all with `VISATTN_FUZZ=all`, which takes half an hour.
@@ -44,7 +44,7 @@ def little_memory():
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """A folder of odd files, and the place to be in."""
+    """A folder of odd files, as the working directory."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (43, 59, 3), dtype=np.uint8)).save("image.png")
@@ -72,7 +72,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dict[str, list[list[str]]]:
-    """Command lines of each program that work; what trains for long is left out of them."""
+    """Valid command lines of each program, except for long trainings."""
     from visattn.cli import overlay, prepare_coco
     from visattn.tasks import benchmark, compare, demo, sequences
 
@@ -106,11 +106,11 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
 
 
 class ReachedError(Exception):
-    """Raised in place of what takes long."""
+    """Raised instead of starting long work."""
 
 
 class TooLong(BaseException):
-    """Raised where a program has not ended in `PATIENCE` seconds."""
+    """Raised if a program has not ended after `PATIENCE` seconds."""
 
 
 def late(*_):
@@ -156,7 +156,7 @@ def sample(program: str, lines: list[list[str]]) -> list[list[str]]:
 
 
 def outcome(program, words: list[str], capsys: pytest.CaptureFixture[str]) -> str | None:
-    """What is wrong with how a program took its words; None where nothing is."""
+    """What is wrong with a program's reaction to a command line; None if nothing is."""
     capsys.readouterr()
     signal.signal(signal.SIGALRM, late)
     signal.alarm(PATIENCE)

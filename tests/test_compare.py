@@ -20,7 +20,7 @@ from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
 
 
-def test_compare_writes_all_that_it_promises(tmp_path, capsys):
+def test_compare_writes_all_documented_files(tmp_path, capsys):
     output = tmp_path / "compare"
     words = ["--output", str(output), "--mechanisms", "hard", "transformer", "--scenes", "1"]
     words += ["--jobs", "1", "--options", *FAST, *SMALL_SHAPES]
@@ -83,7 +83,7 @@ def result(**metrics):
     return {"title": "T", "parameters": 1234, "step": 1.0, "metrics": {"CIDEr-D": 1.0, "BLEU-4": 0.5, **metrics}}
 
 
-def test_the_table_leaves_out_what_the_data_cannot_tell():
+def test_the_table_omits_columns_without_data():
     plain = table({"soft": result(entropy=1.5)})
     assert plain.splitlines()[0] == "| mechanism | CIDEr-D | BLEU-4 | entropy | decoder's parameters | time per step |"
     assert len(plain.splitlines()) == 3
@@ -130,7 +130,7 @@ def test_a_comparison_shows_the_weights_where_they_are():
 
 
 @pytest.mark.parametrize("size", [(40, 60), (40, 400), (400, 40)])
-def test_long_names_lie_over_nothing(size):
+def test_long_names_do_not_overlap(size):
     image = np.full((*size, 3), 128, dtype=np.uint8)
     row = Row("a mechanism with a very long name " * 3, "says: " + "and more " * 30, np.ones((2, 2, 3)), [None, 0])
     figure = comparison_sheet([Comparison(image, ["dog", "w" * 99], Geometry.identity(size), [row] * 3)] * 2)
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused(changes, sentence):
 
 
 def test_every_recurrent_row_states_its_order():
-    """The recipe's own is Luong's for Shapes and Xu's for Flickr8k, so a row that says nothing would be two."""
+    """The default is Luong's for Shapes and Xu's for Flickr8k, so a row without an order would be ambiguous."""
     orders = {name: set(row.overlays) & {"xu", "luong"} for name, row in MECHANISMS.items()}
     assert orders.pop("transformer") == set()
     assert all(order == ({"xu"} if name.endswith("_xu") else {"luong"}) for name, order in orders.items())

@@ -1,4 +1,4 @@
-"""What a training has logged, drawn along its epochs."""
+"""Training logs drawn as curves over epochs."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def run(tmp_path):
     return folder
 
 
-def test_a_number_stands_at_its_epoch(run):
+def test_values_are_drawn_at_their_epoch(run):
     rows = work.read_metrics(run)
     epochs, values = work.line(rows, "val/accuracy", run)
     assert (epochs.tolist(), values.tolist()) == ([1.0, 2.0], [0.25, 0.75])
@@ -30,7 +30,7 @@ def test_a_number_stands_at_its_epoch(run):
     assert values.tolist() == [0.5, 2.0, 1.5]
 
 
-def test_the_mean_of_an_epoch_stands_at_its_end(run):
+def test_the_mean_of_an_epoch_is_drawn_at_its_end(run):
     rows = work.read_metrics(run)
     epochs, values = work.means(*work.line(rows, "train/loss", run))
     np.testing.assert_allclose(epochs, [1, 11 / 7])  # the second epoch's last loss was logged before its end
@@ -47,7 +47,7 @@ def test_a_figure_is_drawn(run, tmp_path):
     assert not curves.main([str(word) for word in [*words, "--means"]])
 
 
-def test_what_is_not_there_is_named(run, tmp_path):
+def test_missing_logs_are_named(run, tmp_path):
     with pytest.raises(InputError, match="did not log 'val/CIDEr-D'; it logged train/loss, val/accuracy"):
         work.line(work.read_metrics(run), "val/CIDEr-D", run)
     with pytest.raises(InputError, match="has no logs"):

@@ -25,7 +25,7 @@ TRAIN, CAPTIONS, VAL = 23, 3, 7
 
 
 class Toy(CaptionData):
-    """Images of one value, which is their number; captions of 1 to 10 words."""
+    """Images of a constant value, their index; captions of 1 to 10 words."""
 
     def __init__(self, **options: int) -> None:
         super().__init__(**options)
@@ -201,14 +201,14 @@ class Lopsided(Toy):
 
 
 def mirrored(batch: CaptionBatch, data: Toy) -> list[bool]:
-    """Which images of a batch are mirrored; each must be itself or its mirror image."""
+    """Which images of a batch are mirrored; each must equal the original or its mirror image."""
     whole = {e.id: data.load(e)[0] for e in data.examples("train")}
     for name, image in zip(batch.ids, batch.images, strict=True):
         assert torch.equal(image, whole[name]) or torch.equal(image, whole[name].flip(-1))
     return [not torch.equal(image, whole[name]) for name, image in zip(batch.ids, batch.images, strict=True)]
 
 
-def test_half_of_the_training_images_are_mirrored_but_for_those_whose_captions_tell_left_from_right() -> None:
+def test_half_of_the_training_images_are_mirrored_except_with_left_or_right_in_a_caption() -> None:
     data = Lopsided(batch_size=7)
     sided = data.examples("train")[2]
     sided.captions[0][-1] = "left"
@@ -243,7 +243,7 @@ def test_mirroring_is_a_function_of_seed_and_epoch_and_serves_features_too() -> 
 
 
 @pytest.mark.parametrize("option", ["batch_size", "eval_batch_size", "max_length", "min_count"])
-def test_sizes_make_sense(option: str) -> None:
+def test_invalid_sizes_are_refused(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} is 0; it must be at least 1"):
         Toy(**{option: 0})
     with pytest.raises(InputError, match="workers is -1"):
@@ -343,7 +343,7 @@ def test_both_layouts_give_the_same_examples(root: Path) -> None:
     assert geometry.original == (29, 37)
 
 
-def test_the_choice_of_what_is_held_out_hangs_on_seed_and_ids(root: Path) -> None:
+def test_held_out_images_depend_on_seed_and_ids(root: Path) -> None:
     def held(content: dict, seed: int) -> set[str]:
         data = Photographs(root, write(root, content), val_fraction=0.4, seed=seed)
         return {e.id for e in data.examples("val")}
@@ -462,7 +462,7 @@ def test_missing_pictures_are_named_before_training(root: Path) -> None:
         (root / "images" / f"{i}.png").unlink()
     with pytest.raises(InputError, match=r"2 of 5 annotated images are not in .*images: (13|19)\.png, (13|19)\.png"):
         data.setup("fit")
-    data.features = {}  # whoever has features needs no pictures
+    data.features = {}  # with features, image files are not needed
     data.setup("fit")
 
 
@@ -474,7 +474,7 @@ def test_a_picture_outside_of_the_folder_is_refused(root: Path, name: str) -> No
             read_annotations(root / write(root, content))
 
 
-def test_a_side_is_one_in_any_tokens(root: Path) -> None:
+def test_left_and_right_are_found_in_any_tokens(root: Path) -> None:
     content = coco()
     sides = {11: "A dog on the left.", 13: "左の犬", 17: "A leftover dog.", 19: "The RIGHT one"}
     content["annotations"] = [{"image_id": i, "caption": text} for i, text in sides.items()]
@@ -485,12 +485,12 @@ def test_a_side_is_one_in_any_tokens(root: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["Train", ["train"], 7])
-def test_a_split_that_nobody_knows(root: Path, split: object) -> None:
+def test_an_unknown_split(root: Path, split: object) -> None:
     with pytest.raises(InputError, match="known splits are train, restval, val, test"):
         read_annotations(root / write(root, karpathy({13: split})))
 
 
-def test_tokens_with_what_is_invisible_or_special(root: Path) -> None:
+def test_invisible_and_special_tokens(root: Path) -> None:
     content = karpathy()
     tokens = ["<end>", "a\tb\n", "dog\x00\x1b[31m", "\u202eevil", "\ud800", "<pad>", "हिन्दी"]
     content["images"][0]["sentences"] = [{"tokens": tokens}]
@@ -505,7 +505,7 @@ def test_tokens_with_what_is_invisible_or_special(root: Path) -> None:
 
 
 class Many:
-    """200 pictures with two captions each, of which some are spoilt."""
+    """200 images with two captions each; some images are damaged."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -561,20 +561,20 @@ def test_bad_images_are_skipped_counted_and_named(many: Many, caplog: pytest.Log
     assert seen == Counter((e.id, tuple(c)) for e in before.examples("train") if e.id != "031" for c in e.captions)
     assert [i for batch in data.val_dataloader() for i in batch.ids] == [f"{i}" for i in range(160, 180) if i != 165]
     assert "165" not in data.references("val")
-    assert "word31" in data.vocabulary  # what word has which number hangs on no picture
+    assert "word31" in data.vocabulary  # word ids do not depend on images
     assert data.vocabulary == before.vocabulary
     again = many.data(on_bad_image="skip")
     again.setup("fit")
     assert same(epoch(data, 3), epoch(again, 3))
 
 
-def test_more_than_one_in_a_hundred_is_no_accident(many: Many) -> None:
+def test_more_than_one_percent_of_bad_images_is_an_error(many: Many) -> None:
     many.spoil(31, 32, 170)
     with pytest.raises(InputError, match=r"3 of 200 images cannot be used, more than 1.0%, such as 031 \(.*031\.png"):
         many.data(on_bad_image="skip").setup("fit")
 
 
-def test_what_cannot_be_fitted_is_a_bad_image_too(many: Many) -> None:
+def test_images_that_cannot_be_fitted_are_bad_images(many: Many) -> None:
     Image.new("RGB", (90, 1)).save(many.root / "images" / "031.png")
     data = many.data(fit="pad")
     data.setup("fit")
@@ -597,7 +597,7 @@ class TwoProcesses:
         return self.theirs if src else own
 
 
-def test_processes_leave_out_the_same(many: Many) -> None:
+def test_processes_leave_out_the_same_images(many: Many) -> None:
     many.spoil(30, 31)
     data = many.data(on_bad_image="skip")
     data.trainer = TwoProcesses({"031": "031.png cannot be read"})

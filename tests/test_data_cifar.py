@@ -19,7 +19,7 @@ PER_FILE, TEST = 40, 30
 
 
 def fake(root: Path, source: type[datasets.CIFAR10], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small CIFAR in the layout of the real one, whose checksums torchvision is made to expect."""
+    """A small CIFAR in the layout of the real one; torchvision is patched to expect its checksums."""
     folder = root / source.base_folder
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -187,7 +187,7 @@ def test_nothing_held_out_and_too_much_padding(root: Path) -> None:
         CIFAR10(root, padding=32).train_dataloader()
 
 
-def test_a_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object) -> None:
         raise OSError("no network")
 

@@ -171,7 +171,9 @@ def test_grey_and_cmyk_become_rgb(tmp_path: Path) -> None:
     assert np.abs(np.array(load_image(tmp_path / "cmyk.jpg").getpixel((0, 0))) - (255, 0, 0)).max() <= 3
 
 
-def test_what_is_no_image_is_named(tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_images_are_named(
+    tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.fromarray(np.tile(noise, (20, 20, 1))).save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     Image.fromarray(noise).save(tmp_path / "whole.png")
@@ -216,7 +218,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
             load_image(tmp_path / name)
 
 
-def test_extremes_that_are_pictures(tmp_path: Path, noise: np.ndarray) -> None:
+def test_extreme_but_valid_images(tmp_path: Path, noise: np.ndarray) -> None:
     Image.fromarray(noise[:1, :1]).save(tmp_path / "dot.png")
     Image.fromarray(np.resize(noise, (3, 300, 3))).save(tmp_path / "wide.png")
     for fit in ("crop", "pad", "squash"):
@@ -244,7 +246,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         load_image(tmp_path / ("x" * 300))
 
 
-def test_content_that_stands_in_no_file(tmp_path: Path, noise: np.ndarray) -> None:
+def test_images_from_bytes(tmp_path: Path, noise: np.ndarray) -> None:
     Image.fromarray(noise).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert (np.asarray(decode_image(content, "shard 7, a")) == noise).all()
@@ -259,7 +261,7 @@ def test_nothing_switches_on_truncated_images() -> None:
     assert not [path for path in files if "LOAD_TRUNCATED" in path.read_text()]
 
 
-def test_names_of_what_is_made_from_images(tmp_path: Path, noise: np.ndarray) -> None:
+def test_names_of_output_files(tmp_path: Path, noise: np.ndarray) -> None:
     names = ["a.png", "A.jpg", "a-2.png", "nul.png", ".hidden.png", "bell\a.png", "x" * 240 + ".png"]
     for name in names:
         Image.fromarray(noise).save(tmp_path / name)

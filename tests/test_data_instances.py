@@ -1,4 +1,4 @@
-"""Where things are in photographs: outlines become masks, words become categories, both become regions."""
+"""Regions of words in photographs: outlines become masks, words become categories."""
 
 import json
 import logging
@@ -168,7 +168,7 @@ def test_a_bad_file(tmp_path, change, sentence):
     assert "instances.json" in str(error.value)
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_in_another_format(tmp_path):
     with pytest.raises(InputError, match=r"gone\.json: no such instances file"):
         Instances(tmp_path / "gone.json")
     (tmp_path / "text.json").write_text("text")
@@ -260,7 +260,7 @@ PLACES = {5: (0.2, 0.4, 0.9, 0.7), 11: (0.1, 0.3, 0.5, 0.6)}  # (top, left, bott
 
 
 def paint(path, size, place, orientation=1):
-    """Save a picture of (H, W) as a person sees it, black, white where the dog is; turned if EXIF is to undo that."""
+    """Save a black image, upright (H, W), with a white dog; optionally rotated, with EXIF orientation."""
     pixels = np.zeros((*size, 3), dtype=np.uint8)
     top, left, bottom, right = (round(share * side) for share, side in zip(place, size * 2, strict=True))
     pixels[top:bottom, left:right] = 255
@@ -275,7 +275,7 @@ def paint(path, size, place, orientation=1):
 
 @pytest.fixture
 def root(tmp_path):
-    """Two photographs, one of them turned by EXIF; instances were drawn on pictures three times as large."""
+    """Two photographs, one with EXIF orientation; outlines are for images three times as large."""
     (tmp_path / "images").mkdir()
     sizes, things = {}, []
     for (i, place), size, orientation in zip(PLACES.items(), ((53, 97), (89, 61)), (1, 6), strict=True):

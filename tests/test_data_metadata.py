@@ -1,4 +1,4 @@
-"""Whatever is wrong with a picture's metadata: its pixels are read, and an orientation that can be read is applied."""
+"""Damaged metadata: pixels are still read, and the orientation is applied if it can be read."""
 
 import io
 import itertools
@@ -87,7 +87,7 @@ def webp(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def tiff(*tags: tuple[int, int, int, bytes]) -> bytes:
-    """The picture with further tags in its directory, which moves behind the end."""
+    """The image with further tags in its directory, which is moved to the end."""
     whole = saved("TIFF")
     (start,) = struct.unpack_from("<I", whole, 4)
     (count,) = struct.unpack_from("<H", whole, start)
@@ -106,7 +106,7 @@ def check(content: bytes, orientation: int, form: str) -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_whatever_the_exif_is(form: str, name: str) -> None:
+def test_damaged_exif(form: str, name: str) -> None:
     block, orientation = BLOCKS[name]
     if form == "PNG":
         check(png(chunk(b"eXIf", block)), orientation, form)
@@ -159,7 +159,7 @@ PNGS = {
 
 
 @pytest.mark.parametrize("name", PNGS)
-def test_whatever_a_png_says(name: str) -> None:
+def test_damaged_metadata_of_png(name: str) -> None:
     chunks, orientation = PNGS[name]
     check(png(*chunks), orientation, "PNG")
     behind = len(saved("PNG")) - 12  # behind the pixels
@@ -198,7 +198,7 @@ JPEGS = {
 
 
 @pytest.mark.parametrize("name", JPEGS)
-def test_whatever_a_jpeg_says(name: str) -> None:
+def test_damaged_metadata_of_jpeg(name: str) -> None:
     segments, orientation = JPEGS[name]
     check(jpeg(*segments), orientation, "JPEG")
 
@@ -213,11 +213,11 @@ def test_whatever_a_jpeg_says(name: str) -> None:
         [(b"ABCD", b"what is this")],
     ],
 )
-def test_whatever_a_webp_says(chunks: list[tuple[bytes, bytes]]) -> None:
+def test_damaged_metadata_of_webp(chunks: list[tuple[bytes, bytes]]) -> None:
     check(webp(*chunks), 1, "WEBP")
 
 
-def test_whatever_a_tiff_says() -> None:
+def test_damaged_metadata_of_tiff() -> None:
     for tag, turned in itertools.product((NAN, FAR, NOWHERE, UNKNOWN, GPS), (False, True)):
         check(tiff(tag, *[TURN] * turned), 6 if turned else 1, "TIFF")
     for number in (700, 34675, 33723, 34377, 37724, 40965, 50341):  # XMP, ICC, IPTC, Photoshop, …
@@ -225,8 +225,8 @@ def test_whatever_a_tiff_says() -> None:
             check(tiff((number, kind, count, struct.pack("<I", 1 << 28)), TURN), 6, "TIFF")
 
 
-def test_all_that_pixels_depend_on_stays() -> None:
-    """Colours by palette, without a table of their own, upside down: also where metadata must be dropped."""
+def test_everything_needed_for_pixels_is_kept() -> None:
+    """Palette images and upside-down ones, also if metadata must be dropped."""
     large = chunk(b"iCCP", b"camera\0\0" + LARGE)
     for mode in ("P", "L", "LA", "RGBA", "1"):
         buffer = io.BytesIO()
@@ -271,7 +271,7 @@ def test_avif_is_read(tmp_path: Path) -> None:
     assert list_images([tmp_path]) == [tmp_path / "a.avif"]
 
 
-def test_what_a_folder_holds_beside_images_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_in_a_folder_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.png", "b.JPG"):
         PICTURE.save(tmp_path / name)
     for name in ("captions.json", "a.npz", ".DS_Store", "._a.png"):
@@ -293,7 +293,7 @@ def test_what_a_folder_holds_beside_images_is_counted(tmp_path: Path, caplog: py
 
 
 def test_a_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
-    """Also where PIL cannot tell which way up it is: outlines would else lie across the picture."""
+    """Also if PIL cannot read the orientation; otherwise outlines would be misplaced."""
     (tmp_path / "a.jpg").write_bytes(jpeg(segment(0xE1, b"Exif\0\0" + BLOCKS["two of them"][0])))
     assert image_size(tmp_path / "a.jpg") == (WIDTH, HEIGHT)
     (tmp_path / "b.png").write_bytes(png(chunk(b"iCCP", b"camera\0\0" + LARGE)))

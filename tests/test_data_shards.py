@@ -1,4 +1,4 @@
-"""Shards as img2dataset writes them, made here: every sample once, however they are dealt out."""
+"""Shards in img2dataset's format: every sample is seen once, for any number of processes and workers."""
 
 import io
 import itertools
@@ -51,7 +51,7 @@ def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> None:
 
 
 def write(root: Path, spoil: dict[str, dict[str, bytes | None]] | None = None) -> Path:
-    """The data set; `spoil` has other files for a sample, None for one that is not there."""
+    """The data set; `spoil` replaces files of a sample, or removes them (None)."""
     number = 0
     for split, sizes in {"train": SIZES, "val": (4, 3)}.items():
         for shard, size in enumerate(sizes):
@@ -109,7 +109,7 @@ def test_every_sample_comes_once_in_an_epoch(root: Path, workers: int) -> None:
     assert not same(epoch(data, 0), epoch(shards(root, workers=workers, seed=1), 0))
 
 
-def test_a_batch_is_what_its_shard_says(root: Path) -> None:
+def test_a_batch_matches_its_shard(root: Path) -> None:
     data = shards(root)
     words = Vocabulary(data.vocabulary)
     for batch in epoch(data):
@@ -126,7 +126,7 @@ def test_a_batch_is_what_its_shard_says(root: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_processes_and_their_workers_share_an_epoch(root: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch asked for by its name, as the loader of that process and worker would."""
+    """Each batch requested by name, as by the loader of that process and worker."""
     monkeypatch.setattr("visattn.data.streams._workers", lambda: workers)
     for world in (1, 2, 3):
         seen = []
@@ -157,7 +157,7 @@ def test_an_epoch_of_a_fixed_size_goes_on_where_the_last_one_stopped(root: Path)
     assert max(Counter(parts[0] + parts[1]).values()) == 1
 
 
-def test_segments_are_passes_in_an_order_of_their_own() -> None:
+def test_segments_shuffle_each_pass_differently() -> None:
     assert segments([2, 3], 0, 5, None) == [Segment(0, 0, 2), Segment(1, 0, 3)]
     assert segments([2, 3], 4, 8, None) == [Segment(1, 2, 3), Segment(0, 0, 2), Segment(1, 0, 1)]
     orders = {tuple(part.shard for part in segments([1] * 7, 7 * i, 7 * i + 7, 3)) for i in range(5)}
@@ -166,7 +166,7 @@ def test_segments_are_passes_in_an_order_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_after_a_checkpoint_within_an_epoch_the_rest_follows(root: Path, workers: int) -> None:
+def test_a_run_resumed_within_an_epoch_sees_the_rest(root: Path, workers: int) -> None:
     whole = epoch(shards(root, workers=workers), 3)
     for seen in (1, 2, 7):
         loader = shards(root, workers=workers).train_dataloader()
@@ -235,9 +235,7 @@ def test_a_batch_of_which_nothing_can_be_used_is_passed_over(tmp_path: Path) -> 
     assert sorted(ids(list(data.train_dataloader()))) == sorted(set(everything()) - BAD.keys())
 
 
-def test_captions_that_cannot_be_read_are_told_before_training(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_captions_are_reported_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     latin = {f"t00000{i:04d}": {"txt": "Un chien court à côté".encode("latin-1")} for i in range(4)}
     root = write(tmp_path, latin)
     with pytest.raises(InputError, match=r"4 of 65 captions would be left out, more than 5%.*not UTF-8.*t000000000"):

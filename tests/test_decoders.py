@@ -1,4 +1,4 @@
-"""Decoders and decoding: step equals forward, nothing of padding or of neighbours in a batch leaks in."""
+"""Decoders and decoding: `step` equals `forward`; padding and other images of a batch have no effect."""
 
 import pytest
 import torch
@@ -99,7 +99,7 @@ def test_forward_equals_repeated_step(make, masked):
 @pytest.mark.parametrize("steps", [T, 2])
 @every_decoder
 def test_forward_learns_what_repeated_steps_learn(make, steps):
-    """Every parameter, from the logits of all steps or of the first ones alone; the second time from one graph."""
+    """Gradients of every parameter, from the logits of all steps or only of the first ones."""
     model = decoder(make)
     parameters = list(model.parameters())
     tokens = torch.randint(4, V, (B, T), generator=torch.Generator().manual_seed(2))
@@ -151,7 +151,7 @@ def test_bfloat16_agrees_with_float32(name):
 
 
 def test_the_memory_is_in_the_precision_of_the_products(monkeypatch):
-    """Else each step would convert all annotation vectors again."""
+    """Otherwise each step would convert all annotation vectors again."""
     monkeypatch.setenv("VISATTN_FAST", "1")
     model = decoder()
     with torch.autocast("cpu", torch.bfloat16):
@@ -193,7 +193,7 @@ def test_captions_of_an_image_share_its_row_of_the_memory(name):
 
 @every_decoder_but("sample", "location")
 def test_masked_margins_change_nothing(name):
-    """A 3×5 image within a grid of 5×7; but the location-based score knows places by their number in reading order."""
+    """A 3×5 image within a grid of 5×7, except for the location-based score, which depends on indices of places."""
     model = decoder(DECODERS[name])
     wide = torch.full((B, 5, 7, D), 99.0)
     wide[:, : GRID[0], : GRID[1]] = values().unflatten(1, GRID)
@@ -256,7 +256,7 @@ def vocabulary():
 
 
 @pytest.mark.parametrize("favourite", [END, PAD, UNKNOWN, START, 9])
-def test_a_caption_is_never_empty_and_never_endless(favourite):
+def test_captions_are_not_empty_and_limited_in_length(favourite):
     model = decoder()
     with torch.no_grad():
         model.out.bias[favourite] = 1e4
@@ -273,7 +273,7 @@ def test_a_caption_is_never_empty_and_never_endless(favourite):
 
 
 @pytest.mark.parametrize("order", [LSTMDecoder, LuongDecoder])
-def test_placed_annotation_vectors_are_normalised_and_differ_by_where_they_are(order):
+def test_placed_annotation_vectors_are_normalised_and_depend_on_position(order):
     torch.manual_seed(0)
     model = order(V, D, hidden=13, embedding=19, placed=20)
     alike = torch.randn(B, 1, D).expand(B, L, D)

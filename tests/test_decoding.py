@@ -1,4 +1,4 @@
-"""Searches: a beam of one is greedy, a wide one exhaustive; what is handed back belongs to the winning words."""
+"""Searches: a beam of one is greedy, a wide one exhaustive; log-probabilities and maps are those of the words."""
 
 import itertools
 
@@ -74,7 +74,7 @@ def test_a_wide_beam_is_exhaustive_search(kind, penalty):
 
 
 @every_decoder_but("sample")
-def test_what_a_beam_hands_back_is_of_the_winning_words(name):
+def test_results_of_a_beam_belong_to_its_words(name):
     """Given its words, the decoder says the same log-probabilities and looks at the same places."""
     model = decoder(DECODERS[name], seed=8)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_what_a_beam_hands_back_is_of_the_winning_words(name):
 
 @every_decoder_but("sample")
 def test_a_batched_beam_equals_one_image_at_a_time(name):
-    """Images end at different steps, and are left out of the rest."""
+    """Images end at different steps, and are then dropped from the batch."""
     model, many = decoder(DECODERS[name], seed=6), 3 * values(7)
     with torch.no_grad():
         model.out.weight.mul_(4)
@@ -116,7 +116,7 @@ def test_a_batched_beam_equals_one_image_at_a_time(name):
 
 
 def test_complete_captions_are_kept_aside():
-    """Two words that end at once are the best, though the beam is full of longer ones ever after."""
+    """A caption of two words is the best, although the beam then fills with longer ones."""
     model = decoder()
     with torch.no_grad():
         model.out.weight.zero_()
@@ -130,7 +130,7 @@ def test_complete_captions_are_kept_aside():
 
 @pytest.mark.parametrize("search", [Greedy(), Sampling(3), BeamSearch(5), BeamSearch(5, best=5)], ids=named)
 @pytest.mark.parametrize("favourite", [END, PAD, UNKNOWN, START, 9])
-def test_captions_are_never_empty_and_never_endless(search, favourite):
+def test_captions_are_not_empty_and_limited_in_length(search, favourite):
     model = decoder()
     with torch.no_grad():
         model.out.bias[favourite] = 1e4
@@ -155,7 +155,7 @@ def test_no_repeat_by_hand():
 
 @pytest.mark.parametrize("search", [Greedy(), Sampling(2), BeamSearch(3)], ids=named)
 @pytest.mark.parametrize("run", [1, 2, 3])
-def test_no_run_of_words_is_said_twice(search, run):
+def test_no_ngram_is_repeated(search, run):
     model = decoder()
     with torch.no_grad():
         model.out.bias[4:7] = 50  # three words that it says again and again
@@ -186,7 +186,7 @@ def test_sampling_follows_the_probabilities():
         assert torch.all((share - expected).abs() <= 4 * error + 1e-9), options
 
 
-def test_the_nucleus_is_the_fewest_words_that_have_the_share():
+def test_the_nucleus_is_the_smallest_set_with_the_share():
     model = decoder()
     memory = model.prepare(values(1), GRID)
     logits = model.step(model.init(memory), torch.tensor([START]))[0][0]

@@ -205,7 +205,7 @@ def test_mistakes_are_named(options, message):
         ("convnext_atto", -1, 0.0),  # patches
     ],
 )
-def test_cells_look_where_the_strides_put_them(backbone, stage, shift):
+def test_cell_positions_follow_from_strides(backbone, stage, shift):
     assert Encoder(backbone, stage).cell_shift((64, 64)) == pytest.approx((shift, shift), abs=0.15)
 
 
@@ -241,8 +241,8 @@ def test_a_pool_that_does_not_fit_is_named(pool):
         Encoder("resnet18", pool=pool).grid((128, 128))
 
 
-def test_the_shift_is_where_a_dot_is_felt():
-    """A dot at the middle of where a cell looks moves that cell more than its neighbours, though not in its square."""
+def test_the_shift_matches_the_response_to_a_dot():
+    """A dot at a cell's stated centre affects that cell more than its neighbours."""
     torch.manual_seed(0)
     encoder = Encoder("resnet18", 1).eval()  # cells of 4 pixels
     shift, _ = encoder.cell_shift((64, 64))

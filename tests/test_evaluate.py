@@ -19,7 +19,7 @@ NO_JAVA = find_spec("pycocoevalcap") is None or shutil.which("java") is None
 
 
 def written(words):
-    """A caption as people write it."""
+    """A caption with capitals and punctuation."""
     return f"{' '.join(words).capitalize()}." if words else "."
 
 
@@ -54,7 +54,7 @@ def results(names=IDS):
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Writes the two files, runs the program, and gives its status, what it said, and what it wrote."""
+    """Writes the two files and runs the program; returns its status, printed output, and output file."""
 
     def run(references, candidates, *options):
         files = {"references": references, "candidates": candidates}
@@ -216,7 +216,7 @@ def test_captions_without_a_word_stay_and_are_counted(run):
     assert "|empty:1|" in content["signature"]
 
 
-def test_one_image_alone_is_said(run, tmp_path):
+def test_a_single_image_is_noted(run, tmp_path):
     status, said, content = run(coco({"dog": REFERENCES["dog"]}), results()[:1])
     assert status == 0
     assert content["scores"]["CIDEr-D"] == 0
@@ -264,7 +264,7 @@ def test_tokens_may_be_given(run):
     assert run(coco(), results(), "--tokenizer", "spaces")[2]["scores"] != content["scores"]  # "dog." is another word
 
 
-def test_mistakes_are_named_and_nothing_looks_whole(fails, tmp_path):
+def test_mistakes_are_named_and_leave_no_output(fails, tmp_path):
     assert "references.json cannot be read as JSON" in fails("{", results())
     assert "candidates.json cannot be read as JSON" in fails(coco(), "\x00")
     assert "candidates.json cannot be read as JSON" in fails(coco(), "[" * 100_000)
@@ -295,7 +295,7 @@ def test_mistakes_are_named_and_nothing_looks_whole(fails, tmp_path):
     assert f"{gone}: no such file" in fails(coco(), results(), "--frequencies", gone)
 
 
-def test_java_is_asked_for_before_the_work(fails, monkeypatch):
+def test_java_is_checked_before_the_work(fails, monkeypatch):
     monkeypatch.setattr("visattn.metrics.official.shutil.which", lambda name: None)
     monkeypatch.setattr("visattn.metrics.official.version", lambda name: "1.2")
     monkeypatch.setattr("visattn.studies.scores.scoring.caption_scores", None)
@@ -303,7 +303,7 @@ def test_java_is_asked_for_before_the_work(fails, monkeypatch):
     assert "--tokenizer java needs Java" in fails(coco(), results(), "--tokenizer", "java")
 
 
-def test_meteor_stands_beside_the_others(run, monkeypatch):
+def test_meteor_is_added_to_the_other_scores(run, monkeypatch):
     def meteor(references, candidates):
         assert references == {str(IDS[image]): captions for image, captions in REFERENCES.items()}
         assert candidates == {str(IDS[image]): words for image, words in CANDIDATES.items()}

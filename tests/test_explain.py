@@ -1,4 +1,4 @@
-"""Maps of any Vision Transformer: they make the block's own output, and each method is what its equation says."""
+"""Maps of any Vision Transformer: they reproduce the block's output, and each method follows its equations."""
 
 import inspect
 
@@ -73,7 +73,7 @@ every_timm = pytest.mark.parametrize("case", [TIMM[name] for name in KNOWN], ids
 
 
 def scrambled(model, seed=0, std=0.3):
-    """A model whose parameters are all drawn, so that nothing is even or zero."""
+    """A model with random values for all parameters, so that nothing is uniform or zero."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.data.normal_(std=std, generator=generator)
@@ -94,7 +94,7 @@ def images(size, count=2, seed=1):
 
 
 def explicit(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
-    """Attention by its definition, in place of the fused one, and its weights kept."""
+    """Attention by its definition, instead of the fused kernel, with stored weights."""
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     weights = (scores if attn_mask is None else scores + attn_mask).softmax(-1)
     weights.requires_grad_() if not weights.requires_grad else weights.retain_grad()
@@ -410,7 +410,7 @@ def test_relevance_points_at_the_patch_that_decides(place):
         ("vit_tiny_patch16_224", {"global_pool": "max", "depth": 1}, "pooled by 'max'"),
     ],
 )
-def test_what_is_no_vision_transformer_is_refused(name, options, reason):
+def test_other_models_are_refused(name, options, reason):
     with pytest.raises(InputError, match=f"{name} is not a Vision Transformer with readable maps: .*{reason}"):
         ViT(timm.create_model(name, **options), name)
 

@@ -184,7 +184,7 @@ def test_pictures_smaller_than_a_patch_are_refused():
 
 
 def test_pixels_that_fill_no_patch_are_not_seen():
-    """What timm drops at the right and at the bottom changes nothing, and no map is laid over it."""
+    """Pixels that timm drops at the right and at the bottom have no effect, and no map covers them."""
     subject = timm_subject(NAME, "random", image_size=(43, 61), **SMALL)
     assert subject.vit.grid((43, 61)) == (2, 3)
     _, geometry = subject.see(noise(86, 122))
@@ -211,7 +211,7 @@ def test_patches_that_are_padded_see_all():
 
 
 def test_a_hybrids_cells_are_where_its_convolutions_look():
-    """Of a dot, its middle cell's tokens change most where the cell is said to look."""
+    """The middle cell's token reacts most to a dot at the cell's stated centre."""
     vit = timm_subject("vit_tiny_r_s16_p8_224", "random", depth=1).vit
     cells, size = vit.cells((224, 224)), 224
     assert vit.grid((size, size)) == (7, 7)

@@ -1,4 +1,4 @@
-"""Models that were compiled or wrapped have the maps of the module inside; what cannot be read is refused by name."""
+"""Compiled or wrapped models have the maps of the module inside; unsupported modules are refused by name."""
 
 import copy
 
@@ -144,7 +144,7 @@ def test_no_images_are_refused(pixels):
 
 
 @pytest.mark.parametrize("targets", [7, [7], [-1], [0, 1], [0.5], [[0]], [True]])
-def test_targets_that_are_none(targets):
+def test_invalid_targets(targets):
     with pytest.raises(InputError, match="class"):
         Relevance()(ViT(timms()), torch.zeros(1, 3, 32, 48), torch.tensor(targets))
 
@@ -168,12 +168,12 @@ def test_targets_that_are_none(targets):
     ],
     ids=str,
 )
-def test_options_that_make_no_model(options):
+def test_invalid_model_options(options):
     with pytest.raises(InputError):
         timm_subject("vit_tiny_patch16_224", "random", **{"depth": 1, **options})
 
 
 @pytest.mark.parametrize("weights", ["random", "pretrained", "absent.pth"])
-def test_a_tag_that_there_is_not(weights):
+def test_an_unknown_tag(weights):
     with pytest.raises(InputError, match=r"nosuchtag.*augreg"):
         timm_subject("vit_tiny_patch16_224.nosuchtag", weights)

@@ -270,7 +270,7 @@ def test_classes_of_others_are_not_exported():
 
 
 def edit(folder, change):
-    """Change a description as someone who means it would, its sums made good."""
+    """Change a description, as an attacker would, and update the checksums."""
     described = json.loads((folder / DESCRIPTION).read_text())
     change(described)
     (folder / DESCRIPTION).write_text(json.dumps(described))

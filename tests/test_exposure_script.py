@@ -33,7 +33,7 @@ def test_reports_side_by_side(report, tmp_path, capsys):
     assert lines[2] in capsys.readouterr().out
 
 
-def test_what_is_no_report_is_named(report, tmp_path, capsys):
+def test_files_that_are_not_reports_are_named(report, tmp_path, capsys):
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
     content = json.loads(report.read_text())

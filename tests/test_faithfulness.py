@@ -1,4 +1,4 @@
-"""Deletion and insertion: on a model that is known in closed form the curves are known too."""
+"""Deletion and insertion, on a model with curves known in closed form."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Each trick of `visattn.fast` is the plain code that VISATTN_FAST=0 runs in its place, forward and backward."""
+"""Each optimisation in `visattn.fast` equals the plain code of VISATTN_FAST=0, forward and backward."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def draw(*shape, seed=0):
 
 @pytest.fixture
 def both(monkeypatch):
-    """Runs something with all tricks and with none, in autocast of a precision; what came out, and all gradients."""
+    """Runs a function with and without optimisations, with autocast; returns outputs and all gradients."""
     monkeypatch.setenv("VISATTN_ONEDNN", "1")
 
     def run(module, forward, dtype):

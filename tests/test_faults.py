@@ -1,4 +1,4 @@
-"""What goes wrong while training ends it with one sentence, and costs nothing that was good."""
+"""Faults during training end it with one sentence, and do not damage what was saved."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def sentence(capsys):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run(bad, tmp_path, monkeypatch, capsys):
-    """Named: the step and its images. What was saved before is as it was, and the weights have not moved."""
+    """The error names the step and its images; earlier checkpoints and the weights are unchanged."""
     step, ids = Captioner.training_step, []
 
     def third_is_bad(self, batch, index):
@@ -59,7 +59,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch, capsys
 
 
 def test_a_loss_that_is_no_number_ends_a_validation_too(captioner_checkpoint, tmp_path, capsys):
-    """The weights of one word are infinite: only images with a caption that has it are named."""
+    """The weights of one word are infinite: only images with that word in a caption are named."""
     checkpoint, word = torch.load(captioner_checkpoint, weights_only=True), "circle"
     number = checkpoint["hyper_parameters"]["output_names"].index(word)
     checkpoint["state_dict"]["decoder.embedding.weight"][number] = float("inf")
@@ -86,14 +86,14 @@ def test_a_loss_that_is_no_number_ends_a_validation_too(captioner_checkpoint, tm
         ("predict", ["--trainer.limit_predict_batches=0"], "'visattn predict' had no batch"),
     ],
 )
-def test_nothing_to_do_is_an_error(subcommand, options, said, classifier_checkpoint, tmp_path, capsys):
+def test_empty_runs_are_errors(subcommand, options, said, classifier_checkpoint, tmp_path, capsys):
     checkpoint = [f"--ckpt_path={classifier_checkpoint}"] if subcommand != "fit" else []
     assert main([subcommand, *WORDS, f"--output={tmp_path}", *options, *checkpoint]) == 2
     assert said in sentence(capsys)
 
 
 def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
-    """In a process of its own, so that a hang would be seen."""
+    """In a separate process, so that a hang would be noticed."""
     monkeypatch.setattr(ShapesCaptions, "load", lambda self, example: os.kill(os.getpid(), signal.SIGKILL))
 
     def train():
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
     assert "DataLoader worker (pid" in (tmp_path / "said").read_text()
 
 
-def test_what_a_worker_finds_wrong_is_one_sentence(tmp_path, monkeypatch, capsys):
+def test_errors_in_workers_are_one_sentence(tmp_path, monkeypatch, capsys):
     def load(self, example):
         raise InputError(f"{example.id} is no picture")
 
@@ -119,7 +119,7 @@ def test_what_a_worker_finds_wrong_is_one_sentence(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "validate"])
-def test_an_output_that_cannot_be_written_is_told_before_training(
+def test_an_unwritable_output_is_reported_before_training(
     subcommand, classifier_checkpoint, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("lightning.Trainer._run", lambda *_, **__: pytest.fail("it has begun"))
@@ -130,7 +130,7 @@ def test_an_output_that_cannot_be_written_is_told_before_training(
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    """While the other process lives; that it was killed frees the folder at once."""
+    """While the other process lives; killing it frees the folder immediately."""
     script = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('process 7');"
     script += "f.flush(); print('claimed', flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", script, str(tmp_path / ".lock")]
@@ -145,7 +145,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
 
 
 def test_a_system_without_locks_trains_after_a_warning(tmp_path):
-    """As Windows is: no fcntl, no SIGUSR1, no masks of signals."""
+    """As on Windows: no fcntl, no SIGUSR1, no signal masks."""
     script = """
 import os, signal, sys, types
 from lightning.pytorch.trainer.connectors import signal_connector
@@ -164,8 +164,8 @@ sys.exit(main(sys.argv[1:]))
     assert (tmp_path / "last.ckpt").exists()
 
 
-def test_resume_auto_goes_back_past_a_damaged_file(tmp_path, caplog, capsys):
-    """It begins where there is nothing; goes on from the one before; and overwrites nothing where all are damaged."""
+def test_resume_auto_skips_damaged_checkpoints(tmp_path, caplog, capsys):
+    """It starts anew without checkpoints, falls back to the previous one, and fails if all are damaged."""
     words = ["fit", *WORDS, f"--output={tmp_path}", "--resume=auto", "--last.every_steps=1"]
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     assert main(words) == 0

@@ -1,4 +1,4 @@
-"""Encoding images once: stopped anywhere, it goes on; several runs at once, and what killed ones leave."""
+"""Cached features: interrupted encoding is resumed; concurrent runs; leftovers of killed runs."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ def encoded(log):
 
 
 def run(root, folder, name, monkeypatch, before=lambda call: None):
-    """Fit on features kept in a folder, in this process; `before` each call of the encoder, by number from 1."""
+    """Fit on cached features, in this process; `before` is called with the number of each encoder call, from 1."""
     log, forward = folder.parent / f"{name}.log", Encoder.forward
 
     def recorded(self, images):
@@ -50,7 +50,7 @@ def run(root, folder, name, monkeypatch, before=lambda call: None):
 
 
 def start(*args):
-    """The same in a process of its own."""
+    """The same in a separate process."""
 
     def go():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
@@ -62,7 +62,7 @@ def start(*args):
 
 
 def array(folder):
-    """What is kept in a folder, where there is that alone."""
+    """The cached features in a folder, which must contain nothing else."""
     (kept,) = folder.iterdir()
     assert {path.name for path in kept.iterdir()} == {"features.npy", "ids.json"}
     return np.load(kept / "features.npy")
@@ -75,8 +75,8 @@ def at_one_go(karpathy_root, tmp_path, monkeypatch):
     return array(tmp_path / "whole")
 
 
-def test_an_encoding_that_is_stopped_goes_on(at_one_go, karpathy_root, tmp_path, monkeypatch, caplog):
-    """Killed, terminated and interrupted, each time in its second batch: none encodes again what is on record."""
+def test_interrupted_encoding_is_resumed(at_one_go, karpathy_root, tmp_path, monkeypatch, caplog):
+    """Killed, terminated and interrupted, each in its second batch: recorded images are not encoded again."""
     kept = tmp_path / "kept"
     for number, status in {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 130}.items():
         process = start(karpathy_root, kept, number.name, lambda c, n=number: c == 2 and os.kill(os.getpid(), n))
@@ -91,7 +91,7 @@ def test_an_encoding_that_is_stopped_goes_on(at_one_go, karpathy_root, tmp_path,
     assert np.array_equal(array(kept), at_one_go)
 
 
-def test_a_damaged_record_or_array_begins_anew(at_one_go, karpathy_root, tmp_path, monkeypatch):
+def test_a_damaged_record_or_array_restarts_the_encoding(at_one_go, karpathy_root, tmp_path, monkeypatch):
     def stop(call):
         if call == 3:
             raise KeyboardInterrupt
@@ -133,7 +133,7 @@ def test_where_there_are_no_locks_each_run_encodes(at_one_go, karpathy_root, tmp
     assert np.array_equal(array(kept), at_one_go)
 
 
-def test_what_no_run_goes_on_with_is_deleted_after_a_week(karpathy_root, tmp_path, monkeypatch):
+def test_abandoned_features_are_deleted_after_a_week(karpathy_root, tmp_path, monkeypatch):
     kept = tmp_path / "kept"
     for name, days in ((".computing-old", 8), (".computing-new", 6), ("old", 8)):
         (kept / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Files that are written whole, and names that stay in their folder."""
+"""Atomic writing of files, and safe file names."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever comes in from outside: a result or an `InputError`, never anything else."""
+"""Fuzzing: any input gives a result or an `InputError`, and no other error."""
 
 import io
 import json
@@ -97,7 +97,7 @@ def seeds() -> list[bytes]:
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """One to four accidents; half of them in the header."""
+    """One to four mutations, half of them in the header."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(max(1, min(len(data), 64) if rng.random() < 0.5 else len(data))))
@@ -227,13 +227,13 @@ COCO = {
 
 
 def places(value: Any, path: tuple = ()) -> list[tuple]:
-    """The way to every value within a JSON value."""
+    """The paths to all values within a JSON value."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, part in inside for place in places(part, (*path, key)))]
 
 
 def replaced(value: Any, path: tuple, new: Any) -> Any:
-    """A copy with another value there."""
+    """A copy with the value at this path replaced."""
     if not path:
         return new
     parts = dict(value) if isinstance(value, dict) else list(value)

@@ -198,7 +198,7 @@ def test_a_geometry_comes_back_from_its_numbers():
 
 
 def test_cells_that_do_not_fill_the_input_are_laid_where_they_are():
-    """Ten cells of 32 pixels in an input of 300, of which patches would leave 20 out."""
+    """Ten cells of 32 pixels in an input of 300 pixels."""
     whole = CellShift((-15.5, 0.0), (32.0, 28.0), ((0.0, 0.0), (300.0, 280.0)))
     geometry = Geometry.identity((300, 300))._replace(cell_shift=whole)
     numbers = np.arange(100, dtype=np.float32).reshape(10, 10)

@@ -106,7 +106,7 @@ def test_generated_words_are_scored_where_they_name_something(run, monkeypatch):
     assert 0 <= row["pointing"] <= 1
 
 
-def test_nothing_to_score_is_said_and_no_fault(run, root):
+def test_nothing_to_score_is_reported_but_not_an_error(run, root):
     content = json.loads((root / "instances.json").read_text())
     (root / "instances.json").write_text(json.dumps(content | {"annotations": []}))
     status, said, output = run("--limit", 2)
@@ -140,7 +140,7 @@ def test_a_file_with_splits_gives_its_test_images(run, root):
     assert split({3: "train", 5: "val", 7: "val", 11: "train"}) == 2
 
 
-def test_mistakes_are_named_and_nothing_looks_whole(run, root, classifier_checkpoint, tmp_path):
+def test_mistakes_are_named_and_leave_no_output(run, root, classifier_checkpoint, tmp_path):
     def fails(*options, **more):
         status, said, output = run(*options, **more)
         assert status == 2

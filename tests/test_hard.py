@@ -1,4 +1,4 @@
-"""Hard attention: what is drawn, when, and what it is at the edges of its options."""
+"""Hard attention: what is sampled, when, and extreme values of its options."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_draws_follow_the_weights():
 
 
 @pytest.mark.parametrize(("coin", "share_rows", "share_steps"), [("image", 0, 1), ("step", 0, 0), ("batch", 1, 0)])
-def test_what_a_coin_is_tossed_for(coin, share_rows, share_steps):
+def test_coin_options(coin, share_rows, share_steps):
     torch.manual_seed(1)
     attention = HardAttention(Q, D, probability=0.3, coin=coin)
     memory = attention.prepare(torch.randn(401, L, D), GRID)

@@ -1,4 +1,4 @@
-"""What others chose, names of files above all, stays what it is: text."""
+"""Hostile names of files and other external text remain text."""
 
 import json
 import os

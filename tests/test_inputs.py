@@ -1,4 +1,4 @@
-"""No program writes over what it reads, however the path is spelled, nor over a user's file beside it."""
+"""No program overwrites its inputs, under any spelling of the path, or a user's other files."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def run(program: Callable, *words: object) -> int:
 
 
 def refused(capsys: pytest.CaptureFixture[str], kept: Path, program: Callable, *words: object) -> str:
-    """The sentence of a program that must leave a file as it is."""
+    """The error message of a program that must not change a file."""
     before = kept.read_bytes()
     assert run(program, *words) == 2
     assert kept.read_bytes() == before
@@ -73,7 +73,7 @@ def test_a_picture_is_not_replaced_by_its_sheet(spelled, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
-def test_nor_through_links_to_it(link, tmp_path, capsys):
+def test_a_linked_picture_is_not_replaced_by_its_sheet(link, tmp_path, capsys):
     one = picture(tmp_path / "in" / "a.png")
     out = tmp_path / "out"
     out.mkdir()
@@ -107,7 +107,7 @@ def test_sheets_beside_pictures_are_fine_also_twice(tmp_path):
     assert names == {"café.jpg", "café.png", "café.npz", "classes.json"}
 
 
-def test_a_list_that_is_the_users_stays(tmp_path, capsys):
+def test_a_users_list_is_kept(tmp_path, capsys):
     one, listing = picture(tmp_path / "in" / "a.png"), tmp_path / "out" / "classes.json"
     listing.parent.mkdir()
     listing.write_text('{"cat": 1}')
@@ -240,7 +240,7 @@ def test_a_training_keeps_the_weights_that_it_starts_from(name, captioner_checkp
     assert given.read_bytes() == before
 
 
-def test_a_run_goes_on_over_its_own_checkpoints(captioner_checkpoint, tmp_path):
+def test_a_resumed_run_may_replace_its_checkpoints(captioner_checkpoint, tmp_path):
     (tmp_path / "last.ckpt").write_bytes(captioner_checkpoint.with_name("last.ckpt").read_bytes())
     for words in (["--resume", "auto"], ["--ckpt_path", tmp_path / "last.ckpt"]):
         assert fit(tmp_path, *words, "--trainer.max_epochs=2") == 0
@@ -272,7 +272,7 @@ def test_checkpoints_stay_in_their_folder(name, tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------------ the guard
 
 
-def test_the_guard_is_the_last_line_of_defence(tmp_path):
+def test_writing_functions_check_inputs_themselves(tmp_path):
     kept, free = picture(tmp_path / "a.png"), tmp_path / "b.png"
     write_bytes(free, b"1")
     before = kept.read_bytes()
@@ -295,7 +295,7 @@ def test_the_guard_is_the_last_line_of_defence(tmp_path):
     write_bytes(kept, b"4")
 
 
-def test_a_disk_without_numbers_of_files_is_told_by_paths(tmp_path, monkeypatch):
+def test_without_inodes_files_are_identified_by_path(tmp_path, monkeypatch):
     kept = picture(tmp_path / "a.png")
     real = Path.stat
 

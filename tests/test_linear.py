@@ -1,4 +1,4 @@
-"""A linear layer by oneDNN is a linear layer: its values and all its derivatives are PyTorch's."""
+"""Linear layers with oneDNN have the values and derivatives of PyTorch's."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def operators(run):
 
 
 def views():
-    """Rows as a model may hand them over: whole, with gaps, turned, and the same one many times."""
+    """Inputs as they occur in models: contiguous, strided, transposed, and expanded."""
     torch.manual_seed(1)
     return {
         "whole": torch.randn(*SHAPE, IN),
@@ -123,7 +123,7 @@ def test_operations_are_counted_as_pytorchs_are():
         lambda m, x: (m, x[:0]),
     ],
 )
-def test_what_does_not_pay_is_pytorchs_own(change):
+def test_small_layers_use_pytorchs_own(change):
     model, x = change(layer(), torch.randn(*SHAPE, IN))
     assert OPERATOR not in operators(lambda: model(x))
     ours, theirs = model(x), F.linear(x, model.weight, model.bias)

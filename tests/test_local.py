@@ -155,7 +155,7 @@ def test_a_step_costs_no_more_on_a_larger_grid():
 
 
 @pytest.mark.parametrize("attention", [MonotonicLocalAttention, PredictiveLocalAttention])
-def test_what_cannot_be_is_refused_by_name(attention):
+def test_invalid_options_are_named(attention):
     with pytest.raises(InputError, match="window is 0"):
         attention(Q, D, window=0)
     with pytest.raises(InputError, match="cannot use LocationScore"):

@@ -1,4 +1,4 @@
-"""What of a data set does not reach a model is counted and told; captions can be made of other tokens than words."""
+"""Captions and words that do not reach the model are counted and reported; tokens other than words."""
 
 import json
 import logging
@@ -59,7 +59,7 @@ def test_captions_of_no_image_are_an_error_that_shows_both(tmp_path: Path, other
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, [1]])
-def test_an_id_that_is_none(tmp_path: Path, value: object) -> None:
+def test_an_invalid_id(tmp_path: Path, value: object) -> None:
     write(tmp_path, ["a dog"], [value])
     with pytest.raises(InputError, match="neither an integer nor text"):
         read_annotations(tmp_path / "captions.json")
@@ -122,7 +122,7 @@ def test_what_is_left_out_is_counted_by_reason(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.parametrize("script", [JAPANESE, THAI])
 @pytest.mark.parametrize("min_count", [1, 5])
-def test_a_script_without_spaces_is_told(tmp_path: Path, script: tuple[str, ...], min_count: int) -> None:
+def test_a_script_without_spaces_is_reported(tmp_path: Path, script: tuple[str, ...], min_count: int) -> None:
     write(tmp_path, [script[n % 3] for n in range(51)])
     with pytest.raises(InputError, match=r"--data\.tokens characters"):
         Photographs(tmp_path, "captions.json", min_count=min_count).setup("fit")
@@ -133,7 +133,7 @@ def test_a_script_without_spaces_is_told(tmp_path: Path, script: tuple[str, ...]
     Photographs(tmp_path, "captions.json", tokens="characters", max_length=40).setup("fit")
 
 
-def test_what_there_is_too_little_of_to_judge_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_few_words_to_judge_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, [f"a dog number{n} runs" for n in range(17)])
     with caplog.at_level(logging.INFO, logger="visattn"):
         Photographs(tmp_path, "captions.json", min_count=1, val_fraction=0.3).setup("fit")
@@ -198,7 +198,7 @@ def test_a_tokenizers_file(tmp_path: Path, kind: str) -> None:
     assert all(label.strip() for label in map(tokens.label, split))
 
 
-def test_tokens_that_are_none(tmp_path: Path) -> None:
+def test_invalid_tokens(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     (tmp_path / "x.json").write_text('{"a": 1}')
     for name, sentence in {
@@ -216,7 +216,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         Subwords('{"never": "seen"}')
 
 
-def test_what_a_sample_of_a_shard_says() -> None:
+def test_captions_of_a_sample() -> None:
     def said(where: str = "txt", **files: bytes) -> tuple[list, str]:
         found = captions_of({"__key__": "a/x", "__url__": "s.tar", **files}, where, Words())
         return found.captions, "; ".join(found.lost)
@@ -235,7 +235,7 @@ def test_what_a_sample_of_a_shard_says() -> None:
         picture_of({"__key__": "x", "001.jpg": b"", "001.txt": b""}, "it")
 
 
-def test_scores_of_characters_say_so(tmp_path: Path) -> None:
+def test_scores_of_characters_are_labelled(tmp_path: Path) -> None:
     write(tmp_path, list(JAPANESE), [0, 1, 2], images=3)
     (tmp_path / "said.json").write_text(json.dumps([{"image_id": n, "caption": c} for n, c in enumerate(JAPANESE)]))
     files = tmp_path / "captions.json", tmp_path / "said.json"

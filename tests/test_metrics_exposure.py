@@ -151,7 +151,7 @@ def test_a_caption_that_was_cut_is_wrong_from_there_on():
         assert sums.by_position().free_running_any.tolist() == right
 
 
-def test_a_model_that_is_the_law_of_the_references_is_as_good_as_another_reference():
+def test_a_model_with_the_references_distribution_scores_as_another_reference():
     # Each image has its own chain of words, five references, and a caption drawn from it or of its likeliest words.
     images, words, length, references = 401, 17, 7, 5
     rng = np.random.default_rng(8)

@@ -162,7 +162,7 @@ def test_no_word_gives_nan():
         assert all(math.isnan(value) for value in result[1:])
 
 
-def test_refuses_what_is_no_mask_or_map():
+def test_invalid_masks_and_maps_are_refused():
     with pytest.raises(InputError, match="word 1 is empty"):
         grounding([one_hot((0, 0))] * 2, [box(0, 1, 0, 1), box(0, 0, 0, 0)], 3)
     with pytest.raises(InputError, match="boolean"):

@@ -18,7 +18,7 @@ def test_a_uniform_map_is_as_flat_as_can_be():
     assert health.stuck
 
 
-def test_one_place_that_moves_at_every_word_changes_all():
+def test_one_place_that_moves_at_every_word_has_the_largest_change():
     health = attention_health([np.eye(7)[:5].reshape(5, 1, 7)])
     assert health.entropy == health.relative_entropy == 0
     assert health.largest_weight == health.change == 1
@@ -79,6 +79,6 @@ def test_a_map_that_leaves_something_out_counts_like_a_whole_one():
 
 
 @pytest.mark.parametrize("maps", [[], [np.ones((0, 2, 3))], [np.zeros((1, 2, 3))], [-np.ones((1, 2, 3))]])
-def test_what_is_no_map_is_refused(maps):
+def test_invalid_maps_are_refused(maps):
     with pytest.raises(ValueError, match=r"no attention maps|weights must be"):
         attention_health(maps)

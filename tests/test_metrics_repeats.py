@@ -1,4 +1,4 @@
-"""Captions that repeat themselves are counted by what `no_repeat` would have forbidden."""
+"""Captions with repetitions, by the same rule as the decoding option `no_repeat`."""
 
 import math
 
@@ -19,12 +19,12 @@ from visattn.metrics import repeat_share, repeats_itself
         ("", 0),
     ],
 )
-def test_the_longest_run_that_stands_twice(caption, longest):
+def test_the_longest_repeated_ngram(caption, longest):
     found = [run for run in range(1, 6) if repeats_itself(caption.split(), run)]
     assert found == list(range(1, longest + 1))
 
 
-def test_it_is_what_decoding_forbids():
+def test_no_repeat_prevents_it():
     generator = torch.Generator().manual_seed(7)
     for _ in range(53):
         tokens = torch.randint(4, 9, (11,), generator=generator)

@@ -1,4 +1,4 @@
-"""The reward is CIDEr-D, END counted as a word where it stands."""
+"""The reward is CIDEr-D, with END counted as a word."""
 
 import math
 import random

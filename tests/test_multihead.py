@@ -54,7 +54,7 @@ def test_the_first_token_alone_and_with_weights_are_what_forward_has(ordered, bi
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_in_bfloat16_the_way_by_hand_is_the_exact_one_but_for_rounding(ordered):
-    """Forward and backward, whether someone listens to the kernel, which is called then, or not."""
+    """Forward and backward, with and without a recorder, which makes it call PyTorch's kernel."""
     exact, x = MultiHeadSelfAttention(A, HEADS, causal=ordered), draw(B, N, A)
     torch.manual_seed(6)
     for parameter in exact.parameters():

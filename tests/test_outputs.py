@@ -1,4 +1,4 @@
-"""What a run writes, whatever its loggers and callbacks: all below --output, and over nothing of the user's."""
+"""A run's files, with any loggers and callbacks: all below --output, and none of the user's overwritten."""
 
 import re
 import signal
@@ -89,7 +89,7 @@ def test_other_commands_need_no_logs_either(here, classifier_checkpoint):
 
 
 @pytest.mark.parametrize("callback", ["LearningRateMonitor", "ModelCheckpoint"])
-def test_what_the_user_asks_for_himself_is_refused_by_its_name(callback, here, capsys):
+def test_unsupported_requests_are_refused_by_name(callback, here, capsys):
     options = [f"--trainer.callbacks+=lightning.pytorch.callbacks.{callback}"]
     assert fit(*options, "--trainer.logger=false", "--trainer.enable_checkpointing=false") == 2
     assert callback in capsys.readouterr().err

@@ -373,7 +373,7 @@ def test_classification_sheet_says_what_was_predicted():
     assert tracks[1] / tracks[0] == pytest.approx(0.97, abs=0.01)
 
 
-def test_figures_are_unknown_to_pyplot_and_do_not_stay():
+def test_figures_are_not_registered_with_pyplot_and_are_freed():
     import gc
     import weakref
 
@@ -543,12 +543,12 @@ def test_table_puts_numbers_at_the_right():
     assert [cell.get("class") for cell in cells] == ["number", None] * 3
 
 
-def test_page_refuses_what_is_no_picture():
+def test_page_refuses_other_formats():
     with pytest.raises(ValueError, match="'evil' is neither PNG nor JPEG"):
         page("t", "", [Section("s", panels=[Panel(b"<svg onload=alert(1)>", "evil")])])
 
 
-def test_the_room_knows_no_model():
+def test_overlay_imports_no_model():
     import visattn.overlay
 
     folder = Path(visattn.overlay.__file__).parent

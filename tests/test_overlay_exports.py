@@ -69,7 +69,7 @@ def dot_file(folder, size, dot, turn):
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 @pytest.mark.parametrize("size", [(427, 640), (640, 427), (113, 311), (31, 29)])
 def test_the_map_of_a_bright_dot_lies_on_it_from_file_to_sheet(size, fit, turn, tmp_path):
-    """The model's part is played by its input: each cell of the map is as bright as what it holds."""
+    """The input itself replaces the model: each cell's weight is its brightness."""
     dot = np.array([0.42, 0.58]) * size  # within what a crop sees
     (item,) = read_inputs([dot_file(tmp_path, size, dot, turn)], (112, 112), fit)
     assert item.geometry.original == item.original.shape[:2] == size
@@ -297,7 +297,7 @@ def test_gif_of_a_caption_from_right_to_left_begins_at_the_right():
 
 
 @pytest.mark.parametrize("size", [(1, 5), (61, 97), (13, 499), (499, 13)])
-def test_hostile_captions_move_too(size):
+def test_gif_of_hostile_captions(size):
     image = scene(*size)
     data = caption_gif(
         image, HOSTILE, some_maps(len(HOSTILE)), Geometry.identity(size), style=Style("own", contour=[0.5])
@@ -317,7 +317,7 @@ def test_hostile_words_are_text_in_svg_and_pdf():
     assert encode_figure(figure, "pdf").startswith(b"%PDF")
 
 
-def test_missing_glyphs_are_told_once(monkeypatch, caplog):
+def test_missing_glyphs_are_reported_once(monkeypatch, caplog):
     monkeypatch.setattr(text, "_missing", [])
     with caplog.at_level(logging.WARNING):
         for _ in range(3):

@@ -122,7 +122,7 @@ def test_the_target_is_what_is_explained(weights, photographs, tmp_path):
     assert not np.allclose(maps[0], maps[4])
 
 
-def test_a_model_without_classes_is_looked_into(photographs, tmp_path):
+def test_overlay_of_a_model_without_classes(photographs, tmp_path):
     words = ["--timm", "test_vit", "--weights", "random", "--output", tmp_path / "out", photographs]
     subject = timm_subject("test_vit", "random", num_classes=0)
     entries = overlay_images(subject, [photographs], tmp_path / "features", exports=("svg",))
@@ -165,7 +165,7 @@ def test_an_image_smaller_than_a_patch_is_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("model", [[], ["--timm", "test_vit", "--checkpoint", "x.ckpt"]], ids=["none", "both"])
-def test_one_model_is_looked_into(model, photographs, tmp_path):
+def test_overlay_takes_one_model(model, photographs, tmp_path):
     with pytest.raises(SystemExit) as exit_:
         run(*model, "--output", tmp_path / "out", photographs)
     assert exit_.value.code == 2

@@ -1,4 +1,4 @@
-"""docs/your_own_mechanism.md, run as it stands; and classes from outside that cannot be used."""
+"""docs/your_own_mechanism.md is run as written; unusable external classes give errors."""
 
 import json
 import re
@@ -161,7 +161,7 @@ def test_our_own_encoder_keeps_the_contract(backbone):
 
 
 class Wrong(SoftAttention):
-    """The right answer but for what a test breaks."""
+    """A correct implementation, of which a test breaks one part."""
 
     def forward(self, query, memory, t):
         return self.broken(super().forward(query, memory, t))

@@ -1,4 +1,4 @@
-"""`precision: auto`: bfloat16 where the hardware multiplies in it; capabilities are faked."""
+"""`precision: auto`: bfloat16 if the hardware has bfloat16 arithmetic; capabilities are faked."""
 
 import logging
 from types import SimpleNamespace
@@ -137,7 +137,7 @@ def test_a_trainer_takes_what_its_devices_can(feature, name, machine, gpus):
         assert torch.is_autocast_enabled("cpu") == (name == "bf16-mixed")
 
 
-def test_a_wish_is_obeyed(machine):
+def test_a_given_precision_is_used(machine):
     machine("avx512_f")
     wished = Trainer(precision="bf16-mixed", accelerator="cpu", **QUIET)
     assert wished.precision == "bf16-mixed"
@@ -166,12 +166,12 @@ def test_programs_take_auto_as_well(machine, caplog):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
-def test_no_recipe_asks_for_what_hardware_may_lack(path):
+def test_no_configuration_requires_bfloat16(path):
     trainer = yaml.safe_load(path.read_text()).get("trainer", {})
     assert trainer.get("precision", "auto") == "auto"
 
 
-def test_each_run_says_its_precision_and_keeps_the_wish(machine, tmp_path, caplog):
+def test_each_run_reports_its_precision_and_saves_the_option(machine, tmp_path, caplog):
     caplog.set_level(logging.INFO, "visattn")
     words = ["--config", str(CONFIGS / "shapes_vit.yaml"), *FAST, *SMALL_SHAPES, "--output", str(tmp_path)]
     small = ["--model.model.size=12", "--model.model.depth=1", "--data.batch_size=5"]

@@ -1,4 +1,4 @@
-"""A server that breaks off, sends rubbish or refuses; what stands in the end is whole, or has no name."""
+"""Servers that interrupt, send wrong data or refuse; files are complete or absent in the end."""
 
 import hashlib
 import io
@@ -70,7 +70,7 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 4096)
 
 
-def test_a_connection_that_breaks_off_is_gone_on_with(server, tmp_path):
+def test_an_interrupted_download_is_resumed(server, tmp_path):
     server.breaks = 9_001
     download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5, attempts=2, pause=0)
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
@@ -80,7 +80,7 @@ def test_a_connection_that_breaks_off_is_gone_on_with(server, tmp_path):
     assert len(server.asked) == 5
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_was_stopped(server, tmp_path):
+def test_a_later_call_resumes_an_earlier_one(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(CONTENT[:12_345])
     download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5)
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
@@ -95,20 +95,20 @@ def test_a_server_without_ranges_begins_anew(server, tmp_path):
 
 
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"too much"], ids=["all", "more than all"])
-def test_a_part_that_has_all_needs_nothing_more(server, tmp_path, part):
+def test_a_complete_part_needs_no_request(server, tmp_path, part):
     (tmp_path / "file.zip.part").write_bytes(part)
     download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5, pause=0)
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
 
 
-def test_a_file_of_another_sum_never_gets_its_name(server, tmp_path):
+def test_a_file_with_a_wrong_checksum_is_not_renamed(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(b"x" * 12_345)
     with pytest.raises(InputError, match=f"its MD5 sum is [0-9a-f]+, not {MD5}; it was deleted"):
         download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_has_come_is_kept_when_nothing_more_does(server, tmp_path):
+def test_partial_data_are_kept_when_a_download_fails(server, tmp_path):
     server.breaks = 0
     (tmp_path / "file.zip.part").write_bytes(CONTENT[:5])
     with pytest.raises(InputError, match=r"5 bytes are in .*run this again to resume"):
@@ -251,7 +251,7 @@ def test_what_is_prepared_is_what_the_configuration_trains_on(year, server, tmp_
     assert fit("coco_soft.yaml", tmp_path / "run", *options).exists()
 
 
-def test_too_little_space_is_said_before_anything_is_fetched(server, tmp_path, monkeypatch, capsys):
+def test_too_little_space_is_reported_before_downloading(server, tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(prepare_coco.shutil, "disk_usage", lambda _: usage)
     assert prepare_coco.main(["--root", str(tmp_path / "coco"), "--mirror", server.url]) == 2

@@ -1,4 +1,4 @@
-"""One process and two do the same: gradients, baselines, losses, scores, predictions; and each draws for itself.
+"""One process and two are equivalent: gradients, baselines, losses, scores, predictions; random numbers differ.
 
 Two processes are started by torchrun, and by Lightning for a run with a signal on the way. Draws are prescribed where
 runs are compared (`shares.py`).
@@ -191,7 +191,7 @@ def test_the_best_checkpoint_is_the_same_for_all(torchrun, folder):
 
 
 def test_a_signal_to_one_of_lightnings_processes_ends_all_after_the_step_and_they_go_on(torchrun, folder):
-    """To the one that writes no checkpoint, as where a machine is taken away; the run is then the uninterrupted one."""
+    """To the process that writes no checkpoint; the resumed run equals the uninterrupted one."""
     words = [sys.executable, "-m", "visattn", *json.loads((folder / "hard.json").read_text())]
     run = ["--output", str(folder / "signalled")]
     callback = [f"--trainer.callbacks.init_args.{name}" for name in (f"number={signal.SIGUSR1:d}", "rank=1", "step=1")]
@@ -251,7 +251,7 @@ def test_a_classifier_trains_and_validates_alike(torchrun, folder):
     assert_weights_alike(folder / "classifier", folder / "classifier_one")
 
 
-def test_every_process_draws_for_itself_and_the_same_again(torchrun, folder):
+def test_random_numbers_differ_between_processes_and_are_repeatable(torchrun, folder):
     """Python's, NumPy's and PyTorch's numbers at the first step."""
     runs = [seen(folder / f"{name}_witness") for name in ("hard", "soft", "critical")]
     for first, second in runs:
@@ -267,7 +267,7 @@ def test_self_critical_training_leaves_all_with_the_same_weights(torchrun, folde
     assert "train/reward" in set().union(*logged(folder / "critical"))
 
 
-def test_in_a_process_alone_nothing_changes():
+def test_a_single_process_changes_nothing():
     x = torch.tensor([3.0, 5.0], requires_grad=True)
     assert (processes.world(), processes.rank()) == (1, 0)
     for y in (processes.total(x), processes.mean(x)):
@@ -288,7 +288,7 @@ class Seen:
     limit_val_batches = 1.0
 
 
-def test_images_that_were_seen_by_none_are_named(monkeypatch):
+def test_images_seen_by_no_process_are_named(monkeypatch):
     names = ["a", "b", "c"]
     monkeypatch.setattr(processes, "gathered", lambda own: [own, {"c": 3, "a": 1}])
     assert list(collect({"b": 2, "a": 1}, names, "val", Seen()).items()) == [("a", 1), ("b", 2), ("c", 3)]

@@ -239,9 +239,7 @@ def test_hard_attention_starts_from_soft(captioner_checkpoint, tmp_path):
         (["--start_from={classifier}"], "holds visattn.training.classifier.Classifier"),
     ],
 )
-def test_what_a_training_cannot_start_from(
-    options, sentence, captioner_checkpoint, classifier_checkpoint, tmp_path, capsys
-):
+def test_invalid_starting_points(options, sentence, captioner_checkpoint, classifier_checkpoint, tmp_path, capsys):
     known = {"checkpoint": captioner_checkpoint, "classifier": classifier_checkpoint}
     options = [option.format(**known) for option in options]
     assert run("fit", "shapes_captioner.yaml", tmp_path / "run", *SMALL_SHAPES, *options) == 2
@@ -364,7 +362,7 @@ def test_validation_scores_the_references_maps(captioner_checkpoint):
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_configuration_says_its_command_time_and_number(config):
+def test_every_shipped_configuration_states_command_time_and_scores(config):
     header = [line for line in config.read_text().splitlines() if line.startswith("#")]
     text = " ".join(header)
     assert f"--config configs/{config.name}" in text
@@ -372,7 +370,7 @@ def test_every_shipped_configuration_says_its_command_time_and_number(config):
     assert any(character.isdigit() for character in text)
 
 
-def test_a_checkpoint_stands_alone(captioner_checkpoint):
+def test_a_checkpoint_is_self_contained(captioner_checkpoint):
     checkpoint = torch.load(captioner_checkpoint, weights_only=True)
     assert checkpoint["hyper_parameters"]["output_names"][:4] == ["<pad>", "<start>", "<end>", "<unk>"]
     model = load_model(captioner_checkpoint, Captioner)

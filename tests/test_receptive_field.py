@@ -1,4 +1,4 @@
-"""Where cells look: by kernels, strides and padding on paper, and by which pixels a cell's gradient reaches."""
+"""Positions of cells: from kernels, strides and padding, and from the pixels with gradients."""
 
 import itertools
 import math
@@ -256,7 +256,7 @@ def test_patches_that_do_not_divide_the_picture_do_not_see_what_is_over():
         (lambda x: x.mean(dim=(2, 3), keepdim=True).expand(x.shape), "not known"),
     ],
 )
-def test_what_cannot_be_followed_is_refused_and_named(network, word):
+def test_unsupported_layers_are_refused_and_named(network, word):
     with pytest.raises(UnknownPlaceError, match=word):
         of(network)
 

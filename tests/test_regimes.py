@@ -1,4 +1,4 @@
-"""Regimes: what a decoder hears in scheduled sampling, and the gradient of self-critical training, by enumeration."""
+"""Regimes: a decoder's inputs in scheduled sampling, and the gradient of self-critical training, by enumeration."""
 
 import itertools
 import math
@@ -79,7 +79,7 @@ def test_with_nothing_but_the_truth_scheduled_sampling_is_teacher_forcing(name):
 
 
 @every_decoder_but("sample")
-def test_own_words_follow_the_words_that_were_heard(name):
+def test_own_words_are_sampled_after_the_mixed_inputs(name):
     """Half of the words replaced by the likeliest: step by step, as in the paper."""
     model = decoder(DECODERS[name], seed=3)
     memory = model.prepare(values(), GRID)

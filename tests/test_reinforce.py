@@ -105,7 +105,7 @@ def test_the_mean_of_the_estimator_is_the_exact_gradient(baseline, reward):
     assert deviations(estimates(reward, BASELINES[baseline]), exact(reward)).abs().max() < 3
 
 
-def test_this_test_would_notice():
+def test_the_test_has_enough_power():
     """Half of the weight, or a reward that is blind to later words, is more than three standard errors away."""
     assert deviations(estimates("caption", NoBaseline, weight=0.5), exact("caption")).abs().max() > 6
     assert deviations(estimates("step", BASELINES["leave one out"]), exact("caption")).abs().max() > 6
@@ -217,7 +217,7 @@ def test_diagnostics_say_what_happened():
     assert diagnostics["entropy"] < torch.tensor(7.0).log()
 
 
-def test_in_evaluation_there_is_no_reinforce():
+def test_reinforce_is_off_in_evaluation():
     logits, glimpses, targets = example()
     loss = CaptionLoss(doubly_stochastic=0.0, reinforce=Reinforce()).eval()
     losses = loss(logits, glimpses, targets)

@@ -180,7 +180,7 @@ def test_further_maps_of_another_picture_are_refused(tmp_path, pictures):
         list_results(tmp_path / "r")[0].read()
 
 
-def test_what_a_captioner_has_not_is_left_out(tmp_path, pictures):
+def test_missing_parts_are_left_out(tmp_path, pictures):
     first, _ = list_results(captions(tmp_path / "r", pictures, beta=np.ones(2)))
     assert first.read().gates is None
     (item,) = list_results(captions(tmp_path / "silent", pictures, ("a.png",), ""))
@@ -249,7 +249,7 @@ def test_maps_are_never_read_from_outside_the_folder(tmp_path, pictures):
         ({"words": np.array([1, 2])}, "list of strings"),
     ],
 )
-def test_maps_that_are_not_right_are_named(arrays, sentence, tmp_path, pictures):
+def test_invalid_maps_are_named(arrays, sentence, tmp_path, pictures):
     first, _ = list_results(captions(tmp_path / "r", pictures, **arrays))
     with pytest.raises(InputError) as error:
         first.read()

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or broken, and go on: every step as in a run that never was."""
+"""Killed, stopped or failed runs that are resumed: every step equals that of an uninterrupted run."""
 
 import multiprocessing
 import os
@@ -182,7 +182,7 @@ def test_augmentation_and_mixing_go_on_as_well(cifar_root, tmp_path):
 
 
 def test_a_run_whose_folder_was_moved_remembers_its_best(captioner_checkpoint, tmp_path):
-    """Else its next validation would write over it, even a worse one."""
+    """Otherwise the next validation would overwrite it, even with a worse one."""
     moved = tmp_path / "moved"
     shutil.copytree(captioner_checkpoint.parent, moved)
     words = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *FAST, *SMALL_SHAPES, f"--output={moved}"]

@@ -28,7 +28,7 @@ from visattn.training.classifier import Classifier
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def test_caption_writes_all_that_it_promises(captioner_checkpoint, photographs, tmp_path, capsys):
+def test_caption_writes_all_documented_files(captioner_checkpoint, photographs, tmp_path, capsys):
     output = tmp_path / "out"
     assert caption.main(["--checkpoint", str(captioner_checkpoint), "--output", str(output), str(photographs)]) == 0
     entries = json.loads((output / "captions.json").read_text())
@@ -76,7 +76,7 @@ def test_caption_shows_the_place_that_hard_attention_used(hard_checkpoint, photo
             )
 
 
-def test_caption_exports_what_it_is_told(hard_checkpoint, photographs, tmp_path):
+def test_caption_writes_the_requested_exports(hard_checkpoint, photographs, tmp_path):
     output = tmp_path / "out"
     words = ["--checkpoint", str(hard_checkpoint), "--output", str(output), str(photographs / "turned.jpg")]
     look = ["--contour", "0.5,0.9", "--interpolation", "nearest", "--scale", "own", "--colour-map", "viridis"]
@@ -176,7 +176,7 @@ def test_places_are_for_hard_attention_only(captioner_checkpoint, photographs, t
     assert "has no hard attention; leave out --places" in capsys.readouterr().err
 
 
-def test_overlay_writes_all_that_it_promises(classifier_checkpoint, photographs, tmp_path):
+def test_overlay_writes_all_documented_files(classifier_checkpoint, photographs, tmp_path):
     output = tmp_path / "out"
     assert overlay.main(["--checkpoint", str(classifier_checkpoint), "--output", str(output), str(photographs)]) == 0
     entries = json.loads((output / "classes.json").read_text())
@@ -201,9 +201,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(classifier_checkpoint, p
 
 
 @pytest.mark.parametrize("script", [caption, overlay], ids=["caption", "overlay"])
-def test_mistakes_are_named_and_nothing_looks_whole(
-    script, captioner_checkpoint, classifier_checkpoint, tmp_path, capsys
-):
+def test_mistakes_are_named_and_leave_no_output(script, captioner_checkpoint, classifier_checkpoint, tmp_path, capsys):
     right, wrong = (
         (captioner_checkpoint, classifier_checkpoint)
         if script is caption
@@ -307,7 +305,7 @@ def captioned(checkpoint, photographs, output, *options):
     return json.loads((output / "captions.json").read_text())
 
 
-def test_caption_searches_as_it_is_told(captioner_checkpoint, photographs, tmp_path):
+def test_caption_uses_the_search_options(captioner_checkpoint, photographs, tmp_path):
     """All of an image's captions, the best first, each with its own sheet and maps."""
     for n, options in enumerate(
         (["--beam", "4", "--n-best", "3"], ["--decode", "sample", "--n-best", "3", "--top-k", "5"])

@@ -1,4 +1,4 @@
-"""Sequences, where the true alignment is known: mechanisms that are trained find it, and those that are not do not."""
+"""Sequences with a known alignment: trained mechanisms find it, untrained ones do not."""
 
 import json
 
@@ -80,7 +80,7 @@ def test_training_is_the_same_again():
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_program_writes_all_that_it_promises(tmp_path, capsys):
+def test_program_writes_all_documented_files(tmp_path, capsys):
     output = tmp_path / "out"
     words = ["--steps", "2", "--seed", "1", "--mechanisms", "hard", "local-m", "--output", str(output)]
     assert sequences.main(words) == 0

@@ -50,7 +50,7 @@ def test_captions_are_true(things):
 
 
 @pytest.mark.parametrize("things", [0, 6])
-def test_a_number_of_things_that_finds_no_room_is_refused(things):
+def test_too_many_things_are_refused(things):
     with pytest.raises(InputError, match=r"things is .* 1 to 5"):
         ShapesCaptions(things=things)
 

@@ -181,7 +181,7 @@ def test_the_captioner_of_photographs_is_small_and_described():
         assert word in card
 
 
-def test_without_its_encoders_weights_there_is_a_way_out(no_hub, monkeypatch, capsys, grace_hopper):
+def test_missing_encoder_weights_give_advice(no_hub, monkeypatch, capsys, grace_hopper):
     monkeypatch.setattr("visattn.models.weights.importlib.util.find_spec", lambda name: None)
     monkeypatch.chdir(grace_hopper.parent)
     assert main(["caption", "photo.jpg"]) == 2
@@ -192,7 +192,7 @@ def test_without_its_encoders_weights_there_is_a_way_out(no_hub, monkeypatch, ca
     assert not Path("runs").exists()
 
 
-def test_other_names_are_told_what_there_is(tmp_path, monkeypatch):
+def test_unknown_names_list_the_included_models(tmp_path, monkeypatch):
     assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes", "captioner-flickr8k"]
     names = ", ".join(SHIPPED)
     with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* an included one: {names}$"):

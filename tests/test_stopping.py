@@ -1,4 +1,4 @@
-"""Every way to stop: what was stopped and goes on has the steps and the weights of what was not, to the last bit."""
+"""All ways to stop: a resumed run has the steps and weights of an uninterrupted one, bit by bit."""
 
 import contextlib
 import os
@@ -84,7 +84,7 @@ def test_a_limit_that_is_raised(limit, uninterrupted, tmp_path):
 
 
 def test_the_same_limit_of_batches_goes_on_with_the_next_epoch(tmp_path):
-    """What is limited is the epoch."""
+    """The limit applies to the epoch."""
     run, limit = tmp_path / "run", "--trainer.limit_train_batches=2"
     assert main(words(run, limit, "--trainer.max_epochs=1")) == 0
     with watched(tmp_path / "record"):
@@ -150,7 +150,7 @@ def test_a_limit_of_time(uninterrupted, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("saves", [0, 1])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_goes_on_from_what_was_saved_last(error, saves, uninterrupted, tmp_path):
+def test_after_an_error_a_run_resumes_from_the_last_checkpoint(error, saves, uninterrupted, tmp_path):
     expected, record = uninterrupted(PLAIN), tmp_path / "record"
 
     def before(step):
@@ -181,7 +181,7 @@ def test_an_interrupt_lets_the_step_be_finished(uninterrupted, tmp_path, caplog)
     assert_goes_on(tmp_path / "run", tmp_path / "record", expected)
 
 
-def test_a_second_interrupt_ends_it_at_once(tmp_path, capsys):
+def test_a_second_interrupt_ends_the_process_at_once(tmp_path, capsys):
     handler = signal.getsignal(signal.SIGINT)
 
     def before(step):
@@ -197,7 +197,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path, capsys):
 
 
 def test_a_raised_limit_continues_on_the_schedule_of_the_whole(tmp_path):
-    """Where the first run had come down to nothing, the second does not begin with that."""
+    """The second run does not begin with the first one's final learning rate of 0."""
     fall = ["--model.optimization.final=0.0"]
     assert main(words(tmp_path / "whole", *fall)) == 0
     assert main(words(tmp_path / "run", *fall, "--trainer.max_steps=3")) == 0

@@ -1,4 +1,4 @@
-"""Attention that is told where words are: the term, the regions in a batch, and a training with them."""
+"""Supervised attention: the loss term, the regions in a batch, and training."""
 
 import csv
 import math
@@ -105,7 +105,7 @@ def test_regions_of_a_mirrored_image_are_mirrored():
     assert found > 20
 
 
-def test_attention_learns_where_it_is_told_to_look():
+def test_attention_learns_the_supervised_regions():
     torch.manual_seed(2)
     places, size, vocabulary = 17, 12, 19
     values, tokens = torch.randn(1, places, size), torch.tensor([[1, 7, 9, 11, END]])

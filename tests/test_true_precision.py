@@ -1,4 +1,4 @@
-"""Weights, and PyTorch's default type, in bfloat16, float64 or float16: every run ends well, or in a sentence."""
+"""Weights and default type in bfloat16, float64 or float16: every run succeeds, or ends with a one-sentence error."""
 
 import csv
 import json
@@ -112,7 +112,7 @@ def test_features_are_kept(precision, karpathy_root, tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:You passed `Trainer")
-def test_others_end_well_or_in_a_sentence(config, precision, tmp_path, capsys):
+def test_other_precisions_succeed_or_give_one_sentence(config, precision, tmp_path, capsys):
     words = ["--config", str(CONFIGS / config), *FAST, *SMALL_SHAPES, "--data.batch_size=5", f"--output={tmp_path}"]
     status = main(["fit", *words, f"--trainer.precision={precision}"])
     assert status == 0 or (status == 2 and "error: " in capsys.readouterr().err)
@@ -120,7 +120,7 @@ def test_others_end_well_or_in_a_sentence(config, precision, tmp_path, capsys):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_counts_are_exact_whatever_the_default_type(dtype):
-    """257 is no number in bfloat16."""
+    """257 cannot be represented in bfloat16."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

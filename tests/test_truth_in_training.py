@@ -100,7 +100,7 @@ def test_self_critical_training_on_truth(tmp_path):
     assert all(0 <= reward <= 1 for reward in rewards)
 
 
-def test_there_is_no_such_reward():
+def test_an_unknown_reward_is_refused():
     with pytest.raises(InputError, match=r"'BLEU'.*CIDEr-D, truth"):
         SelfCritical(reward="BLEU")
 

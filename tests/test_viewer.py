@@ -1,4 +1,4 @@
-"""The viewer: what is in its file, and what a person sees in a browser."""
+"""The viewer: the content of its file, and its behaviour in a browser."""
 
 import base64
 import hashlib
@@ -241,7 +241,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture
 def look(browser, tmp_path):
-    """Open a page; afterwards, nothing may have been asked of the network, logged as wrong, or said in a dialog."""
+    """Open a page; it must not access the network, log errors, or open dialogs."""
     troubles, contexts = [], []
 
     def open_page(html, **options):
@@ -361,7 +361,7 @@ def test_a_tap_shows_a_map_on_a_phone_which_does_not_scroll_sideways(look):
             assert np.abs(seen.pixels(pane).astype(int) - bare).mean() > 3
 
 
-def test_keys_walk(look):
+def test_arrow_keys_move_between_words(look):
     seen = look(viewer("t", ["m"], scenes()))
     bare = seen.pixels()
     seen.press("ArrowRight")
@@ -493,7 +493,7 @@ def test_the_drawn_place_is_framed(look):
     assert "not seen" not in seen.page.locator("#legend").inner_text()
 
 
-def test_what_stands_beside_the_words(look):
+def test_values_next_to_the_words(look):
     geometry = fit_geometry((311, 443), (64, 64), "crop")
     reading = caption_reading(geometry, others=[Answer("another one", -8.5)])
     seen = look(viewer("t", ["m"], [Scene("p", picture(311, 443), [reading])]))

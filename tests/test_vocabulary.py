@@ -19,7 +19,7 @@ def test_tokenize_composes_and_keeps_other_scripts() -> None:
     assert tokenize("собака бежит") == ["собака", "бежит"]
 
 
-def test_no_caption_smuggles_in_a_special_token() -> None:
+def test_captions_cannot_contain_special_tokens() -> None:
     assert not set(tokenize("a <end> dog <pad>")) & set(SPECIALS)
     vocabulary = Vocabulary.build([["a", "<end>"], ["a", "<end>"]])
     assert vocabulary.words == [*SPECIALS, "a"]
@@ -41,7 +41,7 @@ def test_encode_cuts_and_decode_undoes() -> None:
     assert vocabulary.encode([]) == [START, END]
 
 
-def test_a_list_that_is_no_vocabulary() -> None:
+def test_an_invalid_vocabulary() -> None:
     with pytest.raises(InputError, match="must begin with <pad>, <start>, <end>, <unk>"):
         Vocabulary(["a", "b"])
     with pytest.raises(InputError, match="'a' occurs twice"):
@@ -92,7 +92,7 @@ def test_a_vocabulary_file(tmp_path: Path) -> None:
         ("a\ndog\n", r"words\.json cannot be read as JSON"),
     ],
 )
-def test_a_vocabulary_file_that_is_none(tmp_path: Path, content: str, sentence: str) -> None:
+def test_an_invalid_vocabulary_file(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "words.json").write_text(content)
     with pytest.raises(InputError, match=sentence):
         Vocabulary.read(tmp_path / "words.json")

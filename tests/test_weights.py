@@ -1,4 +1,4 @@
-"""Pretrained weights: of a package, of timm's hub, or a sentence with the way out."""
+"""Pretrained weights from a package or timm's hub; otherwise an error that says how to get them."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def test_other_weights_in_the_package_are_refused(package):
         Encoder(BACKBONE, weights="pretrained").load_weights()
 
 
-def test_without_package_and_hub_there_is_a_way_out(no_hub, monkeypatch):
+def test_missing_package_and_hub_give_advice(no_hub, monkeypatch):
     sentence = r"test_vit could not be downloaded from timm's hub \(cannot reach the hub\); give a weights file"
     with pytest.raises(InputError, match=sentence):
         Encoder("test_vit", weights="pretrained").load_weights()

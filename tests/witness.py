@@ -1,4 +1,4 @@
-"""A training that writes down what it sees, and kills itself where a test wants it to.
+"""A training run that records its steps, and kills itself at a given step.
 
 python tests/witness.py RECORD STEP WORDS…: `visattn WORDS…`, killed at the beginning of step STEP.
 """
@@ -55,7 +55,7 @@ def watched(record: Path, before: Callable[[int], None] = lambda step: None) -> 
 
 
 def steps(record: Path) -> list[list]:
-    """What was written down, in its order."""
+    """The records, in order."""
     return [json.loads(line) for line in record.read_text().splitlines()]
 
 
