@@ -77,7 +77,7 @@ def test_truth_is_refused_at_once_where_it_is_not_known(wanted, karpathy_root, t
     words = ["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), *options, *FAST, *wanted]
     assert main([*words, "--output", str(tmp_path / "run")]) == 2
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "does not know what is in its images" in sentence
+    assert "does not provide the content of its images" in sentence
     assert "ShapesCaptions" in sentence
     assert ("reward=CIDEr-D" if wanted is REWARD else "--checkpoint.monitor=val/CIDEr-D") in sentence
     assert not (tmp_path / "features").exists()

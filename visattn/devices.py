@@ -6,13 +6,13 @@ from visattn.errors import InputError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name.
+    """Select a device by name.
 
     Args:
-        name: "auto" for an accelerator if there is one and else the CPU, or "cpu", "cuda", "cuda:1", "mps".
+        name: "auto" for an accelerator, if there is one, or else the CPU, or "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
-        InputError: if there is no such device here.
+        InputError: if there is no such device.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

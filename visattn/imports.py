@@ -14,7 +14,7 @@ from visattn.registry import ROLES, register, role_of
 
 
 def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What `--import` names on a command line, and the other words.
+    """Split a command line into the values of `--import` and the other arguments.
 
     Raises:
         InputError: if the last word is a bare `--import`.
@@ -38,14 +38,14 @@ def import_classes(name: str) -> list[type]:
     """Import a user's module, and register the classes in it that can be parts of a model.
 
     Args:
-        name: a file ending in `.py`, which is imported under its stem, or a dotted module name, which is looked for in
-            the current folder too.
+        name: a file ending in `.py`, which is imported under its stem, or a dotted module name, which is also searched
+            in the current folder.
 
     Returns:
-        The classes that were registered.
+        The registered classes.
 
     Raises:
-        InputError: if there is no such module, it fails to import, or holds no class that can be registered.
+        InputError: if there is no such module, it fails to import, or has no class that can be registered.
     """
     module = _of_file(Path(name)) if name.endswith(".py") or os.sep in name else _of_name(name)
     classes = [value for value in vars(module).values() if isinstance(value, type)]
@@ -58,7 +58,7 @@ def import_classes(name: str) -> list[type]:
 
 def _of_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise InputError(f"--import {path}: there is no such file")
+        raise InputError(f"--import {path}: no such file")
     path, name = path.resolve(), path.stem
     if not name.isidentifier():
         raise InputError(f"--import {path}: a module cannot be called {name!r}; rename the file")
@@ -95,7 +95,7 @@ def _of_name(name: str) -> ModuleType:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, and in which line of which file."""
+    """The error, with its file and line."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"

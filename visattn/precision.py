@@ -1,6 +1,6 @@
 """Selection of the precision: bfloat16 only on hardware with bfloat16 arithmetic.
 
-A CPU without them converts every number to float32 and back: an encoder was once 12 to 40 times slower than in float32.
+Other CPUs convert every number to float32 and back: an encoder was 12 to 40 times slower than in float32.
 """
 
 import logging
@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 
 HALF = ("bf16-mixed", "bf16-true", "16-mixed", "16-true")  # Lightning's names
 
-OPTIONS = ("32", "bf16", "auto")  # of the programs that train nothing
+OPTIONS = ("32", "bf16", "auto")  # of programs other than training
 
-_X86 = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}  # as cpuinfo and Linux name them
+_X86 = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}  # the names in cpuinfo and Linux
 _ARM = {"bf16": "ARM's BF16", "sve_bf16": "SVE's BF16", "svebf16": "SVE's BF16"}
-# What oneDNN, which PyTorch gives these products to, may be held to by the environment, short of bfloat16's products.
+# Limits on oneDNN's instruction set, set in the environment, that exclude bfloat16.
 _ISA_WITHOUT = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 class Support(NamedTuple):
-    """Whether a device multiplies in bfloat16.
+    """Whether a device has bfloat16 arithmetic.
 
     Attributes:
-        there: whether it does.
+        there: whether it has.
         reason: words that follow "since".
     """
 
@@ -38,18 +38,18 @@ class Support(NamedTuple):
 
 
 def bfloat16_support(device: torch.device) -> Support:
-    """Whether a device has instructions for products in bfloat16: CUDA from Ampere on, ROCm, and some CPUs."""
+    """Whether a device has instructions for bfloat16 products: CUDA from Ampere on, ROCm, and some CPUs."""
     if device.type == "cpu":
         return _of_cpu()
     if device.type == "cuda":
         return _of_gpu(device)
-    return Support(False, f"bfloat16 is chosen on CUDA and on CPUs only, not on {device.type}")
+    return Support(False, f"bfloat16 is chosen only on CUDA and CPUs, not on {device.type}")
 
 
 def resolved(devices: list[torch.device]) -> tuple[str, str]:
-    """What `precision: auto` means on these devices: ("bf16-mixed" or "32-true", the reason).
+    """Resolve `precision: auto` on these devices: ("bf16-mixed" or "32-true", the reason).
 
-    GPUs with fast float16 alone get "32-true": float16 needs a scaled loss, and no recipe was measured with it.
+    GPUs with only fast float16 get "32-true": float16 needs loss scaling, and no configuration was measured with it.
     """
     found = [bfloat16_support(device) for device in devices]
     lacking = next((support for support in found if not support.there), None)
@@ -57,7 +57,7 @@ def resolved(devices: list[torch.device]) -> tuple[str, str]:
 
 
 def slowness(precision: str, device: torch.device) -> str | None:
-    """A sentence that warns of a half precision which this device has no instructions for; None if all is well."""
+    """A warning if the device has no instructions for a half precision, or None."""
     if precision not in HALF or (device.type == "cuda" and not precision.startswith("bf16")):
         return None
     support = bfloat16_support(device)
@@ -70,7 +70,7 @@ def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
     """Resolve `--precision`: "auto" selects the fast precision of the device; a warning says if "bf16" is slow.
 
     Raises:
-        InputError: if it is none of OPTIONS.
+        InputError: if it is not one of OPTIONS.
     """
     if precision not in OPTIONS:
         raise InputError(f"--precision is {precision}; it must be one of {', '.join(OPTIONS)}")
@@ -84,12 +84,12 @@ def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
 
 
 def autocast(precision: Literal["32", "bf16"], device: torch.device) -> torch.autocast:
-    """What `of_option` chose, while it is entered."""
+    """A context with the precision chosen by `of_option`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def cpu_features() -> set[str]:
-    """Names of instruction sets that this CPU has, among others those in `avx512_bf16`, `amx_bf16` and `bf16`."""
+    """Names of this CPU's instruction sets, such as `avx512_bf16`, `amx_bf16` and `bf16`."""
     if hasattr(torch.cpu, "get_capabilities"):
         return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
     try:  # PyTorch before 2.11

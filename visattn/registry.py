@@ -1,7 +1,7 @@
-"""Registry of the user's own classes, which checkpoints and exported folders may then name.
+"""Registry of the user's own classes, which can then be used in checkpoints and exported folders.
 
-A file never imports anything: `visattn.register` from Python, or `--import` on a command line, says which classes are
-trusted. Nothing here imports PyTorch until a class is registered.
+Files never import anything: the user declares trusted classes with `visattn.register` in Python, or with `--import` on
+the command line. This module does not import PyTorch until a class is registered.
 """
 
 import importlib
@@ -17,9 +17,9 @@ class Role(NamedTuple):
     """A part of a model that may come from outside.
 
     Attributes:
-        base: the class to inherit from, and the module that it is imported from.
+        base: the base class, and its module.
         defines: the methods that a subclass must define.
-        sizes: what its constructor is given, in this order; everything else must have a default.
+        sizes: the constructor's arguments, in order; all others must have defaults.
     """
 
     base: tuple[str, str]
@@ -49,7 +49,7 @@ def register(cls: Class) -> Class:
         The class itself.
 
     Raises:
-        InputError: if it is none of these, lacks a method, or has a constructor that the sizes do not suffice for.
+        InputError: if it is none of these, lacks a method, or has a constructor with other required arguments.
     """
     role = role_of(cls)
     if role is None:
@@ -67,7 +67,7 @@ def registered(role: str) -> dict[str, type]:
 
 
 def role_of(cls: object) -> str | None:
-    """The role of a class, by what it inherits from; None if it has none."""
+    """The role of a class, from its base classes; None if it has none."""
     if not inspect.isclass(cls):
         return None
     for role, known in ROLES.items():
@@ -78,7 +78,7 @@ def role_of(cls: object) -> str | None:
 
 
 def path_of(cls: type) -> str:
-    """Where a class is imported from."""
+    """The import path of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -1,6 +1,6 @@
 """Checks that your own attention, decoder or encoder satisfies its interface: `check_attention` and others.
 
-Each raises an `AssertionError` that names the law which is broken. visattn's own classes pass the same checks.
+Each raises an `AssertionError` that names the violated property. visattn's own classes pass the same checks.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,21 +27,21 @@ def check_attention(
 ) -> None:
     """Check that a mechanism satisfies the interface of `SpatialAttention`.
 
-    A glimpse has the contract's shapes; weights are float32, not negative, and sum to 1 or less; masked places get
+    A glimpse has the documented shapes; weights are float32, not negative, and sum to 1 or less; masked places get
     none, and a grid with masked margins gives the glimpses of the grid without them; captions that share an image's
-    memory see what they would see alone, and images do not mix; the order of places does not matter; every parameter
-    learns; in bfloat16 weights stay within 0.05; a decoder around it has the same `forward` and `step`.
+    memory are independent, and so are images; the order of places does not matter; every parameter gets a gradient; in
+    bfloat16 weights stay within 0.05; a decoder with it has equal `forward` and `step`.
 
     Args:
-        make: the class, or anything else that makes the mechanism from the sizes of query and values.
-        permutes: whether the order of places does not matter; it does for attention to a window or by location, of
-            which masked columns are not checked either.
+        make: the class, or another function of the sizes of query and values.
+        permutes: whether the order of places does not matter. It does for attention to a window or by location; masked
+            columns are not checked for these either.
         query_size: Q, for mechanisms that do not take every size.
         value_size: D.
         seed: of weights and inputs.
 
     Raises:
-        AssertionError: if a law is broken.
+        AssertionError: if a property is violated.
     """
     torch.manual_seed(seed)
     attention = make(query_size, value_size).eval()
@@ -88,13 +88,13 @@ def check_attention(
         if not _draws(attention):
             torch.testing.assert_close(masked.context, seen.context, rtol=1e-4, atol=1e-5)
 
-    with _law("captions: those that share an image's memory do not see what each would see alone"):
+    with _law("captions: results depend on other captions that share an image's memory"):
         torch.manual_seed(seed)
         memory = attention.prepare(values, _GRID)
         rows_of = memory.rows(torch.arange(_IMAGES).repeat_interleave(_CAPTIONS))
         if not _draws(attention):
             torch.testing.assert_close(attention(query, rows_of, 1).context, seen.context, rtol=1e-4, atol=1e-5)
-    with _law("images: what is seen of one depends on another"):
+    with _law("images: the results of one depend on another"):
         if not _draws(attention):
             other = look(query, torch.cat([values[:1], torch.randn_like(values[1:])]))
             torch.testing.assert_close(other.context[:_CAPTIONS], seen.context[:_CAPTIONS], rtol=1e-4, atol=1e-5)
@@ -122,12 +122,12 @@ def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_siz
     """Check that a decoder satisfies the interface of `Decoder`: `forward` equals repeated `step`s.
 
     Args:
-        decoder: a decoder of 23 words, or what makes one from the sizes of vocabulary and values.
+        decoder: a decoder of 23 words, or a function of the sizes of vocabulary and values.
         value_size: D.
         seed: of weights and inputs.
 
     Raises:
-        AssertionError: if a law is broken.
+        AssertionError: if a property is violated.
     """
     torch.manual_seed(seed)
     decoder = (decoder if isinstance(decoder, Decoder) else decoder(_VOCABULARY, value_size)).eval()
@@ -164,21 +164,21 @@ def check_decoder(decoder: Decoder | Callable[[int, int], Decoder], *, value_siz
 def check_encoder(encoder: GridEncoder, image_size: tuple[int, int] = (64, 96)) -> None:
     """Check that an encoder satisfies the interface of `GridEncoder`: size, grid, and receptive field centres.
 
-    A cell's place is compared with the middle of the pixels that it has a gradient to, for cells that look at some of
-    the image alone.
+    A cell's centre is compared with the middle of the pixels with a gradient, for cells whose receptive field is only
+    a part of the image.
 
     Args:
         encoder: the encoder.
-        image_size: (h, w) of an image that it takes.
+        image_size: (h, w) of a supported image.
 
     Raises:
-        AssertionError: if a law is broken.
+        AssertionError: if a property is violated.
     """
     encoder = encoder.eval()
     images = torch.randint(0, 256, (2, 3, *image_size), dtype=torch.uint8)
     with torch.no_grad():
         values, grid = encoder(images)
-    assert grid == encoder.grid(image_size), f"grid: `grid` says {encoder.grid(image_size)}, and maps have {grid}"
+    assert grid == encoder.grid(image_size), f"grid: `grid` returns {encoder.grid(image_size)}, but maps have {grid}"
     shape = (2, grid[0] * grid[1], encoder.size)
     assert tuple(values.shape) == shape, f"shapes: values have the shape {tuple(values.shape)}, not {shape}"
     with torch.no_grad():
@@ -198,17 +198,17 @@ def check_encoder(encoder: GridEncoder, image_size: tuple[int, int] = (64, 96)) 
             place = cells[axis] + cells.stride[axis] * (cell[axis] + 0.5)
             if low > 0 and high < image_size[axis]:
                 middle = (low + high) / 2
-                assert abs(place - middle) <= 1, f"places: cell {cell} lies at {place}, and looks around {middle}"
+                assert abs(place - middle) <= 1, f"places: cell {cell} is stated at {place}, but centred at {middle}"
 
 
 def _draws(module: torch.nn.Module) -> bool:
-    """Whether places are drawn outside training, so that two runs differ."""
+    """Whether places are sampled outside training, so that two runs differ."""
     return any(getattr(part, "evaluation", None) == "sample" for part in module.modules())
 
 
 @contextmanager
 def _law(sentence: str) -> Iterator[None]:
-    """Put the law that is checked in front of what went wrong."""
+    """Prepend the checked property to error messages."""
     try:
         yield
     except AssertionError as error:

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in evaluation mode, for a while."""
+    """Put a module into evaluation mode temporarily."""
     training = [part for part in module.modules() if part.training]  # a frozen part may be in evaluation mode
     module.eval()
     try:

@@ -19,7 +19,7 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)) -> None:
         super().__init__()
-        # Constants of the constructor: not in the state dict, which stays the one of the bare network.
+        # Not in the state dict, which is then that of the network alone.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 

@@ -12,21 +12,21 @@ from torch import Tensor
 
 from visattn.images.geometry import pair
 
-NEAR = 0.05  # pixels: places that differ by less are one, whatever rounding made of them
+NEAR = 0.05  # pixels: places that differ by less are considered equal
 NOWHERE = torch.tensor(torch.nan, dtype=torch.float64)
 
-_numbers = itertools.count()  # of operations that move the grid
+_numbers = itertools.count()  # ids of operations that move the grid
 
 
 class Places(NamedTuple):
-    """What is known of where the elements of a tensor look; pairs are (vertical, horizontal), in pixels.
+    """Places of a tensor's elements in the image; pairs are (vertical, horizontal), in pixels.
 
     Attributes:
-        centre: two tensors of its shape, the middle of what each element looks at; NaN where it is no place's.
-        pitch: from one place to the next, as last known: an axis of one place does not show it.
-        reach: how far from its middle an element looks, at most.
-        seen: (low, high) of what all elements together look at, for either axis.
-        path: the operations, by number, that have moved the grid so far.
+        centre: two tensors of its shape, the receptive field centre of each element; NaN if it has none.
+        pitch: distance between neighbouring places, as last known, since an axis of size 1 does not show it.
+        reach: maximum distance from an element's centre to the edge of its receptive field.
+        seen: (low, high) of all elements' receptive fields, on each axis.
+        path: ids of the operations that have moved the grid so far.
     """
 
     centre: tuple[Tensor, Tensor]
@@ -36,16 +36,16 @@ class Places(NamedTuple):
     path: tuple[int, ...] = ()
 
     def at(self, vertical: Tensor, horizontal: Tensor) -> "Places":
-        """The same with other middles."""
+        """The same with other centres."""
         return self._replace(centre=(vertical, horizontal))
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Places":
-        """The same, its elements in another order."""
+        """The same with the elements in another order."""
         return self.at(*map(move, self.centre))
 
 
 def of_pixels(pixels: Tensor) -> Places:
-    """Of images (B, C, h, w), every channel of a pixel at its centre."""
+    """The places of images (B, C, h, w): all channels of a pixel are at its centre."""
     height, width = pixels.shape[-2:]
     y, x = (torch.arange(n, dtype=torch.float64) + 0.5 for n in (height, width))
     centre = y[:, None].expand(pixels.shape), x[None, :].expand(pixels.shape)
@@ -53,7 +53,7 @@ def of_pixels(pixels: Tensor) -> Places:
 
 
 def added(known: Sequence[Places], shape: Sequence[int]) -> Places:
-    """Elements of several places: where those are from which the others have come, and else the mean."""
+    """Places of a sum: those of the operand from which the others are derived, or else the mean."""
     paths = list(dict.fromkeys(p.path for p in known))
     stem = [path for path in paths if all(other[: len(path)] == path for other in paths)]
     deciding = [p for p in known if p.path == stem[0]] if stem else known
@@ -73,7 +73,7 @@ def _mean(several: Sequence[Tensor]) -> Tensor:
 
 
 def _core(centre: Tensor) -> Tensor:
-    """A tensor without its copies: axes along which it is broadcast have one element."""
+    """A tensor with broadcast axes reduced to one element."""
     for dim, stride in enumerate(centre.stride()):
         if not stride and centre.shape[dim] > 1:
             centre = centre.narrow(dim, 0, 1)
@@ -81,7 +81,7 @@ def _core(centre: Tensor) -> Tensor:
 
 
 def reshaped(centre: Tensor, shape: Sequence[int]) -> Tensor:
-    """`reshape`, which leaves last axes broadcast where they stay as they are."""
+    """`reshape` that keeps unchanged trailing axes broadcast."""
     shape = list(torch.empty(centre.shape, device="meta").reshape(shape).shape)
     kept = 0
     for n, m, stride in zip(centre.shape[::-1], shape[::-1], centre.stride()[::-1], strict=False):
@@ -96,7 +96,7 @@ def reshaped(centre: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def together(several: Sequence[Places]) -> Places:
-    """What several know apart from the middles: the widest of it."""
+    """Combine several `Places`, except for the centres: the widest values."""
     first, *others = several
     paths = list(dict.fromkeys(p.path for p in several))
     stem = min(paths, key=len)
@@ -114,21 +114,21 @@ def together(several: Sequence[Places]) -> Places:
 
 
 def channel_mean(centre: Tensor, groups: int) -> Tensor:
-    """(B, C, …) to (B, groups, 1, …), the mean over each group's channels, and over all that know a place."""
+    """(B, C, …) to (B, groups, 1, …), the mean over each group's channels with a place."""
     batch, channels, *rest = centre.shape
-    if not centre.stride(1) or channels == 1:  # all alike
+    if not centre.stride(1) or channels == 1:  # all equal
         return centre[:, :1].unsqueeze(2).expand(batch, groups, 1, *rest)
     return centre.reshape(batch, groups, channels // groups, *rest).nanmean(dim=2, keepdim=True)
 
 
 def plane(f: Tensor, pitch: tuple[int, float]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The (s, a, b), each (N, G), of which f (N, G, H, W) is s + a i + b j wherever it is known; None if it is not.
+    """(s, a, b), (N, G) each, for which f (N, G, H, W) = s + a i + b j wherever it is known; None if there are none.
 
     Args:
-        f: where the elements look, along one axis of the picture.
-        pitch: which of the last two axes that is, if it has one element only, and its pitch.
+        f: places of the elements along one axis of the image.
+        pitch: which of the last two axes that is, if it has only one element, and its pitch.
     """
-    f = f if f.stride(1) else f[:, :1]  # groups that are all alike
+    f = f if f.stride(1) else f[:, :1]  # all groups are equal
     steps = []
     for dim in (0, 1):
         step = f.diff(dim=2 + dim).flatten(2).nanmean(dim=2)
@@ -153,7 +153,7 @@ def windows(
     groups: int,
     transposed: bool = False,
 ) -> Places | None:
-    """A convolution or a pooling of two-dimensional windows."""
+    """Places after a two-dimensional convolution or pooling."""
     size, stride, padding, dilation = (_pair(n) for n in (size, stride, padding, dilation))
     half = [(k - 1) / 2 * d for k, d in zip(size, dilation, strict=True)]
     batch, channels, height, width = result.shape
@@ -182,7 +182,7 @@ def windows(
             steps = [float(part.abs().max()) for part in line[1:]]
         else:
             return None
-        along = 0 if steps[0] >= steps[1] else 1  # which axis of the tensor runs along this axis of the picture
+        along = 0 if steps[0] >= steps[1] else 1  # the axis of the tensor along this axis of the image
         factor = 1 / stride[along] if transposed else stride[along]
         pitches.append(steps[along] * factor)
         reaches.append(places.reach[axis] + half[along] * steps[along] + apart)
@@ -194,7 +194,7 @@ def windows(
 
 
 def _collapsed(spread: Callable[[Tensor], Tensor], centre: Tensor, result: Tensor) -> Tensor:
-    """Middles for all channels; where they are alike, in memory for one of them only."""
+    """Centres for all channels, broadcast if they are equal."""
     first = centre[:, :1, 0]
     if torch.equal(first.expand(centre[:, :, 0].shape).nan_to_num(-1e9), centre[:, :, 0].nan_to_num(-1e9)):
         return first.expand(result.shape)
@@ -202,7 +202,7 @@ def _collapsed(spread: Callable[[Tensor], Tensor], centre: Tensor, result: Tenso
 
 
 def _apart(centre: Tensor, mean: Tensor) -> float:
-    """How far the channels of a group lie from their mean, at most."""
+    """The maximum distance of a group's channels from their mean."""
     if not centre.stride(1) or centre.shape[1] == 1:
         return 0.0
     batch, groups, _, *rest = mean.shape
@@ -210,7 +210,7 @@ def _apart(centre: Tensor, mean: Tensor) -> float:
 
 
 def _bounds(centre: Tensor) -> tuple[float, float]:
-    """The smallest and the largest place that is known."""
+    """The smallest and the largest known place."""
     return float(centre.nan_to_num(torch.inf).min()), float(centre.nan_to_num(-torch.inf).max())
 
 
@@ -220,7 +220,7 @@ def _pair(n: Any) -> list[int]:
 
 
 def adaptive(places: Places, result: Tensor) -> Places | None:
-    """Pooling to a given grid: to a single cell, which has no place; or by windows, where they are all alike."""
+    """Pooling to a given grid: a single cell has no place; otherwise windows must be equal."""
     sizes, grid = places.centre[0].shape[-2:], result.shape[-2:]
     if any(n % m for n, m in zip(sizes, grid, strict=True)) or tuple(grid) == (1, 1):
         return None
@@ -247,7 +247,7 @@ def resized(places: Places, result: Tensor, aligned: bool) -> Places | None:
 
 
 def _alike(centre: Tensor, dim: int | list[int]) -> Tensor:
-    """The place that all elements along `dim` share, as that axis of one element; NaN where they share none."""
+    """The common place of all elements along `dim`, which is kept with size 1; NaN if places differ."""
     centre = _core(centre)
     low = centre.nan_to_num(torch.inf).amin(dim, keepdim=True)
     high = centre.nan_to_num(-torch.inf).amax(dim, keepdim=True)
@@ -255,17 +255,17 @@ def _alike(centre: Tensor, dim: int | list[int]) -> Tensor:
 
 
 def _blended(centre: Tensor, dim: int | list[int]) -> Tensor:
-    """The mean along `dim`; NaN if that leaves one place for all, since what knows every place is at none."""
+    """The mean along `dim`; NaN if a single place remains, since it then covers all places."""
     mean = _core(centre).nanmean(dim, keepdim=True)
     low, high = _bounds(mean)
     return torch.full_like(mean, torch.nan) if high - low <= NEAR else mean
 
 
 def product(left: Places | None, right: Places | None, result: Tensor) -> Places | None:
-    """A matrix product: a row is where the left one's elements all look, or a column where the right one's do.
+    """A matrix product: a row has the common place of the left one's elements, a column that of the right one's.
 
-    So attention's result is where its query is, whatever the keys. A row of several places, such as four neighbours
-    that are merged, is at their mean.
+    So the result of attention is at its query's place, for any keys. A row of several places, such as four merged
+    neighbours, is at their mean.
     """
     sides = [(p, dim) for p, dim in ((left, -1), (right, -2)) if p is not None]
     ways = [(p, dim, _alike) for p, dim in sides] + [(*sides[0], _blended)] * (len(sides) == 1)
@@ -289,12 +289,12 @@ def product(left: Places | None, right: Places | None, result: Tensor) -> Places
 
 
 def attended(query: Places, result: Tensor) -> Places:
-    """Fused attention: its result is where its query is."""
+    """Fused attention: the result is at its query's place."""
     return query.at(*(_alike(c, -1).expand(result.shape) for c in query.centre))._replace(reach=(torch.inf, torch.inf))
 
 
 def reduced(places: Places, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> Places | None:
-    """A mean, sum or largest along axes."""
+    """A mean, sum or maximum along axes."""
     if not isinstance(result, Tensor):
         return None
     dims = next(

@@ -8,7 +8,7 @@ from visattn.errors import InputError
 
 
 def sinusoid(positions: Tensor, size: int) -> Tensor:
-    """Positions (N,) to (N, size), an even number: sin(p / 10000^(2i / size)) in 2i, the cosine in 2i + 1.
+    """Positions (N,) to (N, size), size even: sin(p / 10000^(2i / size)) in 2i, the cosine in 2i + 1.
 
     Vaswani 2017, section 3.5.
     """
@@ -20,14 +20,14 @@ def sinusoid(positions: Tensor, size: int) -> Tensor:
 def grid_sinusoid(grid: tuple[int, int], size: int, device: torch.device | None = None) -> Tensor:
     """(H, W, size) of a grid of (H, W) places: `sinusoid` of the row in the first half, of the column in the second.
 
-    Rows and columns are counted from the upper left, in places, so that a larger grid has the same vectors there.
+    Rows and columns are counted from the top left, so that a larger grid has the same vectors there.
     """
     row, column = (sinusoid(torch.arange(n, device=device), size // 2) for n in grid)
     return torch.cat([row[:, None].expand(*grid, -1), column.expand(*grid, -1)], dim=-1)
 
 
 def placed(values: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Vectors (B, L, S) of a grid's places, plus where they are: `grid_sinusoid`.
+    """Add `grid_sinusoid` to the vectors (B, L, S) of a grid's places.
 
     Raises:
         ValueError: if the grid does not have L places.
@@ -37,6 +37,6 @@ def placed(values: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def check_placed_size(name: str, size: int) -> None:
-    """Raise an `InputError` where vectors of an option's size cannot hold `grid_sinusoid`."""
+    """Raise an `InputError` if `grid_sinusoid` does not support a size."""
     if size < 4 or size % 4:
         raise InputError(f"{name} is {size}; for position encodings of rows and columns it must be a multiple of 4")

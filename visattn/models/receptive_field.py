@@ -1,10 +1,10 @@
-"""Receptive field centres of a feature map's cells, which need not be at the middle of the cells.
+"""Receptive field centres of a feature map's cells, which may differ from the middles of the cells.
 
 A 3×3 convolution of stride 2 with one pixel of padding on each side is centred on pixel 2i, half a pixel before the
 middle of pixels 2i and 2i + 1. Five of them in a row, as in a ResNet, put a cell of 32 pixels 15.5 pixels to the upper
-left of its square; TensorFlow's padding, kept by timm's `tf_…` models, puts it as far to the lower right. Where the
-stride does not divide the picture, cells are not even shares of it either: EfficientNet-B3 at 300 pixels has ten cells
-of 32. A map drawn on a plain grid is off by that much.
+left of its square; TensorFlow's padding, kept by timm's `tf_…` models, puts it as far to the lower right. If the stride
+does not divide the image, cells are not equal shares of it either: EfficientNet-B3 at 300 pixels has ten cells of 32.
+A map drawn on a plain grid is misplaced by that much.
 
 So the network is run once without numbers (PyTorch's "meta" device), while the receptive field centres of the elements
 are propagated through every operation, from kernels, strides, padding and the order of elements. Attention and gates
@@ -46,7 +46,7 @@ from visattn.models.places import (
 
 _aten = torch.ops.aten
 
-# Operations that only change the order or the number of elements: an element takes its place with it.
+# Operations that only change the order or the number of elements: elements keep their places.
 _MOVES = {
     _aten.view, _aten._unsafe_view, _aten.reshape, _aten.permute, _aten.transpose, _aten.t, _aten.expand, _aten.slice,
     _aten.select, _aten.squeeze, _aten.unsqueeze, _aten.cat, _aten.stack, _aten.split, _aten.split_with_sizes,
@@ -67,7 +67,7 @@ _REDUCTIONS = {
     _aten.mean, _aten.sum, _aten.amax, _aten.amin, _aten.max, _aten.min, _aten.var, _aten.std, _aten.var_mean,
     _aten.std_mean, _aten.norm, _aten.linalg_vector_norm, _aten.logsumexp, _aten.argmax, _aten.prod,
 }  # fmt: skip
-# Besides those that PyTorch itself calls pointwise, what keeps every element in its place.
+# Operations that keep every element in its place, besides those that PyTorch tags as pointwise.
 _IN_PLACE = {
     _aten.clone, _aten._to_copy, _aten.detach, _aten.contiguous, _aten.native_layer_norm, _aten.native_group_norm,
     _aten.native_batch_norm, _aten._native_batch_norm_legit, _aten._native_batch_norm_legit_no_training,
@@ -133,7 +133,7 @@ class Tracing(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[int, tuple[Tensor, Places]] = {}  # with the tensor, so that its number is not given again
+        self._known: dict[int, tuple[Tensor, Places]] = {}  # with the tensor, so that its id is not reused
         self._lost: list[str] = []
 
     def put(self, tensor: Tensor, places: Places) -> None:
@@ -150,9 +150,9 @@ class Tracing(TorchDispatchMode):
         return list(dict.fromkeys(self._lost))
 
     def why(self) -> str:
-        """The sentence for a network that could not be followed."""
-        lost = f" (it cannot be followed through {', '.join(self.lost)})" if self._lost else ""
-        return f"where the cells of its feature map look is not known{lost}"
+        """The error message for an unsupported network."""
+        lost = f" (unsupported: {', '.join(self.lost)})" if self._lost else ""
+        return f"the positions of its feature map's cells cannot be derived{lost}"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -179,7 +179,7 @@ class Tracing(TorchDispatchMode):
         elif kind in _POOLS and first and result.dim() == 4:
             given: list[Any] = [*args[1:5], *((), 0, 1)[len(args) - 2 :]]
             size, stride, padding, dilation = given
-            dilation = 1 if kind is _aten.avg_pool2d else dilation  # its argument there is another
+            dilation = 1 if kind is _aten.avg_pool2d else dilation  # its argument at this index is another one
             return [windows(first, result, size, stride or size, padding, dilation, result.shape[1])] * len(results)
         elif kind is _aten._adaptive_avg_pool2d and first:
             return [adaptive(first, result)]
@@ -206,7 +206,7 @@ class Tracing(TorchDispatchMode):
         self._lost.append(str(func.overloadpacket).removeprefix("aten."))
 
     def _overwritten(self, old: Tensor, new: Any) -> Places | None:
-        if old._base is not None:  # a part of another tensor, which is then not what it was
+        if old._base is not None:  # a view of another tensor, which is changed, too
             self._known.pop(id(old._base), None)
             self._lost.append("copy_ to a part of a tensor")
             return None
@@ -235,12 +235,12 @@ class Tracing(TorchDispatchMode):
         return [merged.at(y, x) for y, x in zip(*axes, strict=True)]
 
     def _elementwise(self, tensors: list[Any], result: Any) -> Places | None:
-        """Elements of one place each; whatever has none, a weight or a gate, changes nothing."""
+        """Combine elementwise; operands without places, such as weights or gates, have no effect."""
         known = [p for t in tensors if (p := self.of(t)) is not None]
         if not known or not isinstance(result, Tensor):
             return None
         shapes = [p.centre[0].shape for p in known]
-        return added(known, result.shape) if _fit(shapes, result.shape) else None  # not for a norm's mean and spread
+        return added(known, result.shape) if _fit(shapes, result.shape) else None  # not for a norm's mean and variance
 
 
 def _fit(shapes: Sequence[torch.Size], shape: torch.Size) -> bool:
@@ -251,7 +251,7 @@ def _fit(shapes: Sequence[torch.Size], shape: torch.Size) -> bool:
 
 
 def _applied(func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """A move of places; those of broadcast channels, which share memory, are copied where a view cannot be had."""
+    """Apply a function to places; broadcast channels, which share memory, are copied if a view is impossible."""
     kwargs = {name: value for name, value in kwargs.items() if name != "memory_format"}
     if func.overloadpacket in (_aten.view, _aten._unsafe_view, _aten._reshape_copy):
         return reshaped(args[0], args[1])

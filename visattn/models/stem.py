@@ -9,15 +9,15 @@ from visattn.errors import InputError
 
 
 class ConvolutionalStem(nn.Module):
-    """Convolutions in the place of the patches' projection: a transformer then learns sooner.
+    """Convolutions instead of the patch projection, with which a transformer trains faster.
 
     After Xiao et al. 2021, "Early Convolutions Help Transformers See Better". A 3×3 convolution at full resolution,
     then one of 4×4 with stride 2 for each halving down to the grid, each followed by a residual block of two 3×3
-    ones; all with batch norm. Xiao's are 3×3 throughout, which puts each halving half a pixel to the upper left of its
-    cell: with 4×4 and one pixel of padding a cell looks evenly around its own middle, so that maps drawn on a plain
-    grid are where they should be (`visattn.models.receptive_field`).
+    ones; all with batch norm. Xiao's are 3×3 throughout, which shifts each halving by half a pixel to the upper left;
+    with 4×4 and one pixel of padding, receptive fields are centred on their cells, so that maps can be drawn on a plain
+    grid (`visattn.models.receptive_field`).
 
-    A token still sees more than its own cell: with a patch of 4, 36×36 pixels, most of them faintly.
+    A token's receptive field is larger than its cell: 36×36 pixels with a patch of 4, most of them with little weight.
 
     Args:
         patch: side of a cell in pixels, a power of two from 2 on.
@@ -25,7 +25,7 @@ class ConvolutionalStem(nn.Module):
         widths: channels at full resolution and after each halving but the last, which has `size`.
 
     Raises:
-        InputError: if the patch is no power of two, or has another number of halvings than there are widths.
+        InputError: if the patch is not a power of two, or the number of widths does not match its number of halvings.
     """
 
     def __init__(self, patch: int, size: int, widths: Sequence[int] = (32, 96)) -> None:
@@ -48,7 +48,7 @@ class ConvolutionalStem(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + two 3×3 convolutions of x (He et al. 2016); nothing after the sum, as in a transformer's blocks."""
+    """x + two 3×3 convolutions of x (He et al. 2016), without activation after the sum, as in transformer blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -60,5 +60,5 @@ class Residual(nn.Module):
 
 
 def _convolution(narrow: int, wide: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:
-    """One that is centred on what its output stands for, with its norm."""
+    """A convolution that is centred on its output's cell, and its norm."""
     return nn.Conv2d(narrow, wide, kernel, stride, padding=1, bias=False), nn.BatchNorm2d(wide)

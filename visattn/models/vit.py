@@ -13,7 +13,7 @@ from visattn.fast.linear import Linear
 
 
 class PatchEmbedding(nn.Module):
-    """Cut the image into patches and project each to a token: a convolution whose stride is its size."""
+    """Project each patch of the image to a token: a convolution whose stride is its kernel size."""
 
     def __init__(self, patch: int, size: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with a GELU between them, for each token by itself."""
+    """Two linear layers with a GELU, for each token separately."""
 
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
@@ -69,15 +69,15 @@ class VisionTransformer(nn.Module):
 
     Args:
         classes: number of classes.
-        image_size: (h, w) for which position embeddings are kept; other sizes interpolate them.
+        image_size: (h, w) of the position embeddings, which are interpolated for other sizes.
         patch: side of a patch, in pixels.
         size: D, size of a token.
         depth: number of blocks.
         heads: attention heads of each block; must divide `size`.
         mlp_ratio: hidden size of the MLP over D.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
-        embed: makes, of `patch` and `size`, what turns images (B, 3, h, w) into the grid of tokens (B, H, W, D);
-            `ConvolutionalStem` is another. Timm's state dict is the one of the default.
+        embed: constructs, from `patch` and `size`, a module from images (B, 3, h, w) to the grid of tokens (B, H, W,
+            D), such as `ConvolutionalStem`. The state dict is timm's only with the default.
 
     Raises:
         InputError: if the patch does not divide an image's sides, or the heads the size.
@@ -115,7 +115,7 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.weight)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) of the patches of an image of that many pixels."""
+        """(H, W) of the patches of an image."""
         if height % self.patch or width % self.patch or not height or not width:
             raise InputError(
                 f"an image of {height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}"
@@ -135,7 +135,7 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, h, w) to logits (B, classes).
 
-        Of the last block only what becomes of the class token reaches them: the fast way computes nothing else of it.
+        Of the last block only the class token's output is needed, and only this is computed.
         """
         if not fast.enabled():
             return self.plain_forward(images)
@@ -143,18 +143,18 @@ class VisionTransformer(nn.Module):
         return self.head(self.norm(self.blocks[-1].first(x)))
 
     def plain_forward(self, images: Tensor) -> Tensor:
-        """The same logits as published (eq. 1 to 4): all tokens go through all blocks, so all attention can be read."""
+        """The same logits as published (eq. 1 to 4), with all tokens in all blocks, so that maps can be recorded."""
         x = self.blocks(self.tokens(images))
         return self.head(self.norm(x[:, 0]))
 
     def with_weights(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same logits, and the weights that each block attends with.
+        """The same logits, and the attention weights of each block.
 
-        They are computed on the way, without fused attention: cheaper than twice, once fused and once to be seen. Each
-        block's are a tensor of their own, since all in one are so large that malloc takes fresh pages for them.
+        They come from a single pass without fused attention, which is faster than a fused pass and another for the
+        weights. Each block's weights are a separate tensor; one for all would be so large that malloc maps new pages.
 
         Returns:
-            (B, classes), and of each block (B, heads, 1 + L, 1 + L) float32, whose rows sum to 1.
+            (B, classes), and for each block (B, heads, 1 + L, 1 + L) float32, whose rows sum to 1.
         """
         x, last, maps = self.tokens(images), self.blocks[-1], []
         for block in self.blocks:

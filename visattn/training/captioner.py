@@ -34,25 +34,25 @@ from visattn.vocabulary import END, Vocabulary, Words
 
 log = logging.getLogger(__name__)
 
-POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: the 15 pixels of Zhang 2016 at his 224
+POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: 15 pixels at 224 in Zhang 2016
 
 
 class Captioner(Captioning, LightningModule):
     """An encoder, and a decoder with attention.
 
-    Validation and test generate captions freely and score those; `val/CIDEr-D` is what checkpoints are to be chosen by.
-    Grounding is scored too where the data knows which words name something in the image, and where that is: of the
-    words of generated captions (`grounding_…`) and of the references' words, given the true words before them
-    (`ground_truth_grounding_…`). How far what is right after the true words goes wrong after own words is measured too:
-    `gap` of the accuracies (see `visattn.metrics.exposure`), and the scores of teacher-forced "captions"
-    (`teacher_forced_BLEU-4` and so on), which flatter and choose nothing here. Where the data knows all that is in its
-    images, captions are checked against it (`true`, `complete` and so on, see `visattn.metrics.truth`). Whatever is
-    logged is of the whole batch, or of every image once, however many processes share the work.
+    Validation and test score freely generated captions; checkpoints are selected by `val/CIDEr-D`. If the data provides
+    regions of words, grounding is scored for the words of generated captions (`grounding_…`), and for the references'
+    words under teacher forcing (`ground_truth_grounding_…`). Exposure bias is measured by `gap`, the difference of the
+    accuracies with teacher forcing and free running (see `visattn.metrics.exposure`), and by scores of teacher-forced
+    "captions" (`teacher_forced_BLEU-4` and so on), which are optimistic and not used for selection. If the data
+    provides the content of its images, captions are checked against it (`true`, `complete` and so on, see
+    `visattn.metrics.truth`). All logged values are over the whole batch, or over every image once, for any number of
+    processes.
 
     Args:
         output_names: the vocabulary, special tokens first; the command line sets it from the data.
-        image_size: (h, w) of the input in pixels; from the data, too.
-        fit: how images are resized; from the data, too.
+        image_size: (h, w) of the input in pixels; also set from the data.
+        fit: how images are resized; also set from the data.
         encoder: the backbone.
         decoder: constructs the decoder from the sizes of vocabulary and annotation vectors.
         loss: the objective.
@@ -61,12 +61,12 @@ class Captioner(Captioning, LightningModule):
         regime: training regime; by default teacher forcing.
         search: search method for validation, test and prediction; by default greedy.
         no_repeat: n-grams of this length occur at most once in a generated caption; 0 allows all.
-        tokens: unit of the captions: "words", "characters", or the JSON of a tokenizer; the command line takes it
+        tokens: tokenisation of captions: "words", "characters", or the JSON of a tokenizer; the command line sets it
             from the data.
 
     Raises:
-        InputError: if an option is out of its range; if attention draws and the loss has no REINFORCE, or the
-            other way round; if the attention cannot look at the grid that the encoder makes of such images.
+        InputError: if an option is out of its range; if attention samples and the loss has no REINFORCE, or vice
+            versa; if the attention does not support the encoder's grid.
     """
 
     def __init__(
@@ -112,8 +112,8 @@ class Captioner(Captioning, LightningModule):
             )
         self.decoder.check_grid(encoder.grid(self.image_size))
         self._named = False
-        self.started = False  # with the weights of another training, the encoder's among them
-        self.evaluated = CaptionEvaluation({})  # by the validation or test that came last
+        self.started = False  # from the weights of another training, including the encoder's
+        self.evaluated = CaptionEvaluation({})  # in the last validation or test
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
@@ -194,7 +194,7 @@ class Captioner(Captioning, LightningModule):
         data, callbacks = self.trainer.datamodule, self.trainer.callbacks
         if data.facts(next(iter(data.references("train")))) is not None:
             return
-        unknown = f"but {data.describe()} does not know what is in its images; "
+        unknown = f"but {data.describe()} does not provide the content of its images; "
         if self.regime.needs_facts:
             raise InputError(
                 f"the regime's reward is the captions' truth, {unknown}set "
@@ -229,7 +229,7 @@ class Captioner(Captioning, LightningModule):
         """Log once the tokens of the scores, if these are not comparable with others."""
         if self.vocabulary.tokens.spec != Words.spec and self.trainer.is_global_zero and not self._named:
             self._named = True
-            log.info("scores are of these tokens, and compare with no others: tok:%s", self.vocabulary.tokens.name)
+            log.info("scores are of these tokens, and not comparable with others: tok:%s", self.vocabulary.tokens.name)
 
     def _evaluate(self, batch: CaptionBatch, split: Split) -> None:
         memory = self.remember(batch)
@@ -237,7 +237,7 @@ class Captioner(Captioning, LightningModule):
         targets = tokens[:, 1:]
         logits, glimpses = self.decoder(of_captions, tokens[:, :-1])
         losses = self.loss.sums(logits, glimpses, targets).loss
-        if not (finite := losses.isfinite()).all():  # half precision overflows here with weights that are all finite
+        if not (finite := losses.isfinite()).all():  # half precision may overflow here although all weights are finite
             names = ", ".join(batch.ids[i] for i in batch.owner[~finite].unique().tolist())
             raise InputError(
                 f"the {split} loss of the images {names} is not finite in {self.dtype}; train with a lower "
@@ -252,7 +252,7 @@ class Captioner(Captioning, LightningModule):
         references = self.trainer.datamodule.references(split)
         for image, name in enumerate(batch.ids):
             own = owner == image
-            one = np.zeros(own.sum(), dtype=int)  # the owner of each reference, where there is this image alone
+            one = np.zeros(own.sum(), dtype=int)  # the image of each reference, if this is the only image
             words, weights = generated[image].words, generated[image].weights
             facts = self.trainer.datamodule.facts(name)
             lengths = (targets[own] > END).sum(axis=1)
@@ -274,7 +274,7 @@ class Captioner(Captioning, LightningModule):
         self.evaluated = CaptionEvaluation(collect(self.evaluated.images, known, split, self.trainer))
         for name, value in processes.once(lambda: self.evaluated.scores(known)).items():
             shown = name in ("CIDEr-D", "true")
-            self.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)  # they agree already
+            self.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)  # equal in all processes
 
     def _ground(self, image: str, entries: list[tuple[list[str], np.ndarray]]) -> Grounding:
         """Score the maps of words in the vocabulary against their regions in the data."""

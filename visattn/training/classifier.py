@@ -26,8 +26,8 @@ class Classifier(LightningModule):
 
     Args:
         output_names: class names; the command line sets them from the data.
-        image_size: (h, w) of the input in pixels; from the data, too.
-        fit: how images are resized; from the data, too.
+        image_size: (h, w) of the input in pixels; also set from the data.
+        fit: how images are resized; also set from the data.
         model: constructs the network from the number of classes and the image size.
         optimization: optimiser and schedule.
         mean: mean of each channel, for pixels in [0, 1].
@@ -38,7 +38,7 @@ class Classifier(LightningModule):
         mix_probability: probability that a process's batch is mixed; other batches are unchanged.
 
     Raises:
-        InputError: if `mix_probability` is no probability.
+        InputError: if `mix_probability` is not between 0 and 1.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Classifier(LightningModule):
         mix_probability: float = 1.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="tokens")  # which the command line hands to every model
+        self.save_hyperparameters(ignore="tokens")  # which the command line passes to every model
         classes = len(output_names)
         self.class_names = list(output_names)
         self.image_size, self.fit = tuple(image_size), fit
@@ -71,7 +71,7 @@ class Classifier(LightningModule):
         self.mix = v2.RandomChoice(mixes) if mixes else None
         if mixes and mix_probability < 1:
             self.mix = v2.RandomApply([self.mix], p=mix_probability)
-        self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: its loss, and whether its class was found
+        self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: loss, and whether the prediction is correct
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
@@ -141,8 +141,8 @@ class Classifier(LightningModule):
         self._evaluated |= zip(batch.ids, zip(losses.tolist(), right.tolist(), strict=True), strict=True)
 
     def _score(self, split: Split) -> None:
-        """Log the means over all images, each counted once, however many processes have shared them."""
+        """Log the means over all images, each counted once, for any number of processes."""
         self._evaluated = collect(self._evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
         loss, accuracy = np.mean(list(self._evaluated.values()), axis=0)
-        self.log(f"{split}/loss", loss, sync_dist=True)  # they agree already
+        self.log(f"{split}/loss", loss, sync_dist=True)  # equal in all processes
         self.log(f"{split}/accuracy", accuracy, prog_bar=True, sync_dist=True)

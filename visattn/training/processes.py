@@ -1,12 +1,12 @@
 """Several processes that share a batch; with a single process these functions have no effect.
 
-What is averaged over a batch is averaged over all of it. A mean of the processes' own means is another number, since
-shares have different numbers of words. So a number is written as *this process's share* of it, the sum over its own
-part by `mean` of the count: the mean of the shares over the processes is then the sum over all by the count of all.
-DistributedDataParallel takes that mean of gradients, so the gradient of a loss written so is that of the whole batch.
+Averages over a batch must be averages over the whole batch. The mean of the processes' means differs, since their
+shares have different numbers of words. So each process computes its *share* of the average: the sum over its part,
+divided by the `mean` of the count over processes. The mean of the shares is then the total sum by the total count.
+DistributedDataParallel averages gradients in the same way, so the gradient of such a loss is that of the whole batch.
 
-What is called here waits for the other processes: every process must come by, equally often. A loop that ends earlier
-in one than in another, such as decoding, is no place for it.
+These functions wait for the other processes: every process must call them equally often. They must not be used in
+loops that end at different times in different processes, such as decoding.
 """
 
 import random
@@ -26,7 +26,7 @@ def world() -> int:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """The index of this process, from 0."""
     return distributed.get_rank() if _several() else 0
 
 
@@ -44,7 +44,7 @@ def mean(x: Tensor) -> Tensor:
 
 
 def gathered(x: T) -> list[T]:
-    """What each process has, in the order of their ranks. It is pickled, so keep it small."""
+    """The objects of all processes, in the order of ranks. They are pickled, so keep them small."""
     out = [x] * world()
     if world() > 1:
         distributed.all_gather_object(out, x)
@@ -60,11 +60,11 @@ def once(compute: Callable[[], T]) -> T:
 
 
 def draw_apart() -> None:
-    """Give each process random numbers of its own: Python's, NumPy's and PyTorch's.
+    """Give each process different random numbers, in Python, NumPy and PyTorch.
 
-    All start from one seed, so that their models begin alike, and would go on to draw the same dropout, places, words
-    and coins. The first keeps the numbers that it would have alone; each other gets those of a seed that is a function
-    of the common one and its rank.
+    All start from one seed, so that their models are equal, and would otherwise also sample the same dropout, places
+    and words. The first process keeps its random states; each other is seeded with a function of the common seed and
+    its rank.
     """
     if rank() > 0:
         words = np.random.SeedSequence([torch.initial_seed(), rank()]).generate_state(3, np.uint32)

@@ -91,7 +91,7 @@ def _shape(value: object) -> object:
 
 
 def _plain(value: object) -> object:
-    """A value as it would be read back from a file: no tuples, no sets."""
+    """A value as read back from a file, without tuples and sets."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

@@ -27,7 +27,7 @@ from visattn.training.checkpoints.shipped import checkpoint_of
 Model = TypeVar("Model", bound=LightningModule)
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
-_OUTPUTS = "output_names"  # the one hyperparameter whose strings are words of the data's, and never names of classes
+_OUTPUTS = "output_names"  # its strings are words or class names of the data, never import paths
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read(path: Path | str) -> dict[str, Any]:
     """
     if is_shipped(path):
         return checkpoint_of(str(path))
-    if re.match(r"\w[\w+.-]+:/", str(path)):  # two letters at least: one is a drive of Windows
+    if re.match(r"\w[\w+.-]+:/", str(path)):  # at least two letters; one is a Windows drive
         raise InputError(f"{path} is a URL; download the checkpoint first")
     path = Path(path)
     if not path.is_file():
@@ -62,7 +62,7 @@ def read(path: Path | str) -> dict[str, Any]:
             f"{path} is refused: it names {foreign[1]}, and loading it might run code; checkpoints of visattn contain "
             "only tensors and plain values"
         ) from error
-    except (  # all that a spoilt archive makes Python and PyTorch raise; a disk's own failure is no spoilt archive
+    except (  # errors that damaged archives raise in Python and PyTorch; disk failures are not among them
         zipfile.BadZipFile,
         zlib.error,
         RuntimeError,

@@ -37,7 +37,7 @@ class SelfCriticalLoss(nn.Module):
 
         Args:
             log_probs: (N,) of the sampled captions, and of the places sampled for them; N = B K, K for each image.
-            tokens: number of tokens in all of them; with several processes, the mean of theirs (`visattn.training.processes`).
+            tokens: number of tokens in all of them; with several processes, the mean of theirs.
             rewards: (B, K) of the samples.
             greedy: (B,) of the greedy captions, for that baseline.
         """
