@@ -3,9 +3,14 @@ r"""Classify images with a Vision Transformer and overlay its attention on the o
     visattn overlay --checkpoint runs/demo/vit/best.ckpt --output runs/overlays photo.jpg folder/
     visattn overlay --checkpoint vit-cifar10 --output runs/overlays photo.jpg
     visattn overlay --timm vit_small_patch16_224 --method relevance --target "tabby" --output runs/cat cat.jpg
+    visattn overlay --model hf:facebook/dinov2-small --output runs/dinov2 photo.jpg
     visattn overlay --timm deit3_small_patch16_224 --weights FILE --method raw --layer 5 --head 2 \
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
     visattn overlay --checkpoint … --output … --export pdf --width 12cm --points 8 --contour 0.5 photo.jpg
+
+--model reads transformers (hf:NAME, or hf:FOLDER that save_pretrained wrote), torchvision:NAME, open_clip:NAME/WEIGHTS
+and timm:NAME, each with its own preprocessing and class names; --timm NAME is short for --model timm:NAME. hf and
+open_clip need the extras transformers and open_clip.
 
 Methods: raw (attention of one layer), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat 2020) and
 relevance (Chefer, Gur and Wolf 2021). The last two explain a class: the likeliest, or --target. Without --method,
@@ -51,20 +56,23 @@ def main(args: Sequence[str] | None = None) -> None:
         type=Path,
         help="classifier trained by 'visattn fit', or the included vit-cifar10",
     )
-    model.add_argument("--timm", metavar="NAME", help="Vision Transformer from timm, such as vit_small_patch16_224")
+    model.add_argument(
+        "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"
+    )
+    model.add_argument("--timm", metavar="NAME", help="model from timm, such as vit_small_patch16_224")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights of the timm model: a file with timm's keys, or 'random' (default: pretrained, from timm's hub)",
+        help="weights of the library's model: a file with its keys, or 'random' (default: pretrained, downloaded)",
     )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the timm model, one per line")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the library's model, one per line")
     parser.add_argument(
         "--image-size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="input size of the timm model (default: from timm's configuration)",
+        help="input size of the library's model (default: from its configuration)",
     )
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
     parser.add_argument("--layer", type=int, help="layer shown by raw, from 0 (default: -1, the last)")

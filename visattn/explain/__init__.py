@@ -1,7 +1,8 @@
 """Attention maps of trained models."""
 
 from visattn.explain.layered import Layered, as_read
-from visattn.explain.pretrained import timm_subject
+from visattn.explain.libraries import subject_of
+from visattn.explain.libraries.timm import timm_subject
 from visattn.explain.raw import Raw
 from visattn.explain.recorder import Attention, record
 from visattn.explain.relevance import Relevance
@@ -22,6 +23,7 @@ __all__ = [
     "as_read",
     "record",
     "rollout",
+    "subject_of",
     "timm_subject",
     "word_relevance",
 ]

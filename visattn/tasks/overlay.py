@@ -14,7 +14,7 @@ from tqdm import tqdm
 from visattn.data.inputs import Input, read_fitted
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
+from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, subject_of
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
@@ -146,10 +146,10 @@ def choose_subject(options: argparse.Namespace) -> Subject:
     if options.checkpoint is not None:
         for option in ("weights", "classes", "image_size"):
             if getattr(options, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} needs --timm; a checkpoint has its own")
+                raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
         return load_model(options.checkpoint, Classifier).subject(str(options.checkpoint))
-    return timm_subject(
-        options.timm,
+    return subject_of(
+        f"timm:{options.timm}" if options.model is None else options.model,
         options.weights or "pretrained",
         None if options.classes is None else read_names(options.classes),
         None if options.image_size is None else tuple(options.image_size),
