@@ -1,5 +1,6 @@
 """Attention maps of trained models."""
 
+from visattn.explain.generated import Generated, generated_words
 from visattn.explain.layered import Layered, as_read
 from visattn.explain.libraries import subject_of
 from visattn.explain.libraries.timm import timm_subject
@@ -13,6 +14,7 @@ from visattn.explain.words import word_relevance
 
 __all__ = [
     "Attention",
+    "Generated",
     "GradientRollout",
     "Layered",
     "Raw",
@@ -21,6 +23,7 @@ __all__ = [
     "Subject",
     "ViT",
     "as_read",
+    "generated_words",
     "record",
     "rollout",
     "subject_of",
