@@ -253,6 +253,18 @@ def test_the_input_is_the_processors_own(processor, shape, folder):
     assert (geometry.original, geometry.input) == (shape, (40, 40))
 
 
+def test_dinov3s_input_is_its_processors_within_one_of_255_levels(folder):
+    """Which resizes numbers from 0 to 1, and here whole ones from 0 to 255."""
+    options = {"size": {"height": 40, "width": 40}}
+    processor = transformers.DINOv3ViTImageProcessor(**options)
+    path = folder("DINOv3ViTModel", transformers.DINOv3ViTConfig(**PATCHES))
+    processor.save_pretrained(path)
+    subject = subject_of(f"hf:{path}")
+    own = processor(images=noise(61, 97), return_tensors="pt")["pixel_values"]
+    ours = subject.normalise(torch.from_numpy(np.array(subject.see(noise(61, 97))[0])).permute(2, 0, 1)[None])
+    assert (ours - own).abs().max() < 1 / 255 / 0.22
+
+
 @every_processor
 @sides
 def test_a_patch_lies_where_its_pixels_come_from(processor, shape, folder):
