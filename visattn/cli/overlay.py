@@ -17,6 +17,12 @@ relevance (Chefer, Gur and Wolf 2021). The last two explain a class: the likelie
 rollout and the attention of the last layer are shown. All but raw need layers that attend over one grid; for other
 transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
 
+--heads and --layers show raw attention of several heads and layers: all heads of one layer side by side, the means of
+several layers, or a wall with a row for each layer and a column for each head.
+
+    visattn overlay --model hf:FOLDER --heads all --output runs/heads photo.jpg
+    visattn overlay --model hf:FOLDER --layers all --heads all --output runs/wall photo.jpg
+
 For each image, the output folder receives the files selected by `--export`:
 
     sheet   <stem>.png: one panel per method, as pixels
@@ -77,6 +83,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
     parser.add_argument("--layer", type=int, help="layer shown by raw, from 0 (default: -1, the last)")
     parser.add_argument("--head", type=int, help="head shown by raw, from 0 (default: the mean of all)")
+    parser.add_argument("--layers", metavar="all|LIST", help="layers shown by raw, such as 0,5,11, in place of --layer")
+    parser.add_argument("--heads", metavar="all|LIST", help="heads shown by raw, such as 0,3, in place of --head")
     parser.add_argument("--fusion", choices=FUSIONS, help="how rollout combines heads (default: mean)")
     parser.add_argument(
         "--discard", type=float, help="share of the smallest weights of a layer that rollout discards (default: 0)"
@@ -90,9 +98,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
-    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, without_rollout
+    from visattn.tasks.overlay import choose_methods, choose_subject, choose_wall, overlay_images, without_rollout
 
-    methods = choose_methods(options)
+    wall, methods = choose_wall(options), choose_methods(options)
     style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
@@ -102,7 +110,7 @@ def main(args: Sequence[str] | None = None) -> None:
         subject,
         paths,
         options.output,
-        methods if options.method else without_rollout(methods, subject.vit),
+        methods if options.method or wall else without_rollout(methods, subject.vit),
         options.target,
         options.batch_size,
         exports=exports,
@@ -110,6 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
         paper=paper,
         device=options.device,
         precision=options.precision,
+        wall=wall,
     )
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])
