@@ -91,7 +91,7 @@ def test_layers_and_heads_are_chosen_by_number():
     vit = ViT(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=3, embed_dim=20, num_heads=5).eval())
     maps = vit.rows(torch.randn(1, 3, 32, 32))[0].numpy()
     wall = Chosen(None, [3, 0]).of(maps, vit)
-    assert (list(wall.rows), list(wall.columns)) == (NAMES[0], ["head 3", "head 0", "mean"])
+    assert (list(wall.rows), list(wall.columns)) == (NAMES[0], ["head 3", "head 0", "mean of all"])
     np.testing.assert_array_equal(wall.maps[:, :2], maps[:, [3, 0]])
     np.testing.assert_allclose(wall.maps[:, 2], maps.mean(1), rtol=1e-6)
     one = Chosen((-1,), None).of(maps, vit)

@@ -59,7 +59,10 @@ class Chosen(NamedTuple):
                 raise InputError(f"{vit.name} has no head {head}; its {count} heads are numbered 0 to {count - 1}")
         chosen, columns = maps[layers][:, list(heads)], [f"head {head}" for head in heads]
         if len(columns) > 1:
-            chosen, columns = np.concatenate([chosen, mean], axis=1), [*columns, "mean"]
+            chosen, columns = (
+                np.concatenate([chosen, mean], axis=1),
+                [*columns, "mean" if len(columns) == count else "mean of all"],
+            )
         if len(layers) == 1:
             columns = [f"{names[0]}, {column}" for column in columns]
         elif len(columns) == 1:
