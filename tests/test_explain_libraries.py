@@ -1,5 +1,8 @@
 """torchvision's and OpenCLIP's transformers: maps against their own attention, preprocessing against their own."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -168,7 +171,7 @@ def test_a_server_that_cannot_be_reached_is_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize(("name", "extra"), [("hf:x", "transformers"), ("open_clip:x", "open_clip")])
 def test_a_library_that_is_not_installed_is_named_with_its_extra(name, extra, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, extra, None)
+    monkeypatch.setitem(sys.modules, extra, None)
     with pytest.raises(InputError, match=rf"{extra} is not installed .*visattn\[{extra}\]"):
         subject_of(name)
 
@@ -271,3 +274,8 @@ def test_of_open_clips_resnets_the_attention_pooling_is_read(open_clip):
     with torch.no_grad(), record(model) as attention:
         model(images)
     torch.testing.assert_close(vit.rows(images)[:, 0].flatten(-2), attention[0].weights()[..., 0, 1:])
+
+
+def test_a_library_is_imported_only_when_it_is_asked_for():
+    code = "import sys, visattn.explain; print(sorted({'transformers', 'open_clip'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

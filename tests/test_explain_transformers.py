@@ -350,7 +350,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", offline)
     with pytest.raises(
-        InputError, match=r"owner/name could not be had .*couldn't connect to the hub.* save_pretrained"
+        InputError, match=r"owner/name could not be loaded .*couldn't connect to the hub.* save_pretrained"
     ):
         subject_of("hf:owner/name")
 

@@ -88,7 +88,7 @@ class ViT:
         self._rows, self._latent = layout.rows, layout.latent
 
     def _open(self, model: nn.Module, name: str) -> None:
-        """Find out how a network is run; see `Interface`."""
+        """Read how a network is run; see `Interface`."""
         self.model, self.name = model, name
         unwrapped = self._unwrapped(model)
         try:

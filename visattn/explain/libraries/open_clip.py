@@ -8,7 +8,7 @@ from torchvision.transforms import CenterCrop
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, covering, squashed_to
-from visattn.explain.libraries.common import checked_size, installed, short, subject
+from visattn.explain.libraries.loading import checked_size, installed, short, subject
 from visattn.explain.subject import Subject
 from visattn.images.geometry import Pair, pair
 

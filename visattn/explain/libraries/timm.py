@@ -13,7 +13,7 @@ from torch import nn
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting
-from visattn.explain.libraries.common import checked_size, short, subject
+from visattn.explain.libraries.loading import checked_size, short, subject
 from visattn.explain.subject import Subject
 from visattn.images.geometry import Pair, pair
 from visattn.models.weights import of_file

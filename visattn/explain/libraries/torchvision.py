@@ -13,7 +13,7 @@ from torchvision.transforms.functional import resize
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, covering, shortest_to
-from visattn.explain.libraries.common import checked_size, short, state_of, subject
+from visattn.explain.libraries.loading import checked_size, short, state_of, subject
 from visattn.explain.libraries.timm import shortened
 from visattn.explain.subject import Subject
 

@@ -13,7 +13,7 @@ from torch import nn
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, Scales, centre, covering, shortest_to, squashed_to, unchanged
 from visattn.explain.layouts.transformers import vision_config
-from visattn.explain.libraries.common import checked_size, installed, short, subject
+from visattn.explain.libraries.loading import checked_size, installed, short, subject
 from visattn.explain.libraries.timm import shortened
 from visattn.explain.subject import Subject
 from visattn.images.geometry import pair
@@ -81,7 +81,7 @@ def _fetched(call: Any, name: str, **options: Any) -> Any:
         if Path(name).is_dir():
             raise InputError(f"{name} does not hold a model of transformers: {short(error)}") from error
         raise InputError(
-            f"{name} could not be had from the hub of transformers ({short(error)}); give a folder that "
+            f"{name} could not be loaded from the hub of transformers ({short(error)}); give a folder that "
             "save_pretrained wrote"
         ) from error
 

@@ -1,4 +1,4 @@
-"""What the libraries' models have in common on their way to a `Subject`."""
+"""Loading of models of other libraries: the steps that all of them share."""
 
 import importlib
 import math
