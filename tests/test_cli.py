@@ -16,7 +16,7 @@ from visattn.attention.hard import Evaluation
 from visattn.cli import COMMANDS, TRAINING, main
 from visattn.errors import InputError
 from visattn.explain.faithfulness import Units
-from visattn.explain.pretrained import MAX_SIDE
+from visattn.explain.libraries.loading import MAX_SIDE
 from visattn.explain.rollout import Fusion
 from visattn.export.folder import DTYPES, EncoderWeights
 from visattn.overlay import style

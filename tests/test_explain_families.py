@@ -6,7 +6,6 @@ What a family computes without fused kernels is caught where it takes its softma
 import pytest
 import timm
 import torch
-import torchvision
 from timm.models import maxxvit, nest, swin_transformer
 from torch.nn import functional as F
 
@@ -337,23 +336,6 @@ def test_outputs_stay_as_they_are(family, one_thread):
         with record(model) as attention:
             assert torch.equal(model(pixels), plain)
     assert attention
-
-
-def test_torchvisions_are_read_without_a_word_about_them():
-    torch.manual_seed(0)
-    swin = torchvision.models.SwinTransformer([4, 4], 12, [2, 1], [2, 3], [4, 4]).eval()
-    vit = torchvision.models.VisionTransformer(48, 16, 2, 3, 24, 24).eval()
-    for model, size, grid in ((swin, (32, 64), (8, 16)), (vit, (48, 48), (3, 3))):
-        pixels = torch.randn(2, 3, *size)
-        read = as_read(model, "torchvision's", size)
-        assert read.grid(size) == grid
-        maps = own_grids(read, pixels)
-        if model is vit:
-            with torch.no_grad(), record(model) as attention:
-                model(pixels)
-            torch.testing.assert_close(maps[1], row(attention[1].weights(), grid))
-        else:
-            torch.testing.assert_close(torch.stack([m.sum((-2, -1)).mean() for m in maps]), torch.ones(3))
 
 
 def test_swins_map_is_that_of_a_mask_over_the_whole_image():

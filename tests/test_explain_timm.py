@@ -10,7 +10,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 from visattn.errors import InputError
 from visattn.explain import Relevance, timm_subject
-from visattn.explain.pretrained import timm_fit
+from visattn.explain.libraries.timm import timm_fitting
 
 SMALL = {"depth": 2, "embed_dim": 30, "num_heads": 5}
 NAME = "vit_tiny_patch16_224"
@@ -36,7 +36,7 @@ def noise(height, width):
 def test_the_input_is_timms_to_the_last_bit(config, size):
     image, options = noise(*size), CONFIG | config
     expected = create_transform(options["size"], **{key: options[key] for key in options if key != "size"})(image)
-    fitted, geometry = timm_fit(options)(image)
+    fitted, geometry = timm_fitting(options).at()(image)
     mean, std = (torch.tensor(CONFIG[key]).view(3, 1, 1) for key in ("mean", "std"))
     torch.testing.assert_close((torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 255 - mean) / std, expected)
     assert geometry.original == size
@@ -47,7 +47,7 @@ def test_the_input_is_timms_to_the_last_bit(config, size):
 @every_fit
 def test_a_bright_dot_comes_back_to_its_pixels(config, size):
     """Where the input has a blot, the geometry says where it is in the original, within a pixel of either."""
-    fit = timm_fit(CONFIG | config)
+    fit = timm_fitting(CONFIG | config).at()
     height, width = size
     dark = np.zeros((height, width, 3), dtype=np.uint8)
     without, _ = fit(Image.fromarray(dark))
@@ -65,7 +65,7 @@ def test_a_bright_dot_comes_back_to_its_pixels(config, size):
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 def test_sides_that_differ_too_much_are_refused(mode):
-    fit = timm_fit(CONFIG | {"crop_pct": 0.9, "crop_mode": mode, "size": (112, 112)})
+    fit = timm_fitting(CONFIG | {"crop_pct": 0.9, "crop_mode": mode, "size": (112, 112)}).at()
     image = Image.new("RGB", (50_000, 1))
     if mode == "squash":
         assert fit(image)[0].size == (112, 112)

@@ -148,7 +148,7 @@ def test_overlay_of_a_model_without_classes(photographs, tmp_path):
         (["--timm", "test_vit", "--target", "tabby"], "--target is for --method gradient-rollout and relevance"),
         (["--timm", "test_vit", "--weights", "random", "--classes", "none.txt"], "there is no file none.txt"),
         (["--timm", "test_vit", "--batch-size", "0"], "--batch-size is 0"),
-        (["--checkpoint", "none.ckpt", "--weights", "random"], "--weights needs --timm"),
+        (["--checkpoint", "none.ckpt", "--weights", "random"], "--weights needs --model"),
     ],
 )
 def test_mistakes_are_one_sentence(options, sentence, photographs, tmp_path, capsys):

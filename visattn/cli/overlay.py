@@ -3,14 +3,25 @@ r"""Classify images with a Vision Transformer and overlay its attention on the o
     visattn overlay --checkpoint runs/demo/vit/best.ckpt --output runs/overlays photo.jpg folder/
     visattn overlay --checkpoint vit-cifar10 --output runs/overlays photo.jpg
     visattn overlay --timm vit_small_patch16_224 --method relevance --target "tabby" --output runs/cat cat.jpg
+    visattn overlay --model hf:facebook/dinov2-small --output runs/dinov2 photo.jpg
     visattn overlay --timm deit3_small_patch16_224 --weights FILE --method raw --layer 5 --head 2 \
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
     visattn overlay --checkpoint … --output … --export pdf --width 12cm --points 8 --contour 0.5 photo.jpg
+
+--model reads transformers (hf:NAME, or hf:FOLDER that save_pretrained wrote), torchvision:NAME, open_clip:NAME/WEIGHTS
+and timm:NAME, each with its own preprocessing and class names; --timm NAME is short for --model timm:NAME. hf and
+open_clip need the extras transformers and open_clip.
 
 Methods: raw (attention of one layer), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat 2020) and
 relevance (Chefer, Gur and Wolf 2021). The last two explain a class: the likeliest, or --target. Without --method,
 rollout and the attention of the last layer are shown. All but raw need layers that attend over one grid; for other
 transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
+
+--heads and --layers show raw attention of several heads and layers: all heads of one layer side by side, the means of
+several layers, or a wall with a row for each layer and a column for each head.
+
+    visattn overlay --model hf:FOLDER --heads all --output runs/heads photo.jpg
+    visattn overlay --model hf:FOLDER --layers all --heads all --output runs/wall photo.jpg
 
 For each image, the output folder receives the files selected by `--export`:
 
@@ -51,24 +62,29 @@ def main(args: Sequence[str] | None = None) -> None:
         type=Path,
         help="classifier trained by 'visattn fit', or the included vit-cifar10",
     )
-    model.add_argument("--timm", metavar="NAME", help="Vision Transformer from timm, such as vit_small_patch16_224")
+    model.add_argument(
+        "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"
+    )
+    model.add_argument("--timm", metavar="NAME", help="model from timm, such as vit_small_patch16_224")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights of the timm model: a file with timm's keys, or 'random' (default: pretrained, from timm's hub)",
+        help="weights of the library's model: a file with its keys, or 'random' (default: pretrained, downloaded)",
     )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the timm model, one per line")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the library's model, one per line")
     parser.add_argument(
         "--image-size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="input size of the timm model (default: from timm's configuration)",
+        help="input size of the library's model (default: from its configuration)",
     )
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
     parser.add_argument("--layer", type=int, help="layer shown by raw, from 0 (default: -1, the last)")
     parser.add_argument("--head", type=int, help="head shown by raw, from 0 (default: the mean of all)")
+    parser.add_argument("--layers", metavar="all|LIST", help="layers shown by raw, such as 0,5,11, in place of --layer")
+    parser.add_argument("--heads", metavar="all|LIST", help="heads shown by raw, such as 0,3, in place of --head")
     parser.add_argument("--fusion", choices=FUSIONS, help="how rollout combines heads (default: mean)")
     parser.add_argument(
         "--discard", type=float, help="share of the smallest weights of a layer that rollout discards (default: 0)"
@@ -82,9 +98,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
-    from visattn.tasks.overlay import choose_methods, choose_subject, overlay_images, without_rollout
+    from visattn.tasks.overlay import choose_methods, choose_subject, choose_wall, overlay_images, without_rollout
 
-    methods = choose_methods(options)
+    wall, methods = choose_wall(options), choose_methods(options)
     style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     protect(paths)
@@ -94,7 +110,7 @@ def main(args: Sequence[str] | None = None) -> None:
         subject,
         paths,
         options.output,
-        methods if options.method else without_rollout(methods, subject.vit),
+        methods if options.method or wall else without_rollout(methods, subject.vit),
         options.target,
         options.batch_size,
         exports=exports,
@@ -102,6 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
         paper=paper,
         device=options.device,
         precision=options.precision,
+        wall=wall,
     )
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])

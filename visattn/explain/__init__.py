@@ -1,7 +1,9 @@
 """Attention maps of trained models."""
 
+from visattn.explain.generated import Generated, generated_words
 from visattn.explain.layered import Layered, as_read
-from visattn.explain.pretrained import timm_subject
+from visattn.explain.libraries import subject_of
+from visattn.explain.libraries.timm import timm_subject
 from visattn.explain.raw import Raw
 from visattn.explain.recorder import Attention, record
 from visattn.explain.relevance import Relevance
@@ -12,6 +14,7 @@ from visattn.explain.words import caption_relevance, word_relevance
 
 __all__ = [
     "Attention",
+    "Generated",
     "GradientRollout",
     "Layered",
     "Raw",
@@ -21,8 +24,10 @@ __all__ = [
     "ViT",
     "as_read",
     "caption_relevance",
+    "generated_words",
     "record",
     "rollout",
+    "subject_of",
     "timm_subject",
     "word_relevance",
 ]

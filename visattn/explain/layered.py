@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from visattn.errors import InputError
@@ -50,7 +49,7 @@ class Layer(NamedTuple):
 
 
 class Layered(ViT):
-    """A transformer, of timm or another that gives logits alone, that `ViT` cannot read as layers over one grid.
+    """A transformer of any library, from images to logits, that `ViT` cannot read as layers over one grid.
 
     Its layers are its acts of attention to places of the image, in their order; those over channels are left out. A
     layer's map is what its class token attends to, where classes are read from one, and else the mean over all queries
@@ -62,7 +61,7 @@ class Layered(ViT):
     Args:
         model: the network, from normalised images (B, 3, h, w) to logits.
         name: what messages call it.
-        size: (h, w) of its images, the only one it then takes; None is that of timm's configuration.
+        size: (h, w) of its images, the only one it then takes; None is that of the model's configuration.
 
     Attributes: those of `ViT`; `prefix` is 0.
 
@@ -73,12 +72,9 @@ class Layered(ViT):
     one_grid = False
 
     def __init__(self, model: nn.Module, name: str = "the model", size: tuple[int, int] | None = None) -> None:
-        self.model, self.name = model, name
-        self._network = network = self._unwrapped(model)
-        self._check_softmax()
-        self._logits, self._latent, self._rows = network, False, slice(None)
-        self.prefix, self.channels, self.classes = 0, 3, int(getattr(network, "num_classes", 0))
-        self.size = pair(size or resolve_model_data_config(network)["input_size"][1:])
+        self._open(model, name)
+        self._latent, self._rows, self.prefix = False, slice(None), 0
+        self.size = pair(size or self._interface.size)
         self._acts = self._follow()
         self._layers = [act for act in self._acts if act is not None]
         if not self._layers:
@@ -92,7 +88,7 @@ class Layered(ViT):
         found: list[Act] = []
         try:
             with overheard(found.append):
-                tracing, _ = followed(self._network, self.size)
+                tracing, _ = followed(self._network, self.size, self._interface.run)
         except Exception as error:  # whatever a network trips over that was not made for this size, or to be followed
             raise self._refuse(
                 f"it cannot be followed on images of {self.size[1]}×{self.size[0]} pixels "
@@ -104,9 +100,7 @@ class Layered(ViT):
             self._why = f"where its tokens look cannot be followed through {', '.join(lost)}"
         elif found:
             self._why = "it attends over channels, and no map of the image comes of that"
-        classes = 0
-        if getattr(self._network, "global_pool", "token") == "token":
-            classes = 1 if getattr(self._network, "head_dist", None) is None else 2
+        classes = self._interface.class_tokens
         layers: list[Layer | None] = []
         for act in found:
             keys, queries = tracing.of(act.value), tracing.of(act.by_query)
@@ -243,7 +237,7 @@ def as_read(model: nn.Module, name: str = "the model", size: tuple[int, int] | N
     Args:
         model: as that of either.
         name: what messages call it.
-        size: (h, w) of the images that it will be given; None is that of timm's configuration.
+        size: (h, w) of the images that it will be given; None is that of the model's configuration.
 
     Raises:
         InputError: where it is neither; the sentence says why.
@@ -252,7 +246,7 @@ def as_read(model: nn.Module, name: str = "the model", size: tuple[int, int] | N
         vit = ViT(model, name)
     except InputError:
         return Layered(model, name, size)
-    taken = size or pair(resolve_model_data_config(vit._network)["input_size"][1:])
+    taken = pair(size or vit._interface.size)
     vit.grid(taken)
     return vit if vit.reads(taken) else Layered(model, name, size)
 

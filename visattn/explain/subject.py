@@ -15,7 +15,7 @@ from visattn.models.mode import evaluating
 
 
 class Subject(NamedTuple):
-    """A trained Vision Transformer, visattn's or timm's, with its preprocessing.
+    """A trained Vision Transformer, visattn's or that of another library, with its preprocessing.
 
     Attributes:
         vit: the network.
@@ -57,7 +57,7 @@ class Subject(NamedTuple):
     def probabilities(self, images: Tensor) -> Tensor:
         """Images (B, 3, h, w) uint8 to class probabilities (B, classes), float32."""
         with evaluating(self.vit.model):
-            return self.vit.model(self.normalise(images)).float().softmax(dim=-1)
+            return self.vit.logits(self.normalise(images)).float().softmax(dim=-1)
 
     def map(
         self, image: Image.Image, method: Callable[[ViT, Tensor, Tensor | None], Tensor], target: str | None = None

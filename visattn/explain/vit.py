@@ -1,19 +1,20 @@
-"""Access to the attention of a Vision Transformer, visattn's or timm's.
+"""Access to the attention of a Vision Transformer, visattn's or that of another library.
 
 Axis letters: B images, N = prefix + H W tokens, the grid's in reading order after the prefix (class token, distillation
 token, registers), heads of a layer.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from timm.layers import Format
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from visattn.errors import InputError
+from visattn.explain.layouts import UnreadableError, image_part, interface_of, layout_of
 from visattn.explain.reading import Act, overheard, uncompiled
 from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer
@@ -48,7 +49,9 @@ class Reading(NamedTuple):
 
 
 class ViT:
-    """Any Vision Transformer whose layers attend over one grid of patches, visattn's or timm's.
+    """Any Vision Transformer whose layers attend over one grid of patches, visattn's or that of another library.
+
+    Known are timm, transformers, torchvision and OpenCLIP (`visattn.explain.layouts`).
 
     Classes are predicted from some of the last layer's tokens. N × N weights become a map of H × W by taking their
     rows: the class token's; the mean of those of class and distillation token; the mean of the patches' rows if patches
@@ -76,19 +79,31 @@ class ViT:
     one_grid = True
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
+        self._open(model, name)
+        try:
+            self._layout = layout = layout_of(self._network)
+        except UnreadableError as error:
+            raise self._refuse(str(error)) from error
+        self.depth, self.patch, self.prefix = layout.depth, layout.patch, layout.prefix
+        self._rows, self._latent = layout.rows, layout.latent
+
+    def _open(self, model: nn.Module, name: str) -> None:
+        """Read how a network is run; see `Interface`."""
         self.model, self.name = model, name
-        self._network = model = self._unwrapped(model)
-        first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
-        self.channels = None if first is None or "patch" not in _name_of(model, first) else first.in_channels
-        if isinstance(model, VisionTransformer):
-            self._grid_of = model.grid_of
-            self.patch, self.prefix, self.classes = (model.patch, model.patch), 1, model.head.out_features
-            self._rows, self._latent, self.channels = slice(0, 1), False, 3
-            self._logits = model.plain_forward
-        else:
-            self._logits = model
-            self._read_timm()
-        self.depth = len(uncompiled(model.blocks))
+        unwrapped = self._unwrapped(model)
+        try:
+            self._network = network = image_part(unwrapped)
+            self._interface = interface_of(network)
+        except UnreadableError as error:
+            raise self._refuse(str(error)) from error
+        self._called = model if network is unwrapped else network
+        own = network.plain_forward if isinstance(network, VisionTransformer) else network
+        self._logits = functools.partial(self._interface.run, own)
+        self.classes, self.channels = self._interface.classes, self._interface.channels
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised images (B, 3, h, w), or features, as fast as the model computes them."""
+        return self._interface.run(self._called, images)
 
     def _unwrapped(self, model: nn.Module) -> nn.Module:
         """The inner network of a compiled or wrapped one."""
@@ -107,43 +122,15 @@ class ViT:
             raise self._refuse(f"it is {type(model).__name__}, and no torch.nn.Module; give the module itself")
         return model
 
-    def _read_timm(self) -> None:
-        """The properties of timm's Vision Transformers, regardless of their class."""
-        model: Any = self._network
-        self._check_softmax()
-        embed, blocks = (uncompiled(getattr(model, part, None)) for part in ("patch_embed", "blocks"))
-        if any("Window" in type(module).__name__ for module in model.modules()):
-            raise self._refuse("it attends within windows, so no layer's map is one of the whole image")
-        if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(embed, "dynamic_feat_size"):
-            raise self._refuse("it has no row of transformer blocks over one grid of patches")
-        if any(len(getattr(uncompiled(block), "attns", ())) > 1 for block in blocks):
-            raise self._refuse("its blocks attend several times in parallel, so a layer has no one map")
-        self._grid_of = lambda *size: tuple(embed.dynamic_feat_size(size))
-        # A hybrid's patch is one of its convolutions' grid.
-        ratio = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else embed.patch_size
-        self.patch = tuple(ratio)
-        self.prefix, self.classes = getattr(model, "num_prefix_tokens", 1), model.num_classes
-        pooling = getattr(model, "global_pool", "token")
-        patches = slice(0 if getattr(model, "pool_include_prefix", False) else self.prefix, None)
-        if pooling not in ("token", "avg", "map"):
-            raise self._refuse(f"its classes are pooled by '{pooling}', and 'token', 'avg' and 'map' can be followed")
-        self._latent = pooling == "map"
-        class_tokens = slice(0, 2 if hasattr(model, "head_dist") else 1)
-        self._rows = {"token": class_tokens, "avg": patches, "map": slice(None)}[pooling]
-
-    def _check_softmax(self) -> None:
-        if any(
-            "DiffAttention" in type(part).__name__ or hasattr(part, "lambda_q1") for part in self._network.modules()
-        ):
-            raise self._refuse("its attention is differential: what it weighs by is the difference of two softmaxes")
-
     def reads(self, size: tuple[int, int]) -> bool:
         """Whether a run on images of (h, w) pixels is read as it should be; none is computed, only shapes are."""
         named = (*self._network.named_parameters(), *self._network.named_buffers())
         tensors = {name: tensor.to("meta") for name, tensor in named}
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         probe = copy.copy(self)
-        probe._logits = lambda images: functional_call(self._network, tensors, images)
+        probe._logits = functools.partial(
+            self._interface.run, lambda *args, **options: functional_call(self._network, tensors, args, options)
+        )
         with torch.no_grad():
             try:
                 probe.run(torch.empty(1, self.channels or 3, *size, device="meta", dtype=dtype), lambda *_: None)
@@ -168,16 +155,15 @@ class ViT:
         Raises:
             InputError: if it is smaller than a patch, or the model needs another size.
         """
-        embed = uncompiled(getattr(self._network, "patch_embed", None))
-        taken = getattr(embed, "img_size", None)
-        if taken is not None and getattr(embed, "strict_img_size", False) and tuple(taken) != tuple(size):
-            raise InputError(f"{self.name} takes images of {taken[1]}×{taken[0]} pixels, not {size[1]}×{size[0]}")
+        fixed = self._layout.fixed
+        if fixed is not None and fixed != tuple(size):
+            raise InputError(f"{self.name} takes images of {fixed[1]}×{fixed[0]} pixels, not {size[1]}×{size[0]}")
         if size[0] < self.patch[0] or size[1] < self.patch[1]:
             raise InputError(
                 f"an input of {size[1]}×{size[0]} pixels is smaller than a patch of {self.name}, "
                 f"{self.patch[1]}×{self.patch[0]}"
             )
-        return self._grid_of(*size)
+        return self._layout.grid(*size)
 
     def cells(self, size: tuple[int, int]) -> CellShift:
         """Receptive field centres of a map's cells for an input of (h, w) pixels, for `Geometry.cell_shift`.
@@ -189,10 +175,10 @@ class ViT:
             InputError: if they cannot be derived, or as `grid`.
         """
         grid = self.grid(size)
-        if isinstance(self._network, VisionTransformer):  # whole patches; its stem keeps cells on their own squares
+        if self._layout.embedding is None:
             return Geometry.identity(size).cells(grid)
         try:
-            return cell_centres(_Patches(uncompiled(self._network.patch_embed), grid), size, channels_last=True)
+            return cell_centres(self._layout.embedding(grid), size, channels_last=True)
         except UnknownPlaceError as error:
             raise InputError(f"the maps of {self.name} cannot be overlaid on an image: {error}") from error
 
@@ -232,7 +218,8 @@ class ViT:
 
         def heard(look: Act) -> None:
             nonlocal count, pool
-            if count == self.depth and self._latent and look.shape[2] == 1 and pool is None:
+            pooling = self._latent or self._layout.unread
+            if count == self.depth and pooling and look.shape[2] == 1 and pool is None:
                 pool = look
                 return
             shape = look.shape
@@ -249,13 +236,13 @@ class ViT:
         try:
             with evaluating(self._network), overheard(heard):
                 logits = self._logits(images)
-        except AssertionError as error:  # timm's checks of sizes
+        except AssertionError as error:  # a library's checks of sizes
             raise InputError(f"{self.name} does not take images of {tuple(images.shape)}: {error}") from error
-        if count != self.depth or self._latent != (pool is not None):
+        if count != self.depth or (self._latent and pool is None):
             raise self._refuse(
                 f"of its {self.depth} blocks {count} attend through PyTorch's scaled_dot_product_attention"
             )
-        return Logits(logits, grid, pool)
+        return Logits(logits, grid, pool if self._latent else None)
 
     def read(self, matrix: Tensor, seen: Logits) -> Tensor:
         """The patches' entries in the rows of the class tokens: (B, …, N, N), rows over tokens, to (B, …, H, W)."""
@@ -371,24 +358,6 @@ class ViT:
             gradients = torch.autograd.grad(chosen, outs)
         detached = Logits(seen.logits.detach(), seen.grid, seen.pool)
         return Judged(detached, list(zip(looks, gradients, strict=False)), gradients[-1] if seen.pool else None)
-
-
-class _Patches(nn.Module):
-    """The patch embedding of timm's Vision Transformers, as a feature map (1, H, W, D)."""
-
-    def __init__(self, embed: nn.Module, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.embed, self.grid = embed, grid
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        tokens = self.embed(pixels)
-        if tokens.dim() == 4 and Format(getattr(self.embed, "output_fmt", "NCHW")) is Format.NCHW:
-            return tokens.permute(0, 2, 3, 1)
-        return tokens if tokens.dim() == 4 else tokens.unflatten(1, self.grid)
-
-
-def _name_of(model: nn.Module, part: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is part)
 
 
 class Judged(NamedTuple):

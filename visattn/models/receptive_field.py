@@ -14,7 +14,7 @@ is in the middle, since the weights decide between them. A branch that returns t
 the centres.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -116,8 +116,18 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
     return CellShift((y - dy / 2, x - dx / 2), (dy, dx), (low, high))
 
 
-def followed(network: nn.Module, image_size: tuple[int, int]) -> tuple["Tracing", Any]:
-    """Run a network without numbers on an image of (h, w) pixels: what was followed, and what the network gave."""
+def followed(
+    network: nn.Module,
+    image_size: tuple[int, int],
+    run: Callable[[Callable[..., Any], Tensor], Any] = lambda network, pixels: network(pixels),
+) -> tuple["Tracing", Any]:
+    """Run a network without numbers on an image of (h, w) pixels: what was followed, and what the network gave.
+
+    Args:
+        network: any, of which `run` runs a stand-in with the same signature.
+        image_size: in pixels.
+        run: takes the stand-in and pixels (1, 3, h, w).
+    """
     tracing = Tracing()
     with torch.inference_mode(False), torch.no_grad():
         named = (*network.named_parameters(), *network.named_buffers())
@@ -125,7 +135,7 @@ def followed(network: nn.Module, image_size: tuple[int, int]) -> tuple["Tracing"
         pixels = torch.empty(1, 3, *image_size, device="meta", dtype=torch.float32)
         tracing.put(pixels, of_pixels(pixels))
         with evaluating(network), tracing:
-            return tracing, functional_call(network, tensors, pixels)
+            return tracing, run(lambda *args, **options: functional_call(network, tensors, args, options), pixels)
 
 
 class Tracing(TorchDispatchMode):

@@ -6,6 +6,7 @@ from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
 from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE, Paper, Style
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
+from visattn.overlay.wall import wall_sheet
 from visattn.overlay.words import caption_gif, word_pictures
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "save_figure",
     "shared_limits",
     "viewer",
+    "wall_sheet",
     "word_pictures",
 ]

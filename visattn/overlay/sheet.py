@@ -63,7 +63,7 @@ def caption_sheet(
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
         panels.append(Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
-    legend = _legend(meaning, shared[1], shown, style, panels)
+    legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels])
     header = [(title, TITLE_SIZE, INK)] if title else []
     return draw(measures, header, panels, legend if len(words) else [], columns)
 
@@ -130,7 +130,7 @@ def classification_sheet(
     if truth is not None:
         right = label == truth
         header.append((f"{'✓' if right else '✗'} truth: {truth}", WORD_SIZE, RIGHT if right else WRONG))
-    legend = _legend(meaning, shared[1], shown, style, panels) if maps else []
+    legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels]) if maps else []
     if columns is None and stand_in_a_row(places, picture.shape[1]):
         columns = places
     return draw(measures, header, panels, legend, columns, top, truth)
@@ -144,18 +144,26 @@ def _aside(style: Style, weights: np.ndarray) -> str:
     return f"max {largest:.3g}" if high == largest else f"0 to {high:.3g}, max {largest:.3g}"
 
 
-def _legend(
-    meaning: str, high: float, shown: Geometry, style: Style, panels: Sequence[Panel]
+def legend_items(
+    meaning: str, high: float, shown: Geometry, style: Style, panels: Sequence[Drawn]
 ) -> list[list[str | np.ndarray]]:
-    """The items of the legend, each a row of texts and small images."""
+    """The items of the legend, each a row of texts and small images.
+
+    Args:
+        meaning: label of the colour scale.
+        high: its end, where all maps share it.
+        shown: geometry of the panels.
+        style: how maps are drawn.
+        panels: all that are drawn.
+    """
     strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 16, axis=0)
     if style.scale == "shared":
-        above = any(panel.drawn.above for panel in panels)
+        above = any(panel.above for panel in panels)
         items = [[meaning, "0", strip, f"{'≥ ' if above else ''}{high:.3g}"]]
     else:
         items = [
             [f"{meaning}, each on its own scale:"],
-            ["0", strip, "its end" if any(panel.drawn.above for panel in panels) else "its max"],
+            ["0", strip, "its end" if any(panel.above for panel in panels) else "its max"],
         ]
     if style.contour:
         line = np.full((9, 44, 3), 255, dtype=np.uint8)
@@ -163,7 +171,7 @@ def _legend(
         shares = " and ".join(f"{100 * share:.3g} %" for share in style.contour)
         items.append([line, f"smallest area with {shares} of the weight"])
     for shown_as, what in (("box", "the one place used"), ("above", "far above the end of the scale")):
-        if any(getattr(panel.drawn, shown_as) for panel in panels):
+        if any(getattr(panel, shown_as) for panel in panels):
             box = np.full((22, 22, 3), 255, dtype=np.uint8)
             box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
             box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visattn.results.captions import CaptionExport, CaptionWriter
-    from visattn.results.classes import ClassExport, ClassWriter
+    from visattn.results.classes import ClassExport, ClassWriter, Wall
     from visattn.results.reading import Listed, files_of, list_results
 
 _MODULES = {
@@ -13,6 +13,7 @@ _MODULES = {
     "CaptionWriter": "captions",
     "ClassExport": "classes",
     "ClassWriter": "classes",
+    "Wall": "classes",
     "Listed": "reading",
     "files_of": "reading",
     "list_results": "reading",
@@ -24,6 +25,7 @@ __all__ = [
     "ClassExport",
     "ClassWriter",
     "Listed",
+    "Wall",
     "files_of",
     "list_results",
 ]

@@ -4,17 +4,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from visattn.files import safe_names, write_npz, write_text
-from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, save_figure
+from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, save_figure, wall_sheet
 from visattn.results.earlier import require_room
 
 if TYPE_CHECKING:
     from visattn.data.inputs import Input
+
+
+class Wall(NamedTuple):
+    """Maps for a table.
+
+    Attributes:
+        maps: (R, C, H, W).
+        rows: R names.
+        columns: C names.
+    """
+
+    maps: np.ndarray
+    rows: Sequence[str]
+    columns: Sequence[str]
+
 
 ClassExport = Literal["sheet", "svg", "pdf", "npz"]
 
@@ -59,7 +74,12 @@ class ClassWriter:
         )
 
     def write(
-        self, item: "Input", found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None
+        self,
+        item: "Input",
+        found: Mapping[str, np.ndarray],
+        titles: Mapping[str, str],
+        truth: str | None = None,
+        wall: Wall | None = None,
     ) -> dict[str, Any]:
         """Write an image's sheet and maps.
 
@@ -69,6 +89,7 @@ class ClassWriter:
                 else to write with them.
             titles: titles of the maps shown in the sheet, by their names in `found`, in the order of the panels.
             truth: the true class, if known; the sheet then shows whether the prediction is right.
+            wall: what the sheet shows in place of the maps of `titles`, if given.
 
         Returns:
             The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
@@ -80,7 +101,8 @@ class ClassWriter:
         top = self._likeliest(found)
         files = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
-            figure = self._sheet(item, [(title, found[name]) for name, title in titles.items()], top, truth)
+            panels = [(title, found[name]) for name, title in titles.items()]
+            figure = self._sheet(item, panels, top, truth) if wall is None else self._wall(item, wall, top)
             for form in forms:
                 files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
                 save_figure(figure, self.folder / files[-1])
@@ -106,6 +128,11 @@ class ClassWriter:
             return []
         order = np.argsort(-found["probabilities"])[:5]
         return [(self.class_names[i], float(found["probabilities"][i])) for i in order]
+
+    def _wall(self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]]) -> Figure:
+        said = f" · predicted: {top[0][0]}, {top[0][1]:.0%}" if top else ""
+        drawing = {"title": item.path.name + said, "meaning": self.meaning, "style": self.style, "paper": self.paper}
+        return wall_sheet(item.original, wall.maps, item.geometry, wall.rows, wall.columns, **drawing)
 
     def _sheet(
         self,

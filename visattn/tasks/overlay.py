@@ -5,6 +5,7 @@ import gc
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +15,59 @@ from tqdm import tqdm
 from visattn.data.inputs import Input, read_fitted
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, timm_subject
+from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, subject_of
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
-from visattn.results import ClassExport, ClassWriter
+from visattn.results import ClassExport, ClassWriter, Wall
 from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
 
 METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
 OF_CLASS = ("gradient-rollout", "relevance")
 Method = Callable[[ViT, Tensor, Tensor | None], Tensor]
+
+
+class Chosen(NamedTuple):
+    """Layers and heads of raw attention, shown together.
+
+    Attributes:
+        layers: their numbers; None for all.
+        heads: their numbers; None for all, none of them for the mean of all.
+    """
+
+    layers: Sequence[int] | None = (-1,)
+    heads: Sequence[int] | None = ()
+
+    def of(self, maps: np.ndarray, vit: ViT) -> Wall:
+        """The chosen ones of maps (depth, heads, H, W); the mean of all heads stands beside several of them.
+
+        Raises:
+            InputError: if there is no such layer or head, or if layers have different numbers of heads.
+        """
+        layers = [vit.layer(number) for number in (range(vit.depth) if self.layers is None else self.layers)]
+        mean, count = maps.mean(axis=1, keepdims=True)[layers], maps.shape[1]
+        names = [f"layer {number}" for number in layers]
+        if self.heads is not None and not self.heads:
+            return Wall(mean, names, ["mean of heads"])
+        if count == 1 and not vit.one_grid:
+            raise InputError(f"the layers of {vit.name} differ in their numbers of heads; use --layer with --head")
+        heads = range(count) if self.heads is None else self.heads
+        for head in heads:
+            if not 0 <= head < count:
+                raise InputError(f"{vit.name} has no head {head}; its {count} heads are numbered 0 to {count - 1}")
+        chosen, columns = maps[layers][:, list(heads)], [f"head {head}" for head in heads]
+        if len(columns) > 1:
+            chosen, columns = (
+                np.concatenate([chosen, mean], axis=1),
+                [*columns, "mean" if len(columns) == count else "mean of all"],
+            )
+        if len(layers) == 1:
+            columns = [f"{names[0]}, {column}" for column in columns]
+        elif len(columns) == 1:
+            names = [f"{name}, {columns[0]}" for name in names]
+        return Wall(chosen, names, columns)
 
 
 @guarded()
@@ -42,6 +84,7 @@ def overlay_images(
     paper: Paper = Paper(),
     device: str = "auto",
     precision: str = "auto",
+    wall: "Chosen | None" = None,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see the head of this file for what is written.
 
@@ -58,6 +101,7 @@ def overlay_images(
         paper: how large sheets are.
         device: where the model runs, as `choose_device` takes it.
         precision: in which, as `of_option` takes it.
+        wall: which layers and heads the sheets show in place of the methods' maps.
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
@@ -80,7 +124,8 @@ def overlay_images(
     with tqdm(total=len(paths), desc="Looking", unit="image") as bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, found in zip(batch, see(subject, batch, methods, number), strict=True):
-                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name)))
+                shown = None if wall is None else wall.of(found["layers"], subject.vit)
+                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name), shown))
                 bar.update()
             gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
@@ -136,6 +181,31 @@ def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
     }
 
 
+def choose_wall(options: argparse.Namespace) -> Chosen | None:
+    """The layers and heads that the command line asks for, where it asks for several."""
+    if options.layers is None and options.heads is None:
+        return None
+    for many, one in (("layers", "layer"), ("heads", "head")):
+        if getattr(options, many) is not None and getattr(options, one) is not None:
+            raise InputError(f"--{many} and --{one} exclude each other")
+    if set(options.method or ["raw"]) != {"raw"}:
+        raise InputError("--layers and --heads show raw attention; use them without --method, or with --method raw")
+    options.method = ["raw"]
+    layer, head = (() if one is None else (one,) for one in (options.layer, options.head))
+    layers = layer or (-1,) if options.layers is None else _numbers(options.layers, "layers")
+    return Chosen(layers, head if options.heads is None else _numbers(options.heads, "heads"))
+
+
+def _numbers(text: str, option: str) -> list[int] | None:
+    """None for all."""
+    if text == "all":
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--{option} is '{text}'; give all, or numbers such as 0,5,11") from error
+
+
 def without_rollout(methods: dict[str, Method], vit: ViT) -> dict[str, Method]:
     """The methods without rollout where it is not defined, for when none was asked for."""
     return {name: method for name, method in methods.items() if vit.one_grid or name != "rollout"}
@@ -146,10 +216,10 @@ def choose_subject(options: argparse.Namespace) -> Subject:
     if options.checkpoint is not None:
         for option in ("weights", "classes", "image_size"):
             if getattr(options, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} needs --timm; a checkpoint has its own")
+                raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
         return load_model(options.checkpoint, Classifier).subject(str(options.checkpoint))
-    return timm_subject(
-        options.timm,
+    return subject_of(
+        f"timm:{options.timm}" if options.model is None else options.model,
         options.weights or "pretrained",
         None if options.classes is None else read_names(options.classes),
         None if options.image_size is None else tuple(options.image_size),

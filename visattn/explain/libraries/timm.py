@@ -1,27 +1,22 @@
 """Vision Transformers from timm, with timm's preprocessing and class names."""
 
 import collections
-import math
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from PIL import Image
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
 from torch import nn
 
 from visattn.errors import InputError
-from visattn.explain.layered import as_read
+from visattn.explain.fitting import Fitting
+from visattn.explain.libraries.loading import checked_size, short, subject
 from visattn.explain.subject import Subject
-from visattn.images.geometry import CellShift, Geometry, Pair, pair
-from visattn.models.normalise import Normalise
+from visattn.images.geometry import Pair, pair
 from visattn.models.weights import of_file
-
-MAX_RESIZED = 80_000_000  # pixels of a picture on its way to the input: 240 MB
-MAX_SIDE = 4096  # pixels of an input's side, and …
-MAX_CELLS = 16_384  # … patches of it: attention of a layer has the square of that many weights for each head
 
 
 def timm_subject(
@@ -55,26 +50,14 @@ def timm_subject(
         bare = name.partition(".")[0]
         known = ", ".join(timm.list_models(f"{bare}.*", pretrained=True)[:5]) or bare
         raise InputError(f"timm has no weights named '{name}' (known: {known})") from error
+    image_size = checked_size(image_size)
     if image_size is not None:
-        image_size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-        if len(image_size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in image_size):
-            raise InputError(f"the image size is {image_size}; height and width must be 1 to {MAX_SIDE} pixels")
         options["img_size"] = image_size
     model = _with_weights(name, weights, options).eval()
     config = resolve_model_data_config(model)
-    size = pair(image_size or config["input_size"][1:])
-    vit = as_read(model, name, size)
-    cells = math.prod(vit.grid(size))
-    if cells > MAX_CELLS:
-        raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")
-    if vit.channels not in (None, 3):
-        raise InputError(f"{name} takes images with {vit.channels} channels, but images have 3; leave out in_chans")
-    if class_names is None:
-        class_names = imagenet_names(model) if vit.classes else []
-    if len(class_names) != vit.classes:
-        raise InputError(f"{len(class_names)} class names were given, but {name} has {vit.classes} classes")
-    fit = timm_fit(config | {"size": size}, vit.cells(size))
-    return Subject(vit, Normalise(config["mean"], config["std"]), fit, list(class_names))
+    fitting = timm_fitting(config | {"size": image_size or pair(config["input_size"][1:])})
+    mean_std = config["mean"], config["std"]
+    return subject(model, name, fitting, mean_std, class_names, functools.partial(imagenet_names, model))
 
 
 def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn.Module:
@@ -87,7 +70,7 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
             return timm.create_model(name, pretrained=True, **options)
         except Exception as error:  # whatever the hub's client meets on the network, and models without weights
             raise InputError(
-                f"the weights of {name} could not be downloaded from timm's hub ({_short(error)}); give --weights "
+                f"the weights of {name} could not be downloaded from timm's hub ({short(error)}); give --weights "
                 "FILE, or --weights random to try the command"
             ) from error
     path = Path(weights).expanduser()
@@ -96,7 +79,7 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
     try:
         return of_file(name, path, **options)
     except Exception as error:  # whatever reading a file of another kind trips over
-        raise InputError(f"{path} does not hold weights of {name}: {_short(error)}") from error
+        raise InputError(f"{path} does not hold weights of {name}: {short(error)}") from error
 
 
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
@@ -104,11 +87,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, **options)
     except Exception as error:  # timm checks few of its options: they fail wherever they are first used
         given = f" with {', '.join(f'{key}={value}' for key, value in options.items())}" if options else ""
-        raise InputError(f"timm cannot create {name}{given}: {_short(error)}") from error
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"timm cannot create {name}{given}: {short(error)}") from error
 
 
 def imagenet_names(model: nn.Module) -> list[str]:
@@ -120,26 +99,23 @@ def imagenet_names(model: nn.Module) -> list[str]:
     if subset is None:
         classes: Any = model.num_classes
         return [str(number) for number in range(classes)]
-    described = ImageNetInfo(subset).label_descriptions()
-    short = [words.split(", ")[0] for words in described]
-    count = collections.Counter(short)
-    names = [first if count[first] == 1 else words for first, words in zip(short, described, strict=True)]
+    return shortened(list(ImageNetInfo(subset).label_descriptions()))
+
+
+def shortened(described: Sequence[str]) -> list[str]:
+    """Of the words for a class, parted by commas, the first; where classes share it, all words, or the number, too."""
+    firsts = [words.split(", ")[0] for words in described]
+    count = collections.Counter(firsts)
+    names = [first if count[first] == 1 else words for first, words in zip(firsts, described, strict=True)]
     count = collections.Counter(names)
     return [name if count[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
 
 
-def timm_fit(
-    config: dict[str, Any], cells: CellShift | Pair = (0.0, 0.0)
-) -> Callable[[Image.Image], tuple[Image.Image, Geometry]]:
-    """Timm's own preprocessing of a picture for evaluation, and the geometry that it has.
+def timm_fitting(config: dict[str, Any]) -> Fitting:
+    """Timm's own preprocessing of a picture for evaluation.
 
     Args:
         config: timm's data configuration, with "size", the (h, w) of the input.
-        cells: where the cells of the model's maps look, as `Geometry.cell_shift`.
-
-    Returns:
-        From an upright RGB picture to the input image and its geometry; it raises an `InputError` where the sides
-        differ so much that the picture would become enormous on the way, or vanish.
     """
     size = config["size"]
     resize, crop = create_transform(
@@ -147,25 +123,10 @@ def timm_fit(
     ).transforms[:2]
     before_crop = [side / config["crop_pct"] for side in size]
 
-    def fit(image: Image.Image) -> tuple[Image.Image, Geometry]:
-        sides = (image.height, image.width)
-        scales = [n / side for n, side in zip(before_crop, sides, strict=True)]
-        if config["crop_mode"] != "squash":
-            scales = [(min if config["crop_mode"] == "border" else max)(scales)] * 2
-        height, width = (side * scale for side, scale in zip(sides, scales, strict=True))
-        if height * width > MAX_RESIZED or min(height, width) < 1:
-            raise InputError(
-                f"an image of {image.width}×{image.height} pixels cannot be resized to {size[1]}×{size[0]}: "
-                "its sides differ too much; crop it first"
-            )
-        resized = resize(image)
-        scale = (resized.height / image.height, resized.width / image.width)
-        offset = pair(float(_offset(r, s)) for r, s in zip((resized.height, resized.width), size, strict=True))
-        return crop(resized), Geometry(sides, size, scale, offset, cells)
+    def scales(sides: tuple[int, int]) -> Pair:
+        both = [n / side for n, side in zip(before_crop, sides, strict=True)]
+        if config["crop_mode"] == "squash":
+            return pair(both)
+        return pair([(min if config["crop_mode"] == "border" else max)(both)] * 2)
 
-    return fit
-
-
-def _offset(resized: int, size: int) -> int:
-    """Where torchvision's centre crop begins; before the picture where that is padded."""
-    return round((resized - size) / 2) if resized >= size else -((size - resized) // 2)
+    return Fitting(size, scales, resize, crop)

@@ -1,0 +1,38 @@
+"""Models of other libraries, each with its own preprocessing, class names and geometry."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from visattn.errors import InputError
+from visattn.explain.subject import Subject
+
+LIBRARIES = {"timm": "timm", "hf": "transformers", "torchvision": "torchvision", "open_clip": "open_clip"}
+"""By the prefix of a model's name, the module that loads it."""
+
+
+def subject_of(
+    name: str,
+    weights: str | Path = "pretrained",
+    class_names: Sequence[str] | None = None,
+    image_size: int | Sequence[int] | None = None,
+) -> Subject:
+    """A model of another library, in evaluation mode, on the CPU. The library is imported now.
+
+    Args:
+        name: LIBRARY:NAME, such as timm:vit_small_patch16_224, hf:facebook/dinov2-small, hf:FOLDER,
+            torchvision:vit_b_16 or open_clip:ViT-B-32/openai.
+        weights: "pretrained", "random", or, except for hf, a file with the library's keys.
+        class_names: of its classes; None takes those that come with the model.
+        image_size: (h, w) of the input, or the side of a square; None takes the model's own.
+
+    Raises:
+        InputError: if the library is not known or not installed, or as its own function, such as `timm_subject`.
+    """
+    library, _, rest = name.partition(":")
+    if library not in LIBRARIES or not rest:
+        known = ", ".join(f"{prefix}:NAME" for prefix in LIBRARIES)
+        raise InputError(f"'{name}' names no model of a known library; give {known} or hf:FOLDER")
+    module = importlib.import_module(f"visattn.explain.libraries.{LIBRARIES[library]}")
+    load: Callable[..., Subject] = getattr(module, f"{LIBRARIES[library]}_subject")
+    return load(rest, weights, class_names, image_size)
