@@ -1,23 +1,36 @@
 """Attention maps of trained models."""
 
+from visattn.explain.grad_cam import GradCAM
+from visattn.explain.integrated import IntegratedGradients
 from visattn.explain.layered import Layered, as_read
+from visattn.explain.legrad import LeGrad
+from visattn.explain.lrp import LRP
+from visattn.explain.methods import METHODS, OF_CLASS
 from visattn.explain.pretrained import timm_subject
 from visattn.explain.raw import Raw
 from visattn.explain.recorder import Attention, record
 from visattn.explain.relevance import Relevance
 from visattn.explain.rollout import GradientRollout, Rollout, rollout
 from visattn.explain.subject import Subject
+from visattn.explain.value_norm import ValueNorm
 from visattn.explain.vit import ViT
 from visattn.explain.words import word_relevance
 
 __all__ = [
+    "LRP",
+    "METHODS",
+    "OF_CLASS",
     "Attention",
+    "GradCAM",
     "GradientRollout",
+    "IntegratedGradients",
     "Layered",
+    "LeGrad",
     "Raw",
     "Relevance",
     "Rollout",
     "Subject",
+    "ValueNorm",
     "ViT",
     "as_read",
     "record",

@@ -59,7 +59,12 @@ class ClassWriter:
         )
 
     def write(
-        self, item: "Input", found: Mapping[str, np.ndarray], titles: Mapping[str, str], truth: str | None = None
+        self,
+        item: "Input",
+        found: Mapping[str, np.ndarray],
+        titles: Mapping[str, str],
+        truth: str | None = None,
+        asked: int | None = None,
     ) -> dict[str, Any]:
         """Write an image's sheet and maps.
 
@@ -69,6 +74,7 @@ class ClassWriter:
                 else to write with them.
             titles: titles of the maps shown in the sheet, by their names in `found`, in the order of the panels.
             truth: the true class, if known; the sheet then shows whether the prediction is right.
+            asked: index of the cell whose attention the maps are, which is framed; None for a class.
 
         Returns:
             The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
@@ -80,7 +86,7 @@ class ClassWriter:
         top = self._likeliest(found)
         files = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
-            figure = self._sheet(item, [(title, found[name]) for name, title in titles.items()], top, truth)
+            figure = self._sheet(item, [(title, found[name]) for name, title in titles.items()], top, truth, asked)
             for form in forms:
                 files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
                 save_figure(figure, self.folder / files[-1])
@@ -113,8 +119,10 @@ class ClassWriter:
         panels: Sequence[tuple[str, np.ndarray]],
         top: Sequence[tuple[str, float]],
         truth: str | None,
+        asked: int | None,
     ) -> Figure:
-        drawing = {"title": item.path.name, "meaning": self.meaning, "style": self.style, "paper": self.paper}
+        drawing: dict[str, Any] = {"title": item.path.name, "meaning": self.meaning, "asked": asked}
+        drawing |= {"style": self.style, "paper": self.paper}
         if not top:
             titles, maps = zip(*panels, strict=True)
             return caption_sheet(item.original, titles, maps, item.geometry, **drawing)
