@@ -49,7 +49,7 @@ MAX_SIDE = 4096  # of the model's input, in pixels
 
 
 def pixel(text: str) -> tuple[int, int]:
-    """ "X,Y" as two numbers."""
+    """Two numbers from a text such as "31,29"."""
     x, y = text.split(",")
     return int(x), int(y)
 

@@ -1,6 +1,7 @@
 """Grad-CAM with a transformer's tokens as the feature map.
 
-Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization". The features are what the last block's first norm gives, the usual choice for Vision Transformers: after the last block
+Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
+The features are what the last block's first norm gives, the usual choice for Vision Transformers: after the last block
 patches no longer reach a class token. Only their patch tokens count.
 """
 

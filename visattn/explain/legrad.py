@@ -26,13 +26,11 @@ def class_scores(vit: ViT, tokens: Tensor) -> Tensor:
         InputError: if the model has none that take a token.
     """
     network: Any = vit._network
-    parts = [getattr(network, name, None) for name in ("norm", "fc_norm", "head")]
-    if not isinstance(parts[0], nn.Module) or not isinstance(parts[2], nn.Linear) or vit._latent:
+    norm, fc_norm, head, other = (getattr(network, name, None) for name in ("norm", "fc_norm", "head", "head_dist"))
+    if not isinstance(norm, nn.Module) or not isinstance(head, nn.Linear) or vit._latent:
         raise InputError(f"LeGrad needs a head that classifies a token, and {vit.name} has none; choose relevance")
-    norm, fc_norm, head = parts
     pooled = norm(tokens.mean(dim=1, keepdim=True)).squeeze(1)
     pooled = pooled if fc_norm is None else fc_norm(pooled)
-    other = getattr(network, "head_dist", None)
     return head(pooled) if other is None else (head(pooled) + other(pooled)) / 2
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,7 +10,6 @@ from visattn.errors import InputError
 from visattn.explain.reading import Act
 from visattn.explain.vit import Logits, Reading, ViT
 from visattn.images import Geometry
-from visattn.images.geometry import pair
 
 
 class AtPatches(ViT):
@@ -74,7 +74,7 @@ def patch_at(x: int, y: int, geometry: Geometry, grid: tuple[int, int], name: st
     height, width = geometry.original
     if not (0 <= x < width and 0 <= y < height):
         raise InputError(f"{name} has {width}×{height} pixels, counted from 0, so there is no pixel {x},{y} (--at)")
-    point, (low, high) = geometry.to_input(pair((y + 0.5, x + 0.5))), geometry.seen
+    point, (low, high) = geometry.to_input(np.array([y + 0.5, x + 0.5])), geometry.seen
     if not all(a <= p < b for a, p, b in zip(low, point, high, strict=True)):
         top, left, bottom, right = (round(side) for side in geometry.visible())
         raise InputError(

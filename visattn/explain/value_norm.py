@@ -5,6 +5,7 @@ weight on a token with a small f(x) adds little, so the map is ‖α f(x)‖ (th
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,13 @@ from visattn.explain.vit import Reading, ViT
 def _projection(act: Act, name: str) -> Tensor:
     """W_O of the module that attends at the moment, a part for each head: (heads, d′, D)."""
     module = running(lambda part: isinstance(getattr(part, "proj", None), nn.Linear))
+    projection: Any = getattr(module, "proj", None)
     heads, size = act.value.shape[1], act.value.shape[3]
-    if module is None or module.proj.in_features != heads * size:
+    if projection is None or projection.in_features != heads * size:
         raise InputError(f"{name} has no linear output projection of its heads, which value-norm needs; choose raw")
     if not isinstance(getattr(module, "norm", None), nn.Identity | None):
         raise InputError(f"{name} normalises what its heads have attended to, so value-norm is not defined; choose raw")
-    return module.proj.weight.detach().float().T.unflatten(0, (heads, size))
+    return projection.weight.detach().float().T.unflatten(0, (heads, size))
 
 
 def contributions(act: Act, projection: Tensor, head: int | None = None) -> Tensor:
