@@ -62,7 +62,7 @@ def test_mode_parameters_and_gradients_stay_as_they_were(method):
 
 @every_timm
 def test_value_norm_is_the_norm_of_what_each_patch_adds(case):
-    model, (name, _, size, grid, prefix) = timms(case), case
+    model, (name, _, size, grid, _) = timms(case), case
     vit, pixels = ViT(model, name), images(size)
     if not isinstance(getattr(getattr(model.blocks[1], "attn", None), "proj", None), nn.Linear):
         with pytest.raises(InputError, match="value-norm"):
