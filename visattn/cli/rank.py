@@ -26,17 +26,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import add_classifier_options, add_model_options
+from visattn.cli.overlay import MAX_SIDE, METHODS
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.files import protect, require_free
 
-METHODS = (
-    *("raw", "value-norm", "rollout", "gradient-rollout", "relevance", "legrad", "lrp", "integrated-gradients"),
-    "grad-cam",
-)
 UNITS = ("pixels", "cells")
 SUBSTRATES = ("blur", "grey")
 DATA = ("shapes", "cifar10", "cifar100")
-MAX_SIDE = 4096  # of the model's input, in pixels
 
 
 @program
@@ -71,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> None:
     add_model_options(parser, precision="32")
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), steps=(1, 10_000), groups=(2, 10_000), seeds=(1, 10_000))
-    check_ranges(options, seed=(0, 2**32 - 1), limit=(1, 2**31), image_size=(1, MAX_SIDE))
+    check_ranges(options, seed=(0, 2**32 - 1), limit=(1, 10**6), image_size=(1, MAX_SIDE))
 
     from visattn.images.reading import list_images
     from visattn.tasks.rank import rank

@@ -93,4 +93,5 @@ def _ticks(low: float, high: float) -> list[float]:
     span = max(high - low, 1e-6)
     magnitude = 10.0 ** math.floor(math.log10(span))
     step = next(s * magnitude for s in (0.2, 0.5, 1, 2, 5) if s * magnitude * 5 >= span)
-    return [round(n * step, 9) for n in range(math.floor(low / step), math.ceil(high / step) + 1)]
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(n * step, 9) for n in range(first, max(last, first + 1) + 1)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from visattn.data import CIFAR10, CIFAR100, ShapesClasses
+from visattn.data.classification import ClassificationData
 from visattn.data.inputs import read_fitted
 from visattn.data.instances import Instances
 from visattn.devices import choose_device
@@ -63,7 +64,11 @@ def _in_input(instances: Instances, key: str, geometry: Geometry) -> Outline:
 
 
 def _of_data(subject: Subject, options: argparse.Namespace) -> list[Example]:
-    data = ShapesClasses() if options.data == "shapes" else DATA[options.data](options.root, download=False)
+    data: ClassificationData
+    if options.data == "shapes":  # no more scenes than are asked for; each is the same however many there are
+        data = ShapesClasses(val_size=options.limit, test_size=options.limit)
+    else:
+        data = DATA[options.data](options.root, download=False)
     if subject.class_names != data.class_names:
         raise InputError(f"--data {options.data} has other classes than {subject.vit.name}")
     split = options.split or "test"
