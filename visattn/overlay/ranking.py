@@ -78,9 +78,8 @@ def _panel(sheet: Sheet, rows: Sequence[Ranked], panel: int, left: int, top: int
     axes.set_axis_off()
     for tick in ticks:
         axes.axvline(tick, color=_BASE if tick == 0 else _GRID, linewidth=0.8, clip_on=False, zorder=1)
-    for tick in (ticks[0], ticks[-1]):
-        x = left + _PANEL * (tick - low) / (high - low)
-        sheet.text(x, top + height + _FOOT / 2, f"{tick:g}".replace("-", "−"), SMALL, MUTED, align="center")
+    for tick, x, align in ((low, left, "left"), (high, left + _PANEL, "right")):
+        sheet.text(x, top + height + _FOOT / 2, f"{tick:g}".replace("-", "−"), SMALL, MUTED, align=align)
     for n, (row, interval) in enumerate(zip(rows, found, strict=True)):
         if interval is not None:
             colour = _CONTROL if row.control else _MAP
