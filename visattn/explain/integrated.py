@@ -13,7 +13,7 @@ from visattn.explain.vit import ViT
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """x ∘ ∫ ∇f(a x) da for a from 0 to 1 (their eq. 1), summed over channels and the pixels of each cell.
+    """x ∘ ∫ ∇f(a x) da for a from 0 to 1 (their section 3), summed over channels and the pixels of each cell.
 
     The baseline is 0 in normalised space, the grey of deletion. The map's sum is f(x) − f(0), f the class logit, up to
     the error of the sum that stands for the integral: the midpoint rule.

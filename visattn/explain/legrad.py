@@ -4,7 +4,9 @@ Bousselham et al. 2024, "LeGrad: An Explainability Method for Vision Transformer
 
 Each layer's tokens are classified as if the layer were the last: s^l = head(norm(mean of the tokens)), as in the
 authors' code. The map of a layer is the gradient of s^l by that layer's attention, positive values only, averaged over
-heads and queries (eq. 5 to 7); the map is the mean over the layers (eq. 8), without their final min-max normalisation.
+heads and queries; the map is the mean over the layers (their section 3), without their final min-max normalisation:
+
+    map = E_l E_h E_i (∂s^l / ∂A^l_hij)⁺
 """
 
 from dataclasses import dataclass

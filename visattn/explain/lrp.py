@@ -3,10 +3,10 @@
 Ali et al. 2022, "XAI for Transformers: Better Explanations through Conservative Propagation".
 
 Gradient × input conserves relevance layer by layer where layers are linear in what relevance flows through. Hence what
-makes a transformer nonlinear is held constant in the backward pass: attention weights (their eq. 14, the AH rule), so
-relevance flows through values alone, and the standard deviation in a LayerNorm (eq. 15, the LN rule). Elementwise
+makes a transformer nonlinear is held constant in the backward pass: attention weights (their AH rule), so
+relevance flows through values alone, and the standard deviation in a LayerNorm (their LN rule). Elementwise
 activations hand their relevance on unchanged (Bach et al. 2015): f(x) counts as x times the constant f(x) / x. Of a
-product of two activations, as in gated MLPs, either takes half (Achtibat et al. 2024, section 3.3.1).
+product of two activations, as in gated MLPs, either takes half (Achtibat et al. 2024).
 
 The class logit is then the sum of the relevance of pixels and of everything added to them: biases, position embeddings
 and the class token. The map has the pixels' part. Outputs do not change.

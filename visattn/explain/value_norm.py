@@ -1,7 +1,7 @@
 """Attention weighted by the size of what is attended to: Kobayashi et al. 2020, "Attention is Not Only a Weight".
 
 A head adds Σ_j α_ij f(x_j) to token i, where f(x) = (x W_V + b_V) W_O is the value after the output projection. A large
-weight on a token with a small f(x) adds little, so the map is ‖α f(x)‖ (their section 3.2).
+weight on a token with a small f(x) adds little, so the map is ‖α f(x)‖; of several heads ‖Σ_h α_h f_h(x)‖.
 """
 
 from dataclasses import dataclass
