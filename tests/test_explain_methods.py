@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from visattn.errors import InputError
 from visattn.explain import LRP, GradCAM, IntegratedGradients, Layered, LeGrad, ValueNorm, ViT
 from visattn.explain.lrp import ConservativeRules
+from visattn.explain.place import AtPatches
 from visattn.models import VisionTransformer
 
 CLASS_METHODS = [LeGrad(), LRP(), IntegratedGradients(3), GradCAM()]
@@ -329,6 +330,8 @@ def test_windows_have_pixels_attributions_and_no_product_of_layers():
         found = method(vit, pixels, TARGETS)
         assert found.shape == (2, *vit.grid((32, 32)))
         assert found.abs().sum() > 0
+    with pytest.raises(InputError, match="swin has no one grid"):
+        AtPatches(vit, [0, 0])
     for method in (ValueNorm(), LeGrad(), GradCAM()):
         with pytest.raises(InputError, match="not defined for swin"):
             method(vit, pixels, TARGETS)
