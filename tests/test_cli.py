@@ -26,7 +26,7 @@ from visattn.results import CaptionExport, ClassExport
 from visattn.studies import sequences
 from visattn.studies.benchmarks import decoding, maps
 from visattn.studies.faithfulness import CLASS_METHODS, SUBSTRATES, WORD_METHODS
-from visattn.tasks import benchmark, caption, compare, overlay
+from visattn.tasks import benchmark, caption, compare, overlay, rank
 from visattn.training.runs.configurations import packaged, resolved
 
 SCRIPTS = sorted(path for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
@@ -87,8 +87,9 @@ def test_choices_of_options_match_the_functions():
     assert get_args(ClassExport) == cli.overlay.EXPORTS
     assert cli.overlay.MAX_SIDE == MAX_SIDE
     assert {*CLASS_METHODS, *WORD_METHODS} == set(cli.faithfulness.METHODS)
-    assert get_args(Units) == cli.faithfulness.UNITS
-    assert cli.faithfulness.SUBSTRATES == SUBSTRATES
+    assert get_args(Units) == cli.faithfulness.UNITS == cli.rank.UNITS
+    assert tuple(rank.DATA) == cli.rank.DATA
+    assert cli.faithfulness.SUBSTRATES == SUBSTRATES == cli.rank.SUBSTRATES
     assert tuple(compare.SOURCES) == cli.compare.DATA
     assert tuple(compare.MECHANISMS) == cli.compare.MECHANISMS
     assert (tuple(sequences.TASKS), tuple(sequences.MECHANISMS), sequences.BATCH) == (

@@ -97,6 +97,21 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "export": [["--checkpoint", classifier, "--output", "out"]],
         "exposure": [["--output", "out", "report.json"]],
         "faithfulness": [["--checkpoint", classifier, "--output", "out", "--steps", "2", "--seeds", "1", "image.png"]],
+        "rank": [
+            [
+                "--checkpoint",
+                classifier,
+                "--output",
+                "out",
+                "--steps",
+                "2",
+                "--groups",
+                "2",
+                "--method",
+                "raw",
+                "image.png",
+            ]
+        ],
         "ground": [["--checkpoint", captioner, *root, "--instances", "instances.json", "--output", "out.json"]],
         "overlay": [["--checkpoint", classifier, "--output", "out", "image.png"], timm],
         "prepare_coco": [["--root", "coco"]],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from visattn.cli import overlay
 from visattn.data.inputs import read_fitted
-from visattn.explain import timm_subject
+from visattn.explain import record, rollout, timm_subject
 from visattn.images import Geometry
 from visattn.images.reading import list_images
 from visattn.tasks import overlay as work
@@ -71,9 +71,12 @@ def test_all_methods_for_a_model_of_timm(weights, classes, photographs, tmp_path
     assert f"wide.jpg: {entries[1]['class']}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("names", "runs"), [(["rollout", "raw"], 1), (list(overlay.METHODS), 3)])
+@pytest.mark.parametrize(("names", "runs"), [(["rollout", "raw"], 1), (list(overlay.METHODS), 6 + 32)])
 def test_methods_share_a_run_of_the_model(names, runs, classifier_checkpoint, photographs, tmp_path):
-    """All but those of a gradient, and the probabilities with them; each is what it is alone."""
+    """All but those of a gradient, and the probabilities with them; each is what it is alone.
+
+    Integrated gradients take 32 runs.
+    """
     subject, counted = load_model(classifier_checkpoint, Classifier).subject("vit"), []
     subject.vit.model.blocks[0].register_forward_hook(lambda *_: counted.append(1))
     methods = {name: work.METHODS[name]() for name in names}
@@ -88,6 +91,47 @@ def test_methods_share_a_run_of_the_model(names, runs, classifier_checkpoint, ph
         with np.load(tmp_path / "out" / f"{path.stem}.npz") as file:
             for name, maps in alone.items():
                 np.testing.assert_array_equal(file[name], maps[i].numpy(), name)
+
+
+def test_at_a_pixel_the_map_is_its_patchs_row(classifier_checkpoint, photographs, tmp_path):
+    """Of the recorded weights, in both images, although their sizes put the pixel into different patches."""
+    words = ["--checkpoint", classifier_checkpoint, "--at", "31,29", "--method", "raw", "--method", "rollout"]
+    words += ["--method", "value-norm", "--layer", "1"]
+    assert run(*words, "--output", tmp_path / "out", photographs) == 0
+    subject = load_model(classifier_checkpoint, Classifier).subject("vit")
+    places = []
+    for item in read_fitted(list_images([photographs]), subject.see):
+        pixels = subject.normalise(item.tensor[None])
+        with record(subject.vit.model) as attention:
+            subject.vit.model.plain_forward(pixels)
+        y, x = item.geometry.to_input((29.5, 31.5))
+        place = int(y // 8) * 8 + int(x // 8)
+        places.append(place)
+        expected = torch.stack([act.weights()[0, :, 1 + place, 1:] for act in attention]).unflatten(-1, (8, 8))
+        matrix = rollout([act.weights() for act in attention])[0, 1 + place, 1:].view(8, 8)
+        with np.load(tmp_path / "out" / f"{item.name}.npz") as file:
+            assert file["asked"] == place
+            np.testing.assert_allclose(file["layers"], expected.detach(), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(file["raw"], expected[1].mean(0).detach(), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(file["rollout"], matrix.detach(), rtol=1e-4, atol=1e-6)
+            assert file["value_norm"].shape == (8, 8)
+    assert len(set(places)) == 2
+    with Image.open(tmp_path / "out" / "wide.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("at", "options", "sentence"),
+    [
+        ("61,5", [], "has 61×47 pixels, counted from 0, so there is no pixel 61,5"),
+        ("0,5", [], "outside the part that the model sees"),
+        ("30,30", ["--method", "legrad"], "--at cannot be combined with --method legrad"),
+    ],
+)
+def test_a_pixel_that_no_patch_sees_is_one_sentence(weights, photographs, tmp_path, capsys, at, options, sentence):
+    words = ["--timm", "test_vit", "--weights", weights, "--at", at, *options, "--output", tmp_path / "out"]
+    assert run(*words, photographs / "wide.jpg") == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_batches_and_single_images_give_the_same(classifier_checkpoint, photographs, tmp_path):

@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "evaluate": "score captions as the official COCO tool does",
         "ground": "compare attention with the outlines of the objects named",
         "faithfulness": "test whether attention maps show what the model used",
+        "rank": "rank the maps of a classifier by how faithful they are",
         "exposure": "compare the exposure bias of captioners",
         "compare": "train every attention mechanism with the same budget",
         "sequences": "compare attention mechanisms on toy sequence tasks",

@@ -1,6 +1,7 @@
 """Options shared by the commands that run a model: custom classes, device, precision."""
 
 import argparse
+from pathlib import Path
 
 IMPORT = "Python file or module that defines your own attention, decoder or encoder classes; can be repeated"
 PRECISIONS = ("auto", "32", "bf16")
@@ -26,6 +27,30 @@ def add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") 
         default=precision,
         help="float32; bf16 (bfloat16 autocast); or auto, bf16 if the hardware has bfloat16 arithmetic "
         f"(default: {precision})",
+    )
+
+
+def add_classifier_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a classifier: a checkpoint, or a model of timm."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="classifier trained by 'visattn fit', or the included vit-cifar10",
+    )
+    model.add_argument("--timm", metavar="NAME", help="Vision Transformer from timm, such as vit_small_patch16_224")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights of the timm model: a file with timm's keys, or 'random' (default: pretrained, from timm's hub)",
+    )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the timm model, one per line")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="input size of the timm model (default: from timm's configuration)",
     )
 
 

@@ -6,16 +6,23 @@ r"""Classify images with a Vision Transformer and overlay its attention on the o
     visattn overlay --model hf:facebook/dinov2-small --output runs/dinov2 photo.jpg
     visattn overlay --timm deit3_small_patch16_224 --weights FILE --method raw --layer 5 --head 2 \
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
+    visattn overlay --timm vit_small_patch14_dinov2 --weights FILE --at 212,96 --output runs/here photo.jpg
     visattn overlay --checkpoint … --output … --export pdf --width 12cm --points 8 --contour 0.5 photo.jpg
 
 --model reads transformers (hf:NAME, or hf:FOLDER that save_pretrained wrote), torchvision:NAME, open_clip:NAME/WEIGHTS
 and timm:NAME, each with its own preprocessing and class names; --timm NAME is short for --model timm:NAME. hf and
 open_clip need the extras transformers and open_clip.
 
-Methods: raw (attention of one layer), rollout (Abnar and Zuidema 2020), gradient-rollout (Gildenblat 2020) and
-relevance (Chefer, Gur and Wolf 2021). The last two explain a class: the likeliest, or --target. Without --method,
-rollout and the attention of the last layer are shown. All but raw need layers that attend over one grid; for other
-transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
+Methods, the same for every class: raw (attention of one layer), value-norm (that times the size of what is attended to;
+Kobayashi et al. 2020) and rollout (Abnar and Zuidema 2020). Methods that explain a class, the likeliest or --target:
+gradient-rollout (Gildenblat 2020), relevance (Chefer, Gur and Wolf 2021), legrad (Bousselham et al. 2024), lrp
+(conservative LRP; Ali et al. 2022), integrated-gradients (Sundararajan et al. 2017) and grad-cam (Selvaraju et al.
+2017); lrp and integrated-gradients are signed, and what speaks against the class is drawn as 0. `visattn rank` compares
+them. Without --method, rollout and the attention of the last layer are shown. All but raw, lrp and integrated-gradients
+need layers that attend over one grid; for other transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the
+whole image (docs/attention_maps.md).
+
+With --at, the maps are where the patch at that pixel attends, instead of the class token; the patch is framed.
 
 --heads and --layers show raw attention of several heads and layers: all heads of one layer side by side, the means of
 several layers, or a wall with a row for each layer and a column for each head.
@@ -29,8 +36,8 @@ For each image, the output folder receives the files selected by `--export`:
     svg pdf <stem>.svg, <stem>.pdf: the same sheet, with text as text
     npz     <stem>.npz: the arrays: a map (H, W) for each method, named after it with _ for -, such as `rollout`;
             `layers` (depth, heads, H, W), the attention of every layer and head (the mean of the heads if their number
-            differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; and
-            `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
+            differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; `asked`,
+            with --at, the patch, counted row by row; and `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
 `classes.json` lists every image with its classes and files.
 """
@@ -43,10 +50,19 @@ from visattn.cli.pictures import add_picture_options, exports_of, paper_of, styl
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.files import protect
 
-METHODS = ("raw", "rollout", "gradient-rollout", "relevance")
+METHODS = (
+    *("raw", "value-norm", "rollout", "gradient-rollout", "relevance", "legrad", "lrp", "integrated-gradients"),
+    "grad-cam",
+)
 FUSIONS = ("mean", "max", "min")
 EXPORTS = ("sheet", "svg", "pdf", "npz")
 MAX_SIDE = 4096  # of the model's input, in pixels
+
+
+def pixel(text: str) -> tuple[int, int]:
+    """Two numbers from a text such as "31,29"."""
+    x, y = text.split(",")
+    return int(x), int(y)
 
 
 @program
@@ -81,8 +97,8 @@ def main(args: Sequence[str] | None = None) -> None:
         help="input size of the library's model (default: from its configuration)",
     )
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
-    parser.add_argument("--layer", type=int, help="layer shown by raw, from 0 (default: -1, the last)")
-    parser.add_argument("--head", type=int, help="head shown by raw, from 0 (default: the mean of all)")
+    parser.add_argument("--layer", type=int, help="layer shown by raw and value-norm, from 0 (default: -1, the last)")
+    parser.add_argument("--head", type=int, help="head shown by raw and value-norm, from 0 (default: the mean of all)")
     parser.add_argument("--layers", metavar="all|LIST", help="layers shown by raw, such as 0,5,11, in place of --layer")
     parser.add_argument("--heads", metavar="all|LIST", help="heads shown by raw, such as 0,3, in place of --head")
     parser.add_argument("--fusion", choices=FUSIONS, help="how rollout combines heads (default: mean)")
@@ -90,6 +106,12 @@ def main(args: Sequence[str] | None = None) -> None:
         "--discard", type=float, help="share of the smallest weights of a layer that rollout discards (default: 0)"
     )
     parser.add_argument("--target", metavar="CLASS", help="class to explain, by name or index (default: the likeliest)")
+    parser.add_argument(
+        "--at",
+        type=pixel,
+        metavar="X,Y",
+        help="show where the patch at this pixel of the original image attends; column and row from 0",
+    )
     add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
     add_model_options(parser)
@@ -119,6 +141,7 @@ def main(args: Sequence[str] | None = None) -> None:
         device=options.device,
         precision=options.precision,
         wall=wall,
+        at=options.at,
     )
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])

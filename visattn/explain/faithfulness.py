@@ -190,6 +190,42 @@ class Walk(NamedTuple):
         return torch.cat(found, dim=2).transpose(1, 2).cpu().numpy()
 
 
+class Groups(NamedTuple):
+    """Pixels of about equal number, the most salient first (SaCo; see `visattn.metrics.saliency`).
+
+    Attributes:
+        number: (h, w) int64, the group of each pixel, from 0.
+        salience: (K,) the mean of the map over each group's pixels.
+    """
+
+    number: np.ndarray
+    salience: np.ndarray
+
+    @classmethod
+    def of(cls, weights: np.ndarray, geometry: Geometry, count: int, units: Units = "pixels") -> "Groups":
+        """A map's groups; arguments as for `descending`.
+
+        Raises:
+            InputError: for other units, or more groups than there is to divide.
+        """
+        order = descending(weights, geometry, units)
+        number = np.searchsorted(taken(order.units, count), order.rank, side="right") - 1
+        itself = geometry._replace(original=geometry.input, scale=(1.0, 1.0), offset=(0.0, 0.0))
+        spread = itself.to_original_map(weights, "bilinear" if units == "pixels" else "nearest")
+        seen = ~np.isnan(spread)  # the model does not see the rest
+        pixels = np.bincount(number[seen], minlength=count)
+        return cls(number, np.bincount(number[seen], spread[seen], count) / np.maximum(pixels, 1))
+
+    @torch.inference_mode()
+    def without(self, score: Score, image: Tensor, batch_size: int = 64) -> Tensor:
+        """Log-probabilities (K, W) of the image with each group replaced by its mean colour, one group at a time."""
+        number = torch.from_numpy(self.number).to(image.device)
+        mean = image.mean(dim=(1, 2), keepdim=True)
+        groups = torch.arange(len(self.salience), device=image.device).view(-1, 1, 1, 1)
+        scores = [score(torch.where(number == part, mean, image)) for part in groups.split(batch_size)]
+        return torch.cat(scores).float()
+
+
 def area(curve: np.ndarray, share: np.ndarray) -> np.ndarray:
     """The area under curves (..., K + 1) over the share of the image that is taken (K + 1,): trapezoids.
 

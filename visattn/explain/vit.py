@@ -16,6 +16,7 @@ from torch.func import functional_call
 from visattn.errors import InputError
 from visattn.explain.layouts import UnreadableError, image_part, interface_of, layout_of
 from visattn.explain.reading import Act, overheard, uncompiled
+from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer
 from visattn.models.mode import evaluating
@@ -335,8 +336,7 @@ class ViT:
         Raises:
             InputError: if the model has no classes, or no such class.
         """
-        if not self.classes:
-            raise InputError(f"{self.name} has no classes, so there is none to explain; choose raw or rollout")
+        require_classes(self.classes, self.name)
         looks: list[Act] = []
 
         def hear(layer: int, look: Act) -> None:
@@ -345,15 +345,7 @@ class ViT:
 
         with torch.inference_mode(False), torch.enable_grad():
             seen = self.run(images.detach().clone(), hear)
-            targets = seen.logits.argmax(dim=-1) if targets is None else torch.as_tensor(targets).to(seen.logits.device)
-            if targets.shape != (len(images),) or targets.is_floating_point() or targets.dtype == torch.bool:
-                raise InputError(f"targets must be {len(images)} class indices, one per image, not {targets}")
-            unknown = targets[(targets < 0) | (targets >= seen.logits.shape[1])].tolist()
-            if unknown:
-                raise InputError(
-                    f"{self.name} has {seen.logits.shape[1]} classes, numbered from 0; there is no class {unknown[0]}"
-                )
-            chosen = seen.logits.float().gather(1, targets.unsqueeze(1)).sum()  # images are independent
+            chosen = total_score(seen.logits, checked_targets(seen.logits, targets, self.name))
             outs = [look.out for look in (*looks, *([seen.pool] if seen.pool else []))]
             gradients = torch.autograd.grad(chosen, outs)
         detached = Logits(seen.logits.detach(), seen.grid, seen.pool)

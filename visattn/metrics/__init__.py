@@ -7,6 +7,7 @@ from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
 from visattn.metrics.repeats import repeat_share, repeats_itself
 from visattn.metrics.reward import CiderReward
+from visattn.metrics.saliency import bootstrap_interval, rank_correlation, saco
 from visattn.metrics.truth import Facts, Grammar, TruthReward, Verdict, is_truth_score, truth_scores
 
 __all__ = [
@@ -23,14 +24,17 @@ __all__ = [
     "TruthReward",
     "Verdict",
     "attention_health",
+    "bootstrap_interval",
     "caption_scores",
     "coverage",
     "entropy",
     "grounding",
     "is_truth_score",
     "ptb_tokenize",
+    "rank_correlation",
     "repeat_share",
     "repeats_itself",
+    "saco",
     "teacher_forced_captions",
     "truth_scores",
 ]

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from visattn.images import Geometry
 from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE
-from visattn.overlay.heatmap import check_map, check_picture, colour_strip, hatched
+from visattn.overlay.heatmap import cell_box, check_map, check_picture, colour_strip, hatched
 from visattn.overlay.layout import RIGHT, WRONG, Measures, Panel, draw, percent, stand_in_a_row
 from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words, limits_of
 from visattn.overlay.style import WORD_SIZE, Paper, Style
 
 _STRIP = 260  # length of the colour scale
+_BOXED, _ASKED = "the one place used", "the place whose attention is shown"
 
 
 def caption_sheet(
@@ -28,6 +29,7 @@ def caption_sheet(
     title: str | None = None,
     notes: Sequence[str] | None = None,
     drawn: Sequence[int | None] | None = None,
+    asked: int | None = None,
     meaning: str = "attention weight α",
     style: Style = Style(),
     paper: Paper = Paper(),
@@ -42,6 +44,7 @@ def caption_sheet(
         title: one or more lines at the top.
         notes: T short texts to print below the panels, such as β or a word's probability.
         drawn: T indices (row by row) of the cell sampled by hard attention, which is framed, or None.
+        asked: index of the cell that was asked about, which is framed in all maps instead; or None.
         meaning: label of the colour scale.
         style: how maps are drawn; its scale is that of all words.
         paper: size of the sheet.
@@ -53,6 +56,7 @@ def caption_sheet(
         InputError: see `heatmap`; for an invalid width, size or number of columns.
         ValueError: if words, maps, notes, drawn cells, image and geometry do not match.
     """
+    drawn = drawn if asked is None else [asked] * len(words)
     check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
     measures = Measures.of(paper)
     picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
@@ -63,7 +67,8 @@ def caption_sheet(
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
         panels.append(Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
-    legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels])
+    boxed = _BOXED if asked is None else _ASKED
+    legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels], boxed)
     header = [(title, TITLE_SIZE, INK)] if title else []
     return draw(measures, header, panels, legend if len(words) else [], columns)
 
@@ -87,6 +92,7 @@ def classification_sheet(
     probability: float,
     top: Sequence[tuple[str, float]] = (),
     truth: str | None = None,
+    asked: int | None = None,
     title: str | None = None,
     meaning: str = "attention",
     style: Style = Style("own", end="robust"),
@@ -102,6 +108,7 @@ def classification_sheet(
         probability: of that class, from 0 to 1.
         top: (class, probability) of the most likely classes, drawn as a list of bars, as many as fit next to the image.
         truth: the true class, if known, to compare with `label`.
+        asked: index of the cell whose attention the maps are, counted row by row, which is framed; None for a class.
         title: a line at the top, such as the image's name.
         meaning: label of the colour scale.
         style: how maps are drawn; each on its own scale by default, since methods seldom share a unit.
@@ -121,16 +128,18 @@ def classification_sheet(
     places = 1 + len(maps) + bool(top)
     picture, shown, columns = measures.fit(image, geometry, places, paper.columns)
     shared = limits_of(style, [weights for _, weights in maps])
-    panels = [Panel(Drawn(picture), "original", colour=MUTED)]
+    box = None if asked is None or not maps else cell_box(shown, maps[0][1].shape, asked)
+    panels = [Panel(Drawn(picture, box=box), "original", colour=MUTED)]
     for name, weights in maps:
         limits = shared if style.scale == "shared" else limits_of(style, [weights])
-        panels.append(Panel(draw_map(style, picture, shown, weights, limits), name, _aside(style, weights)))
+        drawn = draw_map(style, picture, shown, weights, limits)._replace(box=box)
+        panels.append(Panel(drawn, name, _aside(style, weights)))
     header = [(title, SMALL + 1, MUTED)] if title else []
     header.append((f"predicted: {label}, {percent(probability)}", TITLE_SIZE, INK))
     if truth is not None:
         right = label == truth
         header.append((f"{'✓' if right else '✗'} truth: {truth}", WORD_SIZE, RIGHT if right else WRONG))
-    legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels]) if maps else []
+    legend = legend_items(meaning, shared[1], shown, style, [p.drawn for p in panels], _ASKED) if maps else []
     if columns is None and stand_in_a_row(places, picture.shape[1]):
         columns = places
     return draw(measures, header, panels, legend, columns, top, truth)
@@ -145,7 +154,7 @@ def _aside(style: Style, weights: np.ndarray) -> str:
 
 
 def legend_items(
-    meaning: str, high: float, shown: Geometry, style: Style, panels: Sequence[Drawn]
+    meaning: str, high: float, shown: Geometry, style: Style, panels: Sequence[Drawn], boxed: str = _BOXED
 ) -> list[list[str | np.ndarray]]:
     """The items of the legend, each a row of texts and small images.
 
@@ -155,6 +164,7 @@ def legend_items(
         shown: geometry of the panels.
         style: how maps are drawn.
         panels: all that are drawn.
+        boxed: what a framed cell is.
     """
     strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 16, axis=0)
     if style.scale == "shared":
@@ -170,7 +180,7 @@ def legend_items(
         line[1:8], line[3:6] = 0, 255
         shares = " and ".join(f"{100 * share:.3g} %" for share in style.contour)
         items.append([line, f"smallest area with {shares} of the weight"])
-    for shown_as, what in (("box", "the one place used"), ("above", "far above the end of the scale")):
+    for shown_as, what in (("box", boxed), ("above", "far above the end of the scale")):
         if any(getattr(panel, shown_as) for panel in panels):
             box = np.full((22, 22, 3), 255, dtype=np.uint8)
             box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120

@@ -80,6 +80,7 @@ class ClassWriter:
         titles: Mapping[str, str],
         truth: str | None = None,
         wall: Wall | None = None,
+        asked: int | None = None,
     ) -> dict[str, Any]:
         """Write an image's sheet and maps.
 
@@ -90,6 +91,7 @@ class ClassWriter:
             titles: titles of the maps shown in the sheet, by their names in `found`, in the order of the panels.
             truth: the true class, if known; the sheet then shows whether the prediction is right.
             wall: what the sheet shows in place of the maps of `titles`, if given.
+            asked: index of the cell whose attention the maps are, which is framed; None for a class.
 
         Returns:
             The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
@@ -102,7 +104,7 @@ class ClassWriter:
         files = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             panels = [(title, found[name]) for name, title in titles.items()]
-            figure = self._sheet(item, panels, top, truth) if wall is None else self._wall(item, wall, top)
+            figure = self._sheet(item, panels, top, truth, asked) if wall is None else self._wall(item, wall, top)
             for form in forms:
                 files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
                 save_figure(figure, self.folder / files[-1])
@@ -140,8 +142,10 @@ class ClassWriter:
         panels: Sequence[tuple[str, np.ndarray]],
         top: Sequence[tuple[str, float]],
         truth: str | None,
+        asked: int | None,
     ) -> Figure:
-        drawing = {"title": item.path.name, "meaning": self.meaning, "style": self.style, "paper": self.paper}
+        drawing: dict[str, Any] = {"title": item.path.name, "meaning": self.meaning, "asked": asked}
+        drawing |= {"style": self.style, "paper": self.paper}
         if not top:
             titles, maps = zip(*panels, strict=True)
             return caption_sheet(item.original, titles, maps, item.geometry, **drawing)

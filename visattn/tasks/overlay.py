@@ -3,19 +3,20 @@
 import argparse
 import gc
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from visattn.data.inputs import Input, read_fitted
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.explain import GradientRollout, Raw, Relevance, Rollout, Subject, ViT, subject_of
+from visattn.explain import METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
+from visattn.explain.methods import Method
+from visattn.explain.place import AtPatches, patch_at
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
@@ -23,10 +24,6 @@ from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter, Wall
 from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
-
-METHODS = {"raw": Raw, "rollout": Rollout, "gradient-rollout": GradientRollout, "relevance": Relevance}
-OF_CLASS = ("gradient-rollout", "relevance")
-Method = Callable[[ViT, Tensor, Tensor | None], Tensor]
 
 
 class Chosen(NamedTuple):
@@ -85,6 +82,7 @@ def overlay_images(
     device: str = "auto",
     precision: str = "auto",
     wall: "Chosen | None" = None,
+    at: tuple[int, int] | None = None,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see the head of this file for what is written.
 
@@ -102,6 +100,7 @@ def overlay_images(
         device: where the model runs, as `choose_device` takes it.
         precision: in which, as `of_option` takes it.
         wall: which layers and heads the sheets show in place of the methods' maps.
+        at: the pixel (x, y) of each original image whose patch is asked where it attends; None for the class tokens.
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
@@ -123,9 +122,10 @@ def overlay_images(
     inputs = read_fitted(paths, subject.see)
     with tqdm(total=len(paths), desc="Looking", unit="image") as bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
-            for item, found in zip(batch, see(subject, batch, methods, number), strict=True):
+            for item, found in zip(batch, see(subject, batch, methods, number, at), strict=True):
                 shown = None if wall is None else wall.of(found["layers"], subject.vit)
-                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name), shown))
+                asked = None if at is None else int(found["asked"])
+                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name), shown, asked))
                 bar.update()
             gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
@@ -133,7 +133,11 @@ def overlay_images(
 
 
 def see(
-    subject: Subject, batch: Sequence[Input], methods: Mapping[str, Method], number: int | None
+    subject: Subject,
+    batch: Sequence[Input],
+    methods: Mapping[str, Method],
+    number: int | None,
+    at: tuple[int, int] | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """What is kept of each image: the maps by their method, every layer's and head's, and the probabilities.
 
@@ -141,6 +145,11 @@ def see(
     """
     images = torch.stack([item.tensor for item in batch]).to(subject.device)
     vit, pixels = subject.vit, subject.normalise(images)
+    cells: list[int] = []
+    if at is not None:
+        grid = vit.grid((pixels.shape[-2], pixels.shape[-1]))
+        cells = [patch_at(*at, item.geometry, grid, str(item.path)) for item in batch]
+        vit = AtPatches(vit, cells)
     readings = {"layers": vit.reading_rows()}
     readings |= {name: method.reading(vit) for name, method in methods.items() if hasattr(method, "reading")}
     seen, read = vit.read_together(pixels, list(readings.values()))
@@ -153,6 +162,8 @@ def see(
         targets = targets if number is None else torch.full_like(targets, number)
         found["target"] = targets
     found |= {n: shared[n] if n in shared else method(vit, pixels, targets) for n, method in methods.items()}
+    if cells:
+        found["asked"] = torch.tensor(cells)
     arrays = (part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy() for part in found.values())
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
 
@@ -166,18 +177,24 @@ def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
     """The methods that the command line asks for, by their names, in its order."""
     names = list(dict.fromkeys(options.method or ["rollout", "raw"]))
     rollouts = ("rollout", "gradient-rollout")
-    for option, users in (("layer", ("raw",)), ("head", ("raw",)), ("fusion", rollouts), ("discard", rollouts)):
+    layered = ("raw", "value-norm")
+    for option, users in (("layer", layered), ("head", layered), ("fusion", rollouts), ("discard", rollouts)):
         if getattr(options, option) is not None and not set(names) & set(users):
             raise InputError(f"--{option} is for --method {' and '.join(users)}")
     if options.target is not None and not set(names) & set(OF_CLASS):
         raise InputError(f"--target is for --method {' and '.join(OF_CLASS)}; other maps are the same for every class")
+    if options.at is not None and set(names) & set(OF_CLASS):
+        unfit = next(name for name in names if name in OF_CLASS)
+        raise InputError(
+            f"--at cannot be combined with --method {unfit}, which explains a class; choose raw or rollout"
+        )
     given = {
-        "raw": {"layer": options.layer, "head": options.head},
+        **{name: {"layer": options.layer, "head": options.head} for name in layered},
         **{name: {"fusion": options.fusion, "discard": options.discard} for name in rollouts},
-        "relevance": {},
     }
     return {
-        name: METHODS[name](**{key: value for key, value in given[name].items() if value is not None}) for name in names
+        name: METHODS[name](**{key: value for key, value in given.get(name, {}).items() if value is not None})
+        for name in names
     }
 
 

@@ -1,0 +1,86 @@
+"""LeGrad: sensitivity of the features that form in each layer to that layer's attention.
+
+Bousselham et al. 2024, "LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity".
+
+Each layer's tokens are classified as if the layer were the last: s^l = head(norm(mean of the tokens)), as in the
+authors' code. The map of a layer is the gradient of s^l by that layer's attention, positive values only, averaged over
+heads and queries; the map is the mean over the layers (their section 3), without their final min-max normalisation:
+
+    map = E_l E_h E_i (∂s^l / ∂A^l_hij)⁺
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visattn.errors import InputError
+from visattn.explain.reading import Act, uncompiled
+from visattn.explain.targets import checked_targets, require_classes, total_score
+from visattn.explain.vit import ViT
+
+
+def class_scores(vit: ViT, tokens: Tensor) -> Tensor:
+    """Logits (B, classes) of the mean of tokens (B, N, D), through the model's last norm and its head.
+
+    Raises:
+        InputError: if the model has none that take a token.
+    """
+    network: Any = vit._network
+    norm, fc_norm, head, other = (getattr(network, name, None) for name in ("norm", "fc_norm", "head", "head_dist"))
+    if not isinstance(norm, nn.Module) or not isinstance(head, nn.Linear) or vit._latent:
+        raise InputError(f"LeGrad needs a head that classifies a token, and {vit.name} has none; choose relevance")
+    pooled = norm(tokens.mean(dim=1, keepdim=True)).squeeze(1)
+    pooled = pooled if fc_norm is None else fc_norm(pooled)
+    return head(pooled) if other is None else (head(pooled) + other(pooled)) / 2
+
+
+@dataclass(frozen=True)
+class LeGrad:
+    """The mean over layers of each layer's positive attention gradients; see the head of this file.
+
+    Args:
+        layers: from 0, negative from the end; None for all.
+    """
+
+    layers: tuple[int, ...] | None = None
+
+    def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W), at least 0.
+
+        Raises:
+            InputError: if the model has no classes, no such class or layer, or no head for single tokens.
+        """
+        vit.require("LeGrad")
+        require_classes(vit.classes, vit.name)
+        chosen = [vit.layer(number) for number in (range(vit.depth) if self.layers is None else self.layers)]
+        acts: list[Act] = []
+        tokens: list[Tensor] = []
+
+        def hear(layer: int, act: Act) -> None:
+            act.out.requires_grad_()  # where all parameters are frozen it does not yet
+            acts.append(act)
+
+        network: Any = vit._network
+        handles = [
+            block.register_forward_hook(lambda module, given, out: tokens.append(out))
+            for block in map(uncompiled, uncompiled(network.blocks))
+        ]
+        maps: list[Tensor] = []
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                seen = vit.run(images.detach().clone(), hear)
+                targets = checked_targets(seen.logits, targets, vit.name)
+                for layer in chosen:
+                    score = total_score(class_scores(vit, tokens[layer]), targets)
+                    (of_out,) = torch.autograd.grad(score, acts[layer].out, retain_graph=True)
+                    maps.append(acts[layer].gradient(of_out).clamp_(min=0).mean(dim=(1, 2)))
+        finally:
+            for handle in handles:
+                handle.remove()
+        total = torch.stack(maps).mean(dim=0).detach()
+        return total[:, vit.prefix :].unflatten(-1, seen.grid)
+
+    def __str__(self) -> str:
+        return "LeGrad" if self.layers is None else f"LeGrad, layers {', '.join(map(str, self.layers))}"
