@@ -9,10 +9,12 @@ from visattn.overlay.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.overlay.growth import Curve, Growth, growth_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
+from visattn.overlay.scanpath import ScanPath, scan_gif, scan_sheet
 from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
 from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE, Paper, Style
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 from visattn.overlay.words import caption_gif, word_pictures
+from visattn.overlay.work import Line, work_sheet
 
 __all__ = [
     "COLOUR_MAP",
@@ -26,10 +28,12 @@ __all__ = [
     "Exposure",
     "Faithfulness",
     "Growth",
+    "Line",
     "Panel",
     "Paper",
     "Reading",
     "Row",
+    "ScanPath",
     "Scene",
     "Section",
     "Style",
@@ -50,7 +54,10 @@ __all__ = [
     "page",
     "rasterise",
     "save_figure",
+    "scan_gif",
+    "scan_sheet",
     "shared_limits",
     "viewer",
     "word_pictures",
+    "work_sheet",
 ]

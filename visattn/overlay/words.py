@@ -86,7 +86,7 @@ def caption_gif(
         frames.append(_frame(layout, word, t, style, end))
     durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
     durations[-1] += _CLOSING
-    return _gif(frames, durations, layout.smooth)
+    return animation(frames, durations, layout.smooth)
 
 
 class _Layout(NamedTuple):
@@ -158,7 +158,7 @@ def _page_colours() -> np.ndarray:
     return np.unique(np.round(np.concatenate(ramps)).astype(np.uint8), axis=0)
 
 
-def _gif(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
+def animation(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
     """Frames as a GIF, each with the 256 colours that suit it, the page's own among them.
 
     Within the boxes (left, top, right, bottom) of `smooth` the error of a colour is spread over its neighbours (Floyd

@@ -16,7 +16,7 @@ from visattn.results.earlier import require_room
 if TYPE_CHECKING:
     from visattn.data.inputs import Input
 
-ClassExport = Literal["sheet", "svg", "pdf", "npz"]
+ClassExport = Literal["sheet", "svg", "pdf", "gif", "npz"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from visattn.errors import InputError
 from visattn.models.glimpses.networks import ConvolutionalTrunk, GlimpseNetwork
-from visattn.models.glimpses.policy import Fixation, GaussianPolicy, LocationPolicy
+from visattn.models.glimpses.policy import GaussianPolicy, LocationPolicy
 from visattn.models.glimpses.retina import Retina, Sensor
 
 
@@ -34,7 +34,8 @@ class GlimpseModel(nn.Module):
     """Recurrent visual attention (Mnih 2014), with the context network of Ba 2015 as an option.
 
     Glimpse g_t = f(sensor(x, l_t), l_t) (Mnih, section 3.1, "glimpse network"), state h_t = LSTM(g_t, h_{t−1}), class
-    from h_t, and the next location l_{t+1} ~ π(h_t). Without a context network the first glimpse is at the centre.
+    from h_t, and the next location l_{t+1} ~ π(h_t). Without a context network the first location is chosen in the
+    state 0, and so is the same for all pictures, but for the draw.
 
     With a context network (Ba 2015, section 3) a second LSTM r_t = LSTM(h_t, r_{t−1}) chooses the locations. Its first
     state is the context network's view of the whole picture at low resolution, so it chooses the first location too;
@@ -99,7 +100,7 @@ class GlimpseModel(nn.Module):
             if t and self.locator is not None:
                 locator = self.locator(self._towards_locations(core[0]), locator)
             state = locator[0] if self.locator is not None else self._towards_locations(core[0])
-            fixation = self._first(images) if t == 0 and self.context is None else self.policy(state, t)
+            fixation = self.policy(state, t)
             value = self.value(state.detach() if self.detach else state)[:, 0]
             location = fixation.location.to(images.dtype)
             core = self.core(self.glimpse(self.sensor(images, location), location), core)
@@ -108,10 +109,6 @@ class GlimpseModel(nn.Module):
 
     def _towards_locations(self, state: Tensor) -> Tensor:
         return state.detach() if self.detach else state
-
-    @staticmethod
-    def _first(images: Tensor) -> Fixation:
-        return Fixation.fixed(images.new_zeros(len(images), 2))
 
 
 class WholeView(nn.Module):
