@@ -55,16 +55,29 @@ def measure(
     start = time.perf_counter()
     test = data.tensors("test")
     found: dict[str, list[Work]] = {name: [] for name in names}
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         for name in found:
             model = train(name, setting, data, seed, title=f"{name}, seed {seed}")
             found[name].append(evaluate(model, *test, seed))
+        _write(output, found, setting, seeds[: number + 1], data, time.perf_counter() - start)  # so far
+    return found
+
+
+def _write(
+    output: Path,
+    found: dict[str, list[Work]],
+    setting: Setting,
+    seeds: Sequence[int],
+    data: ShapesCluttered,
+    seconds: float,
+) -> None:
     lines = [_line(name, works) for name, works in found.items()]
-    question = {"mark": "the mark on the large thing", "shape": "the mark's shape", "colour": "the large thing"}
+    asked = {"mark": "colour of the mark on the large thing", "shape": "shape of the mark on the large thing"}
     note = (
-        f"{'Shape' if data.question == 'shape' else 'Colour'} of {question[data.question]} in cluttered scenes of "
-        f"{data.image_size[0]}×{data.image_size[1]} pixels, {len(test[1])} unseen ones; mean of {len(seeds)} "
-        f"{'seed' if len(seeds) == 1 else 'seeds'}; multiply-adds of convolutions and matrix products for one picture."
+        f"Question: {asked.get(data.question, 'colour of the large thing')}, in cluttered scenes of "
+        f"{data.image_size[0]}×{data.image_size[1]} pixels, {data.sizes['test']} unseen ones; mean of {len(seeds)} "
+        f"{'seed' if len(seeds) == 1 else 'seeds'}, bars from the worst to the best. Multiply-adds are those of "
+        "convolutions and matrix products."
     )
     save_figure(work_sheet(lines, title="Accuracy against work", note=note), output / "work.png")
     results = {
@@ -74,11 +87,10 @@ def measure(
         "question": data.question,
         "setting": setting._asdict(),
         "seeds": list(seeds),
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(seconds, 1),
         "results": {n: [{k: np.round(v, 6).tolist() for k, v in w._asdict().items()} for w in found[n]] for n in found},
     }
     write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
-    return found
 
 
 def _line(name: str, works: Sequence[Work]) -> Line:
