@@ -13,7 +13,7 @@ from visattn.overlay.heatmap import as_shown, check_picture
 from visattn.overlay.layout import Measures, Panel, draw, percent
 from visattn.overlay.maps import Drawn
 from visattn.overlay.style import WORD_SIZE, Paper
-from visattn.overlay.text import line_height, shorten, text_width
+from visattn.overlay.text import DPI, line_height, shorten, text_width
 from visattn.overlay.words import animation
 
 _UNSEEN = (233, 235, 237)
@@ -147,8 +147,9 @@ def _with_path(picture: np.ndarray, path: ScanPath, shown: Geometry, count: int)
     if count > 1:
         sheet.lines(0, 0, (height, width), [middles], points)
     diameter = _BADGE * unit
+    corner = (shown.to_original(np.full(2, path.squares[0] / 2)) - shown.to_original(np.zeros(2))) + diameter / 3
     for middle, label in _badges(middles, 1.1 * diameter):
-        _badge(sheet, middle, label, diameter)
+        _badge(sheet, middle - corner, label, diameter)  # beside what was seen, not on it
     return rasterise(sheet.figure)
 
 
@@ -178,9 +179,9 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _badge(sheet: Sheet, middle: np.ndarray, label: str, diameter: float) -> None:
     """A dark disc with a number, as a line so short that its round ends meet, or longer for a longer label."""
-    points = diameter * 72 / 160
+    points = diameter * 72 / DPI
     size = points * _NUMBER
-    stretch = max(0.0, text_width(label, size) - 0.55 * diameter) / 2
+    stretch = max(0.5, (text_width(label, size) - 0.55 * diameter) / 2)  # of length 0 it would not be drawn
     y, x = np.clip(middle, diameter / 2, np.array([sheet.height, sheet.width]) - diameter / 2)
     across, down = [(x - stretch) / sheet.width, (x + stretch) / sheet.width], [1 - y / sheet.height] * 2
     for thickness, colour in ((points * 1.14, "white"), (points, INK)):
