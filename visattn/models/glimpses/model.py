@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
+from visattn.images.geometry import pair
 from visattn.models.glimpses.networks import ConvolutionalTrunk, GlimpseNetwork
 from visattn.models.glimpses.policy import GaussianPolicy, LocationPolicy
 from visattn.models.glimpses.retina import Retina, Sensor
@@ -73,7 +74,7 @@ class GlimpseModel(nn.Module):
         for name, value in (("glimpses", glimpses), ("hidden", hidden)):
             if value < 1:
                 raise InputError(f"{name} is {value}; a glimpse model needs at least 1")
-        self.image_size, self.glimpses, self.hidden, self.detach = tuple(image_size), glimpses, hidden, detach
+        self.image_size, self.glimpses, self.hidden, self.detach = pair(image_size), glimpses, hidden, detach
         self.sensor = sensor(self.image_size)
         self.glimpse = glimpse(self.sensor, hidden)
         self.core = nn.LSTMCell(hidden, hidden)

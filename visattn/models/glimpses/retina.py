@@ -57,6 +57,8 @@ class Retina(Sensor):
         InputError: if an option is out of its range, or the largest square is larger than the picture.
     """
 
+    offsets: Tensor
+
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -106,7 +108,7 @@ def coverage(squares: Sequence[int], image_size: tuple[int, int], locations: Ten
     """Share of a picture's pixels whose centre lies in any of these squares at any location, (B, T, 2) to (B,)."""
     height, width = image_size
     rows, columns = ((torch.arange(n, device=locations.device) + 0.5) * 2 / n - 1 for n in (height, width))
-    half = max(squares)  # the squares are concentric
-    down = (locations[..., :1] - rows).abs() <= half / height  # (B, T, h)
-    across = (locations[..., 1:] - columns).abs() <= half / width
+    side = max(squares)  # the squares are concentric
+    down = (locations[..., :1] - rows).abs() <= side / height  # (B, T, h)
+    across = (locations[..., 1:] - columns).abs() <= side / width
     return (down[..., :, None] & across[..., None, :]).any(dim=1).float().mean(dim=(1, 2))
