@@ -18,6 +18,7 @@ LAYERS = [
     {"decoding", "training.objectives", "training.optimization", "training.evaluation", "explain"},
     {"training.regimes", "export", "results", "imports"},
     {"training.captioner", "training.classifier", "studies.benchmarks"},
+    {"training.glimpses"},
     {"training.checkpoints", "training.callbacks"},
     {"training.runs", "studies"},
     {"tasks"},

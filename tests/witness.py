@@ -14,6 +14,7 @@ from pathlib import Path
 from visattn.cli import main
 from visattn.training.captioner import Captioner
 from visattn.training.classifier import Classifier
+from visattn.training.glimpses import GlimpseClassifier
 
 # Options of a training that says little and validates little.
 QUIET = [
@@ -31,7 +32,7 @@ def watched(record: Path, before: Callable[[int], None] = lambda step: None) -> 
 
     `before` is called with the number, at the beginning of each step.
     """
-    originals = {kind: kind.training_step for kind in (Captioner, Classifier)}
+    originals = {kind: kind.training_step for kind in (Captioner, Classifier, GlimpseClassifier)}
 
     def wrap(original: Callable) -> Callable:
         def training_step(self, batch, index):

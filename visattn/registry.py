@@ -35,6 +35,8 @@ ROLES = {
     ),
     "encoder": Role(("visattn.models", "GridEncoder"), (), ()),
     "model": Role(("visattn.models", "VisionTransformer"), (), ("classes", "image_size")),
+    "sensor": Role(("visattn.models", "Sensor"), ("forward",), ("image_size",)),
+    "policy": Role(("visattn.models", "LocationPolicy"), ("forward",), ("state_size",)),
 }
 _registered: dict[str, dict[str, type]] = {role: {} for role in ROLES}
 
@@ -43,7 +45,8 @@ def register(cls: Class) -> Class:
     """Let checkpoints and exported folders name a class of yours; also a decorator.
 
     Args:
-        cls: a subclass of `SpatialAttention`, `Score`, `Decoder`, `GridEncoder` or `VisionTransformer`.
+        cls: a subclass of `SpatialAttention`, `Score`, `Decoder`, `GridEncoder`, `VisionTransformer`, `Sensor` or
+            `LocationPolicy`.
 
     Returns:
         The class itself.

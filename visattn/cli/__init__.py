@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "exposure": "compare the exposure bias of captioners",
         "compare": "train every attention mechanism with the same budget",
         "sequences": "compare attention mechanisms on toy sequence tasks",
+        "glimpses": "compare glimpses with the whole picture: accuracy against work",
         "benchmark": "compare speed with other implementations",
     },
     "Use elsewhere": {

@@ -1,4 +1,4 @@
-r"""Classify images with a Vision Transformer and overlay its attention on the original pixels.
+r"""Classify images, and overlay the attention or the scan path of the classifier on the original pixels.
 
     visattn overlay --checkpoint runs/demo/vit/best.ckpt --output runs/overlays photo.jpg folder/
     visattn overlay --checkpoint vit-cifar10 --output runs/overlays photo.jpg
@@ -8,6 +8,7 @@ r"""Classify images with a Vision Transformer and overlay its attention on the o
         --method rollout --fusion max --discard 0.9 --output runs/deit photo.jpg
     visattn overlay --timm vit_small_patch14_dinov2 --weights FILE --at 212,96 --output runs/here photo.jpg
     visattn overlay --checkpoint … --output … --export pdf --width 12cm --points 8 --contour 0.5 photo.jpg
+    visattn overlay --checkpoint runs/shapes_glimpse/best.ckpt --export sheet,gif,npz --output runs/scans scene.png
 
 --model reads transformers (hf:NAME, or hf:FOLDER that save_pretrained wrote), torchvision:NAME, open_clip:NAME/WEIGHTS
 and timm:NAME, each with its own preprocessing and class names; --timm NAME is short for --model timm:NAME. hf and
@@ -39,15 +40,25 @@ For each image, the output folder receives the files selected by `--export`:
             differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; `asked`,
             with --at, the patch, counted row by row; and `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
+Of a glimpse model the sheet shows the scan path, numbered, with the frames of each glimpse's squares, and what was seen
+at each fixation, with the likeliest class after it. It has no attention maps, so --method, --layer and the like are
+errors. The exports are the same, and
+
+    gif     <stem>.gif: the path so far beside what the model sees, one fixation after the other
+    npz     <stem>.npz: `locations` (T, 2), (y, x) in original pixels; `squares` (K,), their sides in input pixels;
+            `glimpses` (T, K, size, size, 3); `predicted` (T,) and `confidence` (T,); `classes`; `geometry`
+
 `classes.json` lists every image with its classes and files.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import add_model_options
 from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
+from visattn.errors import InputError
 from visattn.files import protect
 
 METHODS = (
@@ -55,7 +66,7 @@ METHODS = (
     "grad-cam",
 )
 FUSIONS = ("mean", "max", "min")
-EXPORTS = ("sheet", "svg", "pdf", "npz")
+EXPORTS = ("sheet", "svg", "pdf", "gif", "npz")
 MAX_SIDE = 4096  # of the model's input, in pixels
 
 
@@ -76,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
     model.add_argument(
         "--checkpoint",
         type=Path,
-        help="classifier trained by 'visattn fit', or the included vit-cifar10",
+        help="classifier or glimpse model trained by 'visattn fit', or the included vit-cifar10",
     )
     model.add_argument(
         "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"
@@ -121,10 +132,20 @@ def main(args: Sequence[str] | None = None) -> None:
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
     from visattn.tasks.overlay import choose_methods, choose_subject, choose_wall, overlay_images, without_rollout
+    from visattn.tasks.scans import choose_glimpses, overlay_scans
 
+    if (glimpses := choose_glimpses(options)) is not None:
+        running = {"batch_size": options.batch_size, "device": options.device, "precision": options.precision}
+        _report(
+            overlay_scans(glimpses, options.images, options.output, exports_of(options), paper_of(options), **running),
+            options,
+        )
+        return
     wall, methods = choose_wall(options), choose_methods(options)
     style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
+    if "gif" in exports:
+        raise InputError("--export gif is for glimpse models; a Vision Transformer looks once")
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
     subject = choose_subject(options)
@@ -143,6 +164,10 @@ def main(args: Sequence[str] | None = None) -> None:
         wall=wall,
         at=options.at,
     )
+    _report(entries, options)
+
+
+def _report(entries: Sequence[dict], options: argparse.Namespace) -> None:
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])
     print(f"classes.json and {options.export} are in {options.output}")

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from visattn.data.captions import CaptionData, CaptionedImage
     from visattn.data.cifar import CIFAR10, CIFAR100
     from visattn.data.classification import ClassificationData
+    from visattn.data.cluttered import ShapesCluttered
     from visattn.data.instances import Instances
+    from visattn.data.mnist import MNIST
     from visattn.data.photographs import Photographs
     from visattn.data.shapes import ShapesCaptions, ShapesClasses
     from visattn.data.shards import Shards
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "CIFAR10": "cifar",
     "CIFAR100": "cifar",
+    "MNIST": "mnist",
     "CaptionBatch": "batch",
     "CaptionData": "captions",
     "CaptionedImage": "captions",
@@ -29,12 +32,14 @@ _MODULES = {
     "Photographs": "photographs",
     "ShapesCaptions": "shapes",
     "ShapesClasses": "shapes",
+    "ShapesCluttered": "cluttered",
     "Shards": "shards",
 }
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "MNIST",
     "CaptionBatch",
     "CaptionData",
     "CaptionedImage",
@@ -44,6 +49,7 @@ __all__ = [
     "Photographs",
     "ShapesCaptions",
     "ShapesClasses",
+    "ShapesCluttered",
     "Shards",
 ]
 

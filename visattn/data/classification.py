@@ -63,6 +63,19 @@ class ClassificationData(BatchedData, ABC):
     def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
         """All images of a split, (N, 3, H, W) uint8, and their labels, (N,) int64; cached."""
 
+    def arrange(self, images: Tensor, items: Sequence[int], split: Split, epoch: int) -> Tensor:
+        """Images of `tensors` as they are shown, before augmentation; here as they are.
+
+        A data set whose pictures are made as they are needed overrides it.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            items: their B places in the split.
+            split: which it is.
+            epoch: of training, from 0; 0 in evaluation, whose pictures are always the same.
+        """
+        return images
+
     def ids(self, split: Split) -> list[str]:
         """The names of a split's images."""
         return [f"{split}-{i:05d}" for i in range(len(self.tensors(split)[1]))]
@@ -115,11 +128,12 @@ class _Training(TrainingBatches[ImageBatch]):
             )
         self.crop_flip = RandomCropFlip(data.padding, data.flip) if data.padding or data.flip else None
         self.augmentation = data.augmentation
+        self.arrange = data.arrange
         super().__init__(len(self.labels), data.batch_size, data.seed)
 
     def make(self, items: np.ndarray, name: BatchName) -> ImageBatch:
         rows = torch.from_numpy(items)
-        images = self.images[rows]
+        images = self.arrange(self.images[rows], items, "train", name.epoch)
         generator = name.generator(self.seed)
         if self.crop_flip:
             images = self.crop_flip(images, generator)
@@ -149,11 +163,13 @@ class _Images(EvaluationImages[ImageBatch]):
     def __init__(self, data: ClassificationData, split: Split) -> None:
         self.images, self.labels = _nonempty(data, split)
         self.ids = data.ids(split)
+        self.arrange, self.split = data.arrange, split
         super().__init__(len(self.labels))
 
     def __getitems__(self, images: Sequence[int]) -> ImageBatch:
         rows = torch.as_tensor(images)
-        return ImageBatch(self.images[rows], self.labels[rows], [self.ids[i] for i in images])
+        shown = self.arrange(self.images[rows], images, self.split, 0)
+        return ImageBatch(shown, self.labels[rows], [self.ids[i] for i in images])
 
 
 def _nonempty(data: ClassificationData, split: Split) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class Scene(NamedTuple):
     def picture(self, side: int) -> Image.Image:
         """The scene as an antialiased RGB image of `side` × `side` pixels."""
         fine = side * _SUPERSAMPLING
-        picture = _background(side, self.ground).resize((fine, fine), Image.Resampling.NEAREST)
+        picture = background(side, self.ground).resize((fine, fine), Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(picture)
         for thing in self.things:
             draw.polygon([(x * fine, y * fine) for y, x in thing.outline()], fill=COLOURS[thing.colour])
@@ -193,7 +193,7 @@ def _vignette(side: int) -> np.ndarray:
     return axis[:, None] ** 2 + axis[None, :] ** 2
 
 
-def _background(side: int, ground: int) -> Image.Image:
+def background(side: int, ground: int) -> Image.Image:
     """A warm light grey, slightly darker towards the corners, so that the background is not constant."""
     light = ground - 14 * _vignette(side)
     return Image.fromarray(np.stack([light, light - 3, light - 9], axis=-1).clip(0, 255).astype(np.uint8))
@@ -238,11 +238,11 @@ class ShapesCaptions(CaptionData):
         things: int = 3,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, max_length, min_count, workers, seed)
-        self.image_size = _square(image_size)
+        self.image_size = square(image_size)
         if not 1 <= things <= MOST_THINGS:
             raise InputError(f"things is {things}; a scene may have 1 to {MOST_THINGS}")
         self.things = things
-        self.sizes: dict[Split, int] = _sizes(train_size, val_size, test_size)
+        self.sizes: dict[Split, int] = split_sizes(train_size, val_size, test_size)
         self._examples_of: dict[Split, list[CaptionedImage]] = {}
         self._scenes: dict[str, Scene] = {}
         self._pictures: dict[str, Tensor] = {}
@@ -311,8 +311,8 @@ class ShapesClasses(ClassificationData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, padding=4, flip=True, workers=workers, seed=seed)
-        self.image_size = _square(image_size)
-        self.sizes: dict[Split, int] = _sizes(train_size, val_size, test_size)
+        self.image_size = square(image_size)
+        self.sizes: dict[Split, int] = split_sizes(train_size, val_size, test_size)
 
     @property
     def class_names(self) -> list[str]:
@@ -339,14 +339,16 @@ class ShapesClasses(ClassificationData):
         return self._tensors[split]
 
 
-def _sizes(train: int, val: int, test: int) -> dict[Split, int]:
+def split_sizes(train: int, val: int, test: int) -> dict[Split, int]:
+    """The numbers of scenes of each split, checked."""
     for name, value, least in (("train_size", train, 1), ("val_size", val, 1), ("test_size", test, 0)):
         if not least <= value <= 10**7:
             raise InputError(f"{name} is {value}; it must be at least {least} and at most {10**7:,}")
     return {"train": train, "val": val, "test": test}
 
 
-def _square(size: tuple[int, int]) -> tuple[int, int]:
+def square(size: tuple[int, int]) -> tuple[int, int]:
+    """A size of pictures, checked to be square."""
     if size[0] != size[1]:
         raise InputError(f"image_size is {size[0]}×{size[1]}; scenes of shapes are square")
     return tuple(size)

@@ -30,11 +30,19 @@ from visattn.attention import (
 )
 from visattn.errors import InputError
 from visattn.models import (
+    CentrePolicy,
+    ContextNetwork,
     ConvolutionalStem,
     Encoder,
+    GaussianPolicy,
+    GlimpseModel,
+    GlimpseNetwork,
+    GridPolicy,
     LSTMDecoder,
     LuongDecoder,
     PatchEmbedding,
+    RandomPolicy,
+    Retina,
     TransformerDecoder,
     VisionTransformer,
 )
@@ -56,8 +64,12 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
         MultiHeadAttention,
     ),
     "score": (AdditiveScore, DotScore, ScaledDotScore, GeneralScore, LocationScore),
-    "model": (VisionTransformer,),
+    "model": (VisionTransformer, GlimpseModel),
     "embed": (PatchEmbedding, ConvolutionalStem),
+    "sensor": (Retina,),
+    "policy": (GaussianPolicy, GridPolicy, RandomPolicy, CentrePolicy),
+    "glimpse": (GlimpseNetwork,),
+    "context": (ContextNetwork,),
 }
 """The allowed classes of each part; a part is identified by the name of its argument."""
 
@@ -97,12 +109,13 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
     cls, arguments = _find(role, blueprint["class_path"]), blueprint.get("init_args", {})
     if not isinstance(arguments, dict):
         raise InputError(f"the init_args of its {role} must be an object")
-    known = set(inspect.signature(cls).parameters) - (_LEFT_OUT if role == "encoder" else set())
+    left_out = _LEFT_OUT if role == "encoder" else frozenset()
+    known = {n: p for n, p in inspect.signature(cls).parameters.items() if n not in left_out}
     made: dict[str, Any] = {}
     for name, value in arguments.items():
         if name not in known:
             raise InputError(f"its {role} has an argument {name!r}, which {cls.__name__} does not take")
-        if name in CLASSES:
+        if name in CLASSES and not (value is None and known[name].default is None):  # an optional part may be missing
             made[name] = read(name, value)
         elif role == "encoder" and name == "options":
             made[name] = _options(value)

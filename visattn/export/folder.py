@@ -21,7 +21,7 @@ from visattn.errors import InputError
 from visattn.export.blueprint import Blueprint, read
 from visattn.files import write_bytes, write_text
 from visattn.images import Fit
-from visattn.models import Decoder, Normalise, VisionTransformer
+from visattn.models import Decoder, GlimpseModel, Normalise, VisionTransformer
 from visattn.vocabulary import Vocabulary, Words
 
 FORMAT = 1
@@ -91,11 +91,11 @@ class ExportedCaptioner(NamedTuple):
 
 
 class ExportedClassifier(NamedTuple):
-    """A classifier's parts, in evaluation mode: `model(normalise(images))` are the logits.
+    """Parts of a classifier or glimpse model, in evaluation mode: `model(normalise(images))` are the logits.
 
     Attributes:
         normalise: images (B, 3, h, w) uint8 to the model's input.
-        model: to logits (B, classes), or attention maps.
+        model: to logits (B, classes), and attention maps or a scan.
         class_names: in the order of the logits.
         image_size: (h, w) of the input in pixels.
         fit: how images are resized, for `visattn.images.fit_image`.
@@ -103,7 +103,7 @@ class ExportedClassifier(NamedTuple):
     """
 
     normalise: Normalise
-    model: VisionTransformer
+    model: VisionTransformer | GlimpseModel
     class_names: list[str]
     image_size: tuple[int, int]
     fit: Fit
@@ -122,13 +122,13 @@ class ExportedClassifier(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """The content of `model.json`, except for its files."""
         return {
-            "kind": "classifier",
+            "kind": "glimpses" if isinstance(self.model, GlimpseModel) else "classifier",
             "image_size": list(self.image_size),
             "fit": self.fit,
             "mean": _decimals(self.normalise.mean),
             "std": _decimals(self.normalise.std),
             "class_names": self.class_names,
-            "grid": list(self.model.grid_of(*self.image_size)),
+            **({} if isinstance(self.model, GlimpseModel) else {"grid": list(self.model.grid_of(*self.image_size))}),
             **self.parts,
         }
 
@@ -159,6 +159,11 @@ def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCapt
 def load_classifier(folder: str | Path) -> ExportedClassifier:
     """Load a classifier from a folder written by `visattn export`; otherwise as `load_captioner`."""
     return _load(Path(folder), "classifier", _classifier)
+
+
+def load_glimpses(folder: str | Path) -> ExportedClassifier:
+    """The glimpse model in a folder that `visattn export` wrote; otherwise as `load_captioner`."""
+    return _load(Path(folder), "glimpses", _classifier)
 
 
 def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier, dtype: torch.dtype) -> None:
@@ -303,6 +308,8 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
 def _classifier(described: dict[str, Any]) -> ExportedClassifier:
     names, size = described["class_names"], tuple(described["image_size"])
     model = read("model", described["model"])(len(names), size)
+    if isinstance(model, GlimpseModel) != (described["kind"] == "glimpses"):
+        raise InputError(f"its model is a {type(model).__name__}, which is no {described['kind']}")
     normalise = Normalise(described["mean"], described["std"])
     return ExportedClassifier(normalise, model, names, size, described["fit"], {"model": described["model"]})
 
@@ -358,16 +365,20 @@ Check = tuple[Callable[[Any], bool], str]  # a check of a value, and what it mus
 _COMMON: dict[str, Check] = {
     "format": (lambda v: v == FORMAT, f"{FORMAT}"),
     "visattn": (lambda v: isinstance(v, str), "the version that wrote it"),
-    "kind": (lambda v: v in _OF_KIND, "captioner or classifier"),
+    "kind": (lambda v: v in _OF_KIND, "captioner, classifier or glimpses"),
     "image_size": (_is_size, "height and width in pixels"),
     "fit": (lambda v: v in get_args(Fit), f"one of {', '.join(get_args(Fit))}"),
     "mean": (_are_numbers(3), "three numbers"),
     "std": (lambda v: _are_numbers(3)(v) and min(v) > 0, "three numbers above 0"),
-    "grid": (_is_size, "height and width in cells"),
     "files": (_are_sums, "the SHA-256 of each file"),
+}
+_OF_CLASSES: dict[str, Check] = {
+    "class_names": (_are_words, "a list of names"),
+    "model": (lambda v: isinstance(v, dict), "an object"),
 }
 _OF_KIND: dict[str, dict[str, Check]] = {
     "captioner": {
+        "grid": (_is_size, "height and width in places"),
         "vocabulary": (_are_words, "a list of words"),
         "tokens": (lambda v: isinstance(v, str), "words, characters or the JSON of a tokenizer"),
         "max_length": (_is_whole, "a number of words"),
@@ -378,12 +389,11 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "encoder": (lambda v: isinstance(v, dict), "an object"),
         "decoder": (lambda v: isinstance(v, dict), "an object"),
     },
-    "classifier": {
-        "class_names": (_are_words, "a list of names"),
-        "model": (lambda v: isinstance(v, dict), "an object"),
-    },
+    "classifier": {"grid": (_is_size, "height and width in places"), **_OF_CLASSES},
+    "glimpses": _OF_CLASSES,
 }
 _ABSENT: dict[str, dict[str, Any]] = {
     "captioner": {"tokens": Words.spec, "encoder_weights": "file"},
     "classifier": {},
+    "glimpses": {},
 }  # defaults of optional keys

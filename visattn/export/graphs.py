@@ -77,9 +77,13 @@ def write_classifier_graph(folder: Path, exported: ExportedClassifier, maps: boo
         maps: also output the attention weights of each block.
 
     Raises:
-        InputError: if the packages are missing.
+        InputError: if the packages are missing, or it is a glimpse model.
     """
     check_installed()
+    if not isinstance(exported.model, VisionTransformer):
+        raise InputError(
+            "ONNX graphs are for captioners and Vision Transformers; export a glimpse model as safetensors"
+        )
     images = {"images": torch.zeros(_BATCH, 3, *exported.image_size, dtype=torch.uint8)}
     module = (_ClassifyWithMaps if maps else _Classify)(exported.normalise, exported.model)
     _write(folder / CLASSIFIER, module, images)

@@ -3,20 +3,24 @@
 from visattn.overlay.canvas import encode_figure, rasterise, save_figure
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
+from visattn.overlay.scanpath import ScanPath, scan_gif, scan_sheet
 from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
 from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE, Paper, Style
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 from visattn.overlay.wall import wall_sheet
 from visattn.overlay.words import caption_gif, word_pictures
+from visattn.overlay.work import Line, work_sheet
 
 __all__ = [
     "COLOUR_MAP",
     "OPACITY",
     "WORD_SIZE",
     "Answer",
+    "Line",
     "Panel",
     "Paper",
     "Reading",
+    "ScanPath",
     "Scene",
     "Section",
     "Style",
@@ -30,8 +34,11 @@ __all__ = [
     "page",
     "rasterise",
     "save_figure",
+    "scan_gif",
+    "scan_sheet",
     "shared_limits",
     "viewer",
     "wall_sheet",
     "word_pictures",
+    "work_sheet",
 ]

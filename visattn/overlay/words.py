@@ -86,7 +86,7 @@ def caption_gif(
         frames.append(_frame(layout, word, t, style, end))
     durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
     durations[-1] += _CLOSING
-    return _gif(frames, durations, layout.smooth)
+    return animation(frames, durations, layout.smooth)
 
 
 class _Layout(NamedTuple):
@@ -158,7 +158,7 @@ def _page_colours() -> np.ndarray:
     return np.unique(np.round(np.concatenate(ramps)).astype(np.uint8), axis=0)
 
 
-def _gif(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
+def animation(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
     """Encode frames as a GIF, each with its own palette of 256 colours, including those of the page.
 
     Within the boxes (left, top, right, bottom) of `smooth` colours are dithered (Floyd and Steinberg 1976), so that the

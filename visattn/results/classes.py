@@ -31,7 +31,7 @@ class Wall(NamedTuple):
     columns: Sequence[str]
 
 
-ClassExport = Literal["sheet", "svg", "pdf", "npz"]
+ClassExport = Literal["sheet", "svg", "pdf", "gif", "npz"]
 
 
 @dataclass(frozen=True)

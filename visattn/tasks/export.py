@@ -12,16 +12,18 @@ from visattn.attention import HardAttention
 from visattn.data.inputs import read_inputs, to_tensor
 from visattn.data.shapes import make_scene
 from visattn.errors import InputError
-from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
+from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier, load_glimpses
 from visattn.export.blueprint import describe
 from visattn.export.folder import write_description, write_weights
 from visattn.export.graphs import check_installed, write_captioner_graphs, write_classifier_graph
 from visattn.export.parity import Parity, compare_captioners, compare_outputs
 from visattn.files import new_folder
 from visattn.images import fit_image
+from visattn.models import GlimpseModel
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model, read
 from visattn.training.classifier import Classifier
+from visattn.training.glimpses import GlimpseClassifier
 
 Exported = ExportedCaptioner | ExportedClassifier
 
@@ -30,14 +32,14 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
     """The parts of the model in a checkpoint, without Lightning around them.
 
     Args:
-        checkpoint: of a captioner or a classifier.
+        checkpoint: of a captioner, a classifier or a glimpse model.
         places: how hard attention picks a place; None leaves it as trained.
 
     Raises:
         InputError: if it is no such checkpoint, has a class that is not visattn's, or no hard attention to set.
     """
     configuration = _configuration(checkpoint)
-    model = load_model(checkpoint, Classifier if "model" in configuration else Captioner)
+    model = load_model(checkpoint, *((Classifier, GlimpseClassifier) if "model" in configuration else (Captioner,)))
     roles = ("encoder", "decoder") if isinstance(model, Captioner) else ("model",)
     try:
         parts = {role: describe(role, configuration[role]) for role in roles}
@@ -102,6 +104,10 @@ def export(
     captions = isinstance(exported, ExportedCaptioner)
     if maps and (captions or not onnx):
         raise InputError("--maps is for the ONNX graph of a classifier; a captioner's graphs always give α")
+    if onnx and not captions and isinstance(exported.model, GlimpseModel):
+        raise InputError(
+            "ONNX graphs are for captioners and Vision Transformers; export a glimpse model as safetensors"
+        )
     if onnx:
         check_installed()
     found = {}
@@ -129,7 +135,8 @@ def export(
 
 def _compare_weights(exported: Exported, folder: Path, images: Tensor) -> Parity:
     if not isinstance(exported, ExportedCaptioner):
-        return compare_outputs(_outputs(exported, images), _outputs(load_classifier(folder), images))
+        load = load_glimpses if isinstance(exported.model, GlimpseModel) else load_classifier
+        return compare_outputs(_outputs(exported, images), _outputs(load(folder), images))
     left_out = exported.encoder_weights == "pretrained"
     theirs = load_captioner(folder, pretrained=left_out)
     ours, others = exported.encoder.state_dict(), theirs.encoder.state_dict()
@@ -154,4 +161,9 @@ def _compare_graphs(exported: Exported, folder: Path, images: Tensor) -> Parity:
 @torch.inference_mode()
 def _outputs(exported: ExportedClassifier, images: Tensor) -> dict[str, Tensor]:
     pixels = exported.normalise(images)
+    if isinstance(exported.model, GlimpseModel):
+        with torch.random.fork_rng(devices=()):  # for policies that draw in evaluation, too
+            torch.manual_seed(0)
+            scan = exported.model.scan(pixels)
+        return {"logits": scan.logits[:, -1], "all logits": scan.logits, "locations": scan.locations}
     return {"logits": exported.model(pixels), "attention": exported.model.attention_maps(pixels)}

@@ -1,4 +1,4 @@
-"""The image classifier as a LightningModule: connects data, Vision Transformer, loss and accuracy."""
+"""Image classifiers as LightningModules: they connect data, network, loss and accuracy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
@@ -21,7 +21,105 @@ from visattn.training.evaluation import collect
 from visattn.training.optimization import Optimization
 
 
-class Classifier(LightningModule):
+class LabelledModule(LightningModule):
+    """What classifiers of images have in common: a normalised network, evaluation of every image once, predictions.
+
+    A subclass has a `model`, trains it, and may score more than loss and accuracy.
+
+    Args:
+        output_names: class names; the command line sets them from the data.
+        image_size: (h, w) of the input in pixels; from the data, too.
+        fit: how images are resized; from the data, too.
+        optimization: optimiser and schedule.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel.
+    """
+
+    model: nn.Module
+
+    def __init__(
+        self,
+        output_names: list[str],
+        image_size: tuple[int, int],
+        fit: Fit,
+        optimization: Optimization | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.class_names = list(output_names)
+        self.image_size, self.fit = tuple(image_size), fit
+        self.normalise = Normalise(mean, std)
+        self.optimization = optimization or Optimization()
+        self._evaluated: dict[str, dict[str, float]] = {}  # scores by their names, by image id
+
+    def setup(self, stage: str) -> None:
+        processes.draw_apart()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optimization.configure(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 to logits (B, classes)."""
+        return self.model(self.normalise(images))
+
+    def scores(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """(B,) numbers of each image whose means are logged; loss and accuracy among them."""
+        logits = self(batch.images)
+        losses = cross_entropy(logits, batch.labels, reduction="none")
+        return {"loss": losses, "accuracy": (logits.argmax(dim=-1) == batch.labels).float()}
+
+    def validation_step(self, batch: ImageBatch, index: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: ImageBatch, index: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._evaluated = {}
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluated = {}
+
+    def on_validation_epoch_end(self) -> None:
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._score("test")
+
+    def predict_step(self, batch: ImageBatch, index: int) -> list[dict[str, Any]]:
+        probabilities = self(batch.images).float().softmax(dim=-1)
+        best, labels = probabilities.max(dim=-1)
+        return [
+            {"id": name, "class": self.class_names[label], "probability": probability}
+            for name, label, probability in zip(batch.ids, labels.tolist(), best.tolist(), strict=True)
+        ]
+
+    @property
+    def input(self) -> ModelInput:
+        """Size, fit and cells of the input; patches divide it evenly."""
+        return ModelInput(self.image_size, self.fit)
+
+    def _evaluate(self, batch: ImageBatch) -> None:
+        scores = {name: values.tolist() for name, values in self.scores(batch).items()}
+        for row, image in enumerate(batch.ids):
+            self._evaluated[image] = {name: values[row] for name, values in scores.items()}
+
+    def _score(self, split: Split) -> None:
+        """Log the means over all images, each counted once, however many processes have shared them."""
+        self._evaluated = collect(self._evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
+        for name in next(iter(self._evaluated.values()), {}):
+            mean = float(np.mean([scores[name] for scores in self._evaluated.values()]))
+            self.log(f"{split}/{name}", mean, prog_bar=name == "accuracy", sync_dist=True)  # they agree already
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """Of logits (B, classes) and labels (B,) or mixed ones (B, classes), in float32 at least."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, labels.to(logits) if labels.is_floating_point() else labels, **options)
+
+
+class Classifier(LabelledModule):
     """A Vision Transformer with a cross-entropy.
 
     Args:
@@ -55,14 +153,10 @@ class Classifier(LightningModule):
         cutmix: float = 0.0,
         mix_probability: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(output_names, image_size, fit, optimization, mean, std)
         self.save_hyperparameters(ignore="tokens")  # which the command line passes to every model
         classes = len(output_names)
-        self.class_names = list(output_names)
-        self.image_size, self.fit = tuple(image_size), fit
-        self.normalise = Normalise(mean, std)
         self.model = model(classes, self.image_size)
-        self.optimization = optimization or Optimization()
         self.label_smoothing = label_smoothing
         mixes = [v2.MixUp(alpha=mixup, num_classes=classes)] if mixup else []
         mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
@@ -71,78 +165,17 @@ class Classifier(LightningModule):
         self.mix = v2.RandomChoice(mixes) if mixes else None
         if mixes and mix_probability < 1:
             self.mix = v2.RandomApply([self.mix], p=mix_probability)
-        self._evaluated: dict[str, tuple[float, bool]] = {}  # by image id: loss, and whether the prediction is correct
-
-    def setup(self, stage: str) -> None:
-        processes.draw_apart()
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        return self.optimization.configure(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, h, w) uint8 to logits (B, classes)."""
-        return self.model(self.normalise(images))
 
     def training_step(self, batch: ImageBatch, index: int) -> Tensor:
         images, labels = self.normalise(batch.images), batch.labels
         if self.mix is not None:
             images, labels = self.mix(images, labels)
-        losses = self._losses(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        losses = cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
         count = torch.tensor(len(batch.ids), device=losses.device)
         loss = losses / processes.mean(count)  # this process's share of the mean over the whole batch
         self.log("train/loss", processes.mean(loss), prog_bar=True, batch_size=len(batch.ids))
         return loss
 
-    def validation_step(self, batch: ImageBatch, index: int) -> None:
-        self._evaluate(batch)
-
-    def test_step(self, batch: ImageBatch, index: int) -> None:
-        self._evaluate(batch)
-
-    def on_validation_epoch_start(self) -> None:
-        self._evaluated = {}
-
-    def on_test_epoch_start(self) -> None:
-        self._evaluated = {}
-
-    def on_validation_epoch_end(self) -> None:
-        self._score("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._score("test")
-
-    def predict_step(self, batch: ImageBatch, index: int) -> list[dict[str, Any]]:
-        probabilities = self(batch.images).float().softmax(dim=-1)
-        best, labels = probabilities.max(dim=-1)
-        return [
-            {"id": name, "class": self.class_names[label], "probability": probability}
-            for name, label, probability in zip(batch.ids, labels.tolist(), best.tolist(), strict=True)
-        ]
-
     def subject(self, name: str = "the classifier") -> Subject:
         """The classifier to explain, with its name for messages."""
         return Subject(ViT(self.model, name), self.normalise, self.input.fit_image, self.class_names)
-
-    @property
-    def input(self) -> ModelInput:
-        """Size, fit and cells of the input; the patches divide it evenly."""
-        return ModelInput(self.image_size, self.fit)
-
-    @staticmethod
-    def _losses(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
-        """Cross-entropy, in float32 at least."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits, labels.to(logits) if labels.is_floating_point() else labels, **options)
-
-    def _evaluate(self, batch: ImageBatch) -> None:
-        logits = self(batch.images)
-        losses = self._losses(logits, batch.labels, reduction="none")
-        right = logits.argmax(dim=-1) == batch.labels
-        self._evaluated |= zip(batch.ids, zip(losses.tolist(), right.tolist(), strict=True), strict=True)
-
-    def _score(self, split: Split) -> None:
-        """Log the means over all images, each counted once, for any number of processes."""
-        self._evaluated = collect(self._evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
-        loss, accuracy = np.mean(list(self._evaluated.values()), axis=0)
-        self.log(f"{split}/loss", loss, sync_dist=True)  # equal in all processes
-        self.log(f"{split}/accuracy", accuracy, prog_bar=True, sync_dist=True)

@@ -1,9 +1,11 @@
 """Training objectives. They depend on logits, glimpses and tokens, not on a model."""
 
+from visattn.training.objectives.glimpses import GlimpseLoss, GlimpseLosses
 from visattn.training.objectives.likelihood import CaptionLoss, CaptionLosses, CaptionSums, doubly_stochastic_penalty
 from visattn.training.objectives.reinforce import (
     ArcticReinforce,
     Baseline,
+    LearnedValue,
     LeaveOneOut,
     MovingAverage,
     NoBaseline,
@@ -20,7 +22,10 @@ __all__ = [
     "CaptionLosses",
     "CaptionSums",
     "ExponentialDecay",
+    "GlimpseLoss",
+    "GlimpseLosses",
     "InverseSigmoidDecay",
+    "LearnedValue",
     "LeaveOneOut",
     "LinearDecay",
     "MovingAverage",

@@ -26,15 +26,28 @@ class Baseline(nn.Module):
 
     draws = 1
 
-    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
-        """Costs (B, T) of samples and the mask of words (B, T) to b, broadcastable to (B, T)."""
+    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
+        """The baseline, without gradient.
+
+        Args:
+            costs: (B, T) of samples.
+            mask: (B, T) of words or glimpses.
+            values: (B, T) costs that the model itself expects, where it has a network for that.
+
+        Returns:
+            b, broadcastable to (B, T).
+        """
         raise NotImplementedError
+
+    def loss(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor | None:
+        """(B,) what trains the baseline itself, to be added to the objective; None if nothing does."""
+        return None
 
 
 class NoBaseline(Baseline):
     """b = 0."""
 
-    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
         return torch.zeros_like(costs)
 
 
@@ -61,7 +74,7 @@ class MovingAverage(Baseline):
         self.decay = decay
         self.register_buffer("average", torch.zeros(steps))
 
-    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
         group = torch.arange(costs.shape[1], device=costs.device).clamp(max=len(self.average) - 1)
         baseline = self.average[group]
         if self.training:
@@ -76,6 +89,35 @@ class MovingAverage(Baseline):
         total, captions = processes.total(torch.stack([means.sum(dim=0), (words > 0).sum(dim=0)]))
         moved = self.decay * self.average + (1 - self.decay) * total / captions.clamp(min=1)
         self.average.copy_(torch.where(captions > 0, moved, self.average))
+
+
+class LearnedValue(Baseline):
+    """b = the cost that the model's own baseline network expects, trained by squared error (Mnih 2014, section 3.2).
+
+    Args:
+        weight: of the squared error in the objective.
+
+    Raises:
+        InputError: if `weight` is negative; and in training, if the model has no baseline network.
+    """
+
+    def __init__(self, weight: float = 0.5) -> None:
+        super().__init__()
+        if weight < 0:
+            raise InputError(f"weight is {weight}; that of the baseline's squared error must not be negative")
+        self.weight = weight
+
+    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
+        return self._expected(values).detach()
+
+    def loss(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
+        return self.weight * ((self._expected(values) - costs).square() * mask).sum(dim=1)
+
+    @staticmethod
+    def _expected(values: Tensor | None) -> Tensor:
+        if values is None:
+            raise InputError("the baseline LearnedValue needs a model with a baseline network, such as GlimpseModel")
+        return values
 
 
 class LeaveOneOut(Baseline):
@@ -97,7 +139,7 @@ class LeaveOneOut(Baseline):
             raise InputError(f"draws is {draws}; the leave-one-out baseline needs at least 2 samples per caption")
         self.draws = draws
 
-    def forward(self, costs: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
         together = costs.unflatten(0, (-1, self.draws))
         others = together.sum(dim=1, keepdim=True) - together
         return (others / (self.draws - 1)).flatten(0, 1)
@@ -156,12 +198,26 @@ class Reinforce(nn.Module):
 
     def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
         """−log p of the words (B, T) without gradient, glimpses with a time axis, and the mask of words (B, T)."""
-        costs = self._costs(nll * mask, mask)
-        baseline = self.baseline(costs, mask)
+        entropy = -(glimpses.weights * glimpses.weights.clamp(min=1e-12).log()).sum(dim=-1)
+        return self.estimate(nll, glimpses.log_prob, entropy, mask)
+
+    def estimate(
+        self, costs: Tensor, log_prob: Tensor, entropy: Tensor, mask: Tensor, values: Tensor | None = None
+    ) -> Estimate:
+        """The same for samples of any distribution.
+
+        Args:
+            costs: (B, T) of the steps, without gradient.
+            log_prob: (B, T) of the samples; 0 where nothing was sampled.
+            entropy: (B, T) of their distributions.
+            mask: (B, T) bool, the steps that there are.
+            values: (B, T) as `Baseline` takes them.
+        """
+        costs = self._costs(costs * mask, mask)
+        baseline = self.baseline(costs, mask, values)
         advantage = costs - baseline
-        entropy = -(glimpses.weights * glimpses.weights.clamp(min=1e-12).log()).sum(dim=-1) * mask
-        surrogate = self.weight * advantage * glimpses.log_prob * mask - self.entropy * entropy
-        drawn = mask & (glimpses.log_prob != 0)
+        surrogate = self.weight * advantage * log_prob * mask - self.entropy * entropy * mask
+        drawn = mask & (log_prob != 0)
         draws, words = processes.mean(torch.stack([drawn.sum(), mask.sum()]))
         draws = torch.where(draws > 0, draws, 1.0)
         advantages = (advantage * drawn).sum() / draws
@@ -169,10 +225,12 @@ class Reinforce(nn.Module):
             "advantage": advantages,
             "advantage_variance": ((advantage - processes.mean(advantages)).square() * drawn).sum() / draws,
             "baseline": (baseline * mask).sum() / words,
-            "entropy": entropy.detach().sum() / words,
+            "entropy": (entropy.detach() * mask).sum() / words,
             "drawn": drawn.sum() / words,
         }
-        return Estimate(surrogate.sum(dim=1), diagnostics)
+        total = surrogate.sum(dim=1)
+        own = self.baseline.loss(costs, mask, values)
+        return Estimate(total if own is None else total + own, diagnostics)
 
     def _costs(self, nll: Tensor, mask: Tensor) -> Tensor:
         """(B, T) the cost assigned to each word's sample."""

@@ -1,0 +1,99 @@
+"""Train glimpse models and the whole-view model, and measure accuracy against work."""
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from visattn import __version__
+from visattn.data.cluttered import ShapesCluttered
+from visattn.errors import InputError
+from visattn.files import write_text
+from visattn.overlay import Line, save_figure, work_sheet
+from visattn.studies.glimpses import NAMES, Setting, Work, evaluate, make, mean_work, train
+
+TITLES = {
+    "learned": "learned locations",
+    "random": "random locations",
+    "centre": "always the centre",
+    "whole": "whole picture",
+}
+
+
+def measure(
+    output: Path, names: Sequence[str], setting: Setting, seeds: Sequence[int], data: ShapesCluttered
+) -> dict[str, list[Work]]:
+    """Train and measure; see the head of `visattn.cli.glimpses` for what is written.
+
+    Args:
+        output: folder for what is written; must not hold anything yet.
+        names: models, of `NAMES`.
+        setting: what is compared.
+        seeds: of each model.
+        data: trained on its training split, measured on its test split.
+
+    Returns:
+        For each model the results of each seed.
+
+    Raises:
+        InputError: for a name that there is not, a setting that does not suit the pictures, or a folder that is not
+            empty.
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise InputError(f"--models has '{unknown[0]}'; choose from {', '.join(NAMES)}")
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    for name in names:  # before any scene is drawn
+        make(name, setting, len(data.class_names), data.image_size)
+    output.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    test = data.tensors("test")
+    found: dict[str, list[Work]] = {name: [] for name in names}
+    for number, seed in enumerate(seeds):
+        for name in found:
+            model = train(name, setting, data, seed, title=f"{name}, seed {seed}")
+            found[name].append(evaluate(model, *test, seed))
+        _write(output, found, setting, seeds[: number + 1], data, time.perf_counter() - start)  # so far
+    return found
+
+
+def _write(
+    output: Path,
+    found: dict[str, list[Work]],
+    setting: Setting,
+    seeds: Sequence[int],
+    data: ShapesCluttered,
+    seconds: float,
+) -> None:
+    lines = [_line(name, works) for name, works in found.items()]
+    asked = {"mark": "colour of the mark on the large thing", "shape": "shape of the mark on the large thing"}
+    note = (
+        f"Question: {asked.get(data.question, 'colour of the large thing')}, in cluttered scenes of "
+        f"{data.image_size[0]}×{data.image_size[1]} pixels, {data.sizes['test']} unseen ones; mean of {len(seeds)} "
+        f"{'seed' if len(seeds) == 1 else 'seeds'}, bars from the worst to the best. Multiply-adds are those of "
+        "convolutions and matrix products."
+    )
+    save_figure(work_sheet(lines, title="Accuracy against work", note=note), output / "work.png")
+    results = {
+        "date": date.today().isoformat(),
+        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "threads": torch.get_num_threads(),
+        "question": data.question,
+        "setting": setting._asdict(),
+        "seeds": list(seeds),
+        "seconds": round(seconds, 1),
+        "results": {n: [{k: np.round(v, 6).tolist() for k, v in w._asdict().items()} for w in found[n]] for n in found},
+    }
+    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+
+
+def _line(name: str, works: Sequence[Work]) -> Line:
+    mean = mean_work(works)
+    runs = np.stack([work.accuracy for work in works])
+    return Line(TITLES[name], mean.multiply_adds, mean.accuracy, runs.min(axis=0), runs.max(axis=0), mean.values[-1])
