@@ -174,7 +174,7 @@ class Wrong(SoftAttention):
         ("float32", lambda g: g._replace(weights=g.weights.double())),
         ("shapes", lambda g: g._replace(context=g.context[:, 1:])),
         ("masks", lambda g: g._replace(weights=torch.full_like(g.weights, 1 / g.weights.shape[1]))),
-        ("order", lambda g: g._replace(weights=g.weights.cumsum(-1) / 100, context=0 * g.context)),
+        ("order", lambda g: g._replace(weights=g.weights.cumsum(-1) * (g.weights > 0) / 100, context=0 * g.context)),
         ("images", lambda g: g._replace(context=g.context + g.context.mean())),
     ],
 )
