@@ -18,11 +18,15 @@ from visattn.studies.figures import (
     Exposure,
     Faithfulness,
     Growth,
+    Line,
+    Ranked,
     alignment_sheet,
     curves_sheet,
     exposure_sheet,
     faithfulness_sheet,
     growth_sheet,
+    ranking_sheet,
+    work_sheet,
 )
 
 HOSTILE = [r"$x_1$", r"bad $\frac{ $", "狗", "🐶👩‍🚀", "مرحبا", "a\nb\x00c", "\ud800", "w" * 499, "%s{}\\", ""]
@@ -82,6 +86,17 @@ def some_alignment(names=("soft", "hard"), **more):
     return Alignment([(name, some_weights(3, 5, n)) for n, name in enumerate(names)], source, target, **more)
 
 
+def some_ranking(names=("a map", "random")):
+    interval = (0.3, 0.21, 0.47)
+    last = Ranked(names[-1][:30], (interval,) * 3, True)
+    return [*(Ranked(name[:30], (interval, None, (-0.2, -0.5, 0.1))) for name in names[:-1]), last]
+
+
+def some_line(name="learned", read=0.083):
+    accuracy = np.array([0.7, 0.9, 0.95])
+    return Line(name, np.array([2e5, 4e5, 6e5]), accuracy, accuracy - 0.1, accuracy + 0.02, read)
+
+
 def said(figure):
     """Every text of a figure that is shown, line by line."""
     found = figure.findobj(Text)
@@ -120,9 +135,21 @@ def assert_laid_out(figure):
         lambda names: alignment_sheet(
             [some_alignment(names[:3], heading=names[0][:40], notes=names[:3])] * 2, title=LONG
         ),
+        lambda names: ranking_sheet(some_ranking(names), ["one ↓", "two ↑", "three"], title=names[0], note=LONG),
+        lambda names: work_sheet([some_line(name) for name in names[:4]], title=names[0], note=LONG),
         lambda names: alignment_sheet([Alignment([("a", np.ones((1, 8)))], names[:8], names[:1])]),
     ],
-    ids=["curves", "growth", "faithfulness", "one captioner", "six captioners", "alignment", "long source words"],
+    ids=[
+        "curves",
+        "growth",
+        "faithfulness",
+        "one captioner",
+        "six captioners",
+        "alignment",
+        "ranking",
+        "work",
+        "long source words",
+    ],
 )
 @pytest.mark.parametrize("names", [[f"{n} {LONG}" for n in range(9)], HOSTILE], ids=["long", "hostile"])
 def test_nothing_overlaps_whatever_is_written(make, names):
@@ -255,6 +282,27 @@ def test_an_alignments_cells_are_its_weights_on_one_scale():
     assert {"soft", "hard", "local", "French", "attention weight α"} <= set(said(figure))
 
 
+def test_a_ranking_has_a_point_and_an_interval_for_each_score():
+    figure = ranking_sheet(some_ranking(), ["one", "two", "three"])
+    one, two, three = drawn(figure)
+    assert [line.get_xdata().tolist() for line in one.lines] == [[0.21, 0.47], [0.3]] * 2
+    assert [line.get_ydata().tolist() for line in two.lines] == [[1, 1], [1]], "the first map has no such score"
+    assert [line.get_xdata().tolist() for line in three.lines[:2]] == [[-0.5, 0.1], [-0.2]]
+    assert one.lines[0].get_color() != one.lines[2].get_color(), "controls are grey"
+    assert {"a map", "random", "one", "two", "three"} <= set(said(figure))
+
+
+def test_work_is_the_numbers():
+    (axes,) = drawn(work_sheet([some_line(), some_line("whole", 1.0)]))
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.transpose([some_line().work, some_line().accuracy]))
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylim() == (0.6, 1)
+    figure = work_sheet([some_line(), some_line("whole", 1.0)])
+    assert {"learned: 95.0 %, reads 8.3 % of the pixels", "whole: 95.0 %, reads 100 % of the pixels"} <= set(
+        said(figure)
+    )
+
+
 def test_true_and_sampled_places_are_marked():
     focus, true = np.eye(3, 5), np.zeros((3, 5))
     true[0, 4] = true[2, 0] = 1
@@ -296,6 +344,9 @@ ONES = np.ones((3, 5))
         (lambda: exposure_sheet([some_model(teacher_forced=np.full(13, 45.0))]), "teacher_forced of 'model 0'"),
         (lambda: exposure_sheet([some_model(free_running=np.full(13, -0.1))]), "free_running of 'model 0'"),
         (lambda: exposure_sheet([some_model(another_reference=np.full(13, 1.1))]), "another_reference of 'model 0'"),
+        (lambda: ranking_sheet(some_ranking(), ["one"]), "every panel"),
+        (lambda: work_sheet([]), "nothing to draw"),
+        (lambda: work_sheet([some_line()._replace(work=np.array([0, 1, 2]))]), "work above 0"),
         (lambda: alignment_sheet([]), "at least one alignment"),
         (lambda: alignment_sheet([some_alignment(())]), "at least one map"),
         (lambda: alignment_sheet([some_alignment()._replace(source=[])]), "one source word"),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import assert_nothing_overlaps
 from PIL import Image
 
 from visattn.cli import rank
@@ -14,7 +13,6 @@ from visattn.data import ShapesClasses
 from visattn.explain import LRP, METHODS, Raw, ViT
 from visattn.explain.randomisation import shuffled
 from visattn.metrics import grounding, rank_correlation
-from visattn.overlay.ranking import Ranked, ranking_sheet
 from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
 
@@ -133,16 +131,6 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere():
     pixels = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     assert torch.equal(Raw()(shuffled(vit, 3), pixels), Raw()(other, pixels))
     assert not torch.allclose(Raw()(other, pixels), Raw()(vit, pixels))
-
-
-def test_nothing_in_the_figure_overlaps():
-    interval = (0.3, 0.21, 0.47)
-    rows = [Ranked("a map", (interval, None, (-0.2, -0.5, 0.1))), Ranked("random", (interval,) * 3, True)]
-    one = [Ranked("a map", ((1.0, 1.0, 1.0),))]  # a scale has a length even then
-    assert_nothing_overlaps(ranking_sheet(one, ["one"]))
-    assert_nothing_overlaps(ranking_sheet(rows, ["one ↓", "two ↑", "three"], title="title", note="note"))
-    with pytest.raises(ValueError, match="every panel"):
-        ranking_sheet(rows, ["one"])
 
 
 @pytest.mark.parametrize(

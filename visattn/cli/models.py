@@ -31,26 +31,29 @@ def add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") 
 
 
 def add_classifier_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a classifier: a checkpoint, or a model of timm."""
+    """Add the options that choose a classifier: a checkpoint, or a library's model."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint",
         type=Path,
-        help="classifier trained by 'visattn fit', or the included vit-cifar10",
+        help="classifier or glimpse model trained by 'visattn fit', or the included vit-cifar10",
     )
-    model.add_argument("--timm", metavar="NAME", help="Vision Transformer from timm, such as vit_small_patch16_224")
+    model.add_argument(
+        "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"
+    )
+    model.add_argument("--timm", metavar="NAME", help="model from timm, such as vit_small_patch16_224")
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights of the timm model: a file with timm's keys, or 'random' (default: pretrained, from timm's hub)",
+        help="weights of the library's model: a file with its keys, or 'random' (default: pretrained, downloaded)",
     )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the timm model, one per line")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the library's model, one per line")
     parser.add_argument(
         "--image-size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="input size of the timm model (default: from timm's configuration)",
+        help="input size of the library's model (default: from its configuration)",
     )
 
 

@@ -55,7 +55,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_model_options
+from visattn.cli.models import add_classifier_options, add_model_options
 from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
@@ -83,30 +83,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
     )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="classifier or glimpse model trained by 'visattn fit', or the included vit-cifar10",
-    )
-    model.add_argument(
-        "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"
-    )
-    model.add_argument("--timm", metavar="NAME", help="model from timm, such as vit_small_patch16_224")
+    add_classifier_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="weights of the library's model: a file with its keys, or 'random' (default: pretrained, downloaded)",
-    )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the library's model, one per line")
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="input size of the library's model (default: from its configuration)",
-    )
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
     parser.add_argument("--layer", type=int, help="layer shown by raw and value-norm, from 0 (default: -1, the last)")
     parser.add_argument("--head", type=int, help="head shown by raw and value-norm, from 0 (default: the mean of all)")

@@ -9,14 +9,12 @@ from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE, Paper, Style
 from visattn.overlay.viewer import Answer, Reading, Scene, viewer
 from visattn.overlay.wall import wall_sheet
 from visattn.overlay.words import caption_gif, word_pictures
-from visattn.overlay.work import Line, work_sheet
 
 __all__ = [
     "COLOUR_MAP",
     "OPACITY",
     "WORD_SIZE",
     "Answer",
-    "Line",
     "Panel",
     "Paper",
     "Reading",
@@ -40,5 +38,4 @@ __all__ = [
     "viewer",
     "wall_sheet",
     "word_pictures",
-    "work_sheet",
 ]

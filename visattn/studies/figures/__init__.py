@@ -6,6 +6,8 @@ from visattn.studies.figures.curves import Curves, curves_sheet
 from visattn.studies.figures.exposure import Exposure, exposure_sheet
 from visattn.studies.figures.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.studies.figures.growth import Curve, Growth, growth_sheet
+from visattn.studies.figures.ranking import Ranked, ranking_sheet
+from visattn.studies.figures.work import Line, work_sheet
 
 __all__ = [
     "Alignment",
@@ -15,6 +17,8 @@ __all__ = [
     "Exposure",
     "Faithfulness",
     "Growth",
+    "Line",
+    "Ranked",
     "Row",
     "alignment_sheet",
     "comparison_sheet",
@@ -22,4 +26,6 @@ __all__ = [
     "exposure_sheet",
     "faithfulness_sheet",
     "growth_sheet",
+    "ranking_sheet",
+    "work_sheet",
 ]
