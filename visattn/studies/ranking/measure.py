@@ -92,7 +92,7 @@ def measure(subject: Subject, examples: Sequence[Example], settings: Settings) -
         batch = examples[start : start + settings.batch_size]
         pixels = subject.normalise(torch.stack([example.image for example in batch]).to(subject.device))
         with evaluating(subject.vit.model):
-            likely = subject.vit.model(pixels).float().softmax(dim=-1).max(dim=-1)
+            likely = subject.vit.logits(pixels).float().softmax(dim=-1).max(dim=-1)
         maps, random_weights = (
             {n: method(vit, pixels, likely.indices).float().cpu().numpy() for n, method in methods.items()}
             for vit in (subject.vit, other)
@@ -133,7 +133,7 @@ def costs(subject: Subject, methods: Mapping[str, Callable], pixels: Tensor, tar
         return min(times)
 
     with evaluating(subject.vit.model):
-        plain = seconds(lambda: subject.vit.model(pixels))
+        plain = seconds(lambda: subject.vit.logits(pixels))
     return {
         name: seconds(lambda method=method: method(subject.vit, pixels, targets)) / plain
         for name, method in methods.items()
@@ -169,7 +169,7 @@ class _Judge:
 
         def score(images: Tensor) -> Tensor:
             with evaluating(subject.vit.model):
-                logits = subject.vit.model(subject.normalise(images))
+                logits = subject.vit.logits(subject.normalise(images))
             return logits.double().log_softmax(dim=-1)[:, label : label + 1]
 
         whole = float(score(pixels[None]).exp())
