@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "exposure": "compare the exposure bias of captioners",
         "compare": "train every attention mechanism with the same budget",
         "sequences": "compare attention mechanisms on toy sequence tasks",
+        "estimators": "compare gradient estimators of hard attention with the exact gradient",
         "benchmark": "compare speed with other implementations",
     },
     "Use elsewhere": {
