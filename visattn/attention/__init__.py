@@ -15,6 +15,7 @@ from visattn.attention.relaxations import (
     StraightThroughGumbel,
 )
 from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, LocationScore, ScaledDotScore, Score
+from visattn.attention.sigmoid import SigmoidAttention
 from visattn.attention.soft import SoftAttention
 from visattn.attention.sparse import EntmaxAttention, SparsemaxAttention, entmax15, sparsemax
 
@@ -41,6 +42,7 @@ __all__ = [
     "ScaledDotScore",
     "Score",
     "ShuffledWeights",
+    "SigmoidAttention",
     "SoftAttention",
     "SparsemaxAttention",
     "SpatialAttention",

@@ -25,6 +25,7 @@ from visattn.attention import (
     MultiHeadAttention,
     PredictiveLocalAttention,
     ScaledDotScore,
+    SigmoidAttention,
     SoftAttention,
     SparsemaxAttention,
 )
@@ -49,6 +50,7 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
         SoftAttention,
         SparsemaxAttention,
         EntmaxAttention,
+        SigmoidAttention,
         MeanAttention,
         HardAttention,
         MonotonicLocalAttention,
