@@ -18,7 +18,7 @@ def overlay(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("hard_reinmax", []),
+        ("reinmax", []),
         ("hard_learned", []),
         ("hard_rebar", [f"{LOSS}.reinforce=visattn.training.objectives.Relax"]),
     ],
@@ -35,9 +35,9 @@ def test_each_estimator_trains_saves_and_exports(name, options, tmp_path):
     [
         ("hard_rebar", [f"{LOSS}.reinforce=visattn.training.objectives.Enumeration"], ["limit is 4,096"]),
         ("hard_rebar", [f"{DECODER}.attention.init_args.coin=step"], ["coin is 'step'", "Rebar"]),
-        ("hard_reinmax", [f"{LOSS}.reinforce=visattn.training.objectives.Reinforce"], ["reinforce", "relaxation"]),
+        ("reinmax", [f"{LOSS}.reinforce=visattn.training.objectives.Reinforce"], ["reinforce", "relaxation"]),
         (
-            "hard_reinmax",
+            "reinmax",
             [f"{DECODER}.attention.init_args.relaxation=visattn.attention.GumbelSoftmax"],
             ["evaluation is 'argmax'", "GumbelSoftmax"],
         ),
