@@ -136,7 +136,7 @@ class Step(nn.Module):
         attention = SecondPlace if self.loss.reinforce else HardAttention
         probability = 1.0 if self.loss.reinforce else 0.0
         self.decoder = LSTMDecoder(V, D, lambda q, d: attention(q, d, probability=probability), 11, 7, dropout=0.0)
-        self.decoder.attention.draws = self.loss.draws
+        self.decoder.attention.draws = self.loss.copies(places=1, steps=1)
         with torch.no_grad():  # not so even that one word is as good as another
             for parameter in self.decoder.parameters():
                 parameter.mul_(3)

@@ -23,7 +23,7 @@ from visattn.overlay import style
 from visattn.overlay.viewer import SIDE
 from visattn.precision import OPTIONS
 from visattn.results import CaptionExport, ClassExport
-from visattn.studies import sequences
+from visattn.studies import estimators, sequences
 from visattn.studies.benchmarks import decoding, maps
 from visattn.studies.faithfulness import CLASS_METHODS, SUBSTRATES, WORD_METHODS
 from visattn.tasks import benchmark, caption, compare, overlay, rank
@@ -97,6 +97,7 @@ def test_choices_of_options_match_the_functions():
         cli.sequences.MECHANISMS,
         cli.sequences.BATCH,
     )
+    assert tuple(estimators.METHODS) == cli.estimators.METHODS
     assert tuple(DTYPES) == cli.export.DTYPES
     assert get_args(EncoderWeights) == cli.export.ENCODER_WEIGHTS
     assert list(benchmark.SUBJECTS) == list(cli.benchmark.SUBJECTS)

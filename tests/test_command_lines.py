@@ -74,12 +74,13 @@ def here(tmp_path, monkeypatch) -> Path:
 def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dict[str, list[list[str]]]:
     """Valid command lines of each program, except for long trainings."""
     from visattn.cli import overlay, prepare_coco
-    from visattn.tasks import benchmark, compare, demo, sequences
+    from visattn.tasks import benchmark, compare, demo, estimators, sequences
 
     monkeypatch.setattr(demo, "train_and_test", stop)
     monkeypatch.setattr(compare, "train", stop)
     monkeypatch.setattr(prepare_coco, "download", stop)
     monkeypatch.setattr(sequences, "train", stop)
+    monkeypatch.setattr(estimators, "half_trained", stop)
     for module in benchmark.SUBJECTS.values():
         monkeypatch.setattr(module, "measure", stop)
     overlay.main(["--checkpoint", "vit-cifar10", "--export", "npz", "--output", "results", "image.png"])
@@ -93,6 +94,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "compare": [["--output", "out", "--jobs", "1"]],
         "curves": [["run", "--number", "val/loss", "--output", "out.png"]],
         "demo": [["--output", "out"]],
+        "estimators": [["--output", "out"]],
         "evaluate": [["--references", "data/captions.json", "--candidates", "data/candidates.json"]],
         "export": [["--checkpoint", classifier, "--output", "out"]],
         "exposure": [["--output", "out", "report.json"]],

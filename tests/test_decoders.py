@@ -13,6 +13,7 @@ from visattn.attention import (
     MonotonicLocalAttention,
     MultiHeadAttention,
     PredictiveLocalAttention,
+    SigmoidAttention,
     SoftAttention,
     SparsemaxAttention,
 )
@@ -43,6 +44,7 @@ ATTENTIONS = {
     "hard expected": hard("expected"),
     "sparsemax": SparsemaxAttention,
     "entmax": EntmaxAttention,
+    "sigmoid": SigmoidAttention,
     "mean": MeanAttention,
     "local-m": MonotonicLocalAttention,
     "local-p": PredictiveLocalAttention,

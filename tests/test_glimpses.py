@@ -196,8 +196,7 @@ def test_the_learned_baseline_learns_the_expected_cost():
     baseline = LearnedValue(weight=1.0)
     values = torch.zeros(1, 3, requires_grad=True)
     costs, mask = torch.tensor([[2.0, 1.0, 0.5]]), torch.ones(1, 3, dtype=torch.bool)
-    assert not baseline(costs, mask, values).requires_grad
-    (gradient,) = torch.autograd.grad(baseline.loss(costs, mask, values).sum(), values)
+    (gradient,) = torch.autograd.grad(baseline.error(baseline(costs, mask, values), costs, mask).sum(), values)
     torch.testing.assert_close(gradient, -2 * costs)
     with pytest.raises(InputError, match="baseline network"):
         baseline(costs, mask)

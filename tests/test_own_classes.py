@@ -26,6 +26,7 @@ from visattn.attention import (
     MultiHeadAttention,
     PredictiveLocalAttention,
     ScaledDotScore,
+    SigmoidAttention,
     SoftAttention,
     SparsemaxAttention,
     SpatialAttention,
@@ -138,6 +139,7 @@ MECHANISMS = {
     "local-p": (PredictiveLocalAttention, {"permutes": False}),
     "sparsemax": (SparsemaxAttention, {}),
     "entmax": (EntmaxAttention, {}),
+    "sigmoid": (SigmoidAttention, {}),
     "mean": (MeanAttention, {}),
     "multi-head": (MultiHeadAttention, {}),
 }

@@ -3,11 +3,19 @@
 from visattn.attention.ablated import ShuffledWeights, UniformWeights, ablated
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.general import attend
-from visattn.attention.hard import HardAttention
+from visattn.attention.hard import HardAttention, SampledMemory, prescribed
 from visattn.attention.local import LocalAttention, MonotonicLocalAttention, PredictiveLocalAttention
 from visattn.attention.mean import MeanAttention
 from visattn.attention.multihead import HeadsMemory, MultiHeadAttention, MultiHeadSelfAttention
+from visattn.attention.relaxations import (
+    GumbelSoftmax,
+    ReinMax,
+    Relaxation,
+    StraightThrough,
+    StraightThroughGumbel,
+)
 from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, LocationScore, ScaledDotScore, Score
+from visattn.attention.sigmoid import SigmoidAttention
 from visattn.attention.soft import SoftAttention
 from visattn.attention.sparse import EntmaxAttention, SparsemaxAttention, entmax15, sparsemax
 
@@ -17,6 +25,7 @@ __all__ = [
     "EntmaxAttention",
     "GeneralScore",
     "Glimpse",
+    "GumbelSoftmax",
     "HardAttention",
     "HeadsMemory",
     "LocalAttention",
@@ -27,15 +36,22 @@ __all__ = [
     "MultiHeadAttention",
     "MultiHeadSelfAttention",
     "PredictiveLocalAttention",
+    "ReinMax",
+    "Relaxation",
+    "SampledMemory",
     "ScaledDotScore",
     "Score",
     "ShuffledWeights",
+    "SigmoidAttention",
     "SoftAttention",
     "SparsemaxAttention",
     "SpatialAttention",
+    "StraightThrough",
+    "StraightThroughGumbel",
     "UniformWeights",
     "ablated",
     "attend",
     "entmax15",
+    "prescribed",
     "sparsemax",
 ]

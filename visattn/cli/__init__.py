@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "compare": "train every attention mechanism with the same budget",
         "sequences": "compare attention mechanisms on toy sequence tasks",
         "glimpses": "compare glimpses with the whole picture: accuracy against work",
+        "estimators": "compare gradient estimators of hard attention with the exact gradient",
         "benchmark": "compare speed with other implementations",
     },
     "Use elsewhere": {

@@ -25,6 +25,7 @@ from visattn.attention import (
     MultiHeadAttention,
     PredictiveLocalAttention,
     ScaledDotScore,
+    SigmoidAttention,
     SoftAttention,
     SparsemaxAttention,
 )
@@ -57,6 +58,7 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
         SoftAttention,
         SparsemaxAttention,
         EntmaxAttention,
+        SigmoidAttention,
         MeanAttention,
         HardAttention,
         MonotonicLocalAttention,
@@ -73,8 +75,11 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
 }
 """The allowed classes of each part; a part is identified by the name of its argument."""
 
-# Encoder arguments that are not exported: they concern training only, or (mean and std) are stored separately.
-_LEFT_OUT = frozenset({"weights", "train_from", "keep_statistics", "mean", "std"})
+# Arguments that are not exported: they concern training only, or (mean and std) are stored separately.
+_LEFT_OUT = {
+    "encoder": frozenset({"weights", "train_from", "keep_statistics", "mean", "std"}),
+    "attention": frozenset({"relaxation"}),
+}
 # Arguments of `timm.create_model` itself, some of which load files; a network's own arguments are allowed.
 _FETCHING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 
@@ -89,7 +94,7 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
     arguments = {
         name: describe(name, value) if _is_part(value) else value
         for name, value in (configuration.get("init_args") or {}).items()
-        if not (role == "encoder" and name in _LEFT_OUT)
+        if name not in _LEFT_OUT.get(role, ())
     }
     own = path_of(cls) in registered(role)
     path = path_of(cls) if own else f"{'.'.join(cls.__module__.split('.')[:2])}.{cls.__name__}"
@@ -109,7 +114,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
     cls, arguments = _find(role, blueprint["class_path"]), blueprint.get("init_args", {})
     if not isinstance(arguments, dict):
         raise InputError(f"the init_args of its {role} must be an object")
-    left_out = _LEFT_OUT if role == "encoder" else frozenset()
+    left_out = _LEFT_OUT.get(role, frozenset())
     known = {n: p for n, p in inspect.signature(cls).parameters.items() if n not in left_out}
     made: dict[str, Any] = {}
     for name, value in arguments.items():

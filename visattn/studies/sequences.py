@@ -166,7 +166,7 @@ def train(
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 4 * (1 - step / steps)))
     for _ in tqdm(range(steps), desc=title, unit="step", leave=False, disable=title is None):
         batch = make_batch(task, BATCH, generator, lengths)
-        owner = torch.arange(BATCH).repeat_interleave(loss.draws)
+        owner = torch.arange(BATCH).repeat_interleave(DRAWS if draws else 1)
         memory, tokens = model.remember(batch).rows(owner), batch.tokens[owner]
         losses = loss(*model.decoder(memory, tokens[:, :-1]), tokens[:, 1:])
         optimizer.zero_grad()

@@ -27,7 +27,7 @@ from visattn.metrics import (
 from visattn.models import Annotations, Decoder, GridEncoder, LSTMDecoder
 from visattn.training import processes
 from visattn.training.evaluation import CaptionEvaluation, EvaluatedImage, collect
-from visattn.training.objectives import CaptionLoss, gradient_share
+from visattn.training.objectives import CaptionLoss, Enumeration, gradient_share
 from visattn.training.optimization import Optimization
 from visattn.training.regimes import Regime, TeacherForcing, rows
 from visattn.vocabulary import END, Vocabulary, Words
@@ -100,16 +100,8 @@ class Captioner(Captioning, LightningModule):
         for name, value, least in (("max_length", max_length, 1), ("no_repeat", no_repeat, 0)):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
-        draws = any(isinstance(module, HardAttention) for module in self.decoder.modules())
-        if draws and self.loss.reinforce is None:
-            raise InputError(
-                "hard attention is trained by REINFORCE: set the loss's option reinforce, such as "
-                "--model.init_args.loss.init_args.reinforce=visattn.training.objectives.Reinforce"
-            )
-        if self.loss.reinforce is not None and not draws:
-            raise InputError(
-                "the loss's option reinforce needs attention that samples: use HardAttention, or leave it out"
-            )
+        hard = [module for module in self.decoder.modules() if isinstance(module, HardAttention)]
+        self._check_estimator([module for module in hard if module.relaxation is None], bool(hard))
         self.decoder.check_grid(encoder.grid(self.image_size))
         self._named = False
         self.started = False  # from the weights of another training, including the encoder's
@@ -188,6 +180,37 @@ class Captioner(Captioning, LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._score("test")
+
+    def _check_estimator(self, sampling: list[HardAttention], hard: bool) -> None:
+        """Check that sampled places are trained, by one estimator, which can work with the attention.
+
+        Args:
+            sampling: the mechanisms that sample and have no relaxation.
+            hard: whether there is hard attention at all.
+        """
+        estimator = self.loss.reinforce
+        if sampling and estimator is None:
+            raise InputError(
+                "hard attention is trained by REINFORCE: set the loss's option reinforce, such as "
+                "--model.init_args.loss.init_args.reinforce=visattn.training.objectives.Reinforce, or the attention's "
+                "option relaxation"
+            )
+        if estimator is None:
+            return
+        if not sampling:
+            raise InputError(
+                "the loss's option reinforce and the attention's option relaxation exclude each other; leave out one"
+                if hard
+                else "the loss's option reinforce needs attention that samples: use HardAttention, or leave it out"
+            )
+        height, width = self.encoder.grid(self.image_size)
+        for attention in sampling:
+            estimator.check(attention, height * width)
+        if isinstance(estimator, Enumeration) and not isinstance(self.regime, TeacherForcing):
+            raise InputError(
+                f"reinforce is Enumeration, which needs given captions, and {type(self.regime).__name__} gives others; "
+                "leave out the regime, or use another estimator"
+            )
 
     def _require_facts(self) -> None:
         """Reject truth as reward or checkpoint criterion if the data does not provide it."""

@@ -18,7 +18,7 @@ from visattn.metrics import CiderReward, Facts, TruthReward
 from visattn.models import Decoder
 from visattn.models.mode import evaluating
 from visattn.training import processes
-from visattn.training.objectives import CaptionLoss, Schedule, SelfCriticalLoss
+from visattn.training.objectives import CaptionLoss, Schedule, SelfCriticalLoss, rerun_of
 from visattn.training.objectives.self_critical import CriticKind
 from visattn.vocabulary import END, PAD, START, Vocabulary
 
@@ -88,7 +88,7 @@ class TeacherForcing(Regime):
     """Teacher forcing: always the true previous words (maximum likelihood)."""
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
-        memory, tokens = rows(memory, batch, loss.draws)
+        memory, tokens = rows(memory, batch, copies(memory, batch, loss))
         return forced(decoder, memory, tokens, tokens[:, :-1], loss, batch.regions)
 
 
@@ -109,7 +109,7 @@ class ScheduledSampling(Regime):
         self.schedule, self.likeliest = schedule, likeliest
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
-        memory, tokens = rows(memory, batch, loss.draws)
+        memory, tokens = rows(memory, batch, copies(memory, batch, loss))
         truth = self.schedule.truth(step)
         heard = tokens[:, :-1]
         if truth < 1:
@@ -226,6 +226,11 @@ class SelfCritical(Regime):
         return rewards.float().view(len(ids), -1).to(tokens.device)
 
 
+def copies(memory: Memory, batch: CaptionBatch, loss: CaptionLoss) -> int:
+    """How often each caption of a batch occurs in it, so that the loss can compare its samples."""
+    return loss.copies(memory.values.shape[1], batch.tokens.shape[1] - 1)
+
+
 def rows(memory: Memory, batch: CaptionBatch, draws: int = 1) -> tuple[Memory, Tensor]:
     """A memory for a batch's captions, and those captions, each `draws` times.
 
@@ -252,10 +257,12 @@ def forced(
 
     Regions are those of `CaptionBatch`, for each of its captions, which may be repeated here.
     """
+    memory = loss.placed(memory, *heard.shape)
     logits, glimpses = decoder(memory, heard)
     if regions is not None:
         regions = regions.repeat_interleave(len(tokens) // len(regions), dim=0)
-    losses = loss(logits, glimpses, tokens[:, 1:], regions)
+    targets = tokens[:, 1:]
+    losses = loss(logits, glimpses, targets, regions, rerun_of(decoder, memory, heard, targets))
     logs = {
         "cross_entropy": losses.cross_entropy,
         "doubly_stochastic": losses.doubly_stochastic,

@@ -3,6 +3,7 @@
 from visattn.studies.figures.alignment import Alignment, alignment_sheet
 from visattn.studies.figures.comparison import Comparison, Row, comparison_sheet
 from visattn.studies.figures.curves import Curves, curves_sheet
+from visattn.studies.figures.estimators import Estimates, estimates_sheet
 from visattn.studies.figures.exposure import Exposure, exposure_sheet
 from visattn.studies.figures.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.studies.figures.growth import Curve, Growth, growth_sheet
@@ -14,6 +15,7 @@ __all__ = [
     "Comparison",
     "Curve",
     "Curves",
+    "Estimates",
     "Exposure",
     "Faithfulness",
     "Growth",
@@ -23,6 +25,7 @@ __all__ = [
     "alignment_sheet",
     "comparison_sheet",
     "curves_sheet",
+    "estimates_sheet",
     "exposure_sheet",
     "faithfulness_sheet",
     "growth_sheet",

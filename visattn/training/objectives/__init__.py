@@ -1,7 +1,17 @@
 """Training objectives. They depend on logits, glimpses and tokens, not on a model."""
 
+from visattn.training.objectives.enumeration import Enumeration
+from visattn.training.objectives.estimator import Estimate, Estimator
 from visattn.training.objectives.glimpses import GlimpseLoss, GlimpseLosses
-from visattn.training.objectives.likelihood import CaptionLoss, CaptionLosses, CaptionSums, doubly_stochastic_penalty
+from visattn.training.objectives.learned_baseline import LearnedBaseline
+from visattn.training.objectives.likelihood import (
+    CaptionLoss,
+    CaptionLosses,
+    CaptionSums,
+    doubly_stochastic_penalty,
+    rerun_of,
+)
+from visattn.training.objectives.rebar import Rebar
 from visattn.training.objectives.reinforce import (
     ArcticReinforce,
     Baseline,
@@ -12,8 +22,10 @@ from visattn.training.objectives.reinforce import (
     Reinforce,
     gradient_share,
 )
+from visattn.training.objectives.relax import Relax
 from visattn.training.objectives.schedules import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
 from visattn.training.objectives.self_critical import SelfCriticalLoss
+from visattn.training.objectives.vimco import Vimco
 
 __all__ = [
     "ArcticReinforce",
@@ -21,18 +33,26 @@ __all__ = [
     "CaptionLoss",
     "CaptionLosses",
     "CaptionSums",
+    "Enumeration",
+    "Estimate",
+    "Estimator",
     "ExponentialDecay",
     "GlimpseLoss",
     "GlimpseLosses",
     "InverseSigmoidDecay",
+    "LearnedBaseline",
     "LearnedValue",
     "LeaveOneOut",
     "LinearDecay",
     "MovingAverage",
     "NoBaseline",
+    "Rebar",
     "Reinforce",
+    "Relax",
     "Schedule",
     "SelfCriticalLoss",
+    "Vimco",
     "doubly_stochastic_penalty",
     "gradient_share",
+    "rerun_of",
 ]

@@ -1,16 +1,17 @@
 """Caption likelihood and its regularisers."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visattn.attention import Glimpse
+from visattn.attention import Glimpse, Memory, prescribed
 from visattn.errors import InputError
 from visattn.training import processes
-from visattn.training.objectives.reinforce import Reinforce
+from visattn.training.objectives.estimator import Estimator, Rerun
 from visattn.vocabulary import PAD
 
 
@@ -99,14 +100,14 @@ class CaptionLoss(nn.Module):
         doubly_stochastic: λ; 0 disables the penalty. Its gradient reaches α, whether or not places are sampled.
         label_smoothing: share of the probability that is spread over all words.
         supervision: weight of −Σ β log α; 0 disables it.
-        reinforce: training of sampled attention; only added in training mode.
+        reinforce: the estimator that trains sampled attention, such as `Reinforce`; only used in training mode.
     """
 
     def __init__(
         self,
         doubly_stochastic: float = 1.0,
         label_smoothing: float = 0.0,
-        reinforce: Reinforce | None = None,
+        reinforce: Estimator | None = None,
         supervision: float = 0.0,
     ) -> None:
         super().__init__()
@@ -117,26 +118,45 @@ class CaptionLoss(nn.Module):
         self.supervision = supervision
         self.reinforce = reinforce
 
-    @property
-    def draws(self) -> int:
-        """Number of consecutive copies of each caption needed in a training batch."""
-        return 1 if self.reinforce is None else self.reinforce.baseline.draws
+    def copies(self, places: int, steps: int) -> int:
+        """Number of consecutive copies of each caption needed in a training batch, for so many places and steps.
+
+        Raises:
+            InputError: if the estimator cannot serve so many.
+        """
+        return 1 if self.reinforce is None else self.reinforce.copies(places, steps)
+
+    def placed(self, memory: Memory, captions: int, steps: int) -> Memory:
+        """The memory for captions in a training batch, with the places that the estimator prescribes, if it does."""
+        places = memory.values.shape[1]
+        focus = None if self.reinforce is None else self.reinforce.focus(places, steps)
+        if focus is None:
+            return memory
+        return prescribed(memory, focus.to(memory.values.device).repeat(captions // len(focus), 1, 1))
 
     def forward(
-        self, logits: Tensor, glimpses: Glimpse, targets: Tensor, regions: Tensor | None = None
+        self,
+        logits: Tensor,
+        glimpses: Glimpse,
+        targets: Tensor,
+        regions: Tensor | None = None,
+        rerun: Rerun | None = None,
     ) -> CaptionLosses:
         """The loss from logits (B, T, V), glimpses with a time axis, and target words (B, T), PAD after END.
 
-        Regions are those of `CaptionBatch`, (B, T, L). The batch is shared by all processes, so all must call this
-        method.
+        Regions are those of `CaptionBatch`, (B, T, L); `rerun` serves estimators that need a second pass of the decoder
+        (`rerun_of`). The batch is shared by all processes, so all must call this method.
         """
         sums, nll = self._sums(logits, glimpses, targets, regions)
         tokens = processes.mean(sums.tokens.sum())
-        loss, cross_entropy, penalty, supervision, accuracy = (part.sum() / tokens for part in sums[:5])
         reinforce, diagnostics = None, {}
         if self.reinforce is not None and self.training:
-            surrogate, diagnostics = self.reinforce(nll.detach(), glimpses, targets != PAD)
+            surrogate, diagnostics, weights = self.reinforce(nll.detach(), glimpses, targets != PAD, rerun)
             reinforce = surrogate.sum() / tokens
+            if weights is not None:
+                sums = CaptionSums(*(part * weights for part in sums[:5]), sums.tokens)
+        loss, cross_entropy, penalty, supervision, accuracy = (part.sum() / tokens for part in sums[:5])
+        if reinforce is not None:
             loss = loss + reinforce
         detached = (part.detach() for part in (cross_entropy, penalty, supervision))
         return CaptionLosses(loss, *detached, accuracy, reinforce, diagnostics)
@@ -151,8 +171,7 @@ class CaptionLoss(nn.Module):
         """As `sums`, and −log p of each word (B, T), 0 at PAD."""
         mask = targets != PAD
         log_probs = logits.float().log_softmax(dim=-1)
-        nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
-        nll = nll.view_as(targets)
+        nll = _words_nll(log_probs, targets)
         loss = cross_entropy = nll.sum(dim=1)
         penalty = doubly_stochastic_penalty(glimpses.weights, mask)
         if self.label_smoothing:
@@ -166,3 +185,29 @@ class CaptionLoss(nn.Module):
             loss = loss + self.supervision * supervision
         correct = ((log_probs.argmax(dim=-1) == targets) & mask).sum(dim=1)
         return CaptionSums(loss, cross_entropy, penalty, supervision, correct, mask.sum(dim=1)), nll
+
+
+def rerun_of(
+    decoder: Callable[[Memory, Tensor], tuple[Tensor, Glimpse]], memory: Memory, heard: Tensor, targets: Tensor
+) -> Rerun:
+    """A second pass of a decoder with hard attention, with the same inputs and given weights in place of samples.
+
+    Args:
+        decoder: previous words to logits and glimpses.
+        memory: of the batch's images.
+        heard: (B, T) the decoder's inputs.
+        targets: (B, T) the words, PAD after END.
+    """
+    frozen = memory.map(Tensor.detach)
+
+    def rerun(focus: Tensor) -> Tensor:
+        logits, _ = decoder(prescribed(frozen, focus), heard)
+        return _words_nll(logits.float().log_softmax(dim=-1), targets)
+
+    return rerun
+
+
+def _words_nll(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """−log p of each word (B, T), 0 at PAD, from log p of all (B, T, V)."""
+    nll = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
+    return nll.view_as(targets)

@@ -5,16 +5,45 @@ Sampling a place has no derivative. But the gradient of an expected cost over sa
 writes the same with rewards, log p, and opposite signs.
 """
 
-from typing import Literal, NamedTuple, get_args
-
 import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse
 from visattn.errors import InputError
 from visattn.training import processes
+from visattn.training.objectives.estimator import (
+    Estimate,
+    Estimator,
+    Rerun,
+    Reward,
+    assigned,
+    check_reward,
+    diagnose,
+    entropies,
+)
 
-Reward = Literal["caption", "to_go", "step", "mean"]
+FEATURES = 6
+
+
+def known_before(nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Tensor:
+    """(B, T, `FEATURES`) what is known of a caption before the place of each word is sampled, without gradient.
+
+    The number of words so far and to come, in tens; entropy and largest entry of α; −log p of the last word, and the
+    mean of all words so far. The place of word t changes none of these at t, so a baseline may depend on them.
+    """
+    words = mask.to(nll.dtype)
+    before = words.cumsum(dim=1) - words
+    last = torch.cat([torch.zeros_like(nll[:, :1]), nll[:, :-1]], dim=1)
+    weights = glimpses.weights.detach()
+    features = [
+        before / 10,
+        (words.sum(dim=1, keepdim=True) - before) / 10,
+        entropies(glimpses, mask).detach(),
+        weights.amax(dim=-1),
+        last,
+        last.cumsum(dim=1) / before.clamp(min=1),
+    ]
+    return torch.stack([feature.to(nll.dtype) for feature in features], dim=-1)
 
 
 class Baseline(nn.Module):
@@ -26,28 +55,26 @@ class Baseline(nn.Module):
 
     draws = 1
 
-    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
-        """The baseline, without gradient.
+    def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
+        """The baseline b of samples, broadcastable to (B, T).
 
         Args:
-            costs: (B, T) of samples.
-            mask: (B, T) of words or glimpses.
-            values: (B, T) costs that the model itself expects, where it has a network for that.
-
-        Returns:
-            b, broadcastable to (B, T).
+            costs: (B, T) of the samples.
+            mask: (B, T) True if there is a word or a glimpse.
+            known: what is known before each sample: (B, T, `FEATURES`) of captions, see `known_before`; or (B, T) the
+                costs that a model's own baseline network expects.
         """
         raise NotImplementedError
 
-    def loss(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor | None:
-        """(B,) what trains the baseline itself, to be added to the objective; None if nothing does."""
-        return None
+    def error(self, baseline: Tensor, costs: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) the loss that trains the baseline, if it is learned."""
+        return torch.zeros_like(costs)
 
 
 class NoBaseline(Baseline):
     """b = 0."""
 
-    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
+    def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
         return torch.zeros_like(costs)
 
 
@@ -74,7 +101,7 @@ class MovingAverage(Baseline):
         self.decay = decay
         self.register_buffer("average", torch.zeros(steps))
 
-    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
+    def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
         group = torch.arange(costs.shape[1], device=costs.device).clamp(max=len(self.average) - 1)
         baseline = self.average[group]
         if self.training:
@@ -107,24 +134,21 @@ class LearnedValue(Baseline):
             raise InputError(f"weight is {weight}; that of the baseline's squared error must not be negative")
         self.weight = weight
 
-    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
-        return self._expected(values).detach()
-
-    def loss(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
-        return self.weight * ((self._expected(values) - costs).square() * mask).sum(dim=1)
-
-    @staticmethod
-    def _expected(values: Tensor | None) -> Tensor:
-        if values is None:
+    def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
+        if known is None or known.shape != costs.shape:
             raise InputError("the baseline LearnedValue needs a model with a baseline network, such as GlimpseModel")
-        return values
+        return known
+
+    def error(self, baseline: Tensor, costs: Tensor, mask: Tensor) -> Tensor:
+        return self.weight * (baseline - costs).square() * mask
 
 
 class LeaveOneOut(Baseline):
     """b of a sample = the mean cost of the other samples for the caption (Kool 2019, "Buy 4 REINFORCE samples").
 
-    It depends on the difficulty of the caption, so it removes more variance than an average over all captions, at K
-    times the decoder's cost.
+    With it `Reinforce` is RLOO: (1/K) Σ_k (cost_k − mean cost of the others) ∇ log p(s_k), here for each
+    word where the reward is. It depends on the difficulty of the caption, so it removes more variance than an average
+    over all captions, at K times the decoder's cost.
 
     Args:
         draws: K, at least 2.
@@ -139,28 +163,14 @@ class LeaveOneOut(Baseline):
             raise InputError(f"draws is {draws}; the leave-one-out baseline needs at least 2 samples per caption")
         self.draws = draws
 
-    def forward(self, costs: Tensor, mask: Tensor, values: Tensor | None = None) -> Tensor:
+    def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
         together = costs.unflatten(0, (-1, self.draws))
         others = together.sum(dim=1, keepdim=True) - together
         return (others / (self.draws - 1)).flatten(0, 1)
 
 
-class Estimate(NamedTuple):
-    """Result of `Reinforce`.
-
-    Attributes:
-        surrogate: (B,) for each caption a number whose gradient is the estimate; its value is meaningless.
-        diagnostics: scalars to log: `advantage` (mean over sampled places) and `advantage_variance`; `baseline` (mean);
-            `entropy` of α (mean over words, in nats); `drawn`, the share of words with a sample. With several processes
-            each has its share of them (`visattn.training.processes`).
-    """
-
-    surrogate: Tensor
-    diagnostics: dict[str, Tensor]
-
-
-class Reinforce(nn.Module):
-    """The learning rule of Xu 2015, section 4.1, as a term added to each caption's −Σₜ log p(yₜ).
+class Reinforce(Estimator):
+    """The learning rule of Xu 2015, section 4.1, as a term beside each caption's −Σₜ log p(yₜ).
 
     The term is λ_r Σₜ (costₜ − b) log αₜ[sₜ] − λ_e Σₜ H(αₜ), the advantage (costₜ − b) without gradient.
 
@@ -187,22 +197,20 @@ class Reinforce(nn.Module):
         reward: Reward = "caption",
         baseline: Baseline | None = None,
     ) -> None:
-        super().__init__()
-        for name, value in (("weight", weight), ("entropy", entropy)):
-            if value < 0:
-                raise InputError(f"{name} is {value}; in REINFORCE it must not be negative")
-        if reward not in get_args(Reward):
-            raise InputError(f"reward is '{reward}'; it must be one of {', '.join(get_args(Reward))}")
-        self.weight, self.entropy, self.reward = weight, entropy, reward
+        super().__init__(weight, entropy)
+        check_reward(reward)
+        self.reward: Reward = reward
         self.baseline = baseline or MovingAverage()
 
-    def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
-        """−log p of the words (B, T) without gradient, glimpses with a time axis, and the mask of words (B, T)."""
-        entropy = -(glimpses.weights * glimpses.weights.clamp(min=1e-12).log()).sum(dim=-1)
-        return self.estimate(nll, glimpses.log_prob, entropy, mask)
+    def copies(self, places: int, steps: int) -> int:
+        return self.baseline.draws
+
+    def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor, rerun: Rerun | None = None) -> Estimate:
+        known = known_before(nll * mask, glimpses, mask)
+        return self.estimate(nll, glimpses.log_prob, entropies(glimpses, mask), mask, known)
 
     def estimate(
-        self, costs: Tensor, log_prob: Tensor, entropy: Tensor, mask: Tensor, values: Tensor | None = None
+        self, costs: Tensor, log_prob: Tensor, entropy: Tensor, mask: Tensor, known: Tensor | None = None
     ) -> Estimate:
         """The same for samples of any distribution.
 
@@ -211,35 +219,17 @@ class Reinforce(nn.Module):
             log_prob: (B, T) of the samples; 0 where nothing was sampled.
             entropy: (B, T) of their distributions.
             mask: (B, T) bool, the steps that there are.
-            values: (B, T) as `Baseline` takes them.
+            known: see `Baseline`.
         """
-        costs = self._costs(costs * mask, mask)
-        baseline = self.baseline(costs, mask, values)
+        costs, entropy = assigned(costs * mask, mask, self.reward), entropy * mask
+        baseline = self.baseline(costs, mask, known)
+        error = self.baseline.error(baseline, costs, mask)
+        baseline = baseline.detach()
         advantage = costs - baseline
-        surrogate = self.weight * advantage * log_prob * mask - self.entropy * entropy * mask
+        surrogate = self.weight * advantage * log_prob * mask - self.entropy * entropy
+        surrogate = surrogate + (error - error.detach())  # its gradient belongs to the baseline alone
         drawn = mask & (log_prob != 0)
-        draws, words = processes.mean(torch.stack([drawn.sum(), mask.sum()]))
-        draws = torch.where(draws > 0, draws, 1.0)
-        advantages = (advantage * drawn).sum() / draws
-        diagnostics = {
-            "advantage": advantages,
-            "advantage_variance": ((advantage - processes.mean(advantages)).square() * drawn).sum() / draws,
-            "baseline": (baseline * mask).sum() / words,
-            "entropy": (entropy.detach() * mask).sum() / words,
-            "drawn": drawn.sum() / words,
-        }
-        total = surrogate.sum(dim=1)
-        own = self.baseline.loss(costs, mask, values)
-        return Estimate(total if own is None else total + own, diagnostics)
-
-    def _costs(self, nll: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) the cost assigned to each word's sample."""
-        if self.reward == "step":
-            return nll
-        if self.reward == "to_go":
-            return nll.flip(1).cumsum(dim=1).flip(1)
-        total = nll.sum(dim=1, keepdim=True)
-        return (total if self.reward == "caption" else total / mask.sum(dim=1, keepdim=True)).expand_as(nll)
+        return Estimate(surrogate.sum(dim=1), diagnose(advantage, baseline, entropy, drawn, mask))
 
 
 class ArcticReinforce(Reinforce):
@@ -254,8 +244,8 @@ class ArcticReinforce(Reinforce):
     def __init__(self) -> None:
         super().__init__(weight=0.1, entropy=0.002, reward="mean", baseline=MovingAverage(0.9))
 
-    def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor) -> Estimate:
-        surrogate, diagnostics = super().forward(nll, glimpses, mask)
+    def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor, rerun: Rerun | None = None) -> Estimate:
+        surrogate, diagnostics, _ = super().forward(nll, glimpses, mask)
         return Estimate(surrogate * processes.total(mask.new_tensor(len(mask), dtype=torch.long)), diagnostics)
 
 
