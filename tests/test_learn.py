@@ -12,13 +12,19 @@ import numpy as np
 import pytest
 import torch
 
+from visattn.attention import SparsemaxAttention
+
 CHAPTERS = sorted((Path(__file__).parent.parent / "docs" / "learn").glob("*.py"))
 
 # For each chapter an answer that is nearly right, and must be refused.
 WRONG = {
     "02_queries_keys_values": lambda q, k, v: ((w := np.tril(np.exp(q @ k.T))) @ v, w),  # rows do not sum to 1
     "03_scores": lambda d, s_q, s_k: s_q * s_k * d,
+    "05_look_at_a_picture": lambda weights, mask: weights.sum() * mask.mean(),
     "06_hard_attention": lambda costs: costs - costs.mean(axis=1, keepdims=True),
+    "07_self_attention_and_heads": lambda a: np.exp(-a * np.log(np.maximum(a, 1e-9))).mean(axis=(1, 2)),
+    "08_what_maps_mean": lambda layers: np.linalg.multi_dot([(w.mean(axis=0) + np.eye(len(w[0]))) / 2 for w in layers]),
+    "10_your_own_mechanism": SparsemaxAttention,
 }
 
 
