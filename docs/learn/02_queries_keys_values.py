@@ -46,7 +46,7 @@ print("queries", queries, "keys", keys, "values", values, sep="\n")
 # %% [markdown]
 # ## From scores to weights
 #
-# **Scores.** How well does each query match each key? By their dot product, e_ij = q_i · k_j: all of them at once are
+# **Scores.** How well does each query match each key? By their dot product, eᵢⱼ = qᵢ · kⱼ: all of them at once are
 # the matrix Q Kᵀ, with one row for each query and one column for each key.
 
 # %%
@@ -55,7 +55,7 @@ print(scores)
 
 # %% [markdown]
 # **Weights.** The scores are divided by √3, because keys have 3 numbers (chapter 3 shows why), and each row goes
-# through a softmax: α_ij = exp(e_ij / √3) / Σ_l exp(e_il / √3). Every weight is then positive, and each row sums to 1.
+# through a softmax: αᵢⱼ = exp(eᵢⱼ / √3) / Σₗ exp(eᵢₗ / √3). Every weight is then positive, and each row sums to 1.
 # The largest score of a row is subtracted first; this changes nothing in the quotient, and keeps exp from overflowing.
 
 
@@ -72,7 +72,7 @@ print("sums of the rows:", weights.sum(axis=-1))
 # %% [markdown]
 # ## From weights to the output
 #
-# **Output.** What word i gets is the weighted mean of all values, z_i = Σ_j α_ij v_j. Word 1 puts `0.2361` of its
+# **Output.** What word i gets is the weighted mean of all values, zᵢ = Σⱼ αᵢⱼ vⱼ. Word 1 puts `0.2361` of its
 # weight on itself, `0.0074` on word 2, `0.7491` on word 3, and so on: its output lies between the values, closest to
 # that of word 3.
 

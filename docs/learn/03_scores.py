@@ -70,7 +70,7 @@ for name, (score, mine) in by_hand.items():
 #
 # ## How far scores spread
 #
-# Let the d numbers of q and k be independent, with mean 0 and variance 1. Then each product q_i k_i has mean 0 and
+# Let the d numbers of q and k be independent, with mean 0 and variance 1. Then each product qᵢ kᵢ has mean 0 and
 # variance 1, and their sum qᵀ k has the variance d: a standard deviation of √d (Vaswani et al. 2017, footnote 4).
 # Measured:
 
@@ -88,7 +88,7 @@ for size in sizes:
 #
 # A softmax of scores that lie far apart is nearly one-hot: it is *saturated*. Its derivative is
 #
-# ∂α_i / ∂e_j = α_i (1[i = j] − α_j),
+# ∂αᵢ / ∂eⱼ = αᵢ (1[i = j] − αⱼ),
 #
 # and where α is one-hot, each of these products has a factor near 0. The scores then receive almost no gradient, and
 # queries and keys almost do not learn. The picture shows both for 16 places: the mean of the largest weight, and the

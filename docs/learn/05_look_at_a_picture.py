@@ -32,12 +32,12 @@ print(len(captions), "captions, the first:", captions[0].text)
 # %% [markdown]
 # ## How the caption is made
 #
-# 1. A small convolutional network turns the picture of 64 × 64 pixels into 8 × 8 annotation vectors a_i. 2. At each
-# word an LSTM asks with its state h_t: e_ti = vᵀ tanh(W h_t + U a_i + b), α_t = softmax(e_t): the additive score of
-# chapter 3 (Bahdanau et al. 2014; Xu et al. 2015, eq. 4 and 5). 3. The context z_t = Σ_i α_ti a_i and the state give
-# the probabilities of the next word (Luong et al. 2015, eq. 5 and 6).
+# 1. A small convolutional network turns the picture of 64 × 64 pixels into 8 × 8 annotation vectors aᵢ.
+# 2. At each word an LSTM asks with its state hₜ: eₜᵢ = vᵀ tanh(W hₜ + U aᵢ + b), αₜ = softmax(eₜ). This is the additive
+#    score of chapter 3 (Bahdanau et al. 2014; Xu et al. 2015, eq. 4 and 5).
+# 3. The context zₜ = Σᵢ αₜᵢ aᵢ and the state give the probabilities of the next word (Luong et al. 2015, eq. 5 and 6).
 #
-# So there is one map α_t of 8 × 8 weights for each word. Laid over the picture, all on one scale:
+# So there is one map αₜ of 8 × 8 weights for each word. Laid over the picture, all on one scale:
 
 
 # %%

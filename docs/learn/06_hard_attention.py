@@ -27,10 +27,10 @@ rng = np.random.default_rng(0)
 #
 # Soft attention takes the weighted mean of all places. Hard attention looks at *one* place s, drawn with the
 # probabilities α = softmax(e) (Xu et al. 2015, "Show, Attend and Tell", section 4.1). The word that is predicted from
-# that place is good or bad: it has a cost c_s, minus the log-probability of the right word. What should become small is
+# that place is good or bad: it has a cost cₛ, minus the log-probability of the right word. What should become small is
 # the expected cost
 #
-# C(e) = Σ_s α_s c_s.
+# C(e) = Σₛ αₛ cₛ.
 #
 # Let one cell out of nine be right: looking there costs 0.5, elsewhere between 2 and 4. The scores e start at random.
 
@@ -46,23 +46,23 @@ print(f"expected cost {expected:.3f}")
 # %% [markdown]
 # ## The exact gradient
 #
-# With the derivative of the softmax from chapter 3, ∂α_s/∂e_j = α_s (1[s = j] − α_j), the gradient of C is
+# With the derivative of the softmax from chapter 3, ∂αₛ/∂eⱼ = αₛ (1[s = j] − αⱼ), the gradient of C is
 #
-# ∂C/∂e_j = Σ_s c_s α_s (1[s = j] − α_j) = α_j (c_j − C).
+# ∂C/∂eⱼ = Σₛ cₛ αₛ (1[s = j] − αⱼ) = αⱼ (cⱼ − C).
 #
 # It is negative, so the score grows, where a place is cheaper than average. But it needs the cost of *every* place:
 # nine runs of the decoder for one word, and 9ᵀ for a caption of T words. That is too many; so it is estimated.
 #
 # ## REINFORCE
 #
-# For any probabilities, ∇α_s = α_s ∇log α_s. Hence (Williams 1992; Xu et al. 2015, eq. 11 and 12)
+# For any probabilities, ∇αₛ = αₛ ∇log αₛ. Hence (Williams 1992; Xu et al. 2015, eq. 11 and 12)
 #
-# ∇C = Σ_s c_s ∇α_s = Σ_s α_s c_s ∇log α_s = E[c_s ∇log α_s],
+# ∇C = Σₛ cₛ ∇αₛ = Σₛ αₛ cₛ ∇log αₛ = E[cₛ ∇log αₛ],
 #
-# an expectation over samples: draw a place, look what it costs, and take the cost times ∇log α_s = 1[s = j] − α_j. A
-# number b that does not depend on the sample may be subtracted, since E[b ∇log α_s] = b ∇Σ_s α_s = b ∇1 = 0:
+# an expectation over samples: draw a place, look what it costs, and take the cost times ∇log αₛ = 1[s = j] − αⱼ. A
+# number b that does not depend on the sample may be subtracted, since E[b ∇log αₛ] = b ∇Σₛ αₛ = b ∇1 = 0:
 #
-# ĝ = (c_s − b) ∇log α_s, and E[ĝ] = ∇C for every such b.
+# ĝ = (cₛ − b) ∇log αₛ, and E[ĝ] = ∇C for every such b.
 
 
 # %%
@@ -103,10 +103,10 @@ plt.show()
 #
 # ## Variance, and what a baseline does
 #
-# The variance of ĝ, summed over its nine numbers, is E‖ĝ‖² − ‖∇C‖². It is a parabola in b, lowest at b* = E[c_s ‖∇log
-# α_s‖²] / E[‖∇log α_s‖²], a weighted mean of the costs. The plain mean C is nearly as good, and easier to have: Xu et
+# The variance of ĝ, summed over its nine numbers, is E‖ĝ‖² − ‖∇C‖². It is a parabola in b, lowest at b* = E[cₛ ‖∇log
+# αₛ‖²] / E[‖∇log αₛ‖²], a weighted mean of the costs. The plain mean C is nearly as good, and easier to have: Xu et
 # al. use a moving average of it. Bias and variance side by side, now also for an estimate with a *forbidden* baseline:
-# half the sample's own cost, b = c_s / 2. Its gradient points the right way, with half the length.
+# half the sample's own cost, b = cₛ / 2. Its gradient points the right way, with half the length.
 
 
 # %%
@@ -177,7 +177,7 @@ plt.show()
 #
 # ## The same in the package
 #
-# `visattn.training.objectives.Reinforce` makes a number whose gradient is the estimate: Σ (c − b) log α_s, where c − b
+# `visattn.training.objectives.Reinforce` makes a number whose gradient is the estimate: Σ (c − b) log αₛ, where c − b
 # is held constant. Four samples, once by hand and once through the package:
 
 # %%

@@ -32,7 +32,7 @@ torch.manual_seed(0)
 # of a token are cut into h parts of d = D / h, each head attends with its own part, and the results are put side by
 # side (Vaswani et al. 2017, section 3.2.2):
 #
-# MultiHead(x) = [head₁, …, head_h] W_O, head_i = softmax(Q_i K_iᵀ / √d) V_i.
+# MultiHead(x) = [head₁, …, headₕ] W_O, headᵢ = softmax(Qᵢ Kᵢᵀ / √d) Vᵢ.
 
 
 # %%
@@ -194,7 +194,7 @@ plt.show()
 #
 # ## Exercise
 #
-# Another number for a head: how many places does it look at? The entropy of a row of weights, H = −Σ_j α_j log α_j, is
+# Another number for a head: how many places does it look at? The entropy of a row of weights, H = −Σⱼ αⱼ log αⱼ, is
 # 0 for one place and log N for all N alike; so exp(H) counts places. Complete `answer`: exp of the mean entropy of the
 # rows, for each head.
 

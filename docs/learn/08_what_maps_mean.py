@@ -63,7 +63,7 @@ print("probability of ship:", "  ".join(f"{chance:.2f}" for chance in chances[:,
 #   half of a token and half of what it attended to, Â = (A + I) / 2, and the layers' matrices are multiplied, Â_L … Â_2
 #   Â_1. It is the same for every class.
 # - **Relevance** (Chefer, Gur, Wolf 2021, eq. 5 and 6): weights each entry of A by the gradient of *one class*, keeps
-#   the positive part, Ā = E_h((∇A ∘ A)⁺), and adds up, R ← R + Ā R. It says what speaks for that class.
+#   the positive part, Ā = Eₕ((∇A ∘ A)⁺), and adds up, R ← R + Ā R. It says what speaks for that class.
 
 # %%
 targets = torch.full((len(images),), ship)
@@ -164,7 +164,7 @@ for name, method in methods.items():
 #
 # Attention is a weighted mean of *values*, and a weight says nothing about the value that it multiplies. Let a place
 # have the weight 0.60 and a value that is nearly zero: it adds nothing to the output. What counts is the length of what
-# is added, ‖α_i v_i‖ (Kobayashi et al. 2020, "Attention is Not Only a Weight").
+# is added, ‖αᵢ vᵢ‖ (Kobayashi et al. 2020, "Attention is Not Only a Weight").
 
 # %%
 alpha = np.array([0.60, 0.20, 0.10, 0.10])
@@ -231,4 +231,4 @@ print(check(answer))
 # - Chefer, Gur, Wolf 2021, "Generic Attention-model Explainability": relevance.
 # - Adebayo et al. 2018, "Sanity Checks for Saliency Maps"; Petsiuk et al. 2018, "RISE": the two tests above.
 # - Kobayashi et al. 2020, "Attention is Not Only a Weight"; Xiao et al. 2023, on attention sinks.
-# - [Faithfulness](../faithfulness.md): the same questions on real data, with the captioners of this package.
+# - `docs/faithfulness.md`: the same questions on real data, with the captioners of this package.

@@ -7,8 +7,7 @@
 # - let the package check it: shapes, masks, gradients, and step by step the same as all at once;
 # - put it into a trained captioner, and see on the picture what it changes.
 #
-# The command line for training it, and how to write your own decoder or encoder, are in
-# [Your own mechanism](../your_own_mechanism.md).
+# The command line for training it, and how to write your own decoder or encoder, are in `docs/your_own_mechanism.md`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,7 +31,7 @@ plt.rcParams.update({"figure.dpi": 110, "font.size": 9})
 # should count alike, Chorowski et al. 2015 (section 2.3, "smoothing") put the bounded sigmoid σ in place of the
 # exponential:
 #
-# α_i = σ(e_i) / Σ_j σ(e_j), with e_i = (W q)ᵀ U a_i / √size.
+# αᵢ = σ(eᵢ) / Σⱼ σ(eⱼ), with eᵢ = (W q)ᵀ U aᵢ / √size.
 #
 # ## The class
 #
@@ -149,7 +148,7 @@ plt.show()
 #
 # ## Exercise
 #
-# Between softmax and sigmoid lies the *power*: α_i = max(e_i − m, 0)² / Σ_j max(e_j − m, 0)², where m is the mean of
+# Between softmax and sigmoid lies the *power*: αᵢ = max(eᵢ − m, 0)² / Σⱼ max(eⱼ − m, 0)², where m is the mean of
 # the scores. Places below the mean get exactly 0. Complete `answer`: a class that is a `SoftAttention` with these
 # weights. Masked places have the score −∞: they must get 0, and must not count in the mean.
 
@@ -202,5 +201,5 @@ print(check(answer))
 # - Chorowski et al. 2015, "Attention-Based Models for Speech Recognition", section 2.3: smoothing.
 # - Martins and Astudillo 2016, "From Softmax to Sparsemax": weights that can be exactly zero (`SparsemaxAttention`).
 # - Peters, Niculae, Martins 2019, "Sparse Sequence-to-Sequence Models": between the two (`EntmaxAttention`).
-# - [Your own mechanism](../your_own_mechanism.md): train, export and test it from the command line, and your own
+# - `docs/your_own_mechanism.md`: train, export and test it from the command line, and your own
 #   decoder or encoder.
