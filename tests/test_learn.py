@@ -20,6 +20,7 @@ CHAPTERS = sorted((Path(__file__).parent.parent / "docs" / "learn").glob("*.py")
 WRONG = {
     "02_queries_keys_values": lambda q, k, v: ((w := np.tril(np.exp(q @ k.T))) @ v, w),  # rows do not sum to 1
     "03_scores": lambda d, s_q, s_k: s_q * s_k * d,
+    "04_global_and_local": lambda mechanism, S, T, D: T * (S if mechanism == "global" else 2 * D),
     "05_look_at_a_picture": lambda weights, mask: weights.sum() * mask.mean(),
     "06_hard_attention": lambda costs: costs - costs.mean(axis=1, keepdims=True),
     "07_self_attention_and_heads": lambda a: np.exp(-a * np.log(np.maximum(a, 1e-9))).mean(axis=(1, 2)),

@@ -94,8 +94,9 @@ for example, caption, verdict in zip(examples, captions, verdicts, strict=True):
 
 # %% [markdown]
 # The maps tell how both mistakes came about. In the first, the model looks at the triangle again while it says "green
-# triangle" for the second time, and never says "circle". In the second, it looks at the star at both "star"s, and the
-# triangle is left out. *A map that is on the named thing does not make a sentence true.*
+# triangle" for the second time, and never says "circle". In the second, the first "star" is said with the weight split
+# between the star and the triangle, which is then left out. *A map that is on the named thing does not make a sentence
+# true.*
 #
 # ## Is the map right?
 #

@@ -123,8 +123,8 @@ for name, b in (("b = 0", 0.0), ("b = C", expected), ("b = b*", best), ("b = c/2
     print(f"{name:21} bias {bias:.3f}   variance {variance:.3f}")
 
 # %% [markdown]
-# The mean as a baseline lowers the variance from `6.569` to `0.750` at no bias: one sample is then worth nine without
-# it. The forbidden baseline lowers it, too, but has a bias of `0.186`, which more samples never remove.
+# The mean as a baseline lowers the variance from `6.569` to `0.750` at no bias: one sample is then worth about nine
+# without it. The forbidden baseline lowers it, too, but has a bias of `0.186`, which more samples never remove.
 #
 # ## Leave one out
 #

@@ -127,9 +127,8 @@ plt.show()
 # %% [markdown]
 # Relevance has an area of `0.180` and rollout one of `0.233`, clearly below random maps with `0.323`: the answer hangs
 # on what they call important. The raw map of the last layer has `0.399`, no better than random; yet it is the map that
-# is shown most often. (On real CIFAR-10 pictures it is the same for raw attention, and there rollout and relevance are
-# no better than the distance to the middle, because in photographs the thing tends to *be* in the middle:
-# docs/cifar10.md.)
+# is shown most often. (On CIFAR-10's own pictures raw attention does no
+# better, and there rollout and relevance are no better than the distance to the middle: `docs/cifar10.md`.)
 #
 # ## Random weights: does the map know the model?
 #
