@@ -45,8 +45,9 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_sites_navigation():
-    listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / ".mkdocs.yml").read_text(encoding="utf-8"), flags=re.M))
-    assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    listed = set(re.findall(r": ([\w/]+\.(?:md|py))$", (ROOT / ".mkdocs.yml").read_text(encoding="utf-8"), flags=re.M))
+    pages = [page for kind in ("*.md", "learn/*.py") for page in (ROOT / "docs").rglob(kind)]
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in pages}
 
 
 @pytest.mark.parametrize("words", ALL)

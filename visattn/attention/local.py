@@ -38,8 +38,8 @@ class LocalAttention(SpatialAttention):
         window: D of the paper, places on each side of p.
 
     Raises:
-        InputError: if the window is less than 1 or larger than the grid, or the score depends only on the place's
-        number.
+        InputError: if the window is less than 1 or larger than the grid, or the score depends only on the
+            place's number.
     """
 
     def __init__(

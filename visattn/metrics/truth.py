@@ -150,7 +150,7 @@ class Facts(NamedTuple):
 
     Attributes:
         things: the "size", "colour" and "shape" of each.
-        relations: [i][j] is the one relation of thing i to thing j that holds; [i][i] is not read.
+        relations: `relations[i][j]` is the one relation of thing i to j that holds; `relations[i][i]` is not read.
         grammar: of its captions.
     """
 
