@@ -145,6 +145,19 @@ def karpathy_root(tmp_path):
 
 
 @pytest.fixture
+def mnist_root(tmp_path):
+    """MNIST's files with 37 and 11 digits of noise."""
+    rng = np.random.default_rng(0)
+    (raw := tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    for name, count in (("train", 37), ("t10k", 11)):
+        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            content = rng.integers(1, 10, size=shape, dtype=np.uint8)
+            head = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">i4").tobytes()
+            (raw / f"{name}-{kind}-ubyte").write_bytes(head + content.tobytes())
+    return tmp_path
+
+
+@pytest.fixture
 def cifar_root(tmp_path, monkeypatch):
     """A root of CIFAR-10 in the original pickles, with 20 images per file, and without the check of MD5 sums."""
     folder = tmp_path / "cifar" / "cifar-10-batches-py"

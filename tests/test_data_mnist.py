@@ -1,6 +1,5 @@
 """MNIST in larger pictures, and cluttered scenes: functions of seed, split and index."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,16 +10,8 @@ from visattn.errors import InputError
 
 
 @pytest.fixture
-def root(tmp_path):
-    """MNIST's files with 37 and 11 digits of noise."""
-    rng = np.random.default_rng(0)
-    (raw := tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    for name, count in (("train", 37), ("t10k", 11)):
-        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
-            content = rng.integers(1, 10, size=shape, dtype=np.uint8)
-            head = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">i4").tobytes()
-            (raw / f"{name}-{kind}-ubyte").write_bytes(head + content.tobytes())
-    return tmp_path
+def root(mnist_root):
+    return mnist_root
 
 
 def batch(data, loader, number=0, epoch=0):

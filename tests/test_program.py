@@ -48,6 +48,8 @@ def options_for(config, request):
     if config.startswith("cifar10"):
         root = request.getfixturevalue("cifar_root")
         return [f"--data.init_args.root={root}", "--data.init_args.download=false"]
+    if config.startswith("mnist"):
+        return [f"--data.init_args.root={request.getfixturevalue('mnist_root')}", "--data.init_args.download=false"]
     root = request.getfixturevalue("karpathy_root")
     small = [*COCO_IN_SMALL, "--model.decoder.hidden=32"] if config.startswith("coco") else []
     return [*photograph_options(root), f"--features={root / 'features'}", *small]

@@ -141,7 +141,7 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere():
         ([], "give either images and folders, or a data set"),
         (["--data", "shapes", "--instances", "x.json"], "--instances is for images"),
         (["--data", "shapes", "--groups", "1"], "--groups is 1; it must be at least 2"),
-        (["--data", "shapes", "--weights", "x"], "--weights needs --timm"),
+        (["--data", "shapes", "--weights", "x"], "--weights needs --model or --timm"),
     ],
 )
 def test_mistakes_are_one_sentence(run, classifier_checkpoint, words, sentence):

@@ -134,7 +134,7 @@ def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tm
         (["--export", "sheet,jpeg"], "list of sheet, svg, pdf, words, gif, npz"),
         (["--export", ","], "--export has ','"),
         (["--contour", "half"], "--contour is 'half'"),
-        (["--contour", "50"], "not at 50"),
+        (["--contour", "50"], "contour level is 50"),
         (["--width", "8.5"], "--width is '8.5'"),
         (["--width", "1cm"], "width is 1 cm"),
         (["--columns", "0"], "at least one column"),
@@ -150,7 +150,7 @@ def test_pictures_that_cannot_be_are_refused(
         words = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), str(photographs), *options]
         assert program.main(words) == 2
         error = capsys.readouterr().err
-        assert sentence in error or (program is overlay and sentence.replace("pdf, words, gif", "pdf") in error)
+        assert sentence in error or (program is overlay and sentence.replace("pdf, words, gif", "pdf, gif") in error)
         assert not (tmp_path / "out").exists()
 
 

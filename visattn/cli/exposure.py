@@ -21,7 +21,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = command_parser("exposure", __doc__)
     parser.add_argument("reports", nargs="+", metavar="[NAME=]REPORT|FOLDER", help="reports, in the order to show them")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
-    parser.add_argument("--title", help="title of the figure")
+    parser.add_argument("--title", default="", help="title of the figure")
     options = parse(parser, args, "output")
 
     from visattn.tasks.exposure import read_reports, write_report

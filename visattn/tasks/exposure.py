@@ -84,7 +84,7 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_report(reports: Sequence[dict[str, Any]], output: Path, title: str | None = None) -> str:
+def write_report(reports: Sequence[dict[str, Any]], output: Path, title: str = "") -> str:
     """Write `exposure.png` and `exposure.md` into a folder; the table."""
     output.mkdir(parents=True, exist_ok=True)
     save_figure(exposure_sheet([exposure_of(report) for report in reports], title=title), output / "exposure.png")

@@ -22,7 +22,8 @@ from visattn.training.checkpoints import load_model, trained
 from visattn.training.glimpses import GlimpseClassifier
 
 _CLASS_PATH = f"{GlimpseClassifier.__module__}.{GlimpseClassifier.__qualname__}"
-_OF_MAPS = ("method", "layer", "head", "fusion", "discard", "target", "weights", "classes", "image_size")
+_OF_MAPS = ("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "at")
+_OF_LIBRARIES = ("weights", "classes", "image_size")  # refused with any checkpoint
 
 
 def choose_glimpses(options: argparse.Namespace) -> GlimpseClassifier | None:
@@ -31,7 +32,9 @@ def choose_glimpses(options: argparse.Namespace) -> GlimpseClassifier | None:
     Raises:
         InputError: if the checkpoint cannot be read, or an option is for attention maps.
     """
-    if options.checkpoint is None or trained(options.checkpoint)[1] != _CLASS_PATH:
+    if options.checkpoint is None or any(getattr(options, option) is not None for option in _OF_LIBRARIES):
+        return None
+    if trained(options.checkpoint)[1] != _CLASS_PATH:
         return None
     for option in _OF_MAPS:
         if getattr(options, option) is not None:
