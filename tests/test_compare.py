@@ -11,10 +11,10 @@ from PIL import Image
 
 from visattn.cli import compare
 from visattn.data import ShapesCaptions
+from visattn.figures import Comparison, Row, comparison_sheet
 from visattn.images import Geometry
 from visattn.overlay import encode_figure
 from visattn.studies.comparison import step_times, table
-from visattn.studies.figures import Comparison, Row, comparison_sheet
 from visattn.tasks.compare import MECHANISMS
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from visattn.cli import estimators
+from visattn.figures import Estimates, estimates_sheet
 from visattn.studies.estimators import METHODS, compare_gradients, half_trained, make_scenes, pointing
-from visattn.studies.figures import Estimates, estimates_sheet
 from visattn.vocabulary import SPECIALS, START
 
 

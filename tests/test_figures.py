@@ -10,8 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from visattn.overlay import encode_figure
-from visattn.studies.figures import (
+from visattn.figures import (
     Alignment,
     Curve,
     Curves,
@@ -28,6 +27,7 @@ from visattn.studies.figures import (
     ranking_sheet,
     work_sheet,
 )
+from visattn.overlay import encode_figure
 
 HOSTILE = [r"$x_1$", r"bad $\frac{ $", "狗", "🐶👩‍🚀", "مرحبا", "a\nb\x00c", "\ud800", "w" * 499, "%s{}\\", ""]
 LONG = "a very long name which does not come to an end, " * 9

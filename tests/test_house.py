@@ -13,7 +13,7 @@ LAYERS = [
     {"files", "vocabulary", "attention", "precision", "devices"},
     {"images"},
     {"models", "metrics", "overlay"},
-    {"studies.figures"},
+    {"figures"},
     {"data", "registry", "testing"},
     {"decoding", "training.objectives", "training.optimization", "training.evaluation", "explain"},
     {"training.regimes", "export", "results", "imports"},

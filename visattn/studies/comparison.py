@@ -9,9 +9,9 @@ import torch
 from visattn.data import ShapesCaptions
 from visattn.data.batch import CaptionBatch
 from visattn.data.captions import CaptionData, CaptionedImage
+from visattn.figures import Comparison, Row
 from visattn.images import Geometry
 from visattn.images.reading import load_image
-from visattn.studies.figures import Comparison, Row
 from visattn.training.captioner import Captioner
 from visattn.training.regimes import TeacherForcing
 

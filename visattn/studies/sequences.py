@@ -25,9 +25,9 @@ from visattn.attention import (
     SpatialAttention,
 )
 from visattn.decoding import decode
+from visattn.figures import Alignment
 from visattn.metrics import entropy
 from visattn.models import LuongDecoder
-from visattn.studies.figures import Alignment
 from visattn.training.objectives import CaptionLoss, LeaveOneOut, Reinforce
 from visattn.vocabulary import END, PAD, SPECIALS, START
 

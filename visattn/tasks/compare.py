@@ -19,10 +19,10 @@ from tqdm import tqdm
 from visattn import __version__
 from visattn.data.captions import CaptionData
 from visattn.errors import InputError
+from visattn.figures import comparison_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
 from visattn.studies.comparison import LEGEND, compare_maps, step_times, table
-from visattn.studies.figures import comparison_sheet
 from visattn.training.captioner import Captioner
 from visattn.training.runs.configurations import packaged
 from visattn.training.runs.program import run_cli

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.figures import Curves, curves_sheet
 from visattn.files import protect, require_file
 from visattn.overlay import save_figure
-from visattn.studies.figures import Curves, curves_sheet
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from visattn import __version__
 from visattn.errors import InputError
+from visattn.figures import Estimates, estimates_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
-from visattn.studies.figures import Estimates, estimates_sheet
 
 _HEAD = (
     "| estimator | bias ± s.e. | off | deviation | variance | passes | variance × passes | ms |",

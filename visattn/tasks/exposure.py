@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from visattn.errors import InputError
+from visattn.figures import exposure_sheet
 from visattn.files import protect, write_text
 from visattn.overlay import save_figure
-from visattn.studies.figures import exposure_sheet
 from visattn.training.callbacks import exposure_of
 
 COLUMNS = {

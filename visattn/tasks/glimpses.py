@@ -13,9 +13,9 @@ import torch
 from visattn import __version__
 from visattn.data.cluttered import ShapesCluttered
 from visattn.errors import InputError
+from visattn.figures import Line, work_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
-from visattn.studies.figures import Line, work_sheet
 from visattn.studies.glimpses import NAMES, Setting, Work, evaluate, make, mean_work, train
 
 TITLES = {

@@ -11,9 +11,9 @@ import torch
 
 from visattn import __version__
 from visattn.errors import InputError
+from visattn.figures import alignment_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
-from visattn.studies.figures import alignment_sheet
 from visattn.studies.sequences import MECHANISMS, TASKS, evaluate, make_batch, picture, train
 
 UNSEEN = 500  # sequences that results are measured on

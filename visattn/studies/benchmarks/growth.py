@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from visattn.decoding import BeamSearch, decode
+from visattn.figures import Curve, Growth, growth_sheet
 from visattn.models import Decoder, LSTMDecoder, TransformerDecoder, VisionTransformer
 from visattn.studies.benchmarks.report import Table
 from visattn.studies.benchmarks.setting import Setting
 from visattn.studies.benchmarks.timing import Run
-from visattn.studies.figures import Curve, Growth, growth_sheet
 from visattn.training.objectives import CaptionLoss
 from visattn.vocabulary import END, START, UNKNOWN
 

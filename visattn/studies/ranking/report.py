@@ -8,9 +8,9 @@ import torch
 from matplotlib.figure import Figure
 
 from visattn import __version__
+from visattn.figures import Ranked, ranking_sheet
 from visattn.metrics import bootstrap_interval
 from visattn.studies.faithfulness.report import table as markdown
-from visattn.studies.figures import Ranked, ranking_sheet
 from visattn.studies.ranking.measure import CENTRE, RANDOM, SCORES, Example, Measured, Settings
 
 COLUMNS = {

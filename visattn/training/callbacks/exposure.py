@@ -8,9 +8,9 @@ import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from visattn.figures import Exposure, exposure_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
-from visattn.studies.figures import Exposure, exposure_sheet
 from visattn.training.captioner import Captioner
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from visattn.studies.figures.panels import colour, laid_out, panels, style, write_legend
+from visattn.figures.panels import colour, laid_out, panels, style, write_legend
 
 
 class Line(NamedTuple):

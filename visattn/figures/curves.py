@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.studies.figures.panels import colour, laid_out, panels, style, write_legend
+from visattn.figures.panels import colour, laid_out, panels, style, write_legend
 
 
 class Curves(NamedTuple):

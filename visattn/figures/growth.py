@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from visattn.studies.figures.panels import CONTROL, DOTTED, colour, laid_out, panels, style, write_legend
+from visattn.figures.panels import CONTROL, DOTTED, colour, laid_out, panels, style, write_legend
 
 
 class Curve(NamedTuple):

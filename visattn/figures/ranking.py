@@ -6,10 +6,10 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from visattn.figures.panels import COLOURS, CONTROL, laid_out, minus, new_figure, style
 from visattn.overlay.canvas import INK
 from visattn.overlay.style import WORD_SIZE
 from visattn.overlay.text import clean, font
-from visattn.studies.figures.panels import COLOURS, CONTROL, laid_out, minus, new_figure, style
 
 Interval = tuple[float, float, float]
 

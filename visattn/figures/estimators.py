@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from visattn.figures.panels import COLOURS, CONTROL, laid_out, new_figure, style
 from visattn.overlay.text import clean
-from visattn.studies.figures.panels import COLOURS, CONTROL, laid_out, new_figure, style
 
 _ROW = 0.27  # inches
 _LINEAR = 0.1  # biases below are drawn on a linear scale, larger ones on a logarithmic one

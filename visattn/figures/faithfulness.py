@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.studies.figures.panels import CONTROL, DASHED, DOTTED, colour, laid_out, minus, panels, style, write_legend
+from visattn.figures.panels import CONTROL, DASHED, DOTTED, colour, laid_out, minus, panels, style, write_legend
 
 _LINES = {"map": "-", "random": DOTTED, "centre": DASHED}
 _TITLES = ("deletion: lower is better", "insertion: higher is better")

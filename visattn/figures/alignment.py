@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from visattn.figures.panels import label_axis, laid_out, new_figure, style, write_figure_legend
 from visattn.overlay.canvas import INK, MUTED, SMALL
 from visattn.overlay.heatmap import check_map, shared_limits
 from visattn.overlay.style import COLOUR_MAP
 from visattn.overlay.text import DPI, font, shorten, text_width
-from visattn.studies.figures.panels import label_axis, laid_out, new_figure, style, write_figure_legend
 
 _EXPECTED = "#26beb2"  # a colour that the default colour map does not have
 _CELL = 0.24  # inches, as far as the number of words allows

@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from visattn.overlay.canvas import MUTED
-from visattn.studies.figures.panels import (
+from visattn.figures.panels import (
     COLOURS,
     DASHED,
     DOTTED,
@@ -22,6 +21,7 @@ from visattn.studies.figures.panels import (
     style,
     write_figure_legend,
 )
+from visattn.overlay.canvas import MUTED
 
 _COLUMNS = 4
 _LINES = {  # colour-blind readers can also tell them apart by their dashes
