@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import add_model_options
-from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
+from visattn.cli.pictures import add_picture_options, add_worker_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 
 MAPS = ("alpha", "relevance")
@@ -102,9 +102,12 @@ def main(args: Sequence[str] | None = None) -> None:
         "(default: as trained)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed for sampled words and places (default: 0)")
+    add_worker_options(parser)
     add_model_options(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1))
+    check_ranges(
+        options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1), workers=(0, 256)
+    )
     exports, style = exports_of(options), style_of(options, "own" if options.map == "relevance" else "shared")
 
     from visattn.tasks.caption import caption_images, choose_search
@@ -126,6 +129,7 @@ def main(args: Sequence[str] | None = None) -> None:
         device=options.device,
         precision=options.precision,
         seed=options.seed,
+        workers=options.workers,
     )
     for entry in entries:
         for caption in entry.get("captions", [entry]):

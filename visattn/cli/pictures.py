@@ -64,6 +64,16 @@ def add_picture_options(parser: argparse.ArgumentParser, exports: Sequence[str],
     parser.set_defaults(exports=tuple(exports))
 
 
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers` to a parser; None is automatic."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that draw while the model runs; 0 draws in the main process (default: one per core, up to "
+        "eight, and none for fewer than 24 images)",
+    )
+
+
 def style_of(options: argparse.Namespace, scale: "Scale") -> "Style":
     """How maps are drawn.
 

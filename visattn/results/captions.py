@@ -4,26 +4,28 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from visattn.errors import InputError
 from visattn.files import remove_file, require_own, safe_names, write_bytes, write_folder, write_npz, write_text
+from visattn.images import Geometry
 from visattn.overlay import (
     Paper,
     Style,
     caption_gif,
     caption_sheet,
     check_style,
+    encode_figure,
     encode_png,
-    save_figure,
     word_pictures,
 )
 from visattn.results.earlier import require_room, written_before
+from visattn.results.workers import Workers
 
 if TYPE_CHECKING:  # reading results needs no decoder and no timm
     from visattn.data.inputs import Input
@@ -35,6 +37,7 @@ _SUFFIXES: dict[CaptionExport, str] = {
     "sheet": ".png",
     "words": "_words",
 }  # otherwise the format's name: ".svg"
+_DRAWN: tuple[CaptionExport, ...] = ("sheet", "svg", "pdf", "words", "gif")
 _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
 
@@ -48,6 +51,7 @@ class CaptionWriter:
         style: how maps are drawn.
         paper: how large sheets are.
         meaning: what the colours stand for.
+        workers: processes that draw; the files are complete once this context is left.
     """
 
     folder: Path
@@ -55,6 +59,7 @@ class CaptionWriter:
     style: Style = Style()
     paper: Paper = Paper()
     meaning: str = "attention weight α"
+    workers: Workers = field(default_factory=lambda: Workers(0))
 
     def __post_init__(self) -> None:
         """Report an invalid style before anything is computed."""
@@ -158,26 +163,21 @@ class CaptionWriter:
     ) -> list[str]:
         """Write one caption's files under `name`, a path in the folder; returns the names of the files and folders."""
         maps = caption.weights if relevance is None else relevance
-        seen = (item.original, caption.labels, maps, item.geometry)
-        names = []
-        if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
-            drawing = {"title": title, "meaning": self.meaning, "style": self.style, "paper": self.paper}
-            figure = caption_sheet(*seen, drawn=caption.places, **drawing)
-            for form in forms:
-                names.append(f"{name}{_suffix(form)}")
-                save_figure(figure, self.folder / names[-1])
-        if "words" in self.exports:
-            pictures = word_pictures(item.original, maps, item.geometry, drawn=caption.places, style=self.style)
-            words = (f"{t:02d}{plain(word)}.png" for t, word in enumerate(caption.labels, start=1))
-            names.append(f"{name}_words")
-            write_folder(self.folder / names[-1], zip(words, map(encode_png, pictures), strict=True), own=_WORDS)
-        if "gif" in self.exports:
-            names.append(f"{name}.gif")
-            write_bytes(self.folder / names[-1], caption_gif(*seen, drawn=caption.places, style=self.style))
+        drawing = Drawing(item.original, caption.labels, maps, item.geometry, caption.places, title, self.meaning)
+        if forms := [form for form in _DRAWN if form in self.exports]:
+
+            def save(drawn: list["Encoded"]) -> None:
+                for form, encoded in zip(forms, drawn, strict=True):
+                    path = self.folder / f"{name}{_suffix(form)}"
+                    if isinstance(encoded, bytes):
+                        write_bytes(path, encoded)
+                    else:
+                        write_folder(path, encoded, own=_WORDS)
+
+            self.workers.run(encode, drawing, forms, self.style, self.paper, then=save)
         if "npz" in self.exports:
-            names.append(f"{name}.npz")
             write_npz(
-                self.folder / names[-1],
+                self.folder / f"{name}.npz",
                 words=np.array(caption.labels),
                 alpha=caption.weights,
                 focus=caption.focus,
@@ -186,7 +186,40 @@ class CaptionWriter:
                 geometry=item.geometry.to_array(),
                 **({} if relevance is None else {"relevance": relevance}),
             )
-        return names
+        return [f"{name}{_suffix(form)}" for form in (*_DRAWN, "npz") if form in self.exports]
+
+
+class Drawing(NamedTuple):
+    """What is drawn of a caption, in arrays: a process that draws does not load PyTorch."""
+
+    original: np.ndarray
+    words: list[str]
+    maps: np.ndarray
+    geometry: Geometry
+    places: list[int | None]
+    title: str
+    meaning: str
+
+
+Encoded = bytes | list[tuple[str, bytes]]
+
+
+def encode(drawing: Drawing, forms: Sequence[CaptionExport], style: Style, paper: Paper) -> list[Encoded]:
+    """The contents of the file of each form; for "words", of the files in a folder, with their names."""
+    seen, drawn, out = drawing[:4], drawing.places, []
+    if {"sheet", "svg", "pdf"} & set(forms):
+        about = {"title": drawing.title, "meaning": drawing.meaning, "style": style, "paper": paper}
+        figure = caption_sheet(*seen, drawn=drawn, **about)
+    for form in forms:
+        if form == "words":
+            pictures = word_pictures(drawing.original, drawing.maps, drawing.geometry, drawn=drawn, style=style)
+            names = [f"{t:02d}{plain(word)}.png" for t, word in enumerate(drawing.words, start=1)]
+            out.append(list(zip(names, map(encode_png, pictures), strict=True)))
+        elif form == "gif":
+            out.append(caption_gif(*seen, drawn=drawn, style=style))
+        else:
+            out.append(encode_figure(figure, "png" if form == "sheet" else form))
+    return out
 
 
 def _suffix(form: CaptionExport) -> str:

@@ -1,7 +1,6 @@
 """Caption images and overlay the attention of each word on the original pixels."""
 
 import argparse
-import gc
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionExport, CaptionWriter
+from visattn.results.workers import Workers, automatic_workers
 
 Map = Literal["alpha", "relevance"]
 
@@ -89,6 +89,7 @@ def caption_images(
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
+    workers: int | None = 0,
 ) -> list[dict]:
     """Caption the images in files and folders; see `visattn caption --help` for the output.
 
@@ -109,39 +110,41 @@ def caption_images(
         device: the device, as in `choose_device`.
         precision: the precision, as in `of_option`.
         seed: random seed for sampled words and places.
+        workers: processes that draw while the model runs; 0 draws in this one, None is `automatic_workers`. Python
+            imports the main module in each of them, so a program of your own needs `if __name__ == "__main__":`.
 
     Returns:
         The entries of `captions.json`, from `CaptionWriter.write`.
     """
     # First, so that invalid drawing options are reported before a model is loaded.
-    writer = CaptionWriter(output, exports, style, paper, MEANING[shown])
     paths = list_images(images)
+    workers = Workers(automatic_workers(len(paths)) if workers is None else workers)
+    writer = CaptionWriter(output, exports, style, paper, MEANING[shown], workers)
     protect([checkpoint, *paths])
     writer.require_room(paths, search.best if search else 1)
-    torch.manual_seed(seed)
-    model = load(checkpoint).to(choose_device(device))
-    precision = of_option(precision, model.device)
-    if places is not None:
-        choose_places(model, places, checkpoint)
-    if search is not None:
-        model.search = search
-    elif model.search.best > 1:
-        writer.require_room(paths, model.search.best)
-    model.no_repeat = model.no_repeat if no_repeat is None else no_repeat
-    model.max_length = max_length or model.max_length
-    output.mkdir(parents=True, exist_ok=True)
-    entries = []
-    inputs = read_fitted(paths, model.input.fit_image)
-    with tqdm(total=len(paths), desc="Captioning", unit="image") as bar, autocast(precision, model.device):
-        while batch := list(itertools.islice(inputs, batch_size)):
-            images = torch.stack([item.tensor for item in batch])
-            captions = model.caption(images)
-            relevance = relevance_of(model, images, captions) if shown == "relevance" else [None] * len(batch)
-            for item, found, maps in zip(batch, captions, relevance, strict=True):
-                entries.append(writer.write(item, found, maps))
-                bar.update()
-                if len(entries) % max(1, batch_size // len(found)) == 0:
-                    gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
+    with workers:  # their start takes as long as the model's
+        torch.manual_seed(seed)
+        model = load(checkpoint).to(choose_device(device))
+        precision = of_option(precision, model.device)
+        if places is not None:
+            choose_places(model, places, checkpoint)
+        if search is not None:
+            model.search = search
+        elif model.search.best > 1:
+            writer.require_room(paths, model.search.best)
+        model.no_repeat = model.no_repeat if no_repeat is None else no_repeat
+        model.max_length = max_length or model.max_length
+        output.mkdir(parents=True, exist_ok=True)
+        entries = []
+        inputs = read_fitted(paths, model.input.fit_image)
+        with tqdm(total=len(paths), desc="Captioning", unit="image") as bar, autocast(precision, model.device):
+            while batch := list(itertools.islice(inputs, batch_size)):
+                images = torch.stack([item.tensor for item in batch])
+                captions = model.caption(images)
+                relevance = relevance_of(model, images, captions) if shown == "relevance" else [None] * len(batch)
+                for item, found, maps in zip(batch, captions, relevance, strict=True):
+                    entries.append(writer.write(item, found, maps))
+                    bar.update()
     writer.finish(entries)
     return entries
 
