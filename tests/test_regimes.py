@@ -1,10 +1,12 @@
 """Regimes: a decoder's inputs in scheduled sampling, and the gradient of self-critical training, by enumeration."""
 
+import dataclasses
 import itertools
 import math
 
 import numpy as np
 import pytest
+import shares
 import torch
 from test_decoders import DECODERS, GRID, B, D, L, V, decoder, every_decoder, every_decoder_but, values, vocabulary
 
@@ -12,11 +14,14 @@ from visattn.data.batch import CaptionBatch
 from visattn.decoding import Sampling, decode
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder
+from visattn.training import regimes
 from visattn.training.objectives import (
     CaptionLoss,
     ExponentialDecay,
     InverseSigmoidDecay,
+    LeaveOneOut,
     LinearDecay,
+    Reinforce,
     SelfCriticalLoss,
 )
 from visattn.training.regimes import ScheduledSampling, SelfCritical, TeacherForcing
@@ -270,3 +275,25 @@ def test_training_on_rewards_raises_them():
         rewards.append(taught.logs["reward"].item())
     assert np.mean(rewards[-10:]) > 2 * np.mean(rewards[:10])
     assert memory.values.shape == (2, L, D)
+
+
+@pytest.mark.parametrize("drawn", [[True, False, True], [False] * 3, [True] * 3])
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_caption_whose_places_are_not_sampled_is_computed_once(drawn, each, monkeypatch):
+    """With `draws` copies, the loss and gradients are those of computing every copy."""
+    monkeypatch.setattr(shares.SecondPlace, "draws", 3)
+    model = LSTMDecoder(V, D, lambda q, d: shares.SecondPlace(q, d, probability=1.0), 11, 7, dropout=0.0)
+    loss, found, computed = CaptionLoss(0.4, reinforce=Reinforce(baseline=LeaveOneOut(3))), [], []
+    model.register_forward_pre_hook(lambda module, args: computed.append(len(args[1])))
+    for once in (True, False):
+        memory = dataclasses.replace(model.prepare(values(), GRID), drawn=torch.tensor(drawn))
+        model.zero_grad()
+        if not once:
+            monkeypatch.setattr(regimes, "decode_copies", lambda decoder, memory, heard, draws: decoder(memory, heard))
+        taught = TeacherForcing().teach(model, memory, batch(each), loss, 0)
+        taught.loss.backward()
+        found.append({"loss": taught.loss, "drawn": taught.logs["drawn"]})
+        found[-1] |= {name: part.grad.clone() for name, part in model.named_parameters()}
+    assert sum(computed[:-1]) == each * sum(3 if coin else 1 for coin in drawn)
+    assert computed[-1] == 3 * 3 * each
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

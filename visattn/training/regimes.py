@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from visattn.attention import Memory
+from visattn.attention import Glimpse, Memory, SampledMemory
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Greedy, Sampling, Search, decode
 from visattn.errors import InputError
@@ -88,8 +88,9 @@ class TeacherForcing(Regime):
     """Teacher forcing: always the true previous words (maximum likelihood)."""
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
-        memory, tokens = rows(memory, batch, copies(memory, batch, loss))
-        return forced(decoder, memory, tokens, tokens[:, :-1], loss, batch.regions)
+        draws = copies(memory, batch, loss)
+        memory, tokens = rows(memory, batch, draws)
+        return forced(decoder, memory, tokens, tokens[:, :-1], loss, draws, batch.regions)
 
 
 class ScheduledSampling(Regime):
@@ -109,12 +110,13 @@ class ScheduledSampling(Regime):
         self.schedule, self.likeliest = schedule, likeliest
 
     def teach(self, decoder: Decoder, memory: Memory, batch: CaptionBatch, loss: CaptionLoss, step: int) -> Taught:
-        memory, tokens = rows(memory, batch, copies(memory, batch, loss))
+        draws = copies(memory, batch, loss)
+        memory, tokens = rows(memory, batch, draws)
         truth = self.schedule.truth(step)
         heard = tokens[:, :-1]
         if truth < 1:
             heard = self.mix(decoder, memory, tokens, truth)
-        taught = forced(decoder, memory, tokens, heard, loss, batch.regions)
+        taught = forced(decoder, memory, tokens, heard, loss, draws, batch.regions)
         replaced = (heard != tokens[:, :-1]).sum() / processes.mean((tokens[:, 1:-1] > END).sum())
         return taught._replace(logs=taught.logs | {"truth": taught.loss.new_tensor(truth), "replaced": replaced})
 
@@ -251,14 +253,15 @@ def forced(
     tokens: Tensor,
     heard: Tensor,
     loss: CaptionLoss,
+    draws: int = 1,
     regions: Tensor | None = None,
 ) -> Taught:
-    """The loss of captions (N, T) with START, given the decoder's inputs (N, T − 1).
+    """The loss of captions (N, T) with START, each `draws` times, given the decoder's inputs (N, T − 1).
 
     Regions are those of `CaptionBatch`, for each of its captions, which may be repeated here.
     """
     memory = loss.placed(memory, *heard.shape)
-    logits, glimpses = decoder(memory, heard)
+    logits, glimpses = decode_copies(decoder, memory, heard, draws)
     if regions is not None:
         regions = regions.repeat_interleave(len(tokens) // len(regions), dim=0)
     targets = tokens[:, 1:]
@@ -271,3 +274,25 @@ def forced(
     if loss.supervision:
         logs["supervision"] = losses.supervision
     return Taught(losses.loss, int((tokens[:, 1:] != PAD).sum()), logs | losses.diagnostics, losses.reinforce)
+
+
+def decode_copies(decoder: Decoder, memory: Memory, heard: Tensor, draws: int) -> tuple[Tensor, Glimpse]:
+    """The decoder's logits and glimpses for inputs (N, T), in which each caption occurs `draws` times in a row.
+
+    Copies differ in their sampled places. Where an image's coin says that none are sampled, one copy is computed, with
+    the first one's inputs, and serves as all of them. On a GPU, where rows cost little, and for compiled decoders,
+    which one size suits better, all are computed.
+    """
+    drawn = memory.drawn if isinstance(memory, SampledMemory) and memory.focus is None else None
+    if draws == 1 or drawn is None or heard.device.type != "cpu" or decoder._compiled_call_impl or bool(drawn.all()):
+        return decoder(memory, heard)
+    order, parts = [], []
+    numbers = memory.per_image(torch.arange(len(heard)))
+    for images, times in ((drawn.nonzero().flatten(), 1), ((~drawn).nonzero().flatten(), draws)):
+        if len(images):
+            order.append(numbers[images].flatten())
+            logits, glimpses = decoder(memory.rows(images), heard[order[-1][::times]])
+            parts.append([part.repeat_interleave(times, dim=0) for part in (logits, *glimpses)])
+    back = torch.cat(order).argsort()
+    logits, *glimpse = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+    return logits, Glimpse(*glimpse)

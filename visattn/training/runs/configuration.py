@@ -18,5 +18,5 @@ class SavedConfiguration(SaveConfigCallback):
             path, number = folder / self.config_filename, 2
             while path.exists():  # of the resumed run, or the user's
                 path, number = folder / f"{Path(self.config_filename).stem}-{number}.yaml", number + 1
-            self.parser.save(self.config, path, skip_none=False)
+            self.parser.save(self.config, path, skip_none=False, skip_validation=True)  # it was, when it was read
         self.already_saved = True
