@@ -15,10 +15,11 @@ def interface(model: Any) -> Interface:
     """How a network that takes images and gives logits is run."""
     first = next(((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d)), None)
     token = getattr(model, "global_pool", "token") == "token"
+    built = getattr(uncompiled(getattr(model, "patch_embed", None)), "img_size", None)  # option `img_size`
     return Interface(
         run=lambda network, images: network(images),
         classes=int(getattr(model, "num_classes", 0)),
-        size=pair(resolve_model_data_config(model)["input_size"][1:]),
+        size=pair(built or resolve_model_data_config(model)["input_size"][1:]),
         channels=first[1].in_channels if first is not None and "patch" in first[0] else None,
         class_tokens=(1 if getattr(model, "head_dist", None) is None else 2) if token else 0,
     )

@@ -2,59 +2,64 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from visattn.data.captions import CaptionData
-from visattn.data.classification import ClassificationData
 from visattn.errors import InputError
-from visattn.explain import Raw, Rollout, Subject
+from visattn.explain import Raw, Rollout
 from visattn.files import safe_name, write_folder, write_text
-from visattn.images.reading import load_image
 from visattn.metrics import Health, attention_health
-from visattn.overlay import caption_sheet, classification_sheet, encode_figure, rasterise
+from visattn.models.mode import evaluating
+from visattn.overlay import Style, caption_sheet, classification_sheet, encode_figure, rasterise
+from visattn.training.callbacks.validation_images import Classified, Example, OfValidation, examples_of, in_training
 from visattn.training.captioner import Captioner
-from visattn.training.classifier import Classifier
+from visattn.training.glimpses import GlimpseClassifier
 
 log = logging.getLogger(__name__)
 
 _CLASSIFIED = 32  # images for the attention statistics of a classifier
 
 
-class AttentionHealth(Callback):
+class AttentionHealth(OfValidation):
     """Logs attention statistics after each validation in training, and warns if maps do not differ.
 
     For a captioner, the maps are those of all words of the generated captions, and the captioner itself logs the
     numbers; for a classifier, the attention of the class token in the last layer for 32 images spread over the
-    validation split, with "change" between images. See `visattn.metrics.health.Health` for the numbers; a captioner
+    validation split, with "change" between images; for any other LightningModule that contains a Vision Transformer,
+    the same of the first 32 images of the validation. See `visattn.metrics.health.Health` for the numbers; a captioner
     adds the mean of its gates, β. Each is logged as `val/attention_<name>`, and `attention/health.jsonl` has one line
     per epoch.
 
     Args:
         directory: folder of the run; by default that of its checkpoints.
+        network: name of the Vision Transformer in a LightningModule of your own; None is its first part that can be
+            read (`visattn.explain.as_read`).
+
+    Raises:
+        InputError: in training, if the module has no such part.
     """
 
-    def __init__(self, directory: str | None = None) -> None:
+    def __init__(self, directory: str | None = None, network: str | None = None) -> None:
+        super().__init__(_CLASSIFIED, network)
         self.directory = directory
         self._warned = False
         self._of_classifier: Health | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _in_training(trainer) or not isinstance(pl_module, Classifier):
+        if not in_training(trainer) or isinstance(pl_module, Captioner):
             return
-        images = torch.stack([example.tensor for example in _examples(trainer.datamodule, _CLASSIFIED)])
+        found = self.classified(trainer, pl_module, None, None)
+        if found is None:
+            return
         with _aside(trainer, pl_module):
-            maps = _maps(pl_module.subject(), images, Raw())
+            maps = _maps(found, Raw())
         self._of_classifier = attention_health([maps])
         known = self._of_classifier.known()
         del known["doubly_stochastic"]  # meaningless across images
@@ -62,7 +67,7 @@ class AttentionHealth(Callback):
         pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _in_training(trainer):
+        if not in_training(trainer):
             return
         captions = isinstance(pl_module, Captioner)
         health = pl_module.evaluated.health if captions else self._of_classifier
@@ -93,36 +98,65 @@ class AttentionHealth(Callback):
         write_text(path, "\n".join(lines) + "\n")
 
 
-class AttentionSheets(Callback):
+class AttentionSheets(OfValidation):
     """Draws sheets of a fixed set of validation images every few epochs of a training run.
 
     They are the sheets of `visattn caption` and `visattn overlay`, on the original pixels, written to
     `attention/epoch_NNN/` and, with TensorBoard's logger, shown there. The images are spread evenly over the
     validation split; the random numbers of the training are not affected.
 
+    In any other LightningModule that contains a Vision Transformer, the images are the first of the validation, as the
+    transformer gets them.
+
     Args:
         images: number of images.
         every_n_epochs: 1 draws after the validation of each epoch, 3 after those of epochs 0, 3, 6 and so on.
         directory: folder of the run; by default that of its checkpoints.
+        network: name of the Vision Transformer in a LightningModule of your own; None is its first part that can be
+            read (`visattn.explain.as_read`).
+        mean: of each channel, with which images of such a module were normalised, to undo that in the sheets; None
+            stretches the images' range to black and white.
+        std: standard deviation of each channel.
 
     Raises:
-        InputError: if a number is less than 1.
+        InputError: if a number is less than 1; in training, if the module has no such part.
     """
 
-    def __init__(self, images: int = 8, every_n_epochs: int = 1, directory: str | None = None) -> None:
+    def __init__(
+        self,
+        images: int = 8,
+        every_n_epochs: int = 1,
+        directory: str | None = None,
+        network: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(images, network)
+        if (mean is None) != (std is None):
+            raise InputError("AttentionSheets needs both mean and std, or neither")
+        self.mean, self.std = mean, std
         for name, value in (("images", images), ("every_n_epochs", every_n_epochs)):
             if value < 1:
                 raise InputError(f"{name} of AttentionSheets is {value}; it must be at least 1")
-        self.images = images
         self.every_n_epochs = every_n_epochs
         self.directory = directory
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _in_training(trainer) or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
+        self.end()
+        if not in_training(trainer) or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
             return
-        examples = _examples(trainer.datamodule, self.images)
-        with _aside(trainer, pl_module):
-            figures = list(_sheets(pl_module, examples))
+        if isinstance(pl_module, Captioner):
+            examples = examples_of(trainer.datamodule, self.count)
+            with _aside(trainer, pl_module):
+                figures = list(_caption_sheets(pl_module, examples))
+        elif isinstance(pl_module, GlimpseClassifier):
+            raise InputError(f"AttentionSheets does not support {type(pl_module).__name__}; remove it")
+        elif found := self.classified(trainer, pl_module, self.mean, self.std):
+            examples = found.examples
+            with _aside(trainer, pl_module):
+                figures = list(_classification_sheets(found))
+        else:
+            return
         folder = _folder(trainer, self.directory) / f"epoch_{trainer.current_epoch:03d}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         names = [f"{n:02d}_{safe_name(example.id)}" for n, example in enumerate(examples)]
@@ -136,76 +170,42 @@ class AttentionSheets(Callback):
                     )
 
 
-class _Example(NamedTuple):
-    """A validation image, ready for the model and for drawing; see `visattn.data.inputs.Input`."""
-
-    id: str
-    original: np.ndarray
-    tensor: Tensor
-    truth: str | None = None
-
-
-def _examples(data: LightningDataModule, count: int) -> list[_Example]:
-    """`count` images, evenly spread over the validation split; always the same."""
-    if isinstance(data, CaptionData):
-        split = data.examples("val")
-        out = []
-        for i in _spread(len(split), count):
-            tensor = data.load(split[i])[0]
-            path = split[i].path
-            original = _pixels(tensor) if path is None else np.asarray(load_image(path))
-            out.append(_Example(split[i].id, original, tensor))
-        return out
-    if isinstance(data, ClassificationData):
-        images, labels = data.tensors("val")
-        ids = data.ids("val")
-        return [
-            _Example(ids[i], _pixels(images[i]), images[i], data.class_names[int(labels[i])])
-            for i in _spread(len(labels), count)
-        ]
-    raise InputError(f"AttentionSheets and AttentionHealth do not support {type(data).__name__}; remove them")
-
-
-def _spread(length: int, count: int) -> list[int]:
-    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
-
-
-def _pixels(tensor: Tensor) -> np.ndarray:
-    return tensor.permute(1, 2, 0).contiguous().numpy()
-
-
-def _sheets(module: LightningModule, examples: list[_Example]) -> Iterator[Figure]:
+def _caption_sheets(module: Captioner, examples: list[Example]) -> Iterator[Figure]:
     images = torch.stack([example.tensor for example in examples])
-    if isinstance(module, Captioner):
-        for example, found in zip(examples, module.caption(images), strict=True):
-            caption, geometry = found[0], module.input.geometry(example.original.shape[:2])
-            yield caption_sheet(
-                *(example.original, caption.labels, caption.weights, geometry),
-                drawn=caption.places,
-                title=caption.text or "(no words)",
-            )
-    elif isinstance(module, Classifier):
-        subject = module.subject()
-        methods = {"attention rollout": Rollout(), "last layer, mean of heads": Raw()}
-        drawn = {name: _maps(subject, images, method) for name, method in methods.items()}
-        for n, (example, row) in enumerate(zip(examples, subject.probabilities(images).cpu().numpy(), strict=True)):
-            top = [(module.class_names[i], float(row[i])) for i in np.argsort(-row)[:5]]
-            maps = [(name, of_images[n]) for name, of_images in drawn.items()]
-            yield classification_sheet(
-                *(example.original, maps, module.input.geometry(example.original.shape[:2])),
-                label=top[0][0],
-                probability=top[0][1],
-                top=top,
-                truth=example.truth,
-                title=example.id,
-            )
-    else:
-        raise InputError(f"AttentionSheets does not support {type(module).__name__}; remove it")
+    for example, found in zip(examples, module.caption(images), strict=True):
+        caption, geometry = found[0], module.input.geometry(example.original.shape[:2])
+        yield caption_sheet(
+            *(example.original, caption.labels, caption.weights, geometry),
+            drawn=caption.places,
+            title=caption.text or "(no words)",
+        )
 
 
-def _maps(subject: Subject, images: Tensor, method: Raw | Rollout) -> np.ndarray:
-    """The maps (B, H, W) of images (B, 3, h, w) uint8."""
-    return method(subject.vit, subject.normalise(images)).float().cpu().numpy()
+def _classification_sheets(found: Classified) -> Iterator[Figure]:
+    methods = {"attention rollout": Rollout()} if found.vit.one_grid else {}
+    drawn = {name: _maps(found, method) for name, method in {**methods, "last layer, mean of heads": Raw()}.items()}
+    with torch.no_grad(), evaluating(found.vit.model):
+        probabilities = found.vit.logits(found.inputs).float().softmax(dim=-1).cpu().numpy()
+    for n, example in enumerate(found.examples):
+        maps = {name: of_images[n] for name, of_images in drawn.items()}
+        if not found.class_names:
+            seen = (example.original, list(maps), np.stack(list(maps.values())), found.geometries[n])
+            yield caption_sheet(*seen, title=example.id, meaning="attention", style=Style("own", end="robust"))
+            continue
+        top = [(found.class_names[i], float(probabilities[n][i])) for i in np.argsort(-probabilities[n])[:5]]
+        yield classification_sheet(
+            *(example.original, list(maps.items()), found.geometries[n]),
+            label=top[0][0],
+            probability=top[0][1],
+            top=top,
+            truth=example.truth,
+            title=example.id,
+        )
+
+
+def _maps(found: Classified, method: Raw | Rollout) -> np.ndarray:
+    """The maps (B, H, W)."""
+    return method(found.vit, found.inputs).float().cpu().numpy()
 
 
 @contextmanager
@@ -215,10 +215,6 @@ def _aside(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     with torch.random.fork_rng(devices), trainer.precision_plugin.forward_context():
         torch.manual_seed(0)
         yield
-
-
-def _in_training(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def _folder(trainer: Trainer, directory: str | None) -> Path:
