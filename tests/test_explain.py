@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, ViT, rollout
-from visattn.explain.reading import Look, overheard
+from visattn.explain.reading import FusedAttention, intercepted
 from visattn.models import VisionTransformer
 
 SMALL = {"depth": 3, "embed_dim": 30, "num_heads": 5, "num_classes": 7}
@@ -137,11 +137,11 @@ def test_maps_are_those_of_the_definition_and_make_the_output(case, definition):
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 3, 5, tokens))
     logits, weights = definition(model, pixels)
     torch.testing.assert_close(maps, torch.stack([w.detach() for w in weights[:3]], dim=1), rtol=1e-4, atol=1e-5)
-    looks = []
-    with torch.no_grad(), overheard(looks.append):
+    calls = []
+    with torch.no_grad(), intercepted(calls.append):
         torch.testing.assert_close(model(pixels), logits, rtol=1e-3, atol=1e-3)
-    for layer, look in enumerate(looks[:3]):
-        torch.testing.assert_close(maps[:, layer] @ look.value, look.out, rtol=1e-4, atol=1e-4)
+    for layer, call in enumerate(calls[:3]):
+        torch.testing.assert_close(maps[:, layer] @ call.value, call.out, rtol=1e-4, atol=1e-4)
 
 
 @every_timm
@@ -226,11 +226,11 @@ def test_weights_that_do_not_make_the_output_are_refused():
         def forward(self, x):
             return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
 
-    looks = []
-    with overheard(looks.append):
+    calls = []
+    with intercepted(calls.append):
         Scaled()(torch.randn(2, 3, 13, 5, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(RuntimeError, match="do not make its output"):
-        looks[0].weights()
+        calls[0].weights()
 
 
 @pytest.mark.parametrize("scale", [None, 0.7])
@@ -243,11 +243,11 @@ def test_masks_and_scales_are_read(kind, scale):
         "added": torch.randn(3, 7, 11, generator=generator),
     }
     options = {"attn_mask": mask.get(kind), "is_causal": kind == "causal", "scale": scale}
-    looks = []
-    with overheard(looks.append):
+    calls = []
+    with intercepted(calls.append):
         out = F.scaled_dot_product_attention(query, key, value, **options)
-    torch.testing.assert_close(looks[0].weights() @ value, out)
-    torch.testing.assert_close(looks[0].weights(slice(2, 5), [2, 0]) @ value[:, [2, 0]], out[:, [2, 0], 2:5])
+    torch.testing.assert_close(calls[0].weights() @ value, out)
+    torch.testing.assert_close(calls[0].weights(slice(2, 5), [2, 0]) @ value[:, [2, 0]], out[:, [2, 0], 2:5])
 
 
 # ------------------------------------------------------------------------------------------------------------ rollout
@@ -282,13 +282,13 @@ def test_rollout_of_a_model_is_that_of_its_maps(options):
 
 
 def test_a_rollout_keeps_one_layer_of_weights_however_deep_the_model(monkeypatch):
-    places, read = [], Look.weights
+    places, read = [], FusedAttention.weights
 
-    def weights(look, into=None):
-        places.append(read(look, into=into))
+    def weights(call, into=None):
+        places.append(read(call, into=into))
         return places[-1]
 
-    monkeypatch.setattr(Look, "weights", weights)
+    monkeypatch.setattr(FusedAttention, "weights", weights)
     Rollout()(ViT(ours(depth=7)), images((24, 40)))
     assert len(places) == 7
     assert len({place.data_ptr() for place in places}) == 1
@@ -305,8 +305,8 @@ def test_gradients_are_autograds_through_explicit_attention(case, definition):
     judged = vit.judged(pixels, targets)
     logits, weights = definition(model, pixels)
     expected = torch.autograd.grad(logits.gather(1, targets.unsqueeze(1)).sum(), weights)
-    for (look, of_out), gradient in zip(judged.layers, expected, strict=False):
-        found = look.gradient(of_out)
+    for (call, of_out), gradient in zip(judged.layers, expected, strict=False):
+        found = call.gradient(of_out)
         torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
 
 

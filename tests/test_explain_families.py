@@ -311,7 +311,7 @@ def softmaxes(model, pixels, monkeypatch):
 def own_grids(vit, pixels):
     """Each layer's map (B, heads, H, W) on its own grid."""
     found = {}
-    vit.run(pixels, lambda layer, act: found.update({layer: vit.received(layer, act)}))
+    vit.run(pixels, lambda layer, call: found.update({layer: vit.received(layer, call)}))
     return [found[layer] for layer in range(vit.depth)]
 
 

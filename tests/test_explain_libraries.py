@@ -94,7 +94,7 @@ def test_torchvisions_windows_are_laid_on_the_image(name, monkeypatch):
     vit = as_read(drawn(swin), name, (32, 64))
     assert type(vit) is Layered
     with torch.no_grad():
-        vit.run(images, lambda layer, act: found.update({layer: vit.received(layer, act)}))
+        vit.run(images, lambda layer, call: found.update({layer: vit.received(layer, call)}))
         softmax = torch.nn.functional.softmax
         with monkeypatch.context() as patch:
             patch.setattr(parts.F, "softmax", lambda *a, **k: caught.append(softmax(*a, **k)) or caught[-1])

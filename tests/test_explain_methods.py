@@ -69,12 +69,12 @@ def test_value_norm_is_the_norm_of_what_each_patch_adds(case):
         with pytest.raises(InputError, match="value-norm"):
             ValueNorm(1)(vit, pixels)
         return
-    acts = []
+    calls = []
     with torch.no_grad():
-        vit.run(pixels, lambda layer, act: acts.append(act))
+        vit.run(pixels, lambda layer, call: calls.append(call))
     seen = vit.run(pixels, lambda *_: None)
     projection = model.blocks[1].attn.proj.weight
-    weights, value = acts[1].weights(), acts[1].value
+    weights, value = calls[1].weights(), calls[1].value
     size = value.shape[-1]
     parts = projection.split(size, dim=1)  # of each head
     # every vector that is added, written out: (B, queries, keys, D)
@@ -86,11 +86,11 @@ def test_value_norm_is_the_norm_of_what_each_patch_adds(case):
 
 def test_value_norm_of_a_head_is_its_weight_times_the_length_of_its_value():
     model = ours()
-    vit, pixels, acts = ViT(model), images((24, 40)), []
+    vit, pixels, calls = ViT(model), images((24, 40)), []
     with torch.no_grad():
-        vit.run(pixels, lambda layer, act: acts.append(act))
-    value = acts[2].value[:, 4] @ model.blocks[2].attn.proj.weight[:, 24:].T
-    expected = acts[2].weights()[:, 4, 0, 1:] * value[:, 1:].norm(dim=-1)
+        vit.run(pixels, lambda layer, call: calls.append(call))
+    value = calls[2].value[:, 4] @ model.blocks[2].attn.proj.weight[:, 24:].T
+    expected = calls[2].weights()[:, 4, 0, 1:] * value[:, 1:].norm(dim=-1)
     torch.testing.assert_close(ValueNorm(-1, 4)(vit, pixels).flatten(1), expected.detach(), rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match="no head 5"):
         ValueNorm(head=5)(vit, pixels)

@@ -154,7 +154,7 @@ def test_windows_are_laid_on_the_image_with_their_shift_undone(kind, implementat
     assert type(vit) is Layered
     assert vit.depth == 3
     with torch.no_grad():
-        vit.run(images, lambda layer, act: found.update({layer: vit.received(layer, act)}))
+        vit.run(images, lambda layer, call: found.update({layer: vit.received(layer, call)}))
         own = made(f"{kind}ForImageClassification", config, "eager")(images, output_attentions=True).attentions
     for maps, weights, (height, width), shift in zip((found[1], found[2]), own, ((8, 16), (4, 8)), (2, 0), strict=True):
         received = weights.mean(-2).unflatten(0, (2, height // 4, width // 4)).unflatten(-1, (4, 4))

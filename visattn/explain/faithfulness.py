@@ -81,7 +81,7 @@ def random_map(grid: tuple[int, int], seed: int | tuple[int, ...]) -> np.ndarray
 
 
 def centre_map(grid: tuple[int, int], geometry: Geometry) -> np.ndarray:
-    """A control: (H, W) minus the distance, in pixels, from where each cell looks to the middle of the input."""
+    """A control: (H, W) minus the distance, in pixels, of each cell's centre to the middle of the input."""
     y, x = (centres - size / 2 for centres, size in zip(geometry.centres(grid), geometry.input, strict=True))
     return -np.hypot(y[:, None], x[None, :])
 

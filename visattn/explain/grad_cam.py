@@ -47,7 +47,7 @@ class GradCAM:
         handle = norm.register_forward_hook(keep)
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                seen = vit.run(images.detach().clone(), lambda layer, act: None)
+                seen = vit.run(images.detach().clone(), lambda layer, call: None)
                 score = total_score(seen.logits, checked_targets(seen.logits, targets, vit.name))
                 (gradient,) = torch.autograd.grad(score, tokens)
         finally:

@@ -37,7 +37,7 @@ class IntegratedGradients:
         require_classes(vit.classes, vit.name)
         if targets is None:
             with torch.no_grad():
-                targets = checked_targets(vit.run(images, lambda layer, act: None).logits, None, vit.name)
+                targets = checked_targets(vit.run(images, lambda layer, call: None).logits, None, vit.name)
         total = torch.zeros_like(images)
         for step in range(self.steps):
             total += pixel_gradient(vit, images * ((step + 0.5) / self.steps), targets)[0]

@@ -1,8 +1,8 @@
 """Transformers whose layers attend within windows, to pooled keys, on several grids, or from a later class token.
 
-Where each key looks is not told by a table of architectures: the network is run once without numbers while every
-element is followed from the pixels on (`visattn.models.receptive_field`), through windows, shifts, pooling and
-whatever else orders tokens anew. Weights recorded from a run are then added up where their keys look.
+The place of each key in the image does not come from a table of architectures. The network runs once on meta tensors,
+and every element is tracked from the pixels on (`visattn.models.receptive_field`), through windows, shifts, pooling and
+any other reordering of tokens. The weights of a run are then added up at the places of their keys.
 
 Axis letters: B images, P pieces of an image (windows), N queries, M keys, H W a grid.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act, overheard
+from visattn.explain.reading import AttentionCall, intercepted
 from visattn.explain.vit import Judged, Logits, Reading, ViT
 from visattn.images import CellShift
 from visattn.images.geometry import pair
@@ -27,7 +27,7 @@ Axis = tuple[float, float, int]  # the first place in pixels, the pitch, and how
 
 
 class Layer(NamedTuple):
-    """Where the keys of a layer look.
+    """The places of a layer's keys.
 
     Attributes:
         shape: (P, heads, N, M).
@@ -51,7 +51,7 @@ class Layer(NamedTuple):
 class Layered(ViT):
     """A transformer of any library, from images to logits, that `ViT` cannot read as layers over one grid.
 
-    Its layers are its acts of attention to places of the image, in their order; those over channels are left out. A
+    Its layers are its attention calls over places of the image, in their order; those over channels are left out. A
     layer's map is what its class token attends to, where classes are read from one, and else the mean over all queries
     that have a place: what is attended to on average, in all windows together. Keys at the same place add up. Nothing
     is rescaled: a map sums to 1, less what goes to class tokens and padding. Where layers have several grids, maps are
@@ -75,8 +75,8 @@ class Layered(ViT):
         self._open(model, name)
         self._latent, self._rows, self.prefix = False, slice(None), 0
         self.size = pair(size or self._interface.size)
-        self._acts = self._follow()
-        self._layers = [act for act in self._acts if act is not None]
+        self._calls = self._follow()
+        self._layers = [call for call in self._calls if call is not None]
         if not self._layers:
             raise self._refuse(self._why)
         self.depth = len(self._layers)
@@ -84,10 +84,10 @@ class Layered(ViT):
         self.patch = pair(max(1, round(pitch)) for _, pitch, _ in self._finest.axes)
 
     def _follow(self) -> list[Layer | None]:
-        """Each act of attention of a run without numbers; None where it is not over places."""
-        found: list[Act] = []
+        """Each attention call of a run on meta tensors; None where it is not over places."""
+        found: list[AttentionCall] = []
         try:
-            with overheard(found.append):
+            with intercepted(found.append):
                 tracing, _ = followed(self._network, self.size, self._interface.run)
         except Exception as error:  # whatever a network trips over that was not made for this size, or to be followed
             raise self._refuse(
@@ -102,14 +102,14 @@ class Layered(ViT):
             self._why = "it attends over channels, and no map of the image comes of that"
         classes = self._interface.class_tokens
         layers: list[Layer | None] = []
-        for act in found:
-            keys, queries = tracing.of(act.value), tracing.of(act.by_query)
+        for call in found:
+            keys, queries = tracing.of(call.value), tracing.of(call.by_query)
             grid = None if keys is None else _grid_of(pair(keys.centre), keys.pitch)
             if grid is None:
                 layers.append(None)
                 continue
             cell, axes = grid
-            pieces, _, count, _ = act.shape
+            pieces, _, count, _ = call.shape
             placed = torch.zeros(pieces, count, dtype=torch.bool)
             if queries is not None:
                 placed = ~torch.stack([_shared(centre) for centre in queries.centre]).isnan().any(0)
@@ -118,7 +118,7 @@ class Layered(ViT):
                 rows = torch.ones_like(placed)
             elif classes and pieces == 1 and not placed[0, :classes].any():
                 rows = (torch.arange(count) < classes).expand(1, -1)
-            layers.append(Layer(act.shape, cell, axes, rows))
+            layers.append(Layer(call.shape, cell, axes, rows))
         return layers
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -140,24 +140,24 @@ class Layered(ViT):
         stride = pair(pitch for _, pitch, _ in self._finest.axes)
         return CellShift(shift, stride, ((0.0, 0.0), pair(map(float, self.size))))
 
-    def _run(self, images: Tensor, grid: tuple[int, int], hear: Callable[[int, Act], None]) -> Logits:
+    def _run(self, images: Tensor, grid: tuple[int, int], on_call: Callable[[int, AttentionCall], None]) -> Logits:
         count = 0
-        numbers = {n: layer for layer, n in enumerate(n for n, act in enumerate(self._acts) if act is not None)}
+        numbers = {n: layer for layer, n in enumerate(n for n, call in enumerate(self._calls) if call is not None)}
 
-        def heard(act: Act) -> None:
+        def counted(call: AttentionCall) -> None:
             nonlocal count
-            number, expected = numbers.get(count), self._acts[count] if count < len(self._acts) else None
+            number, expected = numbers.get(count), self._calls[count] if count < len(self._calls) else None
             count += 1
             if expected is not None and number is not None:
                 pieces, *rest = expected.shape
-                if act.shape != (len(images) * pieces, *rest):
-                    raise self._refuse(f"its attention number {count - 1} has another shape than without numbers")
-                hear(number, act)
+                if call.shape != (len(images) * pieces, *rest):
+                    raise self._refuse(f"its attention number {count - 1} has another shape than on meta tensors")
+                on_call(number, call)
 
-        with evaluating(self._network), overheard(heard):
+        with evaluating(self._network), intercepted(counted):
             logits = self._logits(images)
-        if count != len(self._acts):
-            raise self._refuse(f"it attends {count} times, and {len(self._acts)} times without numbers")
+        if count != len(self._calls):
+            raise self._refuse(f"it attends {count} times, and {len(self._calls)} times on meta tensors")
         return Logits(logits, grid, None)
 
     def read(self, matrix: Tensor, seen: Logits) -> Tensor:
@@ -168,16 +168,16 @@ class Layered(ViT):
         """
         self.require("a map of several layers")
 
-    def received(self, layer: int, act: Act, heads: Sequence[int] | slice = slice(None)) -> Tensor:
+    def received(self, layer: int, call: AttentionCall, heads: Sequence[int] | slice = slice(None)) -> Tensor:
         """A layer's map: weights (B P, heads, N, M) to (B, heads, H, W) of its own grid; see the class."""
         place = self._layers[layer]
         pieces, _, _, keys = place.shape
         asked = place.rows.any(dim=0).nonzero().flatten().tolist()
         received: Any = 0.0
-        count = max(1, AT_ONCE // (act.shape[0] * act.shape[1] * keys))
+        count = max(1, AT_ONCE // (call.shape[0] * call.shape[1] * keys))
         for first in range(asked[0], asked[-1] + 1, count):
             rows = slice(first, min(first + count, asked[-1] + 1))
-            weights = act.weights(rows, heads).unflatten(0, (-1, pieces))  # (B, P, heads, rows, M)
+            weights = call.weights(rows, heads).unflatten(0, (-1, pieces))  # (B, P, heads, rows, M)
             received = received + torch.einsum("bphnm,pn->bphm", weights, place.rows[:, rows].to(weights))
         received = received / place.rows.sum()
         cell = place.cell.to(received.device)
@@ -208,12 +208,12 @@ class Layered(ViT):
         alike = heads is not None or len({self._layers[layer].shape[1] for layer in chosen}) == 1
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, act: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             if layer in chosen:
-                maps = self._on_finest(layer, self.received(layer, act, self._heads(heads, act)))
+                maps = self._on_finest(layer, self.received(layer, call, self._heads(heads, call)))
                 kept[layer] = maps if alike else maps.mean(dim=1, keepdim=True)
 
-        return Reading(hear, lambda seen: torch.stack([kept[layer] for layer in chosen], dim=1))
+        return Reading(on_call, lambda seen: torch.stack([kept[layer] for layer in chosen], dim=1))
 
     def require(self, method: str) -> NoReturn:
         """Refuse what multiplies layers.

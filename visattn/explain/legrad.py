@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act, uncompiled
+from visattn.explain.reading import AttentionCall, uncompiled
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.explain.vit import ViT
 
@@ -55,12 +55,12 @@ class LeGrad:
         vit.require("LeGrad")
         require_classes(vit.classes, vit.name)
         chosen = [vit.layer(number) for number in (range(vit.depth) if self.layers is None else self.layers)]
-        acts: list[Act] = []
+        calls: list[AttentionCall] = []
         tokens: list[Tensor] = []
 
-        def hear(layer: int, act: Act) -> None:
-            act.out.requires_grad_()  # where all parameters are frozen it does not yet
-            acts.append(act)
+        def on_call(layer: int, call: AttentionCall) -> None:
+            call.out.requires_grad_()  # where all parameters are frozen it does not yet
+            calls.append(call)
 
         network: Any = vit._network
         handles = [
@@ -70,12 +70,12 @@ class LeGrad:
         maps: list[Tensor] = []
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                seen = vit.run(images.detach().clone(), hear)
+                seen = vit.run(images.detach().clone(), on_call)
                 targets = checked_targets(seen.logits, targets, vit.name)
                 for layer in chosen:
                     score = total_score(class_scores(vit, tokens[layer]), targets)
-                    (of_out,) = torch.autograd.grad(score, acts[layer].out, retain_graph=True)
-                    maps.append(acts[layer].gradient(of_out).clamp_(min=0).mean(dim=(1, 2)))
+                    (of_out,) = torch.autograd.grad(score, calls[layer].out, retain_graph=True)
+                    maps.append(calls[layer].gradient(of_out).clamp_(min=0).mean(dim=(1, 2)))
         finally:
             for handle in handles:
                 handle.remove()

@@ -21,7 +21,7 @@ def pixel_gradient(vit: ViT, images: Tensor, targets: Tensor | None) -> tuple[Te
     require_classes(vit.classes, vit.name)
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone().requires_grad_()
-        logits = vit.run(images, lambda layer, act: None).logits
+        logits = vit.run(images, lambda layer, call: None).logits
         targets = checked_targets(logits, targets, vit.name)
         (gradient,) = torch.autograd.grad(total_score(logits, targets), images)
     return gradient, targets

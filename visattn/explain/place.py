@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act
+from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading, ViT
 from visattn.images import Geometry
 
@@ -43,11 +43,11 @@ class AtPatches(ViT):
         asked = torch.tensor(self.cells_asked)
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, act: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             if layer not in chosen:
                 return
             for cell in sorted(set(self.cells_asked)):  # one row is computed for all images of a batch
-                row = act.weights(slice(self.prefix + cell, self.prefix + cell + 1), self._heads(heads, act))[:, :, 0]
+                row = call.weights(slice(self.prefix + cell, self.prefix + cell + 1), self._heads(heads, call))[:, :, 0]
                 mine = (asked == cell).view(-1, 1, 1).to(row.device)
                 kept[layer] = torch.where(mine, row, kept.get(layer, row))
 
@@ -55,7 +55,7 @@ class AtPatches(ViT):
             rows = torch.stack([kept[layer] for layer in chosen], dim=1)
             return rows[..., self.prefix :].unflatten(-1, seen.grid)
 
-        return Reading(hear, result)
+        return Reading(on_call, result)
 
 
 def patch_at(x: int, y: int, geometry: Geometry, grid: tuple[int, int], name: str) -> int:

@@ -25,8 +25,8 @@ class Raw:
 
     def reading(self, vit: ViT) -> Reading:
         """The same, for a run shared with other readings."""
-        hear, result = vit.reading_rows([self.layer], None if self.head is None else [self.head])
-        return Reading(hear, lambda seen: result(seen).mean(dim=(1, 2)))
+        on_call, result = vit.reading_rows([self.layer], None if self.head is None else [self.head])
+        return Reading(on_call, lambda seen: result(seen).mean(dim=(1, 2)))
 
     def __str__(self) -> str:
         layer = "last layer" if self.layer == -1 else f"layer {self.layer}"

@@ -1,10 +1,9 @@
-"""Attention read from outside: what any module multiplies its values by, while it runs as it always does.
+"""Attention weights of any module, read from outside while it runs unchanged.
 
-A fused kernel computes softmax(Q Kᵀ · scale + mask) V and never writes the softmax down. Here the call is overheard:
-queries and keys come after whatever the block did to them (norms, rotary positions), with its own mask and scale. The
-weights are computed again from those, in float32, and each time a few rows of them are multiplied by V and compared
-with what the block got. Where a block computes the softmax itself, that softmax is followed until values are multiplied
-by it.
+A fused kernel computes softmax(Q Kᵀ · scale + mask) V without storing the softmax. Here its calls are intercepted: the
+queries and keys are those after all that the block did to them (norms, rotary positions), with its own mask and scale.
+The weights are recomputed from them in float32, and each time a few rows are multiplied by V and compared with the
+kernel's output. If a block computes the softmax itself, the softmax is tracked until it is multiplied by values.
 
 Axis letters: B images, or pieces of images such as windows, those of the first image first; N queries, M keys, d the
 size of one head's part.
@@ -25,8 +24,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 CHECKED_ROWS = 4
 
 
-class Look(NamedTuple):
-    """One act of attention through the fused kernel: out = softmax(query keyᵀ · scale + mask) value.
+class FusedAttention(NamedTuple):
+    """One attention call through the fused kernel: out = softmax(query keyᵀ · scale + mask) value.
 
     Attributes:
         query: (B, heads, N, d).
@@ -34,8 +33,8 @@ class Look(NamedTuple):
         value: (B, heads, M, d′).
         mask: broadcastable to (B, heads, N, M): bool, True if attention is allowed, or added to the scores; or None.
         scale: of the scores.
-        out: (B, heads, N, d′) or as the block shaped it, the very tensor that the block went on with; gradients are
-            taken by it.
+        out: (B, heads, N, d′) or as the block shaped it, the tensor that the block continued with; gradients are taken
+            with respect to it.
         layout: of `out`, as `in_pieces` takes it.
     """
 
@@ -115,14 +114,14 @@ class Look(NamedTuple):
             )
 
 
-class Written(NamedTuple):
-    """One act of attention whose weights the block wrote down itself: out = given value. It serves as a `Look` does.
+class ExplicitAttention(NamedTuple):
+    """An attention call whose weights the block computed itself, out = given value; it is used as `FusedAttention` is.
 
     Attributes:
         given: (B, heads, N, M), what values were multiplied by, before dropout: a softmax, and whatever the block made
             of it, such as mixtures over heads, whose rows need not sum to 1.
         value: (B, heads, M, d′).
-        out: the very tensor that the block went on with.
+        out: the tensor that the block continued with.
         layout: of `out`, as `in_pieces` takes it.
         transposed: whether out = valueᵀ givenᵀ.
     """
@@ -151,7 +150,7 @@ class Written(NamedTuple):
         heads: Sequence[int] | slice = slice(None),
         into: Tensor | None = None,
     ) -> Tensor:
-        """The weights (B, heads, rows, M), float32, in memory of their own; arguments as those of `Look.weights`."""
+        """The weights (B, heads, rows, M), float32, a copy; arguments as in `FusedAttention.weights`."""
         chosen = self.given[:, :, rows][:, heads]
         return chosen.to(torch.float32, copy=True) if into is None else into.copy_(chosen)
 
@@ -162,7 +161,7 @@ class Written(NamedTuple):
             return in_pieces(of_out, self.layout).float() @ self.value.float().transpose(-2, -1)
 
 
-Act = Look | Written
+AttentionCall = FusedAttention | ExplicitAttention
 
 
 def running(known: Callable[[nn.Module], Any] = lambda module: True) -> nn.Module | None:
@@ -181,7 +180,7 @@ def running(known: Callable[[nn.Module], Any] = lambda module: True) -> nn.Modul
 
 
 def _heads_of(module: nn.Module | None) -> int | None:
-    """How many heads a module says it has."""
+    """The number of heads, from a module's attributes."""
     said = (getattr(module, name, None) for name in ("num_heads", "heads", "num_attention_heads", "n_heads"))
     return next((number for number in said if isinstance(number, int)), None)
 
@@ -219,7 +218,7 @@ def in_pieces(x: Tensor, layout: tuple[int, int]) -> Tensor:
     return x.movedim(axis, -3).flatten(0, -4)
 
 
-def _look(
+def _fused(
     out: Tensor,
     query: Tensor,
     key: Tensor,
@@ -229,8 +228,8 @@ def _look(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Look:
-    """A call of `scaled_dot_product_attention`, whose names these are, as a look."""
+) -> FusedAttention:
+    """A call of `scaled_dot_product_attention`, with the names of its arguments."""
     layout = _layout(query)
     materialize = getattr(
         attn_mask, "_materialize", None
@@ -247,10 +246,10 @@ def _look(
         key, value = (x.repeat_interleave(times, dim=-3) for x in (key, value))
     lead = out.shape[:-2]  # which may be broadcast
     query, key, value = (in_pieces(x.detach().expand(*lead, *x.shape[-2:]), layout) for x in (query, key, value))
-    return Look(query, key, value, attn_mask, scale, out, layout)
+    return FusedAttention(query, key, value, attn_mask, scale, out, layout)
 
 
-# What may become of a softmax before values are multiplied by it: another layout or type, a scale, a sum, a mixture.
+# Operations on a softmax before it is multiplied by values: layout, type, scale, sum, mixture.
 _FOLLOWED = {
     *("to", "type", "type_as", "float", "half", "bfloat16", "contiguous", "clone", "detach", "nan_to_num"),
     *("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "permute", "transpose"),
@@ -262,18 +261,18 @@ _PRODUCTS = {"matmul", "__matmul__", "bmm"}
 
 
 class _Softmax(NamedTuple):
-    """What is known of a tensor that was made of a softmax: its axis, from the end, and itself before dropout."""
+    """A tensor derived from a softmax: the softmax's axis, from the end, and the tensor before dropout."""
 
     axis: int
     before: Tensor | None = None
 
 
-class Overheard(TorchFunctionMode):
-    """Hands every act of attention on to a listener, after it was answered."""
+class AttentionInterceptor(TorchFunctionMode):
+    """Passes every attention call to a function, after its output is computed."""
 
-    def __init__(self, hear: Callable[[Act], None]) -> None:
+    def __init__(self, on_call: Callable[[AttentionCall], None]) -> None:
         super().__init__()
-        self.hear = hear
+        self.on_call = on_call
         self._known: Any = WeakIdKeyDictionary()  # of tensors alive that were made of a softmax, a _Softmax each
 
     def __torch_function__(
@@ -284,13 +283,13 @@ class Overheard(TorchFunctionMode):
             return self._multi_head(*args, **kwargs)
         out = function(*args, **kwargs)
         if function is F.scaled_dot_product_attention:
-            self.hear(_look(out, *args, **kwargs))
+            self.on_call(_fused(out, *args, **kwargs))
         elif isinstance(out, Tensor):
             self._follow(getattr(function, "__name__", ""), out, args, kwargs)
         return out
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> Any:
-        """PyTorch's own function, whose calls would be hidden by its check of overrides: here that finds none."""
+        """PyTorch's function, without its check for overrides, which would hide the calls in it."""
         original: Any = F.multi_head_attention_forward
         names = {**vars(F), "has_torch_function": lambda tensors: False}
         inside = types.FunctionType(original.__code__, names, original.__name__, original.__defaults__)
@@ -299,7 +298,7 @@ class Overheard(TorchFunctionMode):
             return inside(*args, **kwargs)
 
     def _follow(self, name: str, out: Tensor, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Note what is a softmax and what becomes of it, until it is multiplied by values."""
+        """Track softmaxes and tensors derived from them, until they are multiplied by values."""
         if name == "softmax":
             axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
             if out.dim() >= 2 and axis in (-1, out.dim() - 1):
@@ -325,9 +324,9 @@ class Overheard(TorchFunctionMode):
     def _multiplied(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         """Weights @ values, or valuesᵀ @ weightsᵀ."""
         if left in self._known and self._known[left].axis == -1:
-            self._written(left, right, out, False)
+            self._explicit(left, right, out, False)
         elif right in self._known and self._known[right].axis == -2:
-            self._written(right, left, out, True)
+            self._explicit(right, left, out, True)
 
     def _summed(self, equation: Any, one: Tensor, two: Tensor, out: Tensor) -> None:
         """The same by einsum, where its axes are those of a product of matrices."""
@@ -340,10 +339,10 @@ class Overheard(TorchFunctionMode):
                 if len(size) == 1 and made == f"{w[:-1]}{size[0]}" and set(v) == {*w[:-2], w[-1], *size}:
                     with torch._C.DisableTorchFunction():
                         value = torch.einsum(f"{v}->{w[:-2]}{w[-1]}{size[0]}", value)
-                    self._written(weights, value, out, False)
+                    self._explicit(weights, value, out, False)
                     return
 
-    def _written(self, weights: Tensor, value: Tensor, out: Tensor, transposed: bool) -> None:
+    def _explicit(self, weights: Tensor, value: Tensor, out: Tensor, transposed: bool) -> None:
         before = self._known[weights].before
         given = weights if before is None or before.shape != weights.shape else before
         given, value = given.detach(), value.detach()
@@ -351,11 +350,11 @@ class Overheard(TorchFunctionMode):
             given, value = given.mT, value.mT
         layout = _layout(value if value.dim() == given.dim() else given)
         value = value.expand(*given.shape[:-2], *value.shape[-2:])
-        self.hear(Written(in_pieces(given, layout), in_pieces(value, layout), out, layout, transposed))
+        self.on_call(ExplicitAttention(in_pieces(given, layout), in_pieces(value, layout), out, layout, transposed))
 
 
 def _axis_after(name: str, axis: int, source: Tensor, out: Tensor, options: tuple) -> int | None:
-    """The axis of the softmax, from the end, after a function of `_FOLLOWED`; None where that cannot be told."""
+    """The axis of the softmax, from the end, after a function of `_FOLLOWED`; None if unknown."""
     if name in ("transpose", "permute"):
         order = list(range(source.dim()))
         if name == "permute":
@@ -371,19 +370,19 @@ def _axis_after(name: str, axis: int, source: Tensor, out: Tensor, options: tupl
 
 
 @contextmanager
-def overheard(hear: Callable[[Act], None]) -> Iterator[None]:
-    """Within it, `hear` is called for each act of attention of this thread, in their order.
+def intercepted(on_call: Callable[[AttentionCall], None]) -> Iterator[None]:
+    """A context in which `on_call` is called for each attention call of this thread, in order.
 
-    What was compiled, whole or in parts, runs as it was written: compiled code cannot be overheard.
+    Compiled modules run eagerly, since compiled code cannot be intercepted.
     """
     # Where nothing has been compiled yet, a stance would import all of the compiler.
     stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with stance, Overheard(hear):
+    with stance, AttentionInterceptor(on_call):
         yield
 
 
 def uncompiled(module: Any) -> Any:
-    """The module that `torch.compile` was given, which shares its parameters; another as it is."""
+    """The module that was passed to `torch.compile`, which shares its parameters; other modules as they are."""
     while isinstance(module, nn.Module) and "_orig_mod" in module._modules:
         module = module._orig_mod
     return module

@@ -1,7 +1,7 @@
 """Attention of any PyTorch model, recorded while it runs.
 
 with record(model) as attention:
-model(images)
+    model(images)
 attention[-1].name, attention[-1].weights(rows=slice(0, 1))
 """
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act, overheard, running
+from visattn.explain.reading import AttentionCall, intercepted, running
 
 
 class Attention:
-    """One act of attention, as it was recorded.
+    """A recorded attention call.
 
     Attributes:
         name: qualified name of the module that attended, as in `model.named_modules()`; "" is the model itself.
@@ -24,19 +24,19 @@ class Attention:
             queries; keys.
     """
 
-    def __init__(self, name: str, act: Act, rows: slice | None, heads: Sequence[int] | None) -> None:
-        self.name, self.shape = name, act.shape
-        self._act: Act | None = act
+    def __init__(self, name: str, call: AttentionCall, rows: slice | None, heads: Sequence[int] | None) -> None:
+        self.name, self.shape = name, call.shape
+        self._call: AttentionCall | None = call
         self._kept: Tensor | None = None
         if rows is not None or heads is not None:
             if heads is not None and not all(0 <= head < self.heads for head in heads):
                 raise InputError(f"{name} has {self.heads} heads, counted from 0, and not {list(heads)}")
-            self._kept = act.weights(rows or slice(None), slice(None) if heads is None else list(heads))
-            self._act = None
+            self._kept = call.weights(rows or slice(None), slice(None) if heads is None else list(heads))
+            self._call = None
 
     @property
     def heads(self) -> int:
-        """How many heads attended."""
+        """Number of heads."""
         return self.shape[1]
 
     @property
@@ -52,23 +52,23 @@ class Attention:
     def weights(self, rows: slice = slice(None), heads: Sequence[int] | None = None) -> Tensor:
         """The weights (B, heads, rows, M), float32, of those that were recorded.
 
-        Where a fused kernel ran they are computed now, and take memory for what is asked for. Where the module wrote
-        them down they are copied: what the values were multiplied by, before dropout.
+        For a fused kernel they are computed now, for the rows and heads asked for. If the module computed them itself,
+        they are copied: the factors of the values, before dropout.
 
         Args:
             rows: of which queries.
             heads: which heads; None for all.
 
         Raises:
-            InputError: where there is no such head.
-            RuntimeError: where the weights do not make the module's output, as with dropout in a fused kernel.
+            InputError: if there is no such head.
+            RuntimeError: if the weights do not reproduce the module's output, as with dropout in a fused kernel.
         """
         count = self.heads if self._kept is None else self._kept.shape[1]
         if heads is not None and not all(0 <= head < count for head in heads):
             raise InputError(f"{self.name} has {count} recorded heads, counted from 0, and not {list(heads)}")
         chosen = slice(None) if heads is None else list(heads)
-        if self._act is not None:
-            return self._act.weights(rows, chosen)
+        if self._call is not None:
+            return self._call.weights(rows, chosen)
         assert self._kept is not None  # one of the two is there
         return self._kept[:, :, rows][:, chosen]
 
@@ -84,28 +84,28 @@ def record(
     heads: Sequence[int] | None = None,
     where: Callable[[str], bool] | None = None,
 ) -> Iterator[list[Attention]]:
-    """Record every act of attention of a model that runs within the context, in its order.
+    """Record every attention call of a model that runs within the context, in order.
 
-    Seen are `scaled_dot_product_attention`, whichever kernel it takes, `nn.MultiheadAttention`, and modules that take a
-    softmax over the last axis and multiply values by it, as timm's and transformers' do without a fused kernel. Outputs
-    and gradients are those without the recorder, to the last bit; only PyTorch's inference path of
-    `nn.MultiheadAttention` and `nn.TransformerEncoder`, which hides its attention in one call, is left for the plain
-    path, which rounds differently. What was compiled runs as it was written. Not seen are attention without a softmax,
-    `flex_attention`, kernels of other packages, and programs that were traced.
+    Recorded are `scaled_dot_product_attention` with any kernel, `nn.MultiheadAttention`, and modules that multiply
+    values by a softmax over the last axis, as those of timm and transformers do without a fused kernel. Outputs and
+    gradients are bit-identical to those without the recorder, with one exception: PyTorch's fast path of
+    `nn.MultiheadAttention` and `nn.TransformerEncoder` for inference, which hides its attention in one call, is
+    replaced by the plain path, which rounds differently. Compiled modules run eagerly. Not recorded: attention without
+    a softmax, `flex_attention`, kernels of other packages, traced programs.
 
     Args:
-        model: any module; other models that run meanwhile are not recorded.
-        rows: of which queries weights are kept. Given this or `heads`, the weights are computed while the model runs
-            and nothing else is kept. By default queries, keys and values are kept until the entry goes, and weights are
-            computed when they are asked for.
-        heads: of which heads, counted from 0; None for all.
-        where: takes a module's name; whether to record it. None records all.
+        model: any module; other models that run within the context are not recorded.
+        rows: the queries whose weights are kept. With this or `heads`, the weights are computed while the model runs
+            and nothing else is kept. By default queries, keys and values are kept as long as the entry, and weights are
+            computed on demand.
+        heads: the heads whose weights are kept, counted from 0; None for all.
+        where: whether to record a module, from its name; None records all.
 
     Yields:
-        A list, which grows by an `Attention` for each act.
+        A list, which grows by an `Attention` for each call.
 
     Raises:
-        InputError: where the model is no module, or a traced program.
+        InputError: if the model is not a module, or is a traced program.
     """
     traced = (torch.jit.ScriptModule, torch.fx.GraphModule)
     if not isinstance(model, nn.Module) or any(isinstance(part, traced) for part in model.modules()):
@@ -114,10 +114,10 @@ def record(
     names[id(model)] = ""
     recorded: list[Attention] = []
 
-    def hear(act: Act) -> None:
+    def on_call(call: AttentionCall) -> None:
         module = running(lambda part: id(part) in names)
         if module is not None and (where is None or where(names[id(module)])):
-            recorded.append(Attention(names[id(module)], act, rows, heads))
+            recorded.append(Attention(names[id(module)], call, rows, heads))
 
-    with overheard(hear):
+    with intercepted(on_call):
         yield recorded

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visattn.explain.reading import Act
+from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import ViT
 
 
@@ -18,9 +18,9 @@ def positive_part(weights: Tensor, gradient: Tensor) -> Tensor:
     return (weights * gradient).clamp_(min=0).mean(dim=1)
 
 
-def contribution(look: Act, of_out: Tensor) -> Tensor:
+def contribution(call: AttentionCall, of_out: Tensor) -> Tensor:
     """Ā of a layer, from the gradient by its output."""
-    return positive_part(look.weights(), look.gradient(of_out))
+    return positive_part(call.weights(), call.gradient(of_out))
 
 
 def normalised(relevance: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ class Relevance:
         seen, layers, of_pool = vit.judged(images, targets)
         tokens = layers[0][0].shape[3]
         relevance = eye = torch.eye(tokens, dtype=torch.float32, device=images.device)
-        for look, of_out in layers:
-            relevance = relevance + contribution(look, of_out) @ relevance
+        for call, of_out in layers:
+            relevance = relevance + contribution(call, of_out) @ relevance
         if seen.pool is None or of_pool is None:
             return vit.read(relevance - eye, seen)
         pooled = contribution(seen.pool, of_pool)  # (B, 1, n), n the tokens that are pooled, the last ones

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act
+from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading, ViT
 
 Fusion = Literal["mean", "max", "min"]
@@ -105,9 +105,9 @@ class Rollout(_OverHeads):
         out: Tensor | None = None
         weights: Tensor | None = None
 
-        def hear(layer: int, look: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             nonlocal out, weights
-            weights = look.weights(into=weights)  # one buffer for all layers
+            weights = call.weights(into=weights)  # one buffer for all layers
             passed = passed_on(weights, self.fusion, self.discard)
             out = passed if out is None else passed @ out
 
@@ -115,7 +115,7 @@ class Rollout(_OverHeads):
             assert out is not None  # each model has layers
             return vit.read(out, seen)
 
-        return Reading(hear, result)
+        return Reading(on_call, result)
 
     def __str__(self) -> str:
         return ", ".join(["attention rollout", *self._options()])
@@ -134,7 +134,7 @@ class GradientRollout(_OverHeads):
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W)."""
         vit.require("gradient rollout")
         judged = vit.judged(images, targets)
-        parts = (fuse(look.weights().mul_(look.gradient(of)), self.fusion) for look, of in judged.layers)
+        parts = (fuse(call.weights().mul_(call.gradient(of)), self.fusion) for call, of in judged.layers)
         out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)
         return vit.read(out, judged.seen)
 

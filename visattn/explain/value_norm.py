@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import Act, running
+from visattn.explain.reading import AttentionCall, running
 from visattn.explain.vit import Reading, ViT
 
 
-def _projection(act: Act, name: str) -> Tensor:
+def _projection(call: AttentionCall, name: str) -> Tensor:
     """W_O of the module that attends at the moment, a part for each head: (heads, d′, D)."""
     module = running(lambda part: isinstance(getattr(part, "proj", None), nn.Linear))
     projection: Any = getattr(module, "proj", None)
-    heads, size = act.value.shape[1], act.value.shape[3]
+    heads, size = call.value.shape[1], call.value.shape[3]
     if projection is None or projection.in_features != heads * size:
         raise InputError(f"{name} has no linear output projection of its heads, which value-norm needs; choose raw")
     if not isinstance(getattr(module, "norm", None), nn.Identity | None):
@@ -27,20 +27,20 @@ def _projection(act: Act, name: str) -> Tensor:
     return projection.weight.detach().float().T.unflatten(0, (heads, size))
 
 
-def contributions(act: Act, projection: Tensor, head: int | None = None) -> Tensor:
+def contributions(call: AttentionCall, projection: Tensor, head: int | None = None) -> Tensor:
     """How much each key adds to each query: (B, N, M), ‖Σ_h α_h f_h(x)‖, or of one head ‖α_h f_h(x)‖.
 
     The squared norm of the sum is Σ_hg α_h α_g f_h(x)·f_g(x), which needs no (N, M, D) vectors.
 
     Args:
-        act: of a layer; axis letters as there.
+        call: of a layer; axis letters as there.
         projection: W_O (heads, d′, D).
         head: None for all.
     """
     heads = slice(None) if head is None else [head]
     with torch.autocast(projection.device.type, enabled=False):
-        weights = act.weights(heads=heads)
-        added = torch.einsum("bhmv,hvd->bhmd", act.value[:, heads].float(), projection[heads])
+        weights = call.weights(heads=heads)
+        added = torch.einsum("bhmv,hvd->bhmd", call.value[:, heads].float(), projection[heads])
         products = torch.einsum("bhmd,bgmd->bhgm", added, added)
         squares = torch.einsum("bhnm,bgnm,bhgm->bnm", weights, weights, products)
     return squares.clamp_(min=0).sqrt_()
@@ -71,13 +71,13 @@ class ValueNorm:
         vit.require("value-norm")
         chosen, kept = vit.layer(self.layer), []
 
-        def hear(layer: int, act: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             if layer == chosen:
                 if self.head is not None:
-                    vit._heads([self.head], act)
-                kept.append(contributions(act, _projection(act, vit.name), self.head))
+                    vit._heads([self.head], call)
+                kept.append(contributions(call, _projection(call, vit.name), self.head))
 
-        return Reading(hear, lambda seen: vit.read(kept[0], seen))
+        return Reading(on_call, lambda seen: vit.read(kept[0], seen))
 
     def __str__(self) -> str:
         layer = "last layer" if self.layer == -1 else f"layer {self.layer}"

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from visattn.errors import InputError
 from visattn.explain.layouts import UnreadableError, image_part, interface_of, layout_of
-from visattn.explain.reading import Act, overheard, uncompiled
+from visattn.explain.reading import AttentionCall, intercepted, uncompiled
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer
@@ -34,18 +34,18 @@ class Logits(NamedTuple):
 
     logits: Tensor
     grid: tuple[int, int]
-    pool: Act | None
+    pool: AttentionCall | None
 
 
 class Reading(NamedTuple):
     """A computation on the layers' attention while the model runs, for a single run. See `ViT.read_together`.
 
     Attributes:
-        hear: called with each layer's number and attention.
+        on_call: called with each layer's number and attention.
         result: computes the result (B, …) from the finished run.
     """
 
-    hear: Callable[[int, Act], None]
+    on_call: Callable[[int, AttentionCall], None]
     result: Callable[[Logits], Tensor]
 
 
@@ -196,12 +196,12 @@ class ViT:
             )
         return number % self.depth
 
-    def run(self, images: Tensor, hear: Callable[[int, Act], None]) -> Logits:
+    def run(self, images: Tensor, on_call: Callable[[int, AttentionCall], None]) -> Logits:
         """Run the model on normalised images (B, 3, h, w), in evaluation mode, its fused attention as it is.
 
         Args:
             images: on the model's device.
-            hear: called with each layer's number and attention while the model runs.
+            on_call: called with each layer's number and attention while the model runs.
 
         Raises:
             InputError: if a layer attends to anything but all tokens of each image.
@@ -212,18 +212,18 @@ class ViT:
         if self.channels not in (None, images.shape[1]):
             raise InputError(f"{self.name} takes images with {self.channels} channels, not {images.shape[1]}")
         height, width = images.shape[-2:]
-        return self._run(images, self.grid((height, width)), hear)
+        return self._run(images, self.grid((height, width)), on_call)
 
-    def _run(self, images: Tensor, grid: tuple[int, int], hear: Callable[[int, Act], None]) -> Logits:
+    def _run(self, images: Tensor, grid: tuple[int, int], on_call: Callable[[int, AttentionCall], None]) -> Logits:
         tokens, count, pool = self.prefix + grid[0] * grid[1], 0, None
 
-        def heard(look: Act) -> None:
+        def counted(call: AttentionCall) -> None:
             nonlocal count, pool
             pooling = self._latent or self._layout.unread
-            if count == self.depth and pooling and look.shape[2] == 1 and pool is None:
-                pool = look
+            if count == self.depth and pooling and call.shape[2] == 1 and pool is None:
+                pool = call
                 return
-            shape = look.shape
+            shape = call.shape
             if count == self.depth:
                 raise self._refuse(f"it attends more often than its {self.depth} blocks")
             if (shape[0], *shape[2:]) != (len(images), tokens, tokens):
@@ -232,10 +232,10 @@ class ViT:
                     f"pieces, where {len(images)} images have {tokens} tokens each"
                 )
             count += 1
-            hear(count - 1, look)
+            on_call(count - 1, call)
 
         try:
-            with evaluating(self._network), overheard(heard):
+            with evaluating(self._network), intercepted(counted):
                 logits = self._logits(images)
         except AssertionError as error:  # a library's checks of sizes
             raise InputError(f"{self.name} does not take images of {tuple(images.shape)}: {error}") from error
@@ -278,11 +278,11 @@ class ViT:
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, look: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             if layer in chosen:
-                kept[layer] = look.weights(heads=self._heads(heads, look))
+                kept[layer] = call.weights(heads=self._heads(heads, call))
 
-        self.run(images, hear)
+        self.run(images, on_call)
         return [kept[layer] for layer in chosen]
 
     @torch.no_grad()
@@ -298,29 +298,29 @@ class ViT:
         chosen = [self.layer(number) for number in (range(self.depth) if layers is None else layers)]
         kept: dict[int, Tensor] = {}
 
-        def hear(layer: int, look: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             if layer in chosen:
-                rows = look.weights(self._rows, self._heads(heads, look))
+                rows = call.weights(self._rows, self._heads(heads, call))
                 # The mean is the row, unless the latent query, which comes last, weights the rows.
                 kept[layer] = rows if self._latent else rows.mean(dim=2, keepdim=True)
 
-        return Reading(hear, lambda seen: torch.stack([self._read(kept[layer], seen) for layer in chosen], dim=1))
+        return Reading(on_call, lambda seen: torch.stack([self._read(kept[layer], seen) for layer in chosen], dim=1))
 
     @torch.no_grad()
     def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
         """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading."""
 
-        def hear(layer: int, look: Act) -> None:
+        def on_call(layer: int, call: AttentionCall) -> None:
             for reading in readings:
-                reading.hear(layer, look)
+                reading.on_call(layer, call)
 
-        seen = self.run(images, hear)
+        seen = self.run(images, on_call)
         return seen, [reading.result(seen) for reading in readings]
 
-    def _heads(self, heads: Sequence[int] | None, look: Act) -> list[int] | slice:
+    def _heads(self, heads: Sequence[int] | None, call: AttentionCall) -> list[int] | slice:
         if heads is None:
             return slice(None)
-        count = look.shape[1]
+        count = call.shape[1]
         for head in heads:
             if not 0 <= head < count:
                 raise InputError(f"{self.name} has no head {head}; its {count} heads are numbered 0 to {count - 1}")
@@ -337,19 +337,19 @@ class ViT:
             InputError: if the model has no classes, or no such class.
         """
         require_classes(self.classes, self.name)
-        looks: list[Act] = []
+        calls: list[AttentionCall] = []
 
-        def hear(layer: int, look: Act) -> None:
-            look.out.requires_grad_()  # where all parameters are frozen it does not yet
-            looks.append(look)
+        def on_call(layer: int, call: AttentionCall) -> None:
+            call.out.requires_grad_()  # where all parameters are frozen it does not yet
+            calls.append(call)
 
         with torch.inference_mode(False), torch.enable_grad():
-            seen = self.run(images.detach().clone(), hear)
+            seen = self.run(images.detach().clone(), on_call)
             chosen = total_score(seen.logits, checked_targets(seen.logits, targets, self.name))
-            outs = [look.out for look in (*looks, *([seen.pool] if seen.pool else []))]
+            outs = [call.out for call in (*calls, *([seen.pool] if seen.pool else []))]
             gradients = torch.autograd.grad(chosen, outs)
         detached = Logits(seen.logits.detach(), seen.grid, seen.pool)
-        return Judged(detached, list(zip(looks, gradients, strict=False)), gradients[-1] if seen.pool else None)
+        return Judged(detached, list(zip(calls, gradients, strict=False)), gradients[-1] if seen.pool else None)
 
 
 class Judged(NamedTuple):
@@ -362,5 +362,5 @@ class Judged(NamedTuple):
     """
 
     seen: Logits
-    layers: list[tuple[Act, Tensor]]
+    layers: list[tuple[AttentionCall, Tensor]]
     of_pool: Tensor | None

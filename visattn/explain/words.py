@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from visattn.attention import Glimpse, HeadsMemory, Memory
-from visattn.explain.reading import Act, overheard
+from visattn.explain.reading import AttentionCall, intercepted
 from visattn.explain.relevance import normalised, positive_part
 from visattn.models import Decoder, RecurrentDecoder, TransformerDecoder
 from visattn.models.mode import evaluating
@@ -79,12 +79,12 @@ def _log_probs(logits: Tensor, words: Tensor) -> Tensor:
 
 
 def _of_recurrent(decoder: RecurrentDecoder, memory: Memory, previous: Tensor, words: Tensor) -> Tensor:
-    looks: list[tuple[Tensor, Glimpse]] = []
+    glimpses: list[tuple[Tensor, Glimpse]] = []
     probes: list[Tensor] = []
 
     def seen(_: torch.nn.Module, given: tuple[Tensor, Memory, int], glimpse: Glimpse) -> Glimpse:
         """Keep the glimpse as the mechanism gives it, before any gate; a zero is added to take gradients by."""
-        looks.append((given[0], glimpse))
+        glimpses.append((given[0], glimpse))
         probes.append(torch.zeros_like(glimpse.context).requires_grad_())
         return glimpse._replace(context=glimpse.context + probes[-1])
 
@@ -93,7 +93,7 @@ def _of_recurrent(decoder: RecurrentDecoder, memory: Memory, previous: Tensor, w
         for token in previous.unbind(dim=1):
             after, _, state = decoder.step(state, token)
             logits.append(after)
-    terms = [decoder.attention.terms(query, memory, glimpse) for query, glimpse in looks]
+    terms = [decoder.attention.terms(query, memory, glimpse) for query, glimpse in glimpses]
     out = memory.values.new_zeros(*words.shape, memory.values.shape[1], dtype=torch.float32)
     for t, log_prob in enumerate(_log_probs(torch.stack(logits, dim=1), words)):
         gradients = torch.autograd.grad(log_prob, probes[: t + 1], retain_graph=True)
@@ -104,23 +104,23 @@ def _of_recurrent(decoder: RecurrentDecoder, memory: Memory, previous: Tensor, w
 
 
 def _of_transformer(decoder: TransformerDecoder, memory: HeadsMemory, previous: Tensor, words: Tensor) -> Tensor:
-    looks: list[Act] = []
+    calls: list[AttentionCall] = []
 
-    def hear(look: Act) -> None:
-        look.out.requires_grad_()  # where all parameters are frozen it does not yet
-        looks.append(look)
+    def on_call(call: AttentionCall) -> None:
+        call.out.requires_grad_()  # where all parameters are frozen it does not yet
+        calls.append(call)
 
-    with overheard(hear):
+    with intercepted(on_call):
         logits = decoder.logits(memory, previous)
     count, length = words.shape
-    weights = [_by_caption(look.weights(), length) for look in looks]
+    weights = [_by_caption(call.weights(), length) for call in calls]
     eye = torch.eye(length, dtype=torch.float32, device=words.device).expand(count, -1, -1)
     out = memory.values.new_zeros(count, length, memory.values.shape[1], dtype=torch.float32)
     for t, log_prob in enumerate(_log_probs(logits, words)):
-        gradients = torch.autograd.grad(log_prob, [look.out for look in looks], retain_graph=True)
+        gradients = torch.autograd.grad(log_prob, [call.out for call in calls], retain_graph=True)
         parts = [
-            positive_part(a, _by_caption(look.gradient(of_out), length))
-            for a, look, of_out in zip(weights, looks, gradients, strict=True)
+            positive_part(a, _by_caption(call.gradient(of_out), length))
+            for a, call, of_out in zip(weights, calls, gradients, strict=True)
         ]
         by_word, by_place = eye, torch.zeros_like(out)
         for of_words, of_places in zip(parts[::2], parts[1::2], strict=True):
