@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from visattn.files import safe_names, write_npz, write_text
 from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, save_figure, wall_sheet
+from visattn.overlay.layout import percent
 from visattn.results.earlier import require_room
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class ClassWriter:
         files = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             panels = [(title, found[name]) for name, title in titles.items()]
-            figure = self._sheet(item, panels, top, truth, asked) if wall is None else self._wall(item, wall, top)
+            figure = (
+                self._sheet(item, panels, top, truth, asked) if wall is None else self._wall(item, wall, top, asked)
+            )
             for form in forms:
                 files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
                 save_figure(figure, self.folder / files[-1])
@@ -131,9 +134,10 @@ class ClassWriter:
         order = np.argsort(-found["probabilities"])[:5]
         return [(self.class_names[i], float(found["probabilities"][i])) for i in order]
 
-    def _wall(self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]]) -> Figure:
-        said = f" · predicted: {top[0][0]}, {top[0][1]:.0%}" if top else ""
-        drawing = {"title": item.path.name + said, "meaning": self.meaning, "style": self.style, "paper": self.paper}
+    def _wall(self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]], asked: int | None) -> Figure:
+        said = f" · predicted: {top[0][0]}, {percent(top[0][1])}" if top else ""
+        drawing = {"title": item.path.name + said, "asked": asked, "meaning": self.meaning}
+        drawing |= {"style": self.style, "paper": self.paper}
         return wall_sheet(item.original, wall.maps, item.geometry, wall.rows, wall.columns, **drawing)
 
     def _sheet(
