@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
-from visattn.data.inputs import Input, read_fitted
+from visattn.data.inputs import Input, read_fitted, to_input
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
 from visattn.explain.methods import Method
 from visattn.explain.place import AtPatches, patch_at
 from visattn.files import guarded, protect
-from visattn.images.reading import list_images
+from visattn.images import Geometry
+from visattn.images.reading import image_size, list_images
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter, Wall
@@ -101,6 +103,7 @@ def overlay_images(
         precision: in which, as `of_option` takes it.
         wall: which layers and heads the sheets show in place of the methods' maps.
         at: the pixel (x, y) of each original image whose patch is asked where it attends; None for the class tokens.
+            All images are checked for it before the first is computed.
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
@@ -115,6 +118,8 @@ def overlay_images(
     writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods))
     protect(paths)
     writer.require_room(paths)
+    if at is not None:
+        _require_pixel(subject, paths, at)
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     subject = subject.to(choose_device(device))
@@ -130,6 +135,20 @@ def overlay_images(
             gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
     return entries
+
+
+def _require_pixel(subject: Subject, paths: Iterable[Path], at: tuple[int, int]) -> None:
+    """Check, before any image is computed, that the model sees this pixel of all of them.
+
+    Raises:
+        InputError: for the first image that has no such pixel, or in which no patch sees it.
+    """
+    seen: dict[tuple[int, int], Geometry] = {}
+    for path in paths:
+        height, width = image_size(path)
+        if (height, width) not in seen:
+            seen[height, width] = to_input(Image.new("RGB", (width, height)), subject.see, str(path))[1]
+        patch_at(*at, seen[height, width], subject.vit.grid(seen[height, width].input), str(path))
 
 
 def see(
