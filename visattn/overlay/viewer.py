@@ -40,6 +40,38 @@ class Answer(NamedTuple):
     score: float | None = None
 
 
+class Queries(NamedTuple):
+    """Where every place of a grid attends, in L layers of a model, with 8 bits for each weight.
+
+    Attributes:
+        layers: their numbers, from 0.
+        depth: how many layers the model has.
+        grid: (h, w) of the places, which are counted row by row.
+        cells: (L, h w, h w) uint8: each place's row of weights, in steps of 1/255 of the row's largest.
+        high: (L, h w), the largest weight of each row.
+    """
+
+    layers: Sequence[int]
+    depth: int
+    grid: tuple[int, int]
+    cells: np.ndarray
+    high: np.ndarray
+
+    def check(self) -> "Queries":
+        """Itself.
+
+        Raises:
+            ValueError: if the arrays do not fit the layers and the grid.
+        """
+        count = self.grid[0] * self.grid[1]
+        shape = len(self.layers), count, count
+        if self.cells.dtype != np.uint8 or self.cells.shape != shape or self.high.shape != shape[:2]:
+            raise ValueError(f"where places attend must be {shape} bytes, not {self.cells.shape} {self.cells.dtype}")
+        if not np.isfinite(self.high).all():
+            raise ValueError("the largest weights of places must be finite")
+        return self
+
+
 class Reading(NamedTuple):
     """The result of one model for one image: a caption with T words, or a class without words.
 
@@ -56,6 +88,7 @@ class Reading(NamedTuple):
         entropies: (T,) of the weights, in nats, or None.
         places: T indices (row by row) of the cell sampled by hard attention (None if there is more than one), or None.
         further: further captions of the same image by the same model, with maps, in order.
+        queries: where every place attends, which a click on the picture then shows; or None.
     """
 
     kind: Kind
@@ -69,6 +102,7 @@ class Reading(NamedTuple):
     entropies: np.ndarray | None = None
     places: Sequence[int | None] | None = None
     further: Sequence["Reading"] = ()
+    queries: Queries | None = None
 
 
 class Scene(NamedTuple):
@@ -163,6 +197,19 @@ def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> di
         "geometry": shown.to_array().tolist(),
         "maps": [{"name": name, **_quantised(maps)} for name, maps in reading.maps.items()],
         "further": [_reading(other, picture, size) for other in reading.further],
+        "queries": None if reading.queries is None else _carried(reading.queries),
+    }
+
+
+def _carried(queries: Queries) -> dict[str, Any]:
+    """Where every place attends, as it is: in bytes."""
+    queries.check()
+    return {
+        "layers": list(queries.layers),
+        "depth": queries.depth,
+        "grid": list(queries.grid),
+        "high": _numbers(queries.high.ravel()),
+        "cells": base64.b64encode(np.ascontiguousarray(queries.cells)).decode(),
     }
 
 

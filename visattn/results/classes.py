@@ -96,7 +96,8 @@ class ClassWriter:
 
         Returns:
             The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
-            of the sheet, None if `exports` has none), files (all files written).
+            of the sheet, None if `exports` has none), files (all files written), queries (if there are any: the bytes
+            that they take before compression).
 
         Raises:
             OSError: if the folder cannot be written to.
@@ -121,7 +122,8 @@ class ClassWriter:
             )
         said = {"class": top[0][0], "probability": top[0][1]} if top else {}
         overlay = f"{item.name}.png" if "sheet" in self.exports else None
-        return {"image": str(item.path), **said, "overlay": overlay, "files": files}
+        carried = {"queries": int(found["queries"].nbytes)} if "queries" in found else {}
+        return {"image": str(item.path), **said, "overlay": overlay, "files": files, **carried}
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Write `classes.json`, the list of all images and their files."""
