@@ -108,7 +108,7 @@ class Seen(NamedTuple):
 
 
 class Tabs(NamedTuple):
-    """A browser with an open page for each kind of screen, which the tests of a session share.
+    """A browser with an open page for each kind of screen, which all tests share.
 
     Attributes:
         browser: of Playwright.
