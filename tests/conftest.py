@@ -13,6 +13,7 @@ import timm
 import torch
 from matplotlib.image import BboxImage
 from PIL import Image
+from support.viewing import look, tabs  # noqa: F401 (fixtures)
 
 from visattn import precision
 from visattn.cli import main

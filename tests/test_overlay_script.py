@@ -134,6 +134,15 @@ def test_a_pixel_that_no_patch_sees_is_one_sentence(weights, photographs, tmp_pa
     assert sentence in capsys.readouterr().err
 
 
+def test_a_pixel_that_a_later_picture_lacks_is_found_before_any_is_written(
+    classifier_checkpoint, photographs, tmp_path, capsys
+):
+    words = ["--checkpoint", classifier_checkpoint, "--at", "20,60", "--batch-size", "1", "--output", tmp_path / "out"]
+    assert run(*words, photographs) == 2  # turned.jpg, which comes first, has it
+    assert "wide.jpg has 61×47 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_batches_and_single_images_give_the_same(classifier_checkpoint, photographs, tmp_path):
     for size in ("1", "2"):
         words = ["--checkpoint", classifier_checkpoint, *METHODS, "--batch-size", size]

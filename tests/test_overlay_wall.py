@@ -1,12 +1,14 @@
 """Walls of layers and heads: which map is where, and the options that ask for them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import timm
 import torch
 from conftest import assert_nothing_overlaps, images_of, pixels_of
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from visattn.cli import overlay
@@ -64,6 +66,39 @@ def test_each_map_has_its_row_and_its_column(image, maps, paper, scale):
     boxes = [artist.get_window_extent(figure.canvas.get_renderer()) for artist in images_of(figure)[1:7]]
     assert boxes[0].y0 == boxes[1].y0 > boxes[2].y0 > boxes[4].y0
     assert boxes[0].x0 == boxes[2].x0 < boxes[1].x0 == boxes[3].x0
+
+
+FRAME = {"the place whose attention is shown"}
+
+
+def frames(figure):
+    """White frames on a sheet as (left, top, right, bottom), in pixels from its top-left corner."""
+    white = [
+        patch for patch in figure.artists if isinstance(patch, Rectangle) and patch.get_edgecolor()[:3] == (1, 1, 1)
+    ]
+    height = figure.canvas.get_width_height()[1]
+    return [(b.x0, height - b.y1, b.x1, height - b.y0) for b in (patch.get_window_extent() for patch in white)]
+
+
+def test_the_place_asked_about_is_framed_in_every_map_and_in_the_original(image, maps):
+    """Cell 7 of a grid of 3 × 5 is the third of the second row: the middle of what the model saw."""
+    figure = wall_sheet(image, maps, GEOMETRY, *NAMES, asked=7, style=Style("own"))
+    assert {text.get_text() for text in figure.texts} >= FRAME
+    height = figure.canvas.get_width_height()[1]
+    extents = [artist.get_window_extent(figure.canvas.get_renderer()) for artist in images_of(figure)[:7]]
+    found = [box for box in frames(figure) if box[2] - box[0] < extents[0].width / 2]  # what was seen is framed, too
+    assert len(found) == 7
+    for extent, box in zip(extents, sorted(found, key=lambda b: (b[1], b[0])), strict=True):
+        width, left = (extent.width * 2 / 3, extent.width / 6) if extent is extents[0] else (extent.width, 0)
+        assert box[0] - extent.x0 == pytest.approx(left + width * 2 / 5, abs=1.5)
+        assert box[2] - extent.x0 == pytest.approx(left + width * 3 / 5, abs=1.5)
+        assert box[1] - (height - extent.y1) == pytest.approx(extent.height / 3, abs=1.5)
+    for flat in (maps[:1], maps[:, :1]):
+        names = [NAMES[axis][: flat.shape[axis]] for axis in (0, 1)]
+        figure = wall_sheet(image, flat, GEOMETRY, *names, asked=7)
+        assert {text.get_text() for text in figure.texts} >= FRAME
+        assert len(frames(figure)) == 1 + flat.shape[0] * flat.shape[1]
+    assert not {text.get_text() for text in wall_sheet(image, maps, GEOMETRY, *NAMES).texts} & FRAME
 
 
 def test_a_single_row_or_column_flows(image, maps):
@@ -128,12 +163,16 @@ def test_the_command_draws_them(classifier_checkpoint, photographs, tmp_path):
         ("heads", ["--heads", "all"]),
         ("wall", ["--heads", "all", "--layers", "all"]),
         ("some", ["--layers", "0,-1", "--heads", "1,0", "--export", "sheet,npz"]),
+        ("here", ["--layers", "all", "--heads", "all", "--at", "31,29", "--export", "sheet,svg,npz"]),
     ):
         assert run(*given, *options, "--output", tmp_path / name) == 0
         with Image.open(tmp_path / name / "wide.png") as sheet:
             sizes[name] = sheet.size
         assert json.loads((tmp_path / name / "classes.json").read_text())[0]["overlay"] == "wide.png"
-    assert len(set(sizes.values())) == 4
+    assert len(set(sizes.values())) == 5
+    text = (tmp_path / "here" / "wide.svg").read_text()
+    assert all(said in text for said in FRAME)
+    assert re.search(r"predicted: \w+, (> |< )?\d+ %<", text)
     with np.load(tmp_path / "one" / "wide.npz") as a, np.load(tmp_path / "some" / "wide.npz") as b:
         assert set(a) == set(b)
         np.testing.assert_array_equal(a["layers"], b["layers"])

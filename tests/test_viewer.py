@@ -2,26 +2,19 @@
 
 import base64
 import hashlib
-import io
 import json
 import re
-import shutil
 from html.parser import HTMLParser
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.viewing import caption_reading, class_reading, data_of, jpeg, picture, scenes, weights_of
 
 from visattn.images import CellShift, Geometry, fit_geometry
-from visattn.overlay import Answer, Reading, Scene, heatmap, shared_limits, viewer
+from visattn.overlay import Answer, Queries, Scene, heatmap, shared_limits, viewer
 from visattn.overlay.heatmap import cell_box, palette
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 ATTACKS = (
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -31,48 +24,6 @@ ATTACKS = (
     "w" * 300,
     "",
 )
-
-
-def picture(height, width, seed=0):
-    """A photograph's smoothness in all three colours."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def caption_reading(geometry, words=("a", "red", "square"), grid=(3, 5), seed=1, **more):
-    rng = np.random.default_rng(seed)
-    alpha = rng.dirichlet(np.full(grid[0] * grid[1], 0.5), len(words)).reshape(len(words), 1, 1, *grid)
-    alpha[:1] = 1 / (grid[0] * grid[1])
-    values = {
-        "log_probs": -rng.random(len(words)),
-        "gates": rng.random(len(words)),
-        "entropies": rng.random(len(words)) * np.log(grid[0] * grid[1]),
-    }
-    answer = more.pop("answer", Answer(" ".join(words), -7.25))
-    return Reading("caption", geometry, answer, {"alpha": alpha}, list(words), **{**values, **more})
-
-
-def class_reading(geometry, seed=2):
-    rng = np.random.default_rng(seed)
-    maps = {"rollout": rng.random((1, 1, 1, 5, 3)), "layers": rng.random((1, 7, 2, 3, 5))}
-    return Reading("class", geometry, Answer("cat", 0.75), maps, others=[Answer("dog", 0.2)])
-
-
-def data_of(html):
-    """What the page's script reads."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    return json.loads(found[1])
-
-
-def jpeg(source):
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
-
-
-def weights_of(stack):
-    cells = np.frombuffer(base64.b64decode(stack["cells"]), dtype=np.uint8).reshape(-1, *stack["shape"][-2:])
-    low, high = (np.array(stack[end])[:, None, None] for end in ("low", "high"))
-    return (low + cells / 255 * (high - low)).reshape(stack["shape"])
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
@@ -180,6 +131,8 @@ def test_what_does_not_fit_is_refused():
         ([good._replace(maps={"alpha": good.maps["alpha"][:2]})], "must be"),
         ([good._replace(maps={"alpha": good.maps["alpha"] * np.nan})], "finite"),
         ([good._replace(geometry=Geometry.identity((13, 11)))], "image must be"),
+        ([good._replace(queries=Queries([0], 3, (2, 3), np.zeros((1, 6, 5), np.uint8), np.ones((1, 6))))], "6, 6"),
+        ([good._replace(queries=Queries([0], 3, (2, 3), np.zeros((1, 6, 6)), np.ones((1, 6))))], "bytes"),
     ):
         with pytest.raises(ValueError, match=words):
             viewer("t", ["m"], [Scene("p", pixels, readings)])
@@ -197,88 +150,6 @@ def test_a_hundred_captions_stay_small():
 
 
 # ------------------------------------------------------------------------------------------------------- the browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="the dependency group 'dev' is not installed")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-class Seen(NamedTuple):
-    """An open page and what happened to it."""
-
-    page: object
-    troubles: list[str]
-
-    def pixels(self, pane=0):
-        """(H, W, 3) uint8: the canvas as it is."""
-        canvas = self.page.locator(".frame canvas").nth(pane)
-        return jpeg(canvas.evaluate("canvas => canvas.toDataURL('image/png')"))
-
-    def words(self, pane=0):
-        return self.page.locator(".pane").nth(pane).get_by_role("option")
-
-    def selected(self, pane=0):
-        return [word.get_attribute("aria-selected") for word in self.words(pane).all()].index("true")
-
-    def press(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def slide(self, name, value):
-        self.page.get_by_role("slider", name=name).fill(str(value))
-
-    def width(self):
-        return self.page.evaluate("document.documentElement.scrollWidth")
-
-
-@pytest.fixture
-def look(browser, tmp_path):
-    """Open a page; it must not access the network, log errors, or open dialogs."""
-    troubles, contexts = [], []
-
-    def open_page(html, **options):
-        path = tmp_path / "view.html"
-        path.write_text(html, encoding="utf-8")
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-        page.on(
-            "request",
-            lambda request: request.url.startswith(("data:", path.as_uri())) or troubles.append(request.url),
-        )
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-shown='0']")
-        return Seen(page, troubles)
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not troubles
-
-
-def scenes(count=3, readings=1, size=(311, 443)):
-    geometry = fit_geometry(size, (64, 64), "crop")
-    return [
-        Scene(
-            f"p{n}.jpg",
-            picture(*size, seed=n),
-            [
-                caption_reading(geometry, (f"w{n}", "red", "square", "here")[: 4 - r], seed=n + 10 * r)
-                for r in range(readings)
-            ],
-        )
-        for n in range(count)
-    ]
 
 
 EVEN = (5.5, -3.25)
@@ -393,8 +264,9 @@ def test_arrow_keys_move_between_words(look):
 
 
 def test_the_space_bar_plays_and_stops(look):
-    seen = look(viewer("t", ["m"], scenes()))
-    seen.page.clock.install()
+    seen = look(viewer("t", ["m"], scenes()), fresh=True)
+    seen.page.clock.install(time=0)
+    seen.page.clock.pause_at(1000)  # else a slow machine's seconds count, too
     seen.press(" ")
     assert seen.selected() == 0
     assert seen.page.get_by_role("button", name="Stop").is_visible()

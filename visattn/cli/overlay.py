@@ -31,6 +31,14 @@ several layers, or a wall with a row for each layer and a column for each head.
     visattn overlay --model hf:FOLDER --heads all --output runs/heads photo.jpg
     visattn overlay --model hf:FOLDER --layers all --heads all --output runs/wall photo.jpg
 
+--queries carries where every patch attends in some layers, the mean of their heads with 8 bits a weight, so that in the
+page that `visattn view` makes of the results a click on the picture asks the patch there. For N patches that adds N²
+bytes a layer and image to the .npz and 4/3 N² to the page: 66 kB and 87 kB for 16×16 patches, 1.9 MB and 2.5 MB for
+37×37. The size is printed.
+
+    visattn overlay --timm vit_small_patch14_dinov2 --weights FILE --image-size 224 224 --queries 5,8,11 \
+        --output runs/dinov2 photo.jpg && visattn view --output dinov2.html runs/dinov2
+
 For each image, the output folder receives the files selected by `--export`:
 
     sheet   <stem>.png: one panel per method, as pixels
@@ -38,7 +46,9 @@ For each image, the output folder receives the files selected by `--export`:
     npz     <stem>.npz: the arrays: a map (H, W) for each method, named after it with _ for -, such as `rollout`;
             `layers` (depth, heads, H, W), the attention of every layer and head (the mean of the heads if their number
             differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; `asked`,
-            with --at, the patch, counted row by row; and `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
+            with --at, the patch, counted row by row; with --queries, `queries` (L, H W, H W) uint8, `queries_high`
+            (L, H W) and `queries_layers` (L,), where patch n of a layer attends: queries[n] / 255 * queries_high[n];
+            and `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
 Of a glimpse model the sheet shows the scan path, numbered, with the frames of each glimpse's squares, and what was seen
 at each fixation, with the likeliest class after it. It has no attention maps, so --method, --layer and the like are
@@ -101,6 +111,11 @@ def main(args: Sequence[str] | None = None) -> None:
         metavar="X,Y",
         help="show where the patch at this pixel of the original image attends; column and row from 0",
     )
+    parser.add_argument(
+        "--queries",
+        metavar="all|LIST",
+        help="layers of which visattn view shows where any patch attends, on a click; see above for the size they add",
+    )
     add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
     add_model_options(parser)
@@ -109,7 +124,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
-    from visattn.tasks.overlay import choose_methods, choose_subject, choose_wall, overlay_images, without_rollout
+    from visattn.tasks.overlay import (
+        choose_methods,
+        choose_queries,
+        choose_subject,
+        choose_wall,
+        overlay_images,
+        without_rollout,
+    )
     from visattn.tasks.scans import choose_glimpses, overlay_scans
 
     if (glimpses := choose_glimpses(options)) is not None:
@@ -124,6 +146,7 @@ def main(args: Sequence[str] | None = None) -> None:
     exports, paths = exports_of(options), list_images(options.images)
     if "gif" in exports:
         raise InputError("--export gif is for glimpse models; a Vision Transformer looks once")
+    queries = choose_queries(options, exports)
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
     subject = choose_subject(options)
@@ -141,6 +164,7 @@ def main(args: Sequence[str] | None = None) -> None:
         precision=options.precision,
         wall=wall,
         at=options.at,
+        queries=queries,
     )
     _report(entries, options)
 
@@ -148,4 +172,11 @@ def main(args: Sequence[str] | None = None) -> None:
 def _report(entries: Sequence[dict], options: argparse.Namespace) -> None:
     for entry in entries:
         print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])
+    if sizes := [entry["queries"] for entry in entries if "queries" in entry]:
+        file, page = _size(max(sizes)), _size(4 * max(sizes) / 3)
+        print(f"--queries adds {file} to each .npz, before compression, and {page} an image to visattn view's page")
     print(f"classes.json and {options.export} are in {options.output}")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"

@@ -6,6 +6,10 @@
 RESULTS is a folder written by `visattn caption` or `visattn overlay`, or captions/ or classes/ in the output folder of
 `visattn demo`. Given two folders, images present in both are shown side by side. Image files are read from the paths in
 the results; if they have moved, `--images` gives the folder to find them in by name.
+
+The page shows each word's map, all of them at once (G), or two compared by wiping (W); its address names what is shown,
+so that a copied link (L) leads to the very word. Of results that `visattn overlay --queries` wrote, a click on the
+image shows where the patch there attends. `?` in the page lists all keys.
 """
 
 from collections.abc import Sequence

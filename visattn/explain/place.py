@@ -1,12 +1,13 @@
-"""Where a given patch attends, instead of the class tokens."""
+"""Where a given patch attends, instead of the class tokens, or where each of them does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.explain.layered import AT_ONCE
 from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading, ViT
 from visattn.images import Geometry
@@ -27,8 +28,7 @@ class AtPatches(ViT):
     """
 
     def __init__(self, vit: ViT, cells: Sequence[int]) -> None:
-        if not vit.one_grid:
-            raise InputError(f"{vit.name} has no one grid of patches that attend in every layer, which --at needs")
+        _require_one_grid(vit, "--at")
         self.__dict__.update(vars(vit))
         self.cells_asked = list(cells)
 
@@ -47,7 +47,7 @@ class AtPatches(ViT):
             if layer not in chosen:
                 return
             for cell in sorted(set(self.cells_asked)):  # one row is computed for all images of a batch
-                row = call.weights(slice(self.prefix + cell, self.prefix + cell + 1), self._heads(heads, call))[:, :, 0]
+                row = call.weights(_queries(self, cell, cell + 1), self._heads(heads, call))[:, :, 0]
                 mine = (asked == cell).view(-1, 1, 1).to(row.device)
                 kept[layer] = torch.where(mine, row, kept.get(layer, row))
 
@@ -56,6 +56,57 @@ class AtPatches(ViT):
             return rows[..., self.prefix :].unflatten(-1, seen.grid)
 
         return Reading(on_call, result)
+
+
+def patch_queries(vit: ViT, layers: Sequence[int] | None = None) -> dict[str, Reading]:
+    """Where every patch attends, the mean of the heads, in 8 bits, for a run shared with other readings.
+
+    A row's weights are stored in steps of 1/255 of its largest, so each is off by at most 1/510 of that. Rows are
+    computed piece by piece: the weights of a layer in float32, for each head, may need a hundred times the memory.
+
+    Args:
+        vit: the model; its N patches are counted row by row.
+        layers: their numbers, in this order; None for all.
+
+    Returns:
+        Readings of `queries`, (B, layers, N, N) uint8, and `queries_high`, (B, layers, N) float32, the largest weight
+        of each row: row n of a layer is `queries[n] / 255 * queries_high[n]`.
+
+    Raises:
+        InputError: if there is no such layer, or the model's layers do not attend over one grid.
+    """
+    _require_one_grid(vit, "--queries")
+    chosen = [vit.layer(number) for number in (range(vit.depth) if layers is None else layers)]
+    cells: dict[int, Tensor] = {}
+    high: dict[int, Tensor] = {}
+
+    def on_call(layer: int, call: AttentionCall) -> None:
+        if layer not in chosen:
+            return
+        images, heads, tokens, _ = call.shape
+        count, pieces = max(1, AT_ONCE // (images * heads * tokens)), []
+        for first in range(0, tokens - vit.prefix, count):
+            rows = call.weights(_queries(vit, first, min(first + count, tokens - vit.prefix))).mean(dim=1)
+            rows = rows[..., vit.prefix :]
+            largest = rows.amax(dim=-1)
+            step = largest.clamp(min=torch.finfo(rows.dtype).tiny).unsqueeze(-1) / 255
+            pieces.append(((rows / step).round().clamp(max=255).to(torch.uint8), largest))
+        cells[layer], high[layer] = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+
+    def stacked(kept: dict[int, Tensor]) -> Callable[[Logits], Tensor]:
+        return lambda seen: torch.stack([kept[layer] for layer in chosen], dim=1)
+
+    return {"queries": Reading(on_call, stacked(cells)), "queries_high": Reading(lambda *_: None, stacked(high))}
+
+
+def _queries(vit: ViT, first: int, last: int) -> slice:
+    """The tokens of the patches from `first` to before `last`."""
+    return slice(vit.prefix + first, vit.prefix + last)
+
+
+def _require_one_grid(vit: ViT, option: str) -> None:
+    if not vit.one_grid:
+        raise InputError(f"{vit.name} has no one grid of patches that attend in every layer, which {option} needs")
 
 
 def patch_at(x: int, y: int, geometry: Geometry, grid: tuple[int, int], name: str) -> int:

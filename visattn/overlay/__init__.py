@@ -6,7 +6,7 @@ from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.scanpath import ScanPath, scan_gif, scan_sheet
 from visattn.overlay.sheet import caption_sheet, check_style, classification_sheet
 from visattn.overlay.style import COLOUR_MAP, OPACITY, WORD_SIZE, Paper, Style
-from visattn.overlay.viewer import Answer, Reading, Scene, viewer
+from visattn.overlay.viewer import Answer, Queries, Reading, Scene, viewer
 from visattn.overlay.wall import wall_sheet
 from visattn.overlay.words import caption_gif, word_pictures
 
@@ -17,6 +17,7 @@ __all__ = [
     "Answer",
     "Panel",
     "Paper",
+    "Queries",
     "Reading",
     "ScanPath",
     "Scene",

@@ -61,16 +61,12 @@ def picture_source(picture: bytes) -> str:
 _STYLE = """
 :root {
   color-scheme: light dark;
-  --ground: #fbfbfa; --card: #fff; --ink: #1f2328; --soft: #59636e; --line: #e4e6e8; --well: #f1f2f3;
-  --link: #3454a4;
-  --plain: #eceff3; --plain-ink: #3b4653; --good: #ddf3e2; --good-ink: #14602a; --bad: #fbe3e1; --bad-ink: #94231b;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #131518; --card: #1b1e22; --ink: #e8eaed; --soft: #9da7b1; --line: #2e3338; --well: #0e1012;
-    --link: #9db8f5;
-    --plain: #2a2f36; --plain-ink: #ccd4dd; --good: #173a22; --good-ink: #93dca8; --bad: #46211f; --bad-ink: #f5b3ad;
-  }
+  --ground: light-dark(#fbfbfa, #131518); --card: light-dark(#fff, #1b1e22); --well: light-dark(#f1f2f3, #0e1012);
+  --ink: light-dark(#1f2328, #e8eaed); --soft: light-dark(#59636e, #9da7b1); --line: light-dark(#e4e6e8, #2e3338);
+  --link: light-dark(#3454a4, #9db8f5);
+  --plain: light-dark(#eceff3, #2a2f36); --plain-ink: light-dark(#3b4653, #ccd4dd);
+  --good: light-dark(#ddf3e2, #173a22); --good-ink: light-dark(#14602a, #93dca8);
+  --bad: light-dark(#fbe3e1, #46211f); --bad-ink: light-dark(#94231b, #f5b3ad);
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }

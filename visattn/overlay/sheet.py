@@ -17,7 +17,7 @@ from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words, limit
 from visattn.overlay.style import WORD_SIZE, Paper, Style
 
 _STRIP = 260  # length of the colour scale
-_BOXED, _ASKED = "the one place used", "the place whose attention is shown"
+_BOXED, ASKED = "the one place used", "the place whose attention is shown"
 
 
 def caption_sheet(
@@ -44,7 +44,7 @@ def caption_sheet(
         title: one or more lines at the top.
         notes: T short texts to print below the panels, such as β or a word's probability.
         drawn: T indices (row by row) of the cell sampled by hard attention, which is framed, or None.
-        asked: index of the cell that was asked about, which is framed in all maps instead; or None.
+        asked: index of the cell that was asked about, which is framed in the original and in all maps instead; or None.
         meaning: label of the colour scale.
         style: how maps are drawn; its scale is that of all words.
         paper: size of the sheet.
@@ -61,13 +61,14 @@ def caption_sheet(
     measures = Measures.of(paper)
     picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
     shared = limits_of(style, maps)
-    panels = [Panel(Drawn(picture), "original", colour=MUTED)]
+    place = None if asked is None or not len(maps) else cell_box(shown, maps.shape[1:], asked)
+    panels = [Panel(Drawn(picture, box=place), "original", colour=MUTED)]
     for t, panel in enumerate(draw_words(picture, maps, shown, style, drawn)):
         aside = _aside(style, maps[t])
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
         panels.append(Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
-    boxed = _BOXED if asked is None else _ASKED
+    boxed = _BOXED if asked is None else ASKED
     legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels], boxed)
     header = [(title, TITLE_SIZE, INK)] if title else []
     return draw(measures, header, panels, legend if len(words) else [], columns)
@@ -139,7 +140,7 @@ def classification_sheet(
     if truth is not None:
         right = label == truth
         header.append((f"{'✓' if right else '✗'} truth: {truth}", WORD_SIZE, RIGHT if right else WRONG))
-    legend = legend_items(meaning, shared[1], shown, style, [p.drawn for p in panels], _ASKED) if maps else []
+    legend = legend_items(meaning, shared[1], shown, style, [p.drawn for p in panels], ASKED) if maps else []
     if columns is None and stand_in_a_row(places, picture.shape[1]):
         columns = places
     return draw(measures, header, panels, legend, columns, top, truth)

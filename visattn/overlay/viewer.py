@@ -1,8 +1,8 @@
 """The viewer: one HTML file to browse images, words and maps.
 
-Maps travel as grids, and the page's script (`viewer.js`) lays them over the pixels with the same geometry and the same
-colours as `heatmap`: both come from here as numbers. Nothing is fetched; whatever came from a model or a file's name
-travels as JSON and is shown as text.
+Maps travel as grids, and the page's script (`assets/*.js`) lays them over the pixels with the same geometry and the
+same colours as `heatmap`: both come from here as numbers. Nothing is fetched; whatever came from a model or a file's
+name travels as JSON and is shown as text.
 """
 
 import base64
@@ -25,6 +25,8 @@ Kind = Literal["caption", "class"]
 SIDE = 640  # longer side of an image in the page, in pixels
 _QUALITY, _THUMB_QUALITY = 82, 70  # JPEG quality
 _THUMB = 96  # shorter side of a thumbnail
+_STYLES = ("viewer.css", "print.css")
+_SCRIPTS = ("maps.js", "pane.js", "views.js", "links.js", "page.js")  # in this order, one script
 _LEVELS = 255  # cells have 8 bits, from the map's smallest to its largest weight
 
 
@@ -38,6 +40,38 @@ class Answer(NamedTuple):
 
     text: str
     score: float | None = None
+
+
+class Queries(NamedTuple):
+    """Where every place of a grid attends, in L layers of a model, with 8 bits for each weight.
+
+    Attributes:
+        layers: their numbers, from 0.
+        depth: how many layers the model has.
+        grid: (h, w) of the places, which are counted row by row.
+        cells: (L, h w, h w) uint8: each place's row of weights, in steps of 1/255 of the row's largest.
+        high: (L, h w), the largest weight of each row.
+    """
+
+    layers: Sequence[int]
+    depth: int
+    grid: tuple[int, int]
+    cells: np.ndarray
+    high: np.ndarray
+
+    def check(self) -> "Queries":
+        """Itself.
+
+        Raises:
+            ValueError: if the arrays do not fit the layers and the grid.
+        """
+        count = self.grid[0] * self.grid[1]
+        shape = len(self.layers), count, count
+        if self.cells.dtype != np.uint8 or self.cells.shape != shape or self.high.shape != shape[:2]:
+            raise ValueError(f"where places attend must be {shape} bytes, not {self.cells.shape} {self.cells.dtype}")
+        if not np.isfinite(self.high).all():
+            raise ValueError("the largest weights of places must be finite")
+        return self
 
 
 class Reading(NamedTuple):
@@ -56,6 +90,7 @@ class Reading(NamedTuple):
         entropies: (T,) of the weights, in nats, or None.
         places: T indices (row by row) of the cell sampled by hard attention (None if there is more than one), or None.
         further: further captions of the same image by the same model, with maps, in order.
+        queries: where every place attends, which a click on the picture then shows; or None.
     """
 
     kind: Kind
@@ -69,6 +104,7 @@ class Reading(NamedTuple):
     entropies: np.ndarray | None = None
     places: Sequence[int | None] | None = None
     further: Sequence["Reading"] = ()
+    queries: Queries | None = None
 
 
 class Scene(NamedTuple):
@@ -109,12 +145,14 @@ def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int
         f"Maps are stored with 8 bits per cell, from the map's smallest to its largest weight, and an error of at most "
         f"1/{2 * _LEVELS} of that range. Images are JPEG of quality {_QUALITY}, at most {side} pixels on a side."
     )
-    here = files("visattn.overlay")
-    body = Template((here / "viewer.html").read_text(encoding="utf-8")).substitute(
-        title=escaped(title), quantised=quantised, data=_json(data)
-    )
-    style, script = ((here / f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    return document(title, style, body, script)
+    if any(reading["queries"] for scene in data["scenes"] for reading in scene["readings"]):
+        quantised += f" Of each place's attention the error is at most 1/{2 * _LEVELS} of its largest weight."
+    body = Template(_asset("viewer.html")).substitute(title=escaped(title), quantised=quantised, data=_json(data))
+    return document(title, "".join(map(_asset, _STYLES)), body, "\n".join(map(_asset, _SCRIPTS)))
+
+
+def _asset(name: str) -> str:
+    return (files("visattn.overlay") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _scene(scene: Scene, models: int, side: int) -> dict[str, Any]:
@@ -163,6 +201,28 @@ def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> di
         "geometry": shown.to_array().tolist(),
         "maps": [{"name": name, **_quantised(maps)} for name, maps in reading.maps.items()],
         "further": [_reading(other, picture, size) for other in reading.further],
+        "queries": None if reading.queries is None else _carried(reading.queries, shown),
+    }
+
+
+def _carried(queries: Queries, shown: Geometry) -> dict[str, Any]:
+    """Where every place attends, in bytes as it is, and where on the image the places lie, in fractions of its sides.
+
+    `crop` is (top, left, bottom, right) of the model's input; `rows` and `columns` are the edges of the places.
+    """
+    queries.check()
+    ends = shown.to_original(np.array([(0, 0), shown.input])) / shown.original
+    edges = zip(shown.edges(queries.grid), shown.offset, shown.scale, shown.original, strict=True)
+    rows, columns = ((side + offset) / scale / length for side, offset, scale, length in edges)
+    return {
+        "layers": list(queries.layers),
+        "depth": queries.depth,
+        "grid": list(queries.grid),
+        "crop": _numbers(ends.ravel()),
+        "rows": _numbers(rows),
+        "columns": _numbers(columns),
+        "high": _numbers(queries.high.ravel()),
+        "cells": base64.b64encode(np.ascontiguousarray(queries.cells)).decode(),
     }
 
 

@@ -11,10 +11,10 @@ from visattn.errors import InputError
 from visattn.images import Geometry
 from visattn.images.geometry import pair
 from visattn.overlay.canvas import INK, LEGEND, MUTED, SMALL, TITLE_SIZE, Sheet, flow, item_width
-from visattn.overlay.heatmap import as_shown, check_map, check_picture
+from visattn.overlay.heatmap import as_shown, cell_box, check_map, check_picture
 from visattn.overlay.layout import Measures
 from visattn.overlay.maps import Drawn, draw_map, limits_of
-from visattn.overlay.sheet import caption_sheet, legend_items
+from visattn.overlay.sheet import ASKED, caption_sheet, legend_items
 from visattn.overlay.style import Paper, Style
 from visattn.overlay.text import line_height, shorten, text_width, wrap
 
@@ -33,6 +33,7 @@ def wall_sheet(
     columns: Sequence[str],
     *,
     title: str | None = None,
+    asked: int | None = None,
     meaning: str = "attention",
     style: Style = Style("own", end="robust"),
     paper: Paper = Paper(),
@@ -49,6 +50,7 @@ def wall_sheet(
         rows: R names, such as those of layers.
         columns: C names, such as those of heads.
         title: one line or a few above all.
+        asked: index of the cell whose attention the maps are, counted row by row, which is framed; None for a class.
         meaning: label of the colour scale.
         style: how maps are drawn; each on its own scale by default, since layers and heads differ.
         paper: size of the sheet; the columns of a table are given by its maps.
@@ -65,7 +67,8 @@ def wall_sheet(
     if 1 in maps.shape[:2]:
         names = columns if len(rows) == 1 else rows
         flat = maps.reshape(-1, *maps.shape[2:])
-        return caption_sheet(image, names, flat, geometry, title=title, meaning=meaning, style=style, paper=paper)
+        said = {"title": title, "asked": asked, "meaning": meaning}
+        return caption_sheet(image, names, flat, geometry, **said, style=style, paper=paper)
     check_picture(image, geometry)
     for weights in maps.reshape(-1, *maps.shape[2:]):
         check_map(weights)
@@ -75,8 +78,9 @@ def wall_sheet(
     height, width = (math.ceil(side / measures.detail) for side in picture.shape[:2])
     slot, pitch = width + _GAP, height + _GAP
     shared = limits_of(style, maps.reshape(-1, *maps.shape[2:]))
-    drawn = [[_drawn(style, picture, shown, weights, shared) for weights in row] for row in maps]
-    items = legend_items(meaning, shared[1], shown, style, [panel for row in drawn for panel in row])
+    box = None if asked is None else cell_box(shown, maps.shape[2:], asked)
+    drawn = [[_drawn(style, picture, shown, weights, shared)._replace(box=box) for weights in row] for row in maps]
+    items = legend_items(meaning, shared[1], shown, style, [panel for row in drawn for panel in row], ASKED)
     cropped = geometry.visible() != (0.0, 0.0, *geometry.original)
     if cropped:
         items.append(["framed in the original: what the model saw"])
@@ -100,6 +104,8 @@ def wall_sheet(
     sheet.picture(margin + label, y, whole, measures.detail)
     if cropped:
         sheet.frame(margin + label, y, tuple(side / measures.detail for side in framed.visible()), 0.8)
+    if asked is not None and (place := cell_box(framed, maps.shape[2:], asked)) is not None:
+        sheet.frame(margin + label, y, tuple(side / measures.detail for side in place))
     sheet.text(margin, y + 12, "original", SMALL, MUTED)
     y += top
     for column, name in enumerate(columns):

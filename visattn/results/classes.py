@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from visattn.files import safe_names, write_npz, write_text
 from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, save_figure, wall_sheet
+from visattn.overlay.layout import percent
 from visattn.results.earlier import require_room
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class ClassWriter:
 
         Returns:
             The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
-            of the sheet, None if `exports` has none), files (all files written).
+            of the sheet, None if `exports` has none), files (all files written), queries (if there are any: the bytes
+            that they take before compression).
 
         Raises:
             OSError: if the folder cannot be written to.
@@ -104,7 +106,9 @@ class ClassWriter:
         files = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             panels = [(title, found[name]) for name, title in titles.items()]
-            figure = self._sheet(item, panels, top, truth, asked) if wall is None else self._wall(item, wall, top)
+            figure = (
+                self._sheet(item, panels, top, truth, asked) if wall is None else self._wall(item, wall, top, asked)
+            )
             for form in forms:
                 files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
                 save_figure(figure, self.folder / files[-1])
@@ -118,7 +122,8 @@ class ClassWriter:
             )
         said = {"class": top[0][0], "probability": top[0][1]} if top else {}
         overlay = f"{item.name}.png" if "sheet" in self.exports else None
-        return {"image": str(item.path), **said, "overlay": overlay, "files": files}
+        carried = {"queries": int(found["queries"].nbytes)} if "queries" in found else {}
+        return {"image": str(item.path), **said, "overlay": overlay, "files": files, **carried}
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Write `classes.json`, the list of all images and their files."""
@@ -131,9 +136,10 @@ class ClassWriter:
         order = np.argsort(-found["probabilities"])[:5]
         return [(self.class_names[i], float(found["probabilities"][i])) for i in order]
 
-    def _wall(self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]]) -> Figure:
-        said = f" · predicted: {top[0][0]}, {top[0][1]:.0%}" if top else ""
-        drawing = {"title": item.path.name + said, "meaning": self.meaning, "style": self.style, "paper": self.paper}
+    def _wall(self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]], asked: int | None) -> Figure:
+        said = f" · predicted: {top[0][0]}, {percent(top[0][1])}" if top else ""
+        drawing = {"title": item.path.name + said, "asked": asked, "meaning": self.meaning}
+        drawing |= {"style": self.style, "paper": self.paper}
         return wall_sheet(item.original, wall.maps, item.geometry, wall.rows, wall.columns, **drawing)
 
     def _sheet(

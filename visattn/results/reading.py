@@ -13,7 +13,7 @@ import numpy as np
 from visattn.errors import InputError
 from visattn.images import Geometry
 from visattn.metrics import entropy
-from visattn.overlay import Answer, Reading
+from visattn.overlay import Answer, Queries, Reading
 from visattn.overlay.viewer import Kind
 from visattn.results.earlier import names_of
 
@@ -160,11 +160,22 @@ def _class(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading
     probabilities = _row("probabilities", arrays.pop("probabilities", None), len(classes))
     likely = [] if probabilities is None else np.argsort(-probabilities, kind="stable")[:CLASSES]
     answer = Answer(str(entry.get("class", "")), _score(entry.get("probability")))  # a model may have no classes
+    carried = {name: arrays.pop(name) for name in ("queries", "queries_high", "queries_layers") if name in arrays}
     maps = {name: _stack(name, array[None], 1) for name, array in arrays.items() if array.ndim in (2, 4)}
     if not maps:
         raise ValueError("it has no maps")
     others = [Answer(classes[i], float(probabilities[i])) for i in likely if classes[i] != answer.text]
-    return Reading("class", geometry, answer, maps, others=others)
+    queries = _queries(carried, maps["layers"]) if carried else None
+    return Reading("class", geometry, answer, maps, others=others, queries=queries)
+
+
+def _queries(arrays: Arrays, maps: np.ndarray) -> Queries:
+    """Where every place attends; maps are those of all layers, (1, depth, heads, H, W)."""
+    cells, high, layers = (arrays[name] for name in ("queries", "queries_high", "queries_layers"))
+    depth, grid = maps.shape[1], maps.shape[-2:]
+    if layers.dtype.kind not in "iu" or not ((layers >= 0) & (layers < depth)).all():
+        raise ValueError(f"'queries_layers' must be layers of {depth}, not {layers.tolist()}")
+    return Queries(layers.tolist(), depth, grid, cells, high).check()
 
 
 def _stack(name: str, array: np.ndarray, count: int) -> np.ndarray:

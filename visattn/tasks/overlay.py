@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
-from visattn.data.inputs import Input, read_fitted
+from visattn.data.inputs import Input, read_fitted, to_input
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
 from visattn.explain.methods import Method
-from visattn.explain.place import AtPatches, patch_at
+from visattn.explain.place import AtPatches, patch_at, patch_queries
 from visattn.files import guarded, protect
-from visattn.images.reading import list_images
+from visattn.images import Geometry
+from visattn.images.reading import image_size, list_images
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter, Wall
@@ -37,13 +39,21 @@ class Chosen(NamedTuple):
     layers: Sequence[int] | None = (-1,)
     heads: Sequence[int] | None = ()
 
+    def numbers(self, vit: ViT) -> list[int]:
+        """The layers' numbers, from 0.
+
+        Raises:
+            InputError: if there is no such layer.
+        """
+        return [vit.layer(number) for number in (range(vit.depth) if self.layers is None else self.layers)]
+
     def of(self, maps: np.ndarray, vit: ViT) -> Wall:
         """The chosen ones of maps (depth, heads, H, W); the mean of all heads stands beside several of them.
 
         Raises:
             InputError: if there is no such layer or head, or if layers have different numbers of heads.
         """
-        layers = [vit.layer(number) for number in (range(vit.depth) if self.layers is None else self.layers)]
+        layers = self.numbers(vit)
         mean, count = maps.mean(axis=1, keepdims=True)[layers], maps.shape[1]
         names = [f"layer {number}" for number in layers]
         if self.heads is not None and not self.heads:
@@ -83,6 +93,7 @@ def overlay_images(
     precision: str = "auto",
     wall: "Chosen | None" = None,
     at: tuple[int, int] | None = None,
+    queries: "Chosen | None" = None,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see the head of this file for what is written.
 
@@ -101,6 +112,8 @@ def overlay_images(
         precision: in which, as `of_option` takes it.
         wall: which layers and heads the sheets show in place of the methods' maps.
         at: the pixel (x, y) of each original image whose patch is asked where it attends; None for the class tokens.
+            All images are checked for it before the first is computed.
+        queries: the layers of which the `.npz` also has where every patch attends, the mean of the heads.
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
@@ -115,6 +128,9 @@ def overlay_images(
     writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods))
     protect(paths)
     writer.require_room(paths)
+    if at is not None:
+        _require_pixel(subject, paths, at)
+    layers = None if queries is None else sorted(set(queries.numbers(subject.vit)))
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     subject = subject.to(choose_device(device))
@@ -122,7 +138,7 @@ def overlay_images(
     inputs = read_fitted(paths, subject.see)
     with tqdm(total=len(paths), desc="Looking", unit="image") as bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
-            for item, found in zip(batch, see(subject, batch, methods, number, at), strict=True):
+            for item, found in zip(batch, see(subject, batch, methods, number, at, layers), strict=True):
                 shown = None if wall is None else wall.of(found["layers"], subject.vit)
                 asked = None if at is None else int(found["asked"])
                 entries.append(writer.write(item, found, titles, (truths or {}).get(item.name), shown, asked))
@@ -132,16 +148,31 @@ def overlay_images(
     return entries
 
 
+def _require_pixel(subject: Subject, paths: Iterable[Path], at: tuple[int, int]) -> None:
+    """Check, before any image is computed, that the model sees this pixel of all of them.
+
+    Raises:
+        InputError: for the first image that has no such pixel, or in which no patch sees it.
+    """
+    seen: dict[tuple[int, int], Geometry] = {}
+    for path in paths:
+        height, width = image_size(path)
+        if (height, width) not in seen:
+            seen[height, width] = to_input(Image.new("RGB", (width, height)), subject.see, str(path))[1]
+        patch_at(*at, seen[height, width], subject.vit.grid(seen[height, width].input), str(path))
+
+
 def see(
     subject: Subject,
     batch: Sequence[Input],
     methods: Mapping[str, Method],
     number: int | None,
     at: tuple[int, int] | None = None,
+    queries: Sequence[int] | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """What is kept of each image: the maps by their method, every layer's and head's, and the probabilities.
 
-    What needs no gradient shares one run of the model: methods that have a `reading`.
+    What needs no gradient shares one run of the model: methods that have a `reading`, and the layers of `queries`.
     """
     images = torch.stack([item.tensor for item in batch]).to(subject.device)
     vit, pixels = subject.vit, subject.normalise(images)
@@ -152,6 +183,8 @@ def see(
         vit = AtPatches(vit, cells)
     readings = {"layers": vit.reading_rows()}
     readings |= {name: method.reading(vit) for name, method in methods.items() if hasattr(method, "reading")}
+    carried = {} if queries is None else patch_queries(vit, queries)
+    readings |= carried
     seen, read = vit.read_together(pixels, list(readings.values()))
     shared = dict(zip(readings, read, strict=True))
     found = {"layers": shared["layers"]}
@@ -164,6 +197,9 @@ def see(
     found |= {n: shared[n] if n in shared else method(vit, pixels, targets) for n, method in methods.items()}
     if cells:
         found["asked"] = torch.tensor(cells)
+    if queries is not None:
+        found |= {name: shared[name] for name in carried}
+        found["queries_layers"] = torch.tensor(queries).expand(len(batch), -1)
     arrays = (part.float().cpu().numpy() if part.is_floating_point() else part.cpu().numpy() for part in found.values())
     return [dict(zip(found, row, strict=True)) for row in zip(*arrays, strict=True)]
 
@@ -211,6 +247,15 @@ def choose_wall(options: argparse.Namespace) -> Chosen | None:
     layer, head = (() if one is None else (one,) for one in (options.layer, options.head))
     layers = layer or (-1,) if options.layers is None else _numbers(options.layers, "layers")
     return Chosen(layers, head if options.heads is None else _numbers(options.heads, "heads"))
+
+
+def choose_queries(options: argparse.Namespace, exports: Sequence[str]) -> Chosen | None:
+    """The layers whose every patch the command line asks about."""
+    if options.queries is None:
+        return None
+    if "npz" not in exports:
+        raise InputError("--queries writes to the .npz files, which --export leaves out; add npz to it")
+    return Chosen(_numbers(options.queries, "queries"))
 
 
 def _numbers(text: str, option: str) -> list[int] | None:

@@ -22,7 +22,7 @@ from visattn.training.checkpoints import load_model, trained
 from visattn.training.glimpses import GlimpseClassifier
 
 _CLASS_PATH = f"{GlimpseClassifier.__module__}.{GlimpseClassifier.__qualname__}"
-_OF_MAPS = ("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "at")
+_OF_MAPS = ("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "at", "queries")
 _OF_LIBRARIES = ("weights", "classes", "image_size")  # refused with any checkpoint
 
 
