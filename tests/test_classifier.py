@@ -59,3 +59,36 @@ def test_nothing_is_mixed_unless_it_is_asked_for():
 def test_invalid_probabilities_are_refused(share):
     with pytest.raises(InputError, match=r"mix_probability is .* at least 0 and at most 1"):
         classifier(cutmix=1.0, mix_probability=share)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_each_image_is_mixed_by_its_own_draws(mixup, cutmix):
+    """Pixels are numbers of images: each is mixed with the one before, and its label has the pixels' shares."""
+    torch.manual_seed(0)
+    mix, count = classifier(mixup=mixup, cutmix=cutmix, mix_probability=0.6, mix_each=True).mix, 503
+    labels = torch.arange(count) % len(NAMES)
+    images = labels.float().view(-1, 1, 1, 1).expand(-1, 3, 12, 20) + 1
+    seen, wanted = mix(images, labels)
+    assert torch.allclose(wanted.sum(dim=1), torch.ones(count))
+    own = wanted[torch.arange(count), labels]
+    other = labels.roll(1)
+    mean = (own * (labels + 1) + (1 - own) * (other + 1)).view(-1, 1)
+    assert torch.allclose(seen.mean(dim=(2, 3)), mean.expand(-1, 3), atol=1e-5)
+    blended = (seen == seen[:, :, :1, :1]).flatten(1).all(dim=1) & (own < 1)  # every pixel has the same mixture
+    pasted = (seen != images).flatten(1).any(dim=1) & ~blended
+    limit = 4 * (0.6 * 0.4 * count) ** 0.5
+    methods = (mixup > 0) + (cutmix > 0)
+    for chosen, alpha in ((blended, mixup), (pasted, cutmix)):
+        expected = 0.6 * count / methods if alpha else 0
+        assert abs(int(chosen.sum()) - expected) <= (limit + 0.05 * count if alpha else 0)  # some rectangles are empty
+    assert len(set(own[own < 1].tolist())) > 40
+
+
+def test_draws_for_each_image_are_of_the_global_generator():
+    mix, found = classifier(mixup=0.8, cutmix=1.0, mix_each=True).mix, []
+    images, labels = batch()
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        found.append(mix(images, labels)[0])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])

@@ -10,9 +10,10 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from visattn.data import CIFAR10, CIFAR100, ImageBatch
-from visattn.data.augment import RandomCropFlip
+from visattn.data.augment import RandomCropFlip, RandomErasing
 from visattn.data.classification import ClassificationData, stratified_split
 from visattn.data.loading import BatchName
+from visattn.data.policies import TrivialAugment
 from visattn.errors import InputError
 
 PER_FILE, TEST = 40, 30
@@ -194,3 +195,77 @@ def test_a_failed_download_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(datasets.CIFAR10, "download", offline)
     with pytest.raises(InputError, match=r"CIFAR10 could not be downloaded to .*: no network"):
         CIFAR10(tmp_path).prepare_data()
+
+
+class Elsewhere:
+    """A trainer on another device, which here is the CPU; batches then take the device's way."""
+
+    global_rank, world_size = 0, 1
+
+    class strategy:  # noqa: N801
+        root_device = torch.device("cpu")
+
+
+def test_batches_on_the_device_are_those_of_the_loader(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"batch_size": 37, "augmentation": [RandomErasing(), v2.RandomErasing(p=0.5), TrivialAugment()]}
+    loaded = epoch(CIFAR10(root, **options), 3)
+    assert any(not batch.images.equal(other.images) for batch, other in zip(loaded, epoch(CIFAR10(root)), strict=False))
+    data = CIFAR10(root, on_device=True, **options)
+    data.trainer = Elsewhere()
+    monkeypatch.setattr(RandomCropFlip, "strided", RandomCropFlip.gathered)
+    assert same(epoch(data, 3), loaded)
+    assert same(list(data.val_dataloader()), list(CIFAR10(root).val_dataloader()))
+    batch = loaded[0]
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved.images.is_meta
+    assert moved.ids is batch.ids
+    with pytest.raises(InputError, match=r"workers is 2.* set workers to 0"):
+        CIFAR10(root, workers=2, on_device=True)
+
+
+def parts(root: Path, folder: Path, count: int) -> dict[str, np.ndarray]:
+    """Split what torchvision reads, as a mixture of training and test images, into parts; returns all of it."""
+    files = [datasets.CIFAR10(root, train) for train in (True, False)]
+    whole = {
+        "images": np.concatenate([file.data for file in files]),
+        "labels": np.concatenate([file.targets for file in files]),
+        "test": np.repeat([False, True], [len(file) for file in files]),
+    }
+    folder.mkdir()
+    for i, rows in enumerate(np.array_split(np.arange(len(whole["test"])), count)):
+        np.savez_compressed(folder / f"part_{i}.npz", **{name: values[rows] for name, values in whole.items()})
+    return whole
+
+
+def test_parts_are_the_original(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CIFAR10, "counts", (5 * PER_FILE, TEST))
+    parts(root, folder := tmp_path / "parts", 3)
+    data = CIFAR10(folder)
+    data.prepare_data()
+    for split in ("train", "val", "test"):
+        for ours, theirs in zip(data.tensors(split), CIFAR10(root).tensors(split), strict=True):
+            assert ours.equal(theirs)
+    assert same(epoch(data, 1), epoch(CIFAR10(root), 1))
+
+
+def test_missing_and_damaged_parts_are_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CIFAR10, "counts", (5 * PER_FILE, TEST))
+    whole = parts(root, folder := tmp_path / "parts", 3)
+    last = (folder / "part_2.npz").read_bytes()
+    (folder / "part_2.npz").unlink()
+    with pytest.raises(InputError, match=r"2 parts in .* have 154 training and 0 test images, not 200 and 30"):
+        CIFAR10(folder).test_dataloader()
+    (folder / "part_2.npz").write_bytes(last[:1000])
+    with pytest.raises(InputError, match=r"part_2.npz cannot be read .* copy it again"):
+        CIFAR10(folder).test_dataloader()
+    (folder / "part_2.npz").write_bytes(last)
+    for name, value in (("images", whole["images"][:, :31]), ("labels", whole["labels"] + 0.5), ("test", np.zeros(3))):
+        np.savez(folder / "part_0.npz", **{**whole, name: value})
+        with pytest.raises(InputError, match=rf"{name} of .*part_0.npz is"):
+            CIFAR10(folder).test_dataloader()
+    np.savez(folder / "part_0.npz", **{**whole, "labels": whole["labels"] + 1})
+    with pytest.raises(InputError, match=r"labels of .* between 0 and 9"):
+        CIFAR10(folder).test_dataloader()
+    (folder / "part_0.npz").unlink()
+    with pytest.raises(InputError, match=r"part_0.npz is missing, though there is a part_2"):
+        CIFAR10(folder).test_dataloader()

@@ -307,3 +307,41 @@ def test_a_captioner_is_trained_on_shards(root: Path, tmp_path: Path) -> None:
     assert main(["predict", *words, *best, "--output", str(tmp_path / "told")]) == 0
     told = json.loads((tmp_path / "told" / "predictions.json").read_text())
     assert sorted(entry["image_id"] for entry in told) == sorted(shards(root).references("val"))
+
+
+def piped(root: Path, train: str = "pipe:cat {root}/train/{{00000..00004}}.tar", **options: object) -> Shards:
+    options = {"image_size": 7, "batch_size": 4, "eval_batch_size": 3, "min_count": 1, "shuffle": 11} | options
+    return Shards(root, train.format(root=root), f"pipe:cat {root}/val/{{00000..00001}}.tar", **options)
+
+
+def test_commands_that_write_shards_are_read_as_files_are(root: Path) -> None:
+    """webdataset's pipes, as for object storage; a range is split over three workers of two processes, too."""
+    from_files, from_pipes = shards(root), piped(root)
+    assert from_pipes.vocabulary == from_files.vocabulary
+    assert from_pipes.references("val") == from_files.references("val")
+    for ours, theirs in zip(epoch(from_pipes, 1), epoch(from_files, 1), strict=True):
+        assert ours.ids == theirs.ids
+        assert ours.images.equal(theirs.images)
+        assert ours.tokens.equal(theirs.tokens)
+    assert ids(list(from_pipes.val_dataloader())) == ids(list(from_files.val_dataloader()))
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ("pipe:cat {root}/nowhere.tar", "command of the shard pipe:cat .*nowhere.tar failed with status 1"),
+        ("pipe:head -c 9000 {root}/train/00000.tar", "cannot be read as a shard .* truncated"),
+        ("pipe:cat {root}/train/00000.tar; exit 3", "failed with status 3"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_command_that_fails_is_named(root: Path, train: str, said: str, capfd) -> None:
+    with pytest.raises(InputError, match=said):
+        piped(root, train).train_dataloader()
+
+
+def test_a_file_that_is_called_like_a_command_is_a_file(root: Path, tmp_path: Path) -> None:
+    (root / "train" / "00000.tar").rename(root / "pipe:touch run.tar")
+    data = Shards(root, "*.tar", "val/*.tar", image_size=7, min_count=1)
+    assert len(data.vocabulary) > len(SPECIALS)
+    assert not Path("run.tar").exists()

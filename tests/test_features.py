@@ -1,8 +1,10 @@
 """Cached features: interrupted encoding is resumed; concurrent runs; leftovers of killed runs."""
 
+import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -13,6 +15,7 @@ from test_program import IN_SMALL, photograph_options
 
 from visattn import files
 from visattn.cli import main
+from visattn.errors import InputError
 from visattn.models import Encoder
 from visattn.training.callbacks import features
 
@@ -26,7 +29,7 @@ def encoded(log):
     return [int(line) for line in log.read_text().split()] if log.exists() else []
 
 
-def run(root, folder, name, monkeypatch, before=lambda call: None):
+def run(root, folder, name, monkeypatch, before=lambda call: None, *more):
     """Fit on cached features, in this process; `before` is called with the number of each encoder call, from 1."""
     log, forward = folder.parent / f"{name}.log", Encoder.forward
 
@@ -44,7 +47,7 @@ def run(root, folder, name, monkeypatch, before=lambda call: None):
     words += ["--data.init_args.mirror=false", "--features=none", "--trainer.precision=32"]
     words += [f"--trainer.callbacks+={cache}", f"--trainer.callbacks.directory={folder}"]
     words += [f"--trainer.callbacks.batch_size={BATCH}", f"--output={folder.parent / name}"]
-    status = main(words)
+    status = main([*words, *more])
     monkeypatch.undo()
     return status
 
@@ -143,3 +146,69 @@ def test_abandoned_features_are_deleted_after_a_week(karpathy_root, tmp_path, mo
     names = {path.name for path in kept.iterdir()}
     assert ".computing-old" not in names
     assert {".computing-new", "old"} < names
+
+
+def together(rank, ranks, where, root, folder, name, before=lambda call: None):
+    """One of several processes that torchrun would have started, with gloo."""
+    port = where.read_text()
+    for variable, value in {
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "run",
+    }.items():  # fmt: skip
+        os.environ[variable] = str(value)
+    features.POLL_SECONDS = 0.05
+    more = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp", f"--output={folder.parent / 'run'}"]
+    return run(root, folder, f"{name} {rank}", pytest.MonkeyPatch(), before, *more)
+
+
+def test_two_processes_encode_a_share_each(at_one_go, karpathy_root, tmp_path):
+    """Without waiting for each other in between; killed and resumed; and read as one array."""
+    kept, where = tmp_path / "kept", tmp_path / "port"
+    fork = multiprocessing.get_context("fork")
+
+    def launch(name, before=lambda call: None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            where.write_text(str(free.getsockname()[1]))
+        processes = [
+            fork.Process(target=lambda rank=rank: sys.exit(together(rank, 2, where, karpathy_root, kept, name, before)))
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(200)
+        return [process.exitcode for process in processes], [
+            encoded(tmp_path / f"{name} {rank}.log") for rank in (0, 1)
+        ]
+
+    codes, calls = launch("killed", lambda call: call == 2 and os.kill(os.getpid(), signal.SIGKILL))
+    assert codes == [-9, -9]
+    assert calls == [[3], [3]]
+    codes, calls = launch("resumed")
+    assert codes == [0, 0]
+    assert calls == [[2], [2]]  # of five images each
+    (folder,) = kept.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"features-1-of-2.npy", "features-2-of-2.npy", "ids.json"}
+    store = features.FeatureStore(folder)
+    ids = json.loads((folder / "ids.json").read_text())
+    assert np.array_equal(store.__getitems__(ids).numpy(), at_one_go)
+    assert np.array_equal(store[ids[7]].numpy(), at_one_go[7])
+    assert np.array_equal(store.__getitems__(ids[6:9]).numpy(), at_one_go[6:9])
+
+
+def test_a_process_that_stalls_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(features, "POLL_SECONDS", 0.01)
+    for name, rows, token in (("1", 5, "now"), ("2", 3, "now"), ("3", 5, "earlier")):
+        record = {"rows": rows, "precision": "32", "run": token}
+        (tmp_path / f"done-{name}-of-3.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"of the 3 processes .* 2, 3 made no progress"):
+        features._wait(tmp_path, 3, 15, "now")
+
+
+@pytest.mark.parametrize(("total", "count"), [(17, 1), (17, 2), (23, 5), (3, 3)])
+def test_shares_are_every_row_once(total, count):
+    rows = [features.Share(i, count).rows(total) for i in range(count)]
+    assert [row for own in rows for row in own] == list(range(total))
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1

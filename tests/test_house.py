@@ -15,7 +15,7 @@ LAYERS = [
     {"models", "metrics", "overlay"},
     {"figures"},
     {"data", "registry", "testing"},
-    {"decoding", "training.objectives", "training.optimization", "training.evaluation", "explain"},
+    {"decoding", "training.objectives", "training.optimization", "training.mixing", "training.evaluation", "explain"},
     {"training.regimes", "export", "results", "imports"},
     {"training.captioner", "training.classifier", "studies.benchmarks"},
     {"training.glimpses"},

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from lightning import LightningModule, Trainer
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, muon
 from torch import nn
 
 from visattn import precision
 from visattn.precision import Support
-from visattn.training.optimization import Optimization
+from visattn.training.optimization import Optimization, stacked_update
 
 
 def test_factor_rises_then_falls_as_a_cosine():
@@ -93,3 +93,24 @@ def test_muon_orthogonalises_in_bfloat16_only_where_that_is_fast(monkeypatch):
     exact *= (steps[False] * exact).sum() / exact.square().sum()
     torch.testing.assert_close(steps[False], exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
     assert (steps[True] - exact).abs().max() > 1e-3 * exact.abs().max()
+
+
+def test_stacked_matrices_are_updated_as_one_by_one(monkeypatch):
+    """Muon's update of matrices and convolutions of several shapes, three steps with momentum and decay."""
+    torch.manual_seed(0)
+    shapes = [(7, 5), (5, 7), (7, 5), (11, 3, 2, 2), (11, 12), (11, 3, 2, 2), (7, 5)]
+    start = [torch.randn(shape) for shape in shapes]
+    gradients = [[torch.randn(shape) for shape in shapes] for _ in range(3)]
+    found = []
+    for stacked in (False, True):
+        if stacked:
+            monkeypatch.setattr(muon, "_single_tensor_muon", stacked_update)
+        parameters = [nn.Parameter(tensor.clone()) for tensor in start]
+        optimizer = create_optimizer_v2([{"params": parameters}], "muon", lr=0.1, weight_decay=0.05)
+        for step in gradients:
+            for parameter, gradient in zip(parameters, step, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+        found.append([*parameters, *(optimizer.state[parameter]["momentum_buffer"] for parameter in parameters)])
+    for alone, together in zip(*found, strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)

@@ -181,6 +181,32 @@ def test_augmentation_and_mixing_go_on_as_well(cifar_root, tmp_path):
     assert_same(end(run), end(whole))
 
 
+def test_a_run_with_its_data_on_the_device_goes_on_as_well(cifar_root, tmp_path):
+    """The preset for a GPU, on a CPU: stronger augmentation of whole batches, mixing of each image, drop path."""
+
+    def words(folder, *more):
+        configs = [word for name in ("60s", "10min") for word in ("--config", f"cifar10/gpu_{name}")]
+        small = ["--model.model.size=12", "--model.model.depth=1", "--model.model.embed.widths=[3,5]"]
+        data = [f"--data.root={cifar_root}", "--data.download=false", "--data.batch_size=23", "--data.val_fraction=0.1"]
+        short = ["--trainer.callbacks=[]", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=3"]
+        return ["fit", *configs, *QUIET, *small, *data, *short, f"--output={folder}", "--last.every_epochs=3", *more]
+
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    with watched(tmp_path / "expected"):
+        assert main(words(whole)) == 0
+    with watched(tmp_path / "record", raising(11)), pytest.raises(Killed):
+        main(words(run, "--last.every_steps=5"))
+    assert read(run / "last.ckpt")["global_step"] == 10
+    assert read(run / "previous.ckpt")["global_step"] == 5  # the end of the second epoch was not saved
+    with watched(tmp_path / "record"):
+        assert main(words(run, "--resume=auto")) == 0
+    expected = steps(tmp_path / "expected")
+    assert len(expected) == 12
+    found = steps(tmp_path / "record")
+    assert [*found[:10], *found[-2:]] == expected
+    assert_same(end(run), end(whole))
+
+
 def test_a_run_whose_folder_was_moved_remembers_its_best(captioner_checkpoint, tmp_path):
     """Otherwise the next validation would overwrite it, even with a worse one."""
     moved = tmp_path / "moved"

@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "glimpses": "compare glimpses with the whole picture: accuracy against work",
         "estimators": "compare gradient estimators of hard attention with the exact gradient",
         "benchmark": "compare speed with other implementations",
+        "gpu-check": "check and measure everything on a GPU, in nine minutes",
     },
     "Use elsewhere": {
         "export": "write safetensors or ONNX files that load without Lightning",

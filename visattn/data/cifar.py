@@ -10,8 +10,10 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from visattn.data.augment import BatchTransform
 from visattn.data.classification import ClassificationData, stratified_split
 from visattn.data.loading import Split
+from visattn.data.parts import in_parts, read_parts
 from visattn.errors import InputError
 
 
@@ -19,19 +21,23 @@ class CIFAR(ClassificationData):
     """Base of CIFAR-10 and CIFAR-100. Validation images are held out from the training set.
 
     Args:
-        root: folder of torchvision's copy of the data set.
+        root: folder of torchvision's copy of the data set, or of its parts (`visattn.data.parts`).
         download: download the data set from the authors' site if it is not in `root`.
         batch_size: images of a training batch, per process.
         eval_batch_size: images of an evaluation batch.
         val_fraction: share of each training class to hold out, as a function of `seed`.
         padding: largest shift of training images, in pixels; see `RandomCropFlip`.
         flip: whether half of the training images are mirrored.
-        augmentation: further transforms of single training images (3, H, W) uint8, such as those of
-            `torchvision.transforms.v2`, in order; use `workers` if they are slow.
+        augmentation: further transforms of training images, in order: of whole batches
+            (`visattn.data.augment.BatchTransform`), or of single images (3, H, W) uint8, such as those of
+            `torchvision.transforms.v2`; use `workers` if these are slow.
         workers: loading processes; 0 loads in the training process.
         seed: of the order, the augmentation and the held-out images.
+        on_device: whether all images are kept on the device of the training, where batches are made and augmented;
+            needs `workers` to be 0. Order and draws are those of the CPU.
 
     Attributes:
+        counts: numbers of training and test images.
         mean: mean of each channel over the training set, in [0, 1], for normalisation.
         std: its standard deviation.
 
@@ -40,6 +46,7 @@ class CIFAR(ClassificationData):
     """
 
     image_size = (32, 32)
+    counts: ClassVar[tuple[int, int]] = (50_000, 10_000)
     source: ClassVar[type[datasets.CIFAR10]]
     names: ClassVar[str]
     mean: ClassVar[tuple[float, float, float]]
@@ -54,11 +61,12 @@ class CIFAR(ClassificationData):
         val_fraction: float = 0.1,
         padding: int = 4,
         flip: bool = True,
-        augmentation: list[v2.Transform] | None = None,
+        augmentation: list[BatchTransform | v2.Transform] | None = None,
         workers: int = 0,
         seed: int = 0,
+        on_device: bool = False,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, padding, flip, augmentation, workers, seed)
+        super().__init__(batch_size, eval_batch_size, padding, flip, augmentation, workers, seed, on_device)
         if not 0 <= val_fraction < 1:
             raise InputError(f"val_fraction is {val_fraction}; it must be at least 0 and less than 1")
         self.root = Path(root)
@@ -71,7 +79,7 @@ class CIFAR(ClassificationData):
 
     def prepare_data(self) -> None:
         """Download missing files; called in one process per machine."""
-        if self.download:
+        if self.download and not in_parts(self.root):
             self._open(train=True, download=True)
 
     def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -99,8 +107,14 @@ class CIFAR(ClassificationData):
 
     def _read(self, train: bool) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3, 32, 32) uint8 and (N,) int64, in torchvision's order."""
+        if in_parts(self.root):
+            return self._parts[0 if train else 1]
         data = self._open(train, download=False)
         return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), np.array(data.targets, dtype=np.int64)
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        return read_parts(self.root, self.counts, len(self.class_names))
 
     def _open(self, train: bool, download: bool) -> datasets.CIFAR10:
         try:

@@ -18,7 +18,7 @@ from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
 from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
 from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, LeftOut, WordCounts, report_words, word_losses
 from visattn.data.streams import StreamedBatches
-from visattn.data.tars import RawSample, captions_of, picture_of, texts, webdataset
+from visattn.data.tars import PIPE, RawSample, Shard, captions_of, picture_of, texts, webdataset
 from visattn.errors import InputError
 from visattn.images import Fit
 from visattn.images.reading import decode_image
@@ -50,7 +50,8 @@ class Shards(BatchedData):
     Args:
         root: folder of the data set.
         train: the training shards, relative to `root` or absolute: a pattern with ``*`` or with ranges in braces,
-            ``train/{00000..00099}.tar``. All files of a range must exist.
+            ``train/{00000..00099}.tar``. All files of a range must exist. Or commands that write the shards to their
+            output, for object storage: ``pipe:aws s3 cp s3://bucket/{00000..00099}.tar -``, in webdataset's form.
         val: the validation shards, in the same form.
         test: None, or the test shards, in the same form.
         captions: location of captions: "txt" for the sample's .txt, or a key of its .json, with a text or a list of
@@ -203,8 +204,8 @@ class Shards(BatchedData):
         """The test split, or the validation split if there is no test split."""
         return self._evaluation("test" if self.patterns["test"] else "val")
 
-    def paths(self, split: Split) -> list[Path]:
-        """The shards of a split.
+    def paths(self, split: Split) -> list[Shard]:
+        """The shards of a split: files, or commands as they are.
 
         Raises:
             InputError: if there are none, or one of a range is missing.
@@ -212,21 +213,24 @@ class Shards(BatchedData):
         pattern = self.patterns[split]
         if pattern is None:
             raise InputError(f"{self.root}: no shards are given for the {split} split; set the option {split}")
-        found: list[Path] = []
+        found: list[Shard] = []
         for name in webdataset().shardlists.expand_urls(pattern):
+            if name.startswith(PIPE):
+                found.append(name)
+                continue
             here = sorted(self.root.glob(name)) if re.search(r"[*?\[]", name) else [self.root / name]
             if not here or not here[0].is_file():
                 raise InputError(f"{self.root / name}: no such shard (option {split})")
             found += here
         return found
 
-    def samples(self, path: Path) -> Iterator[Sample]:
+    def samples(self, shard: Shard) -> Iterator[Sample]:
         """The samples of a shard without their images, in order.
 
         Raises:
-            InputError: if it is not a tar file, is truncated, or contains a file twice.
+            InputError: if it is not a tar file, is truncated, or contains a file twice; or if a command fails.
         """
-        for sample in texts(path):
+        for sample in texts(shard):
             yield Sample(sample["__key__"], *captions_of(sample, self.captions, tokens_of(self.tokens)))
 
     @cached_property
@@ -293,7 +297,7 @@ class _Count:
     def __init__(self, data: Shards) -> None:
         self.data = data
 
-    def __call__(self, path: Path) -> tuple[int, WordCounts, LeftOut]:
+    def __call__(self, path: Shard) -> tuple[int, WordCounts, LeftOut]:
         number, words, lost = 0, WordCounts(), LeftOut()
         for sample in self.data.samples(path):
             number += 1

@@ -4,14 +4,13 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from visattn.data.loading import BatchName
-from visattn.data.tars import RawSample, samples, webdataset
+from visattn.data.tars import RawSample, Shard, samples, webdataset
 from visattn.errors import InputError
 
 
@@ -51,7 +50,7 @@ class StreamedBatches(Dataset):
     another batch is requested, the worker restarts its range and skips.
 
     Args:
-        shards: the tar files.
+        shards: the tar files, or commands that write them.
         counts: number of samples in each.
         size: samples of an epoch, over all processes.
         batch_size: samples of a batch, per process.
@@ -62,7 +61,7 @@ class StreamedBatches(Dataset):
 
     def __init__(
         self,
-        shards: list[Path],
+        shards: list[Shard],
         counts: list[int],
         size: int,
         batch_size: int,
@@ -118,12 +117,12 @@ class StreamedBatches(Dataset):
 
     def _read(self, parts: Iterable[Segment]) -> Iterator[RawSample]:
         for part in parts:
-            path, number = self.shards[part.shard], part.start
-            for sample in samples(path, part.start, part.stop):
+            shard, number = self.shards[part.shard], part.start
+            for sample in samples(shard, part.start, part.stop):
                 yield sample
                 number += 1
             if number < part.stop:
-                raise InputError(f"{path} has {number} samples, but had {self.counts[part.shard]} when the run began")
+                raise InputError(f"{shard} has {number} samples, but had {self.counts[part.shard]} when the run began")
 
 
 def _workers() -> int:

@@ -24,30 +24,63 @@ PICTURES = ("jpg", "jpeg", "png", "webp", *sorted(s[1:] for s in SUFFIXES - {".j
 _TEXTS = ("txt", "json")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset ignores
 
+Shard = Path | str
+"""A tar file, or a command that writes one to its output, as webdataset has it: `pipe:aws s3 cp s3://bucket/0.tar -`"""
+
+PIPE = "pipe:"
+
 RawSample = dict[str, Any]
 """A sample's files by their suffixes, undecoded, with its key as `__key__` and its shard as `__url__`."""
 
 
-def texts(path: Path) -> Iterator[RawSample]:
+def texts(shard: Shard) -> Iterator[RawSample]:
     """The samples of a shard, in order, with empty images.
 
     Raises:
-        InputError: if it is not a tar file, is truncated, or contains a file twice.
+        InputError: if it is not a tar file, is truncated, or contains a file twice; or if a command fails.
     """
-    with _shard_errors(path):
-        yield from webdataset().tariterators.group_by_keys(_text_files(path))
+    with _shard_errors(shard), _opened(shard) as file:
+        yield from webdataset().tariterators.group_by_keys(_text_files(shard, file))
 
 
-def samples(path: Path, start: int, stop: int) -> Iterator[RawSample]:
+def samples(shard: Shard, start: int, stop: int) -> Iterator[RawSample]:
     """The samples from number `start` to `stop` (exclusive), as far as there are any.
 
     Raises:
-        InputError: if it is not a tar file, or is truncated or contains a file twice before `stop`.
+        InputError: if it is not a tar file, or is truncated or contains a file twice before `stop`; or if a command
+            fails before that.
     """
-    with path.open("rb") as file, _shard_errors(path):
-        # Not webdataset's own opener, which runs a command if a name begins with "pipe:".
-        files = webdataset().tariterators.tar_file_expander([{"url": str(path), "stream": file}])
+    with _shard_errors(shard), _opened(shard) as file:
+        files = webdataset().tariterators.tar_file_expander([{"url": str(shard), "stream": file}])
         yield from itertools.islice(webdataset().tariterators.group_by_keys(files), start, stop)
+
+
+@contextlib.contextmanager
+def _opened(shard: Shard) -> Iterator[Any]:
+    """The bytes of a shard. Only what is stated as a command is run, never a file that is called like one."""
+    if isinstance(shard, Path):
+        with shard.open("rb") as file:
+            yield file
+        return
+    pipe = webdataset().gopen(shard)
+    pipe.ignore_errors = True  # a command that is not read to its end is stopped by its closed output
+    at_end = False
+    try:
+        try:
+            yield pipe
+        except (tarfile.TarError, OSError, EOFError, ValueError):  # perhaps because the command has failed
+            at_end = _ends(pipe.stream)
+            raise
+        at_end = _ends(pipe.stream)
+    finally:
+        pipe.close()
+        if at_end and pipe.status:
+            raise InputError(f"the command of the shard {shard} failed with status {pipe.status}")
+
+
+def _ends(stream: Any) -> bool:
+    """Whether nothing but the padding of a tar file is left."""
+    return len(stream.read(2 * tarfile.RECORDSIZE)) < 2 * tarfile.RECORDSIZE
 
 
 def picture_of(sample: RawSample, name: str) -> bytes:
@@ -118,28 +151,33 @@ def _has(sample: RawSample, wanted: tuple[str, ...]) -> str:
     )
 
 
-def _text_files(path: Path) -> Iterator[dict[str, Any]]:
-    """The files of a shard, as from webdataset, but without reading the images."""
-    with tarfile.open(path, "r:*") as tar:
+def _text_files(shard: Shard, file: Any) -> Iterator[dict[str, Any]]:
+    """The files of a shard, as from webdataset, but without reading the images of a file."""
+    with tarfile.open(fileobj=file, mode="r:*" if isinstance(shard, Path) else "r|*") as tar:
         for member in tar:
             if member.isreg() and not _META.match(member.name):
                 text = member.name.lower().endswith(_TEXTS)
-                yield {"fname": member.name, "data": tar.extractfile(member).read() if text else b"", "__url__": path}
+                yield {"fname": member.name, "data": tar.extractfile(member).read() if text else b"", "__url__": shard}
             tar.members = []  # otherwise it keeps all headers in memory
         # `tarfile` does not notice truncation between two files; a complete file ends with empty blocks.
-        if isinstance(tar.fileobj, io.BufferedReader) and path.stat().st_size < tar.offset + tarfile.BLOCKSIZE:
+        read = None
+        if not isinstance(shard, Path):
+            read = tar.fileobj.tell()
+        elif isinstance(tar.fileobj, io.BufferedReader):
+            read = shard.stat().st_size
+        if read is not None and read < tar.offset + tarfile.BLOCKSIZE:
             raise tarfile.ReadError("its end is missing")
         yield {}  # the end of a shard
 
 
 @contextlib.contextmanager
-def _shard_errors(path: Path) -> Iterator[None]:
+def _shard_errors(shard: Shard) -> Iterator[None]:
     """Convert the errors that damaged tar files raise to an `InputError` that names the file."""
     try:
         yield
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         why = error.args[0] if error.args else type(error).__name__
-        raise InputError(f"{path} cannot be read as a shard ({why}); it may be damaged or truncated") from error
+        raise InputError(f"{shard} cannot be read as a shard ({why}); it may be damaged or truncated") from error
 
 
 def webdataset() -> Any:

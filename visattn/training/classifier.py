@@ -18,6 +18,7 @@ from visattn.images import Fit, ModelInput
 from visattn.models import Normalise, VisionTransformer
 from visattn.training import processes
 from visattn.training.evaluation import collect
+from visattn.training.mixing import MixEach
 from visattn.training.optimization import Optimization
 
 
@@ -134,6 +135,8 @@ class Classifier(LabelledModule):
         mixup: α of MixUp (Zhang 2017); 0 disables it.
         cutmix: α of CutMix (Yun 2019); 0 disables it. With both, a mixed batch gets one of them at random.
         mix_probability: probability that a process's batch is mixed; other batches are unchanged.
+        mix_each: whether each image is mixed by draws of its own (`MixEach`), with that probability, not the batch by
+            one draw.
 
     Raises:
         InputError: if `mix_probability` is not between 0 and 1.
@@ -152,6 +155,7 @@ class Classifier(LabelledModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mix_probability: float = 1.0,
+        mix_each: bool = False,
     ) -> None:
         super().__init__(output_names, image_size, fit, optimization, mean, std)
         self.save_hyperparameters(ignore="tokens")  # which the command line passes to every model
@@ -163,7 +167,9 @@ class Classifier(LabelledModule):
         if not 0 <= mix_probability <= 1:
             raise InputError(f"mix_probability is {mix_probability}; it must be at least 0 and at most 1")
         self.mix = v2.RandomChoice(mixes) if mixes else None
-        if mixes and mix_probability < 1:
+        if mixes and mix_each:
+            self.mix = MixEach(classes, mixup, cutmix, mix_probability)
+        elif mixes and mix_probability < 1:
             self.mix = v2.RandomApply([self.mix], p=mix_probability)
 
     def training_step(self, batch: ImageBatch, index: int) -> Tensor:
@@ -171,7 +177,7 @@ class Classifier(LabelledModule):
         if self.mix is not None:
             images, labels = self.mix(images, labels)
         losses = cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing, reduction="sum")
-        count = torch.tensor(len(batch.ids), device=losses.device)
+        count = torch.full((), float(len(batch.ids)), device=losses.device)  # without waiting, as a copy would
         loss = losses / processes.mean(count)  # this process's share of the mean over the whole batch
         self.log("train/loss", processes.mean(loss), prog_bar=True, batch_size=len(batch.ids))
         return loss

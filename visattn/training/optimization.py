@@ -115,6 +115,42 @@ def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
     return _timms_orthogonal(update, *args, **options)
 
 
+_timms_update = getattr(muon, "_single_tensor_muon", None)
+
+
+def stacked_update(
+    params: list[Tensor], grads: list[Tensor], momentum_bufs: list[Tensor], conv_mode: str = "flatten", **options: Any
+) -> None:
+    """The update of timm's Muon, with matrices of the same shape in one batch of products.
+
+    timm takes some 25 operations for each matrix, more than a GPU of today is given in the time that they take it.
+    Its own mode for convolutions handles a batch, whose axis is the last.
+    """
+    if conv_mode != "flatten":
+        _timms_update(params, grads, momentum_bufs, conv_mode=conv_mode, **options)
+        return
+    shapes: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
+    for index, parameter in enumerate(params):
+        shapes.setdefault((parameter.flatten(1).shape, parameter.dtype), []).append(index)
+    for rows in shapes.values():
+        own = [[tensors[i].flatten(1) for i in rows] for tensors in (params, grads, momentum_bufs)]
+        stacks = [torch.stack(part, dim=-1) for part in own]
+        _timms_update(*([stack] for stack in stacks), conv_mode="batched", **{**options, "normalize_spatial": False})
+        for tensors, stack in ((params, stacks[0]), (momentum_bufs, stacks[2])):
+            new = [part.view(tensors[i].shape) for i, part in zip(rows, stack.unbind(-1), strict=True)]
+            torch._foreach_copy_([tensors[i] for i in rows], new)
+
+
+@functools.wraps(_timms_update)
+def _update(params: list[Tensor], *args: Any, **options: Any) -> None:
+    """Stacked on an accelerator; on a CPU one by one, as runs before were."""
+    update = _timms_update if params[0].device.type == "cpu" else stacked_update
+    update(params, *args, **options)
+
+
+if _timms_update is not None:  # other versions of timm update one by one
+    muon._single_tensor_muon = _update
+
 # Without bfloat16 instructions a CPU takes three times as long as in float32; timm has no option for this.
 muon.zeropower_via_newtonschulz = _orthogonal
 

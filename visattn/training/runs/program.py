@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 OF_DATA = ("output_names", "image_size", "fit", "tokens")  # model options that the data sets
 OF_DECODING = ("search", "no_repeat", "max_length")  # … that may differ from the checkpoint's
 # … that are used in training only
-OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix", "mix_probability")
+OF_TRAINING = ("optimization", "regime", "label_smoothing", "mixup", "cutmix", "mix_probability", "mix_each")
 
 
 class Parser(LightningArgumentParser):

@@ -48,23 +48,29 @@ class LastCheckpoint(Checkpoint):
         directory: folder of the checkpoints; the command line sets it to `--output`.
         every_minutes: maximum time between checkpoints; 0 for no limit.
         every_steps: maximum number of optimiser steps between checkpoints; 0 for no limit.
+        every_epochs: epochs between checkpoints at the end of an epoch without a validation.
 
     Raises:
-        InputError: if an interval is negative.
+        InputError: if an interval is negative, or `every_epochs` is 0.
     """
 
-    def __init__(self, directory: str = "runs", every_minutes: float = 10.0, every_steps: int = 0) -> None:
+    def __init__(
+        self, directory: str = "runs", every_minutes: float = 10.0, every_steps: int = 0, every_epochs: int = 1
+    ) -> None:
         for name, value in (("every_minutes", every_minutes), ("every_steps", every_steps)):
             if value < 0:
                 raise InputError(f"{name} is {value}; it must be at least 0 (0 for no limit)")
+        if every_epochs < 1:
+            raise InputError(f"every_epochs is {every_epochs}; it must be at least 1")
         self.directory = Path(directory)
-        self.every_minutes, self.every_steps = every_minutes, every_steps
+        self.every_minutes, self.every_steps, self.every_epochs = every_minutes, every_steps, every_epochs
         self._signal = 0
         self._stop_after_step = False  # requested between the batches of a step
         self._epoch_is_over = False  # in the checkpoint from which the run is resumed
         self._saved_within = False  # whether the run ends within an epoch, and this is in last.ckpt
         self._states: list[dict[str, Any]] = []  # to restore
         self._before_validation: dict[str, Any] | None = None  # this process's random states
+        self._validated = False  # since the last checkpoint
         self._validation_is_due = False  # whether a validation must run first when resuming from this checkpoint
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -140,6 +146,7 @@ class LastCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before_validation = None
         # At the end of an epoch, save after the epoch: Lightning chooses the best checkpoint only then.
+        self._validated = True
         if not _in_training(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
             return
         if _within_step(trainer):
@@ -149,10 +156,16 @@ class LastCheckpoint(Checkpoint):
             self._saved_within = _ends_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._saved_within and not _within_step(trainer):
+        if not self._saved_within and not _within_step(trainer) and self._epoch_is_saved(trainer):
             self._save(trainer)
         self._agree(trainer)
         self._obey(trainer)
+
+    def _epoch_is_saved(self, trainer: Trainer) -> bool:
+        """Whether a checkpoint is due at this end of an epoch."""
+        done = trainer.current_epoch + 1
+        ends = trainer.should_stop or done == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
+        return bool(self._validated or ends or self._signal or done % self.every_epochs == 0)
 
     def _put_off_stop(self, trainer: Trainer) -> None:
         """Postpone a stop until all batches of the step are accumulated."""
@@ -177,6 +190,7 @@ class LastCheckpoint(Checkpoint):
         finally:
             self._validation_is_due = False
         self._saved_at = time.monotonic()
+        self._validated = False
 
     def _obey(self, trainer: Trainer) -> None:
         if self._signal:

@@ -1,0 +1,70 @@
+"""Callbacks that keep an accelerator busy: what is compiled, and when losses are read."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning import LightningModule
+from torch import nn
+
+from visattn.errors import InputError
+from visattn.training.callbacks import Compilation, StopWhenNotFinite
+
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize(("training_only", "compiled"), [(True, [1, 1, 1]), (False, [1, 2, 2])])
+def test_validation_can_run_what_is_not_compiled(training_only, compiled):
+    """How often the backend was called after training, validation in its mode, and training again."""
+    calls, found = [], []
+
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph.forward
+
+    callback, module = Compilation(training_only=training_only), Module()
+    callback.backend = backend
+    trainer, x = SimpleNamespace(state=SimpleNamespace(fn="fit")), torch.ones(5, 3)
+    expected = module.model(x)
+    callback.on_fit_start(trainer, module)
+    assert torch.equal(module.model(x), expected)
+    found.append(len(calls))
+    callback.on_validation_start(trainer, module)
+    module.model.eval()
+    with torch.no_grad():
+        assert torch.equal(module.model(x), expected)
+    found.append(len(calls))
+    callback.on_validation_end(trainer, module)
+    module.model.train()
+    module.model(x)
+    assert [*found, len(calls)] == compiled
+
+
+class Far(torch.Tensor):
+    """A tensor that says that it is on an accelerator."""
+
+    device = torch.device("cuda")
+
+
+def test_losses_on_an_accelerator_are_read_together():
+    callback, module = StopWhenNotFinite(), Module()
+    trainer = SimpleNamespace(global_step=0, current_epoch=0, log_every_n_steps=5)
+
+    def step(number, value):
+        trainer.global_step = number
+        callback.on_train_batch_start(trainer, module, SimpleNamespace(ids=[f"image-{number}"]), number)
+        callback.on_before_backward(trainer, module, torch.tensor(value).as_subclass(Far))
+
+    for number in range(7):
+        step(number, 0.5)
+    step(7, float("nan"))
+    step(8, float("inf"))
+    with pytest.raises(InputError, match=r"loss is nan in step 8 .* image-7;"):
+        step(9, 0.5)
+    step(10, float("inf"))
+    with pytest.raises(InputError, match=r"loss is inf in step 11 "):  # before anything is saved
+        callback.on_save_checkpoint(trainer, module, {})
