@@ -122,7 +122,7 @@ def compare(output: Path, plan: Plan) -> str:
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     rows: list[dict] = []
-    for number, seed in enumerate(plan.seeds):
+    for seed in plan.seeds:
         pictures = []
         for name, task in plan.tasks.items():
             drawn = {}
@@ -134,20 +134,21 @@ def compare(output: Path, plan: Plan) -> str:
                 scores = measure(model, task, plan.lengths, seed)
                 rows.append({"task": name, "mechanism": mechanism, "seed": seed, **scores, "seconds": seconds})
                 drawn[mechanism] = model, rows[-1]
+                text = _write(output, plan, rows, time.perf_counter() - start)  # so far
             pictures.append(picture(task, drawn, seed))
-        if number == 0:
+        if seed == plan.seeds[0]:
             save_figure(alignment_sheet(pictures), output / "alignment.png")
-        text = _write(output, plan._replace(seeds=plan.seeds[: number + 1]), rows, time.perf_counter() - start)
+        if plan.lengths:
+            save_figure(lengths_figure(plan, rows), output / "lengths.png")
     return text
 
 
 def _write(output: Path, plan: Plan, rows: Sequence[dict], seconds: float) -> str:
-    """Write what is known after some of the seeds; see `compare`."""
+    """Write numbers and return the tables; see `compare`."""
     text = table(rows)
     if plan.lengths:
         text += f"\n\nSymbols right, by length (in training: {plan.trained[0]} to {plan.trained[1]})\n\n"
         text += lengths_table(plan, rows)
-        save_figure(lengths_figure(plan, rows), output / "lengths.png")
     results = {
         "date": date.today().isoformat(),
         "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -216,15 +217,15 @@ def accuracies(runs: Sequence[dict], lengths: Sequence[int]) -> np.ndarray:
 
 def lengths_figure(plan: Plan, rows: Sequence[dict]) -> Figure:
     """Accuracy against length, a panel for each task."""
-    runs, found = runs_of(rows), []
-    for name, task in plan.tasks.items():
-        lines = []
-        for mechanism in plan.mechanisms:
-            right = accuracies(runs[name, mechanism], plan.lengths)
-            parts = right.mean(axis=0), right.min(axis=0), right.max(axis=0)
-            lines.append(LengthLine(TITLES.get(mechanism, mechanism), *parts, control=mechanism in TITLES))
-        found.append(Lengths(task.title, plan.lengths, plan.trained, lines))
-    seeds = f"mean of {len(plan.seeds)} seeds, bars from the worst to the best" if len(plan.seeds) > 1 else "one seed"
+    lines: dict[str, list[LengthLine]] = {}
+    for (task, mechanism), runs in runs_of(rows).items():
+        right = accuracies(runs, plan.lengths)
+        parts = right.mean(axis=0), right.min(axis=0), right.max(axis=0)
+        line = LengthLine(TITLES.get(mechanism, mechanism), *parts, control=mechanism in TITLES)
+        lines.setdefault(task, []).append(line)
+    found = [Lengths(plan.tasks[name].title, plan.lengths, plan.trained, drawn) for name, drawn in lines.items()]
+    count = len({row["seed"] for row in rows})
+    seeds = f"mean of {count} seeds, bars from the worst to the best" if count > 1 else "one seed"
     note = (
         f"Symbols right in generated sequences, {UNSEEN_LONG} unseen ones of each length; {plan.steps} training steps, "
         f"{seeds}. Shaded: lengths of {plan.trained[0]} to {plan.trained[1]} symbols, as in training."
