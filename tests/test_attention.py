@@ -7,6 +7,7 @@ import torch
 from visattn.attention import (
     AdditiveScore,
     DotScore,
+    FinalStateAttention,
     GeneralScore,
     LocationScore,
     MeanAttention,
@@ -202,3 +203,27 @@ def test_without_attention_every_word_sees_the_mean_of_what_may_be_seen():
     seen = attention(query, attention.prepare(values, (H, W), mask), 0)
     torch.testing.assert_close(seen.context, values[:, :7].mean(dim=1).repeat_interleave(3, dim=0))
     assert seen.weights[:, 7:].sum() == 0
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_fixed_vector_is_the_state_in_which_each_direction_ends(bidirectional):
+    places, size = H * W, 2 * D
+    values, mask = torch.randn(B, places, size), torch.zeros(B, places, dtype=torch.bool)
+    mask[:, 2:7] = True
+    attention, query = FinalStateAttention(Q, size, bidirectional), torch.randn(3 * B, Q)
+    memory = attention.prepare(values, (H, W), mask)
+    seen = attention(query, memory, 0)
+    ends = torch.cat([values[:, 6, :D], values[:, 2 if bidirectional else 6, D:]], dim=1)
+    torch.testing.assert_close(seen.context, ends.repeat_interleave(3, dim=0))
+    assert seen.weights[0].nonzero().flatten().tolist() == ([2, 6] if bidirectional else [6])
+    weights, vectors = attention.terms(query, memory, seen)
+    context = torch.einsum("bkhl,bhld->bkd", memory.per_image(weights), vectors)
+    torch.testing.assert_close(context.flatten(0, 1), seen.context)
+    unmasked = attention(query, attention.prepare(values, (H, W)), 5).context
+    ends = torch.cat([values[:, -1, :D], values[:, 0 if bidirectional else -1, D:]], dim=1)
+    torch.testing.assert_close(unmasked, ends.repeat_interleave(3, dim=0))
+
+
+def test_an_odd_vector_has_no_halves():
+    with pytest.raises(InputError, match="bidirectional"):
+        FinalStateAttention(Q, 11)

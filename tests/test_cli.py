@@ -97,6 +97,8 @@ def test_choices_of_options_match_the_functions():
         cli.sequences.MECHANISMS,
         cli.sequences.BATCH,
     )
+    assert get_args(sequences.Encoding) == cli.sequences.ENCODERS
+    assert sequences.LENGTHS == (5, 12)  # the default of --train-lengths
     assert tuple(estimators.METHODS) == cli.estimators.METHODS
     assert tuple(DTYPES) == cli.export.DTYPES
     assert get_args(EncoderWeights) == cli.export.ENCODER_WEIGHTS

@@ -17,6 +17,8 @@ from visattn.figures import (
     Exposure,
     Faithfulness,
     Growth,
+    LengthLine,
+    Lengths,
     Line,
     Ranked,
     alignment_sheet,
@@ -24,6 +26,7 @@ from visattn.figures import (
     exposure_sheet,
     faithfulness_sheet,
     growth_sheet,
+    lengths_sheet,
     ranking_sheet,
     work_sheet,
 )
@@ -97,6 +100,12 @@ def some_line(name="learned", read=0.083):
     return Line(name, np.array([2e5, 4e5, 6e5]), accuracy, accuracy - 0.1, accuracy + 0.02, read)
 
 
+def some_lengths(names=("fixed", "soft"), **more):
+    right = np.array([0.9, 0.5, 0.07])
+    lines = [LengthLine(name, right, right / 2, right + 0.02, control=n == 0) for n, name in enumerate(names)]
+    return Lengths(names[0], [5, 11, 41], (3, 13), lines)._replace(**more)
+
+
 def said(figure):
     """Every text of a figure that is shown, line by line."""
     found = figure.findobj(Text)
@@ -137,6 +146,7 @@ def assert_laid_out(figure):
         ),
         lambda names: ranking_sheet(some_ranking(names), ["one ↓", "two ↑", "three"], title=names[0], note=LONG),
         lambda names: work_sheet([some_line(name) for name in names[:4]], title=names[0], note=LONG),
+        lambda names: lengths_sheet([some_lengths(names[:7])] * 2, title=names[0], note=LONG),
         lambda names: alignment_sheet([Alignment([("a", np.ones((1, 8)))], names[:8], names[:1])]),
     ],
     ids=[
@@ -148,6 +158,7 @@ def assert_laid_out(figure):
         "alignment",
         "ranking",
         "work",
+        "lengths",
         "long source words",
     ],
 )
@@ -303,6 +314,16 @@ def test_work_is_the_numbers():
     )
 
 
+def test_accuracy_against_length_is_the_numbers():
+    figure = lengths_sheet([some_lengths()])
+    (axes,) = drawn(figure)
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[5, 0.9], [11, 0.5], [41, 0.07]]] * 2
+    assert len({line.get_color() for line in axes.lines}) == 2, "baselines are grey"
+    assert {"fixed: 50 % at 11, 7 % at 41", "soft: 50 % at 11, 7 % at 41"} <= set(said(figure))
+    (only,) = [text for text in said(lengths_sheet([some_lengths(trained=(1, 2))])) if text.startswith("soft")]
+    assert only == "soft: 7 % at 41", "no length of training was measured"
+
+
 def test_true_and_sampled_places_are_marked():
     focus, true = np.eye(3, 5), np.zeros((3, 5))
     true[0, 4] = true[2, 0] = 1
@@ -347,6 +368,9 @@ ONES = np.ones((3, 5))
         (lambda: ranking_sheet(some_ranking(), ["one"]), "every panel"),
         (lambda: work_sheet([]), "nothing to draw"),
         (lambda: work_sheet([some_line()._replace(work=np.array([0, 1, 2]))]), "work above 0"),
+        (lambda: lengths_sheet([]), "nothing to draw"),
+        (lambda: lengths_sheet([some_lengths(lengths=[5, 5, 7])]), "ascending"),
+        (lambda: lengths_sheet([some_lengths(lengths=[5, 7])]), "accuracy for each length"),
         (lambda: alignment_sheet([]), "at least one alignment"),
         (lambda: alignment_sheet([some_alignment(())]), "at least one map"),
         (lambda: alignment_sheet([some_alignment()._replace(source=[])]), "one source word"),

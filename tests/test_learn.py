@@ -18,6 +18,9 @@ CHAPTERS = sorted((Path(__file__).parent.parent / "docs" / "learn").glob("*.py")
 
 # For each chapter an answer that is nearly right, and must be refused.
 WRONG = {
+    "01_one_vector_or_many": lambda a, mask: np.concatenate(
+        [a[:, -1, : a.shape[2] // 2], a[:, 0, a.shape[2] // 2 :]], 1
+    ),
     "02_queries_keys_values": lambda q, k, v: ((w := np.tril(np.exp(q @ k.T))) @ v, w),  # rows do not sum to 1
     "03_scores": lambda d, s_q, s_k: s_q * s_k * d,
     "04_global_and_local": lambda mechanism, S, T, D: T * (S if mechanism == "global" else 2 * D),
@@ -25,6 +28,7 @@ WRONG = {
     "06_hard_attention": lambda costs: costs - costs.mean(axis=1, keepdims=True),
     "07_self_attention_and_heads": lambda a: np.exp(-a * np.log(np.maximum(a, 1e-9))).mean(axis=(1, 2)),
     "08_what_maps_mean": lambda layers: np.linalg.multi_dot([(w.mean(axis=0) + np.eye(len(w[0]))) / 2 for w in layers]),
+    "09_training_that_fails": lambda parts, limit: [part * min(1, limit / np.linalg.norm(part)) for part in parts],
     "10_your_own_mechanism": SparsemaxAttention,
 }
 

@@ -18,6 +18,7 @@ from visattn.attention import (
     AdditiveScore,
     DotScore,
     EntmaxAttention,
+    FinalStateAttention,
     GeneralScore,
     HardAttention,
     LocationScore,
@@ -141,6 +142,8 @@ MECHANISMS = {
     "entmax": (EntmaxAttention, {}),
     "sigmoid": (SigmoidAttention, {}),
     "mean": (MeanAttention, {}),
+    "final states": (FinalStateAttention, {"permutes": False}),
+    "final state": (partial(FinalStateAttention, bidirectional=False), {"permutes": False}),
     "multi-head": (MultiHeadAttention, {}),
 }
 

@@ -2,6 +2,7 @@
 
 from visattn.attention.ablated import ShuffledWeights, UniformWeights, ablated
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
+from visattn.attention.final import FinalStateAttention
 from visattn.attention.general import attend
 from visattn.attention.hard import HardAttention, SampledMemory, prescribed
 from visattn.attention.local import LocalAttention, MonotonicLocalAttention, PredictiveLocalAttention
@@ -23,6 +24,7 @@ __all__ = [
     "AdditiveScore",
     "DotScore",
     "EntmaxAttention",
+    "FinalStateAttention",
     "GeneralScore",
     "Glimpse",
     "GumbelSoftmax",

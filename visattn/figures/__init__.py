@@ -7,6 +7,7 @@ from visattn.figures.estimators import Estimates, estimates_sheet
 from visattn.figures.exposure import Exposure, exposure_sheet
 from visattn.figures.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.figures.growth import Curve, Growth, growth_sheet
+from visattn.figures.lengths import LengthLine, Lengths, lengths_sheet
 from visattn.figures.ranking import Ranked, ranking_sheet
 from visattn.figures.work import Line, work_sheet
 
@@ -19,6 +20,8 @@ __all__ = [
     "Exposure",
     "Faithfulness",
     "Growth",
+    "LengthLine",
+    "Lengths",
     "Line",
     "Ranked",
     "Row",
@@ -29,6 +32,7 @@ __all__ = [
     "exposure_sheet",
     "faithfulness_sheet",
     "growth_sheet",
+    "lengths_sheet",
     "ranking_sheet",
     "work_sheet",
 ]
