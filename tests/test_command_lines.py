@@ -21,6 +21,7 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 from support.parsers import parser_of
 
+import visattn as visattn_package
 from visattn.cli import COMMANDS, TRAINING
 from visattn.cli import main as visattn
 
@@ -32,6 +33,7 @@ PATHS = ["absent/file", ".", "/dev/null", "text", "empty", "image.png", "damaged
 PATIENCE = 30  # seconds
 MEMORY = 12 << 30  # bytes of addresses: what asks for more than a machine has must fail as on a small one
 VALUES = [*NUMBERS, *TEXTS, *PATHS]
+INCLUDED = str(Path(visattn_package.__file__).parent / "pretrained" / "captioner_shapes")
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +121,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "ground": [["--checkpoint", captioner, *root, "--instances", "instances.json", "--output", "out.json"]],
         "overlay": [["--checkpoint", classifier, "--output", "out", "image.png"], timm],
         "prepare_coco": [["--root", "coco"]],
+        "push": [[INCLUDED, "lab/shapes", "--picture", "image.png", "--dry-run"]],
         "sequences": [["--output", "out"]],
         "view": [["--output", "out.html", "results"]],
     }

@@ -40,6 +40,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Use elsewhere": {
         "export": "write safetensors or ONNX files that load without Lightning",
+        "push": "upload an exported model to the hub, with a model card",
     },
 }
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 IMPORT = "Python file or module that defines your own attention, decoder or encoder classes; can be repeated"
+EXPORTED = "a folder written by 'visattn export', an included model, or hf:ORG/NAME[@REVISION] on the hub"
 PRECISIONS = ("auto", "32", "bf16")
 
 
@@ -36,7 +37,7 @@ def add_classifier_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--checkpoint",
         type=Path,
-        help="classifier or glimpse model trained by 'visattn fit', or the included vit-cifar10",
+        help=f"classifier or glimpse model trained by 'visattn fit', {EXPORTED}",
     )
     model.add_argument(
         "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"
