@@ -77,6 +77,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     """Valid command lines of each program, except for long trainings."""
     from visattn.cli import overlay, prepare_coco
     from visattn.tasks import benchmark, compare, demo, estimators, glimpses, sequences
+    from visattn.tasks.app import run
 
     monkeypatch.setattr(demo, "train_and_test", stop)
     monkeypatch.setattr(compare, "train", stop)
@@ -84,6 +85,8 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     monkeypatch.setattr(sequences, "train", stop)
     monkeypatch.setattr(estimators, "half_trained", stop)
     monkeypatch.setattr(glimpses, "train", stop)
+    monkeypatch.setattr(run, "require_gradio", lambda: None)
+    monkeypatch.setattr(run, "choose_reader", stop)
     for module in benchmark.SUBJECTS.values():
         monkeypatch.setattr(module, "measure", stop)
     overlay.main(["--checkpoint", "vit-cifar10", "--export", "npz", "--output", "results", "image.png"])
@@ -91,6 +94,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     root = ["--root", "data", "--annotations", "captions.json"]
     timm = ["--timm", "test_vit", "--weights", "random", "--output", "out", "image.png"]
     return {
+        "app": [["--port", "0"]],
         "benchmark": [["vit", "--quick"], ["decoding"], ["maps"], ["growth", "--quick"]],
         "caption": [["--checkpoint", captioner, "--output", "out", "--max-length", "2", "image.png"]],
         "check_data": [[*root, "--workers", "0"]],
