@@ -17,7 +17,7 @@ THEME = gr.themes.Base(
     radius_size=gr.themes.sizes.radius_lg,
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],  # on the reader's machine, not fetched
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
-)
+).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")  # legible on the background
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}  # events that run the model
 _QUICK = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -105,11 +105,12 @@ def build(reader: Reader, folder: Path) -> gr.Blocks:
         parts = _Parts(of_photo, of_text, seen, answer, result, more, picture, says, steps, remark, choices, files)
         changed = list(parts)
 
-        photo.change(partial(_look, reader), photo, changed, **_ALONE)
-        choices.input(partial(_choose, reader), [seen, choices], changed, **_ALONE)
-        gr.on([typed.submit, ask.click], partial(_read, reader), [seen, typed], changed, **_ALONE)
+        photo.change(partial(_look, reader), photo, changed, show_progress_on=photo, **_ALONE)
+        over = {"show_progress_on": picture, **_ALONE}
+        choices.input(partial(_choose, reader), [seen, choices], changed, **over)
+        gr.on([typed.submit, ask.click], partial(_read, reader), [seen, typed], changed, **over)
         steps.input(_step, [seen, answer, steps], [picture, remark], trigger_mode="always_last", **_QUICK)
-        prepare.click(partial(_files, reader, folder), [seen, answer], [of_text, files], **_ALONE)
+        prepare.click(partial(_files, reader, folder), [seen, answer], [of_text, files], **over)
     return page
 
 

@@ -72,11 +72,11 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: if Gradio is not installed, or the options cannot be used.
     """
-    require_gradio()
-    port = free_port(options.host, options.port)
-    reader = choose_reader(options)
     with tempfile.TemporaryDirectory(prefix="visattn-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads, which are deleted at the end
+        os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads and pictures
+        require_gradio()
+        port = free_port(options.host, options.port)
+        reader = choose_reader(options)
         from visattn.tasks.app.page import build, serve
 
         page = build(reader, Path(folder))
