@@ -13,6 +13,7 @@ import timm
 import torch
 from matplotlib.image import BboxImage
 from PIL import Image
+from support.browsers import browser  # noqa: F401 (a fixture)
 from support.viewing import look, tabs  # noqa: F401 (fixtures)
 
 from visattn import precision

@@ -21,6 +21,7 @@ from conftest import CONFIGS, FAST, SMALL_SHAPES
 from PIL import Image
 from support.parsers import parser_of
 
+import visattn as visattn_package
 from visattn.cli import COMMANDS, TRAINING
 from visattn.cli import main as visattn
 
@@ -32,6 +33,7 @@ PATHS = ["absent/file", ".", "/dev/null", "text", "empty", "image.png", "damaged
 PATIENCE = 30  # seconds
 MEMORY = 12 << 30  # bytes of addresses: what asks for more than a machine has must fail as on a small one
 VALUES = [*NUMBERS, *TEXTS, *PATHS]
+INCLUDED = str(Path(visattn_package.__file__).parent / "pretrained" / "captioner_shapes")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +77,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     """Valid command lines of each program, except for long trainings."""
     from visattn.cli import overlay, prepare_coco
     from visattn.tasks import benchmark, compare, demo, estimators, glimpses, sequences
+    from visattn.tasks.app import run
 
     monkeypatch.setattr(demo, "train_and_test", stop)
     monkeypatch.setattr(compare, "train", stop)
@@ -82,6 +85,8 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     monkeypatch.setattr(sequences, "train", stop)
     monkeypatch.setattr(estimators, "half_trained", stop)
     monkeypatch.setattr(glimpses, "train", stop)
+    monkeypatch.setattr(run, "require_gradio", lambda: None)
+    monkeypatch.setattr(run, "choose_reader", stop)
     for module in benchmark.SUBJECTS.values():
         monkeypatch.setattr(module, "measure", stop)
     overlay.main(["--checkpoint", "vit-cifar10", "--export", "npz", "--output", "results", "image.png"])
@@ -89,6 +94,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     root = ["--root", "data", "--annotations", "captions.json"]
     timm = ["--timm", "test_vit", "--weights", "random", "--output", "out", "image.png"]
     return {
+        "app": [["--port", "0"]],
         "benchmark": [["vit", "--quick"], ["decoding"], ["maps"], ["growth", "--quick"]],
         "caption": [["--checkpoint", captioner, "--output", "out", "--max-length", "2", "image.png"]],
         "check_data": [[*root, "--workers", "0"]],
@@ -119,6 +125,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "ground": [["--checkpoint", captioner, *root, "--instances", "instances.json", "--output", "out.json"]],
         "overlay": [["--checkpoint", classifier, "--output", "out", "image.png"], timm],
         "prepare_coco": [["--root", "coco"]],
+        "push": [[INCLUDED, "lab/shapes", "--picture", "image.png", "--dry-run"]],
         "sequences": [["--output", "out"]],
         "view": [["--output", "out.html", "results"]],
     }

@@ -124,6 +124,7 @@ def test_an_exported_model_is_the_same_without_lightning(run):
     images = torch.randint(256, (2, 3, 37, 37), generator=torch.Generator().manual_seed(0)).byte()
     with torch.no_grad():
         assert torch.equal(exported.model(exported.normalise(images)), model(images))
+        assert torch.equal(load_model(run / "exported", GlimpseClassifier)(images), model(images))  # as a checkpoint
     with pytest.raises(Exception, match="glimpses"):
         load_classifier(run / "exported")
 

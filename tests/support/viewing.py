@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import re
-import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +14,6 @@ from PIL import Image
 from visattn.images import fit_geometry
 from visattn.overlay import Answer, Reading, Scene
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 USUAL = {"viewport": {"width": 1280, "height": 720}}
 
 
@@ -108,7 +102,7 @@ class Seen(NamedTuple):
 
 
 class Tabs(NamedTuple):
-    """A browser with an open page for each kind of screen, which all tests share.
+    """A browser with an open page for each kind of screen, which a file's tests share.
 
     Attributes:
         browser: of Playwright.
@@ -136,16 +130,9 @@ class Tabs(NamedTuple):
         return Seen(page, troubles)
 
 
-@pytest.fixture(scope="session")
-def tabs(tmp_path_factory):
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="the dependency group 'dev' is not installed")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield Tabs(browser, {}, tmp_path_factory.mktemp("pages"), itertools.count())
-        browser.close()
+@pytest.fixture(scope="module")
+def tabs(browser, tmp_path_factory):
+    return Tabs(browser, {}, tmp_path_factory.mktemp("pages"), itertools.count())
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "train two small models on generated scenes and show their attention; minutes on two cores",
         "caption": "caption photographs and overlay the attention of each word",
         "overlay": "classify images with a Vision Transformer and overlay its attention",
+        "app": "caption or classify photographs in a page in the browser",
         "view": "browse the results of caption and overlay in one HTML page",
     },
     "Train": {
@@ -41,6 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Use elsewhere": {
         "export": "write safetensors or ONNX files that load without Lightning",
+        "push": "upload an exported model to the hub, with a model card",
     },
 }
 

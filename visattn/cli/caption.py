@@ -2,6 +2,7 @@
 
     visattn caption photo.jpg folder/                   # with captioner-flickr8k, which is included
     visattn caption --checkpoint runs/demo/captioner/best.ckpt --output runs/mine scene.png
+    visattn caption --checkpoint hf:ORG/NAME photo.jpg  # from the hub
     visattn caption --beam 5 --n-best 3 photo.jpg
     visattn caption --decode sample --top-p 0.9 --n-best 5 --seed 1 photo.jpg
     visattn caption --export gif,pdf --width 8.5cm --points 8 photo.jpg
@@ -28,7 +29,7 @@ second and later captions are <stem>_captions/2.png, <stem>_captions/2.npz ….
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_model_options
+from visattn.cli.models import EXPORTED, add_model_options
 from visattn.cli.pictures import add_picture_options, add_worker_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 
@@ -48,8 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--checkpoint",
         type=Path,
         default=Path("captioner-flickr8k"),
-        help="captioner trained by 'visattn fit', a folder written by 'visattn export', or an included captioner: "
-        "captioner-flickr8k or captioner-shapes (default: captioner-flickr8k)",
+        help=f"captioner trained by 'visattn fit', {EXPORTED} (default: captioner-flickr8k, which is included)",
     )
     parser.add_argument(
         "--output",

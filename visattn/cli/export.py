@@ -13,7 +13,7 @@ printed. If they are too large, or anything else fails, no folder is left. docs/
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_import_option
+from visattn.cli.models import EXPORTED, add_import_option
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 
@@ -25,9 +25,7 @@ ENCODER_WEIGHTS = ("file", "pretrained")
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("export", __doc__)
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="model trained by 'visattn fit', or an included one"
-    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help=f"model trained by 'visattn fit', {EXPORTED}")
     parser.add_argument("--output", type=Path, required=True, help="folder to create")
     parser.add_argument(
         "--format",

@@ -22,7 +22,7 @@ Writes a figure (`faithfulness.png`), tables (`faithfulness.md`) and all numbers
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_model_options
+from visattn.cli.models import EXPORTED, add_model_options
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.files import protect, require_free
 
@@ -38,9 +38,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "images", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
     )
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="model trained by 'visattn fit', or an included one"
-    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help=f"model trained by 'visattn fit', {EXPORTED}")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument(
         "--data", choices=("shapes", "photographs", "cifar10", "cifar100"), help="data set to use instead of images"

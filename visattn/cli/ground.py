@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_model_options
+from visattn.cli.models import EXPORTED, add_model_options
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.files import protect, require_file, write_text
 
@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--checkpoint",
         type=Path,
         required=True,
-        help="captioner trained by 'visattn fit', or an included one",
+        help=f"captioner trained by 'visattn fit', {EXPORTED}",
     )
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--annotations", required=True, help="caption file, relative to --root or absolute")

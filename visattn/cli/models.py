@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 IMPORT = "Python file or module that defines your own attention, decoder or encoder classes; can be repeated"
+EXPORTED = "a folder written by 'visattn export', an included model, or hf:ORG/NAME[@REVISION] on the hub"
 PRECISIONS = ("auto", "32", "bf16")
 
 
@@ -30,13 +31,21 @@ def add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") 
     )
 
 
-def add_classifier_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a classifier: a checkpoint, or a library's model."""
-    model = parser.add_mutually_exclusive_group(required=True)
+def add_classifier_options(
+    parser: argparse.ArgumentParser, trained: str = "classifier or glimpse model", default: str | None = None
+) -> None:
+    """Add the options that choose a classifier: a checkpoint, or a library's model.
+
+    Args:
+        parser: the command's parser.
+        trained: which models a checkpoint may have.
+        default: the model that is used if none is chosen; by default one must be.
+    """
+    model = parser.add_mutually_exclusive_group(required=default is None)
     model.add_argument(
         "--checkpoint",
         type=Path,
-        help="classifier or glimpse model trained by 'visattn fit', or the included vit-cifar10",
+        help=f"{trained} trained by 'visattn fit', {EXPORTED}" + (f" (default: {default})" if default else ""),
     )
     model.add_argument(
         "--model", metavar="LIBRARY:NAME", help="hf:NAME, hf:FOLDER, torchvision:NAME, open_clip:NAME or timm:NAME"

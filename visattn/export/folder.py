@@ -3,13 +3,11 @@
 Reading it needs no Lightning, and neither imports modules nor runs code named in the files.
 """
 
-import hashlib
 import json
-import math
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -19,14 +17,20 @@ from torch import Tensor, nn
 from visattn.decoding import CaptionModel
 from visattn.errors import InputError
 from visattn.export.blueprint import Blueprint, read
+from visattn.export.description import (
+    DESCRIPTION,
+    FORMAT,
+    WEIGHTS,
+    EncoderWeights,
+    checksum,
+    read_description,
+    read_file,
+)
 from visattn.files import write_bytes, write_text
 from visattn.images import Fit
 from visattn.models import Decoder, GlimpseModel, Normalise, VisionTransformer
 from visattn.vocabulary import Vocabulary, Words
 
-FORMAT = 1
-EncoderWeights = Literal["file", "pretrained"]
-DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -145,7 +149,7 @@ def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCapt
         InputError: if a file is missing, damaged, or not the one that was exported, or does not match its description;
             if the encoder's weights are missing, and `pretrained` is False or they cannot be loaded.
     """
-    exported = _load(Path(folder), "captioner", _captioner)
+    exported: ExportedCaptioner = _load(Path(folder), "captioner")
     if exported.encoder_weights == "pretrained":
         if not pretrained:
             raise InputError(
@@ -158,12 +162,21 @@ def load_captioner(folder: str | Path, pretrained: bool = False) -> ExportedCapt
 
 def load_classifier(folder: str | Path) -> ExportedClassifier:
     """Load a classifier from a folder written by `visattn export`; otherwise as `load_captioner`."""
-    return _load(Path(folder), "classifier", _classifier)
+    return _load(Path(folder), "classifier")
 
 
 def load_glimpses(folder: str | Path) -> ExportedClassifier:
     """The glimpse model in a folder that `visattn export` wrote; otherwise as `load_captioner`."""
-    return _load(Path(folder), "glimpses", _classifier)
+    return _load(Path(folder), "glimpses")
+
+
+def load_stored(folder: str | Path) -> ExportedCaptioner | ExportedClassifier:
+    """The model of any kind in a folder, without weights from elsewhere: an encoder that the folder lacks is random.
+
+    Raises:
+        InputError: as `load_captioner`.
+    """
+    return _load(Path(folder), *_MAKERS)
 
 
 def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier, dtype: torch.dtype) -> None:
@@ -191,54 +204,10 @@ def write_weights(folder: Path, exported: ExportedCaptioner | ExportedClassifier
 
 def write_description(folder: Path, exported: ExportedCaptioner | ExportedClassifier) -> None:
     """Write `model.json`, with the checksums of all files in the folder; call it last."""
-    files = {path.name: _sum(path.read_bytes()) for path in sorted(folder.iterdir())}
+    files = {path.name: checksum(path.read_bytes()) for path in sorted(folder.iterdir())}
     head = {"format": FORMAT, "visattn": version("visattn")}
     text = json.dumps({**head, **exported.describe(), "files": files}, indent=1, ensure_ascii=False)
     write_text(folder / DESCRIPTION, text + "\n")
-
-
-def read_description(folder: Path, kind: str) -> dict[str, Any]:
-    """Read `model.json`, and check its keys and their types.
-
-    Raises:
-        InputError: if it is missing or damaged, or of another kind or format.
-    """
-    path = folder / DESCRIPTION
-    if not path.is_file():
-        raise InputError(f"there is no {path}; visattn export writes such a folder from a checkpoint")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {str(error)[:200]}") from error
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise InputError(f"{path} is not of format {FORMAT}; export the model again with this version of visattn")
-    if described.get("kind") != kind:
-        raise InputError(f"{path} describes a {str(described.get('kind'))[:40]!r}, but a {kind!r} is needed here")
-    described = _ABSENT[kind] | described
-    expected = _COMMON | _OF_KIND[kind]
-    for name in [*(n for n in expected if n not in described), *(n for n in described if n not in expected)]:
-        raise InputError(f"{path} has {'no' if name in expected else 'an unknown'} key {name[:80]!r}")
-    for name, (check, what) in expected.items():
-        if not check(described[name]):
-            raise InputError(f"{path}: {name} must be {what}")
-    return described
-
-
-def read_file(folder: Path, name: str, described: dict[str, Any]) -> bytes:
-    """Read a file of the folder, and check its checksum.
-
-    Raises:
-        InputError: if the export has no such file, it is missing, or its checksum differs.
-    """
-    path = folder / name
-    if name not in described["files"]:
-        raise InputError(f"{folder} was exported without {name}; export it again with --format both")
-    if not path.is_file():
-        raise InputError(f"there is no {path}, which {DESCRIPTION} names; copy the whole folder")
-    content = path.read_bytes()
-    if _sum(content) != described["files"][name]:
-        raise InputError(f"{path} ({len(content)} bytes) is not the exported file: its SHA-256 differs; copy it again")
-    return content
 
 
 def build(folder: Path, make: Callable[[], Any]) -> Any:
@@ -257,8 +226,9 @@ def build(folder: Path, make: Callable[[], Any]) -> Any:
         raise InputError(f"{path} does not describe a model: {' '.join(str(error).split())[:200]}") from error
 
 
-def _load(folder: Path, kind: str, make: Callable[[dict[str, Any]], Any]) -> Any:
-    described = read_description(folder, kind)
+def _load(folder: Path, *kinds: str) -> Any:
+    described = read_description(folder, *kinds)
+    make = _MAKERS[described["kind"]]
     content = read_file(folder, WEIGHTS, described)
     path = folder / WEIGHTS
     try:
@@ -314,6 +284,13 @@ def _classifier(described: dict[str, Any]) -> ExportedClassifier:
     return ExportedClassifier(normalise, model, names, size, described["fit"], {"model": described["model"]})
 
 
+_MAKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "captioner": _captioner,
+    "classifier": _classifier,
+    "glimpses": _classifier,
+}
+
+
 def _check(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
     """Raise an `InputError` if names, shapes or kinds of numbers of a file's tensors differ from the model's."""
     for name in [*(n for n in own if n not in tensors), *(n for n in tensors if own and n not in own)]:
@@ -328,72 +305,6 @@ def _check(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> No
             )
 
 
-def _sum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _decimals(values: Tensor) -> list[float]:
     """The shortest decimals that round to these float32 numbers: 0.485, not 0.48500001430511475."""
     return [float(str(value)) for value in values.flatten().numpy()]
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**20
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))
-
-
-def _are_numbers(count: int) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        numbers = isinstance(value, list) and len(value) == count
-        return numbers and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-
-    return check
-
-
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and value != [] and all(isinstance(word, str) for word in value)
-
-
-def _are_sums(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(v, str) and len(v) == 64 for v in value.values())
-
-
-Check = tuple[Callable[[Any], bool], str]  # a check of a value, and what it must be
-_COMMON: dict[str, Check] = {
-    "format": (lambda v: v == FORMAT, f"{FORMAT}"),
-    "visattn": (lambda v: isinstance(v, str), "the version that wrote it"),
-    "kind": (lambda v: v in _OF_KIND, "captioner, classifier or glimpses"),
-    "image_size": (_is_size, "height and width in pixels"),
-    "fit": (lambda v: v in get_args(Fit), f"one of {', '.join(get_args(Fit))}"),
-    "mean": (_are_numbers(3), "three numbers"),
-    "std": (lambda v: _are_numbers(3)(v) and min(v) > 0, "three numbers above 0"),
-    "files": (_are_sums, "the SHA-256 of each file"),
-}
-_OF_CLASSES: dict[str, Check] = {
-    "class_names": (_are_words, "a list of names"),
-    "model": (lambda v: isinstance(v, dict), "an object"),
-}
-_OF_KIND: dict[str, dict[str, Check]] = {
-    "captioner": {
-        "grid": (_is_size, "height and width in places"),
-        "vocabulary": (_are_words, "a list of words"),
-        "tokens": (lambda v: isinstance(v, str), "words, characters or the JSON of a tokenizer"),
-        "max_length": (_is_whole, "a number of words"),
-        "cell_shift": (_are_numbers(2), "two numbers, in pixels"),
-        "cell_stride": (_are_numbers(2), "two numbers, in pixels"),
-        "cells_see": (lambda v: isinstance(v, list) and all(map(_are_numbers(2), v)), "two corners, in pixels"),
-        "encoder_weights": (lambda v: v in get_args(EncoderWeights), f"one of {', '.join(get_args(EncoderWeights))}"),
-        "encoder": (lambda v: isinstance(v, dict), "an object"),
-        "decoder": (lambda v: isinstance(v, dict), "an object"),
-    },
-    "classifier": {"grid": (_is_size, "height and width in places"), **_OF_CLASSES},
-    "glimpses": _OF_CLASSES,
-}
-_ABSENT: dict[str, dict[str, Any]] = {
-    "captioner": {"tokens": Words.spec, "encoder_weights": "file"},
-    "classifier": {},
-    "glimpses": {},
-}  # defaults of optional keys

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from visattn.attention import Glimpse, Memory
 from visattn.errors import InputError
-from visattn.export.folder import ExportedCaptioner, build, read_description, read_file
+from visattn.export.description import read_description, read_file
+from visattn.export.folder import ExportedCaptioner, build
 from visattn.export.graphs import CLASSIFIER, ENCODER, PREPARE, STEP
 from visattn.models import Annotations, Decoder
 from visattn.vocabulary import Vocabulary

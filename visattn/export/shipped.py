@@ -1,7 +1,7 @@
-"""Included trained models, which can be given by name instead of a checkpoint's path.
+"""Trained models that can be given in place of a checkpoint's path: included ones by name, exported folders, the hub.
 
-Each is an exported folder inside the package, in half precision, with a model card. A pretrained encoder's weights are
-not in it: they come from a package or from timm's hub.
+Each included model is an exported folder inside the package, in half precision, with a model card. A pretrained
+encoder's weights are not in it: they come from a package or from timm's hub.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 from visattn.decoding import BeamSearch, CaptionModel
 from visattn.errors import InputError
-from visattn.export.folder import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
+from visattn.export.description import read_description
+from visattn.export.folder import (
+    ExportedCaptioner,
+    ExportedClassifier,
+    load_captioner,
+    load_classifier,
+    load_glimpses,
+)
+from visattn.export.hub import address_of, fetch, is_hub, named
 
 
 class Shipped(NamedTuple):
@@ -45,6 +53,11 @@ def is_shipped(path: Path | str) -> bool:
     return str(path) in SHIPPED and not Path(path).exists()
 
 
+def is_exported(path: Path | str) -> bool:
+    """Whether a path is an exported model: an included one's name, a folder, or an address of the hub."""
+    return is_shipped(path) or is_hub(path) or Path(path).is_dir()
+
+
 def load_shipped(name: str) -> ExportedCaptioner | ExportedClassifier:
     """An included model.
 
@@ -52,22 +65,44 @@ def load_shipped(name: str) -> ExportedCaptioner | ExportedClassifier:
         InputError: if a file of it is missing or differs from the original.
     """
     with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:
-        return load_captioner(folder, pretrained=True) if SHIPPED[name].kind == "captioner" else load_classifier(folder)
+        return _load(folder)
+
+
+def load_exported(path: Path | str) -> ExportedCaptioner | ExportedClassifier:
+    """The model that `is_exported`, of any kind, with the weights of its encoder.
+
+    Raises:
+        InputError: as `load_captioner` and `visattn.export.hub.fetch`.
+    """
+    if is_shipped(path):
+        return load_shipped(str(path))
+    if not is_hub(path):
+        return _load(Path(path))
+    address = address_of(path)
+    folder = fetch(address)
+    with named(folder, address):
+        return _load(folder)
+
+
+def _load(folder: Path) -> ExportedCaptioner | ExportedClassifier:
+    kind = read_description(folder)["kind"]
+    if kind == "captioner":
+        return load_captioner(folder, pretrained=True)
+    return load_glimpses(folder) if kind == "glimpses" else load_classifier(folder)
 
 
 def caption_model(path: Path | str) -> CaptionModel:
-    """The captioner in an exported folder, or an included one by name, with its decoding options.
+    """The captioner in an exported folder or on the hub, or an included one by name, with its decoding options.
 
     Raises:
-        InputError: as `load_captioner`; if the included model is not a captioner.
+        InputError: as `load_exported`; if the model is not a captioner.
     """
-    if not is_shipped(path):
-        return load_captioner(path, pretrained=True).model()
-    shipped, exported = SHIPPED[str(path)], load_shipped(str(path))
+    exported = load_exported(path)
     if not isinstance(exported, ExportedCaptioner):
-        raise InputError(f"{path} is a {shipped.kind}, but a captioner is needed here")
+        raise InputError(f"{path} is a {exported.describe()['kind']} model, but a captioner is needed here")
     model = exported.model()
-    if "search" in shipped.decoding:
-        model.search = BeamSearch(**shipped.decoding["search"]["init_args"])
-    model.no_repeat = shipped.decoding.get("no_repeat", 0)
+    decoding = SHIPPED[str(path)].decoding if is_shipped(path) else {}
+    if "search" in decoding:
+        model.search = BeamSearch(**decoding["search"]["init_args"])
+    model.no_repeat = decoding.get("no_repeat", 0)
     return model

@@ -17,7 +17,7 @@ from visattn.decoding import BeamSearch, Caption, Captioning, Greedy, Sampling, 
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import caption_relevance
-from visattn.export.shipped import caption_model, is_shipped
+from visattn.export.shipped import caption_model, is_exported
 from visattn.files import guarded, protect
 from visattn.images.reading import list_images
 from visattn.overlay import Paper, Style
@@ -94,8 +94,8 @@ def caption_images(
     """Caption the images in files and folders; see `visattn caption --help` for the output.
 
     Args:
-        checkpoint: a captioner trained by `visattn fit`, a folder written by `visattn export`, or the name of an
-            included one.
+        checkpoint: a captioner trained by `visattn fit`, a folder written by `visattn export`, the name of an
+            included one, or one on the hub, `hf:ORG/NAME[@REVISION]`.
         images: files and folders.
         output: output folder, created if missing.
         batch_size: images per batch.
@@ -150,8 +150,8 @@ def caption_images(
 
 
 def load(checkpoint: Path) -> Captioning:
-    """The captioner in a checkpoint or an exported folder, or an included one."""
-    if is_shipped(checkpoint) or checkpoint.is_dir():
+    """The captioner in a checkpoint or an exported folder, an included one, or one on the hub."""
+    if is_exported(checkpoint):
         return caption_model(checkpoint)
     from visattn.training.captioner import Captioner  # Lightning takes seconds, and only checkpoints need it
     from visattn.training.checkpoints import load_model

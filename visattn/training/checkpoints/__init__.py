@@ -1,6 +1,6 @@
 """Checkpoints: written atomically, read without executing code, and compared with the command line before use."""
 
-from visattn.export.shipped import SHIPPED, is_shipped
+from visattn.export.shipped import SHIPPED, is_exported
 from visattn.training.checkpoints.agreement import Difference, differences, require_agreement
 from visattn.training.checkpoints.reading import load_model, read, trained
 from visattn.training.checkpoints.transfer import start_from
@@ -11,7 +11,7 @@ __all__ = [
     "Difference",
     "WholeCheckpoints",
     "differences",
-    "is_shipped",
+    "is_exported",
     "load_model",
     "read",
     "remove_unfinished",

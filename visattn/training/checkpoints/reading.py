@@ -21,7 +21,7 @@ import torch
 from lightning import LightningModule
 
 from visattn.errors import InputError
-from visattn.export.shipped import SHIPPED, is_shipped
+from visattn.export.shipped import SHIPPED, is_exported
 from visattn.training.checkpoints.shipped import checkpoint_of
 
 Model = TypeVar("Model", bound=LightningModule)
@@ -34,13 +34,14 @@ def read(path: Path | str) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU: tensors and plain values.
 
     Args:
-        path: the file, or the name of an included model (`SHIPPED`).
+        path: the file, an exported folder, the name of an included model (`SHIPPED`), or a model on the hub,
+            `hf:ORG/NAME[@REVISION]`.
 
     Raises:
-        InputError: if the file is not local, is missing, is damaged, would run code, or is not a checkpoint.
+        InputError: if it is another address, is missing, is damaged, would run code, or is not a checkpoint.
     """
-    if is_shipped(path):
-        return checkpoint_of(str(path))
+    if is_exported(path):
+        return checkpoint_of(path)
     if re.match(r"\w[\w+.-]+:/", str(path)):  # at least two letters; one is a Windows drive
         raise InputError(f"{path} is a URL; download the checkpoint first")
     path = Path(path)
@@ -112,7 +113,7 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     """The model in a checkpoint of `visattn fit`, in evaluation mode, on the CPU.
 
     Args:
-        path: the checkpoint, or the name of an included model.
+        path: the checkpoint, or an exported model, as `read` takes it.
         kinds: allowed classes, `Captioner` or `Classifier`.
 
     Raises:
@@ -121,7 +122,7 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     checkpoint, found, _ = trained(path)
     kind = one_of(path, found, *kinds)
     source = path
-    if is_shipped(path):  # Lightning reads files
+    if is_exported(path):  # Lightning reads files
         torch.save(checkpoint, source := io.BytesIO())
         source.seek(0)
     del checkpoint  # its memory

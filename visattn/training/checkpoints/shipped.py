@@ -1,22 +1,23 @@
-"""Included trained models (`visattn.export.shipped`) in the form of checkpoints."""
+"""Exported models (`visattn.export.shipped`: included, in folders, on the hub) in the form of checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning
 
 from visattn.export import ExportedCaptioner, ExportedClassifier
-from visattn.export.shipped import SHIPPED, load_shipped
+from visattn.export.shipped import SHIPPED, is_shipped, load_exported
 
 
-def checkpoint_of(name: str) -> dict[str, Any]:
-    """An included model in the form of a checkpoint of `visattn fit`, without training state.
+def checkpoint_of(path: Path | str) -> dict[str, Any]:
+    """An exported model in the form of a checkpoint of `visattn fit`, without training state.
 
     Raises:
-        InputError: if a file of it is missing or differs from the original.
+        InputError: as `load_exported`.
     """
-    shipped, exported = SHIPPED[name], load_shipped(name)
-    module, options = KINDS[shipped.kind]
+    exported = load_exported(path)
     described = exported.describe()
+    module, options = KINDS[described["kind"]]
     return {
         "pytorch-lightning_version": lightning.__version__,
         "epoch": 0,
@@ -27,7 +28,7 @@ def checkpoint_of(name: str) -> dict[str, Any]:
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
             **{option: described[option] for option in ("image_size", "fit")},
             **options(exported, {channel: described[channel] for channel in ("mean", "std")}),
-            **shipped.decoding,
+            **(SHIPPED[str(path)].decoding if is_shipped(path) else {}),
         },
     }
 
@@ -51,5 +52,6 @@ def _of_classifier(exported: ExportedClassifier, channels: dict[str, list[float]
 KINDS = {
     "classifier": ("visattn.training.classifier.Classifier", _of_classifier),
     "captioner": ("visattn.training.captioner.Captioner", _of_captioner),
+    "glimpses": ("visattn.training.glimpses.GlimpseClassifier", _of_classifier),
 }
 """The Lightning module of each kind, and the options that it takes."""

@@ -32,7 +32,7 @@ from visattn.training.callbacks import (
 from visattn.training.checkpoints import (
     WholeCheckpoints,
     differences,
-    is_shipped,
+    is_exported,
     remove_unfinished,
     require_agreement,
     start_from,
@@ -178,7 +178,7 @@ class CLI(LightningCLI):
                 continue
             of = option.partition(".")[0]
             free = of in OF_DECODING or config.override_checkpoint
-            free |= is_shipped(config.ckpt_path) and of not in options  # the loss: an exported model does not store it
+            free |= is_exported(config.ckpt_path) and of not in options  # the loss: an exported model does not store it
             mend = "or give --override_checkpoint to use the value given here"
             if of == "optimization":  # Lightning restores the optimiser
                 mend = "or start another training with --start_from"
@@ -200,7 +200,7 @@ class CLI(LightningCLI):
         if not asked:
             return None
         path = output / f"{asked}.ckpt" if asked in ("last", "best") else asked
-        if is_shipped(path):
+        if is_exported(path):
             if subcommand == "fit":
                 raise InputError(f"{path} is not a run that can be continued; use its weights with --start_from {path}")
             return str(path)

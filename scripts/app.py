@@ -1,0 +1,8 @@
+"""`visattn app` from a checkout; `--help` says what it does."""
+
+import sys
+
+from visattn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["app", *sys.argv[1:]]))

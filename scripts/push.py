@@ -1,0 +1,8 @@
+"""`visattn push` from a checkout; `--help` says what it does."""
+
+import sys
+
+from visattn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["push", *sys.argv[1:]]))

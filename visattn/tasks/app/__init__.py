@@ -1,0 +1,1 @@
+"""`visattn app`: a page in the browser that captions or classifies photographs and shows the maps."""
