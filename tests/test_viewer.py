@@ -5,23 +5,18 @@ import hashlib
 import io
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.browser import chromium
 
 from visattn.images import CellShift, Geometry, fit_geometry
 from visattn.overlay import Answer, Reading, Scene, heatmap, shared_limits, viewer
 from visattn.overlay.heatmap import cell_box, palette
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 ATTACKS = (
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -201,14 +196,8 @@ def test_a_hundred_captions_stay_small():
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="the dependency group 'dev' is not installed")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Seen(NamedTuple):
