@@ -19,6 +19,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "caption": "caption photographs and overlay the attention of each word",
         "overlay": "classify images with a Vision Transformer and overlay its attention",
         "view": "browse the results of caption and overlay in one HTML page",
+        "explain-page": "write an HTML page in which a Vision Transformer runs",
     },
     "Train": {
         **TRAINING,
