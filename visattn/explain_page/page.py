@@ -15,7 +15,7 @@ from visattn.images.reading import MAX_PIXELS, MAX_RATIO
 from visattn.overlay.document import document, escaped, json_source, picture_source
 from visattn.overlay.heatmap import palette
 
-ENGINE = ("weights", "algebra", "embedding", "transformer", "messages")
+ENGINE = ("weights", "algebra", "simd", "embedding", "transformer", "messages")
 PAGE = ("fit", "maps", "colours", "elements", "picture", "state", "stage", "panels", "tour", "main")
 
 
@@ -65,8 +65,8 @@ _STEM = (
     " This model’s tokens come from convolutions, so that each also knows its neighbourhood: a map shows which tokens "
     "are attended to, and not that only the pixels under them count."
 )
-# Pictures chosen from disk, and the worker, which is made of the page's own script.
-_ALLOWED = {"img-src": "data: blob:", "worker-src": "blob:"}
+# Pictures chosen from disk; the worker, which is made of the page's own script; WebAssembly, assembled by it.
+_ALLOWED = {"img-src": "data: blob:", "worker-src": "blob:", "script-src": "'wasm-unsafe-eval'"}
 
 
 def script() -> str:

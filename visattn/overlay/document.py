@@ -19,7 +19,8 @@ def document(title: str, style: str, body: str, script: str, allowed: Mapping[st
         style: CSS, after the shared style.
         body: HTML, in which external text must be escaped with `escaped`.
         script: JavaScript, the only script allowed to run.
-        allowed: further rules of the policy by their names, or others in place of its own, such as `worker-src`.
+        allowed: further rules of the policy by their names, or others in place of its own, such as `worker-src`; what
+            `script-src` has here is allowed besides the script.
 
     Returns:
         The HTML; write it with `visattn.files.write_text`.
@@ -31,8 +32,9 @@ def document(title: str, style: str, body: str, script: str, allowed: Mapping[st
         "base-uri": "'none'",
         "form-action": "'none'",
         **allowed,
-        "script-src": f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
     }
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rules["script-src"] = f"'sha256-{digest}' {allowed.get('script-src', '')}".strip()
     policy = "; ".join(f"{name} {value}" for name, value in rules.items())
     return f"""<!doctype html>
 <html lang="en">

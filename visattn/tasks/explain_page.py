@@ -42,7 +42,7 @@ def write_page(
     require_file(output)
     whole = _exported(checkpoint)
     model = runnable(whole, f"--checkpoint {checkpoint}")
-    offered = [of_photograph(path.name, load_image(path)) for path in paths] + samples()
+    offered = [of_photograph(path.name, load_image(path)) for path in paths] + samples(whole.class_names)
     html = explain_page(model, offered, title or f"Inside {_name(checkpoint)}")
     if len(html.encode()) > MOST_BYTES:
         raise InputError(f"the page would have {len(html) / 1e6:.0f} MB, more than 16; give fewer --images")

@@ -32,7 +32,7 @@ function convolve({ height, width, values }, { weight, bias, inputs, outputs, ke
       }
     }
   }
-  const out = linear(windows, weight, bias, high * wide, outputs, kernel * row);
+  const out = layer(windows, weight, bias, high * wide, outputs, kernel * row);
   if (relu) for (let n = 0; n < out.length; n++) if (out[n] < 0) out[n] = 0;
   return { height: high, width: wide, values: out };
 }

@@ -9,7 +9,7 @@ function receive({ kind, ...asked }) {
       const tensors = readTensors(asked.weights), own = {};
       for (const [name, tensor] of Object.entries(tensors)) own[name.replace(/^model\./, "")] = tensor;
       transformer = new Transformer(own, asked.model);
-      send({ kind: "loaded", milliseconds: performance.now() - start });
+      send({ kind: "loaded", vectors: vectors !== null, milliseconds: performance.now() - start });
     } else if (kind === "forward") {
       const found = transformer.forward(asked.pixels);
       current = asked.run;

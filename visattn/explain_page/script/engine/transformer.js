@@ -40,13 +40,13 @@ class Transformer {
     this.kept = this.blocks.map((block, n) => {
       const rows = n === depth - 1 ? 1 : count; // that anything depends on
       const normed1 = layerNorm(x, block.norm1, count, size);
-      const qkv = linear(normed1.out, block.qkv.weight, block.qkv.bias, count, 3 * size, size);
+      const qkv = layer(normed1.out, block.qkv.weight, block.qkv.bias, count, 3 * size, size);
       const weights = attention.subarray(n * heads * count * count, (n + 1) * heads * count * count);
       const attended = this.attend(qkv, weights, rows, count);
-      const middle = added(x.subarray(0, rows * size), linear(attended, block.proj.weight, block.proj.bias, rows, size, size));
+      const middle = added(x.subarray(0, rows * size), layer(attended, block.proj.weight, block.proj.bias, rows, size, size));
       const normed2 = layerNorm(middle, block.norm2, rows, size), hidden = block.fc1.bias.length;
-      const before = linear(normed2.out, block.fc1.weight, block.fc1.bias, rows, hidden, size);
-      x = added(middle, linear(gelu(before), block.fc2.weight, block.fc2.bias, rows, size, hidden));
+      const before = layer(normed2.out, block.fc1.weight, block.fc1.bias, rows, hidden, size);
+      x = added(middle, layer(gelu(before), block.fc2.weight, block.fc2.bias, rows, size, hidden));
       return { rows, count, normed1, qkv, weights, normed2, before, hidden };
     });
     this.normed = layerNorm(x, this.norm, 1, size);
@@ -89,13 +89,13 @@ class Transformer {
   /** The gradient by a block's input (N, D), from that by its output (rows, D); its layer's contribution is added up. */
   blockBackward(n, gradient, contribution) {
     const { size } = this.model, block = this.blocks[n], { rows, count, normed1, normed2, before, hidden } = this.kept[n];
-    const ofHidden = geluBackward(linear(gradient, this.turned(block.fc2, size, hidden), null, rows, hidden, size), before);
-    const ofNormed2 = linear(ofHidden, this.turned(block.fc1, hidden, size), null, rows, size, hidden);
+    const ofHidden = geluBackward(layer(gradient, this.turned(block.fc2, size, hidden), null, rows, hidden, size), before);
+    const ofNormed2 = layer(ofHidden, this.turned(block.fc1, hidden, size), null, rows, size, hidden);
     const ofMiddle = added(gradient, layerNormBackward(ofNormed2, normed2, block.norm2, rows, size));
-    const ofAttended = linear(ofMiddle, this.turned(block.proj, size, size), null, rows, size, size);
+    const ofAttended = layer(ofMiddle, this.turned(block.proj, size, size), null, rows, size, size);
     const ofQkv = this.attendBackward(n, ofAttended, contribution);
     if (n === 0) return null; // nothing is asked of what comes before
-    const ofNormed1 = linear(ofQkv, this.turned(block.qkv, 3 * size, size), null, count, size, 3 * size);
+    const ofNormed1 = layer(ofQkv, this.turned(block.qkv, 3 * size, size), null, count, size, 3 * size);
     const ofInput = layerNormBackward(ofNormed1, normed1, block.norm1, count, size);
     for (let i = 0; i < rows * size; i++) ofInput[i] += ofMiddle[i];
     return ofInput;
@@ -131,8 +131,8 @@ class Transformer {
   }
 
   /** A linear layer's weight (out, in) transposed, for its backward pass. */
-  turned(layer, outputs, inputs) {
-    layer.turned ??= transposed(layer.weight, outputs, inputs);
-    return layer.turned;
+  turned(part, outputs, inputs) {
+    part.turned ??= transposed(part.weight, outputs, inputs);
+    return part.turned;
   }
 }

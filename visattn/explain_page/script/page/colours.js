@@ -9,16 +9,14 @@ function robustHigh(weights) {
 
 /** For each of n pixels along an axis of `cells` cells: the two between whose centres it lies, and the second's share. */
 function between(n, cells, smooth) {
-  return Array.from({ length: n }, (_, i) => {
-    const place = ((i + 0.5) * cells) / n;
-    const at = smooth ? Math.min(Math.max(place - 0.5, 0), cells - 1) : Math.floor(place);
-    return [Math.floor(at), Math.min(Math.floor(at) + 1, cells - 1), at - Math.floor(at)];
-  });
-}
-
-/** Level 0 to 255 of a weight on the scale from 0 to high. */
-function levelOf(weight, high) {
-  return high > 0 ? Math.round(255 * Math.min(Math.max(weight / high, 0), 1)) : 0;
+  const first = new Int32Array(n), second = new Int32Array(n), share = new Float32Array(n);
+  for (let i = 0; i < n; i++) {
+    const place = ((i + 0.5) * cells) / n, at = smooth ? Math.min(Math.max(place - 0.5, 0), cells - 1) : Math.floor(place);
+    first[i] = Math.floor(at);
+    second[i] = Math.min(first[i] + 1, cells - 1);
+    share[i] = at - first[i];
+  }
+  return { first, second, share };
 }
 
 class Painter {
@@ -38,16 +36,19 @@ class Painter {
 
   /** A map (rows, columns) over the base of a picture: ImageData. */
   overlay(base, height, width, weights, [rows, columns], high, opacity, smooth) {
-    const out = new ImageData(width, height), to = out.data, { table } = this, row = new Float32Array(columns);
-    const down = between(height, rows, smooth), across = between(width, columns, smooth);
-    for (let y = 0, i = 0; y < height; y++) {
-      const [above, below, t] = down[y];
-      for (let c = 0; c < columns; c++) row[c] = weights[above * columns + c] * (1 - t) + weights[below * columns + c] * t;
-      for (let x = 0; x < width; x++, i++) {
-        const [left, right, s] = across[x], level = 4 * levelOf(row[left] * (1 - s) + row[right] * s, high);
-        const rest = 1 - opacity * table[level + 3];
-        for (let k = 0; k < 3; k++) to[4 * i + k] = base[3 * i + k] * rest + opacity * table[level + k];
-        to[4 * i + 3] = 255;
+    const out = new ImageData(width, height), to = out.data, row = new Float32Array(columns);
+    const table = this.table.map((value) => value * opacity), down = between(height, rows, smooth), across = between(width, columns, smooth);
+    const { first, second, share } = across, scale = high > 0 ? 255 / high : 0;
+    for (let y = 0, i = 0, at = 0; y < height; y++) {
+      const above = down.first[y] * columns, below = down.second[y] * columns, t = down.share[y];
+      for (let c = 0; c < columns; c++) row[c] = weights[above + c] * (1 - t) + weights[below + c] * t;
+      for (let x = 0; x < width; x++, i += 4, at += 3) {
+        const weight = row[first[x]] + (row[second[x]] - row[first[x]]) * share[x];
+        const level = 4 * Math.round(Math.min(Math.max(weight * scale, 0), 255)), rest = 1 - table[level + 3];
+        to[i] = base[at] * rest + table[level];
+        to[i + 1] = base[at + 1] * rest + table[level + 1];
+        to[i + 2] = base[at + 2] * rest + table[level + 2];
+        to[i + 3] = 255;
       }
     }
     return out;

@@ -10,8 +10,8 @@ function render() {
   paintWall();
   timings.map = performance.now() - start;
   explain();
-  const { load: read, forward: run } = timings;
-  if (run !== null) say(byId("speed"), `Computed in this browser: the model in ${Math.round(run)} ms, after ${Math.round(read)} ms to read its weights.`);
+  const { load: read, forward: run } = timings, by = state.vectors ? "WebAssembly" : "JavaScript";
+  if (run !== null) say(byId("speed"), `Computed in this browser, in ${by}: the model in ${Math.round(run)} ms, after ${Math.round(read)} ms to read its weights.`);
   document.documentElement.dataset.run = state.run?.number ?? "";
 }
 
@@ -21,6 +21,7 @@ function refuse(sentence = "") {
   byId("message").hidden = !sentence;
 }
 
+const PAPER = { name: "white paper", tool: "draw" };
 let opened = 0;
 
 /** Show a picture from a blob or data URL, or white paper (null). */
@@ -40,7 +41,7 @@ async function open(source, { name, credit = "", tool = "look" }) {
   }
   byId("credit").replaceChildren(own(name), credit && ` · ${credit}`);
   byId("canvas").setAttribute("aria-label", name);
-  for (const button of byId("samples").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.value === name));
+  for (const button of byId("samples").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.source === source));
   paintInput();
   paintStage();
   paintControls();
@@ -61,15 +62,16 @@ function openFiles(files) {
 }
 
 function buildSamples() {
-  const offer = (name, image, choose) => {
-    const button = make("button", { type: "button", value: name, "aria-pressed": "false" }, image, own(name));
-    button.addEventListener("click", choose);
+  const offer = (source, image, sample) => {
+    const button = make("button", { type: "button", "aria-pressed": "false" }, image, own(sample.name));
+    button.source = source;
+    button.addEventListener("click", () => open(source, sample));
     byId("samples").append(make("li", {}, button));
   };
   for (const sample of data.samples) {
-    offer(sample.name, make("img", { src: sample.source, alt: "" }), () => open(sample.source, sample));
+    offer(sample.source, make("img", { src: sample.source, alt: "" }), sample);
   }
-  offer("white paper", make("span", { class: "paper" }), () => open(null, { name: "white paper", tool: "draw" }));
+  offer(null, make("span", { class: "paper" }), PAPER);
 }
 
 function listen() {
@@ -129,4 +131,4 @@ byId("erase-least").append(plural(EIGHTH, "patch"));
 paintControls();
 describe();
 startEngine();
-open(data.samples[0]?.source ?? null, data.samples[0] ?? { name: "white paper", tool: "draw" });
+open(data.samples[0]?.source ?? null, data.samples[0] ?? PAPER);

@@ -83,9 +83,10 @@ function paintControls() {
   byId("opacity").value = state.opacity;
   byId("opacity-value").value = `${Math.round(100 * state.opacity)} %`;
   for (const name of ["smooth", "sharp", "lines"]) byId(name).checked = state[name];
-  const asks = state.tool === "look" && query > 0;
+  const asks = state.tool === "look" && query > 0 && method !== "relevance";
   byId("class-token").hidden = !asks;
   byId("hint").hidden = asks || state.tool !== "look";
+  say(byId("hint"), method === "relevance" ? "Click a class to see what speaks for it." : "Click a patch to see what it attends to.");
   for (const part of document.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(state.tool);
   byId("brush").value = state.brush;
   byId("brush-value").value = `${three(2 * state.brush)} px`;

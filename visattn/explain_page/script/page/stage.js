@@ -21,7 +21,7 @@ function buildStage() {
     event.preventDefault();
     actOnPatch(n);
   }));
-  byId("frame").style.setProperty("--ratio", model.imageSize[1] / model.imageSize[0]);
+  document.documentElement.style.setProperty("--ratio", model.imageSize[1] / model.imageSize[0]);
   listenToPointer(grid);
 }
 
@@ -110,7 +110,7 @@ function paintStage() {
   const shown = picture.base?.sharp === sharp ? picture.base : (picture.base = { sharp, image: picture.shown(sharp) });
   shown.dim ??= painter.base(shown.image.data);
   const weights = row?.subarray(1), high = row ? robustHigh(weights) : 0;
-  if (row) context.putImageData(painter.overlay(shown.dim, height, width, weights, model.grid, high, opacity, smooth), 0, 0);
+  if (row && opacity) context.putImageData(painter.overlay(shown.dim, height, width, weights, model.grid, high, opacity, smooth), 0, 0);
   else context.putImageData(shown.image, 0, 0);
   const box = byId("box"), patch = query - 1;
   box.hidden = query === 0 || method === "relevance";

@@ -11,6 +11,7 @@ const state = {
   target: null, // the class that relevance explains; null is the likeliest
   opacity: data.palette.opacity, smooth: true, sharp: false, lines: false,
   brush: model.patch * 0.75, colour: "#d63031",
+  vectors: false, // whether linear layers run in WebAssembly
 };
 const timings = { load: null, forward: null, explain: null, map: null }; // milliseconds, the last of each
 
@@ -59,6 +60,7 @@ function forward() {
 function answered(message) {
   if (message.kind === "loaded") {
     timings.load = message.milliseconds;
+    state.vectors = message.vectors;
     return;
   }
   if (message.kind === "failed") {
