@@ -27,22 +27,30 @@ function currentRow() {
 
 let sender = null, busy = false, waiting = false, asked = null, runs = 0;
 
-/** Start the engine in a worker, or in this page where workers are not allowed. */
+/** Start the engine in a worker, or in this page where a browser refuses workers to a page that was opened as a file. */
 function startEngine() {
-  let worker = null;
+  let worker;
   try {
     const source = `"use strict"; const receive = (${engine})(postMessage); onmessage = ({ data }) => receive(data);`;
     worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-  } catch { /* some browsers refuse workers in a page that was opened as a file */ }
-  const here = () => { const answer = engine((message) => setTimeout(answered, 0, message)); return (message) => setTimeout(answer, 0, message); };
-  sender = worker ? (message) => worker.postMessage(message) : here();
-  if (worker) {
-    worker.onmessage = (event) => answered(event.data);
-    worker.onerror = () => { if (timings.load === null) { worker.onmessage = null; sender = here(); load(); } };
+  } catch {
+    return startHere();
   }
+  worker.onmessage = ({ data: message }) => answered(message);
+  worker.onerror = () => { if (timings.load === null) startHere(); };
+  sender = (message) => worker.postMessage(message);
   load();
 }
 
+function startHere() {
+  const receive = engine((message) => setTimeout(answered, 0, message));
+  sender = (message) => setTimeout(receive, 0, message);
+  load();
+  busy = false; // what the worker was asked
+  forward();
+}
+
+/** Give the engine its weights. */
 function load() {
   const text = atob(byId("weights").textContent), bytes = new Uint8Array(text.length);
   for (let n = 0; n < bytes.length; n++) bytes[n] = text.charCodeAt(n);
