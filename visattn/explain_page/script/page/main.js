@@ -32,7 +32,7 @@ async function open(source, { name, credit = "", tool = "look" }) {
     const bitmap = source === null ? null : await decoded(source, name), picture = new Picture(bitmap, { name, credit });
     bitmap?.close();
     if (number !== opened) return; // another was chosen meanwhile
-    Object.assign(state, { picture, first: null, target: null, query: 0, tool });
+    Object.assign(state, { picture, run: null, first: null, target: null, query: 0, tool });
     picture.again = () => open(source, { name, credit, tool: state.tool });
   } catch (error) {
     if (number !== opened) return;
@@ -43,8 +43,7 @@ async function open(source, { name, credit = "", tool = "look" }) {
   byId("canvas").setAttribute("aria-label", name);
   for (const button of byId("samples").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.source === source));
   paintInput();
-  paintStage();
-  paintControls();
+  render();
   forward();
 }
 
@@ -88,7 +87,7 @@ function listen() {
   on("class-token", "click", () => set({ query: 0 }));
   on("erase-most", "click", () => eraseByMap(true));
   on("erase-least", "click", () => eraseByMap(false));
-  on("restore", "click", () => state.picture.again());
+  on("restore", "click", () => state.picture?.again());
   on("file", "change", (event) => { openFiles(event.target.files); event.target.value = ""; });
   on("choose", "click", () => byId("file").click());
   on("help-open", "click", () => byId("help").showModal());

@@ -39,9 +39,9 @@ function buildWall() {
   const names = [...Array.from({ length: model.heads }, (_, n) => `${n + 1}`), ...(model.heads > 1 ? ["mean"] : [])];
   const table = byId("wall");
   table.style.setProperty("--heads", names.length);
-  table.append(make("span", { class: "corner" }, "head"), ...names.map((name) => make("span", {}, name)));
+  table.append(make("span", { class: "name" }, "head"), ...names.map((name) => make("span", {}, name)));
   for (let layer = 0; layer < model.depth; layer++) {
-    table.append(make("span", {}, `layer ${layer + 1}`));
+    table.append(make("span", { class: "name" }, `layer ${layer + 1}`));
     names.forEach((name, n) => {
       const head = n < model.heads ? n : null, canvas = make("canvas");
       const button = make("button", { type: "button", "aria-label": `layer ${layer + 1}, ${head === null ? "mean of heads" : `head ${name}`}` }, canvas);
@@ -95,7 +95,7 @@ function paintControls() {
 /** What is shown, in a sentence. */
 function describe() {
   const { run, method, layer, head, query } = state, row = currentRow();
-  if (!run) return say(byId("meaning"), "The model is being read …");
+  if (!run) return say(byId("meaning"), timings.load === null ? "The model is being read …" : "The model is running …");
   const asker = query ? `the patch in ${placeOf(query - 1)}` : "the class token", through = `layers 1 to ${layer + 1}`;
   const where = `layer ${layer + 1}, ${model.heads === 1 ? "its head" : head === null ? "mean of heads" : `head ${head + 1}`}`;
   const heading = {

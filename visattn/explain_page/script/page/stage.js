@@ -28,6 +28,7 @@ function buildStage() {
 /** What Enter or the space bar does to a patch. */
 function actOnPatch(patch) {
   if (state.tool === "look") return ask(patch + 1);
+  if (!state.picture) return;
   const { picture } = state, inside = (x, y) => Math.floor(y / model.patch) * COLUMNS + Math.floor(x / model.patch) === patch;
   if (state.tool === "erase") {
     const [x, y] = [(patch % COLUMNS) * model.patch, Math.floor(patch / COLUMNS) * model.patch];
