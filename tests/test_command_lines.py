@@ -103,6 +103,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "demo": [["--output", "out"]],
         "estimators": [["--output", "out"]],
         "evaluate": [["--references", "data/captions.json", "--candidates", "data/candidates.json"]],
+        "explain_page": [["--checkpoint", classifier, "--output", "out.html", "--images", "image.png"]],
         "export": [["--checkpoint", classifier, "--output", "out"]],
         "exposure": [["--output", "out", "report.json"]],
         "faithfulness": [["--checkpoint", classifier, "--output", "out", "--steps", "2", "--seeds", "1", "image.png"]],

@@ -17,7 +17,7 @@ LAYERS = [
     {"data", "registry", "testing"},
     {"decoding", "training.objectives", "training.optimization", "training.mixing", "training.evaluation", "explain"},
     {"training.regimes", "export", "results", "imports"},
-    {"training.captioner", "training.classifier", "studies.benchmarks"},
+    {"training.captioner", "training.classifier", "studies.benchmarks", "explain_page"},
     {"training.glimpses"},
     {"training.checkpoints", "training.callbacks"},
     {"training.runs", "studies"},

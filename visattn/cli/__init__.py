@@ -20,6 +20,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "overlay": "classify images with a Vision Transformer and overlay its attention",
         "app": "caption or classify photographs in a page in the browser",
         "view": "browse the results of caption and overlay in one HTML page",
+        "explain-page": "write an HTML page in which a Vision Transformer runs",
     },
     "Train": {
         **TRAINING,

@@ -2,12 +2,16 @@
 
 import base64
 import hashlib
+import json
+from collections.abc import Mapping
 from html import escape
+from types import MappingProxyType
+from typing import Any
 
 _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 
 
-def document(title: str, style: str, body: str, script: str) -> str:
+def document(title: str, style: str, body: str, script: str, allowed: Mapping[str, str] = MappingProxyType({})) -> str:
     """An HTML page whose content security policy forbids the browser to fetch or run anything outside the page.
 
     Args:
@@ -15,14 +19,23 @@ def document(title: str, style: str, body: str, script: str) -> str:
         style: CSS, after the shared style.
         body: HTML, in which external text must be escaped with `escaped`.
         script: JavaScript, the only script allowed to run.
+        allowed: further rules of the policy by their names, or others in place of its own, such as `worker-src`; what
+            `script-src` has here is allowed besides the script.
 
     Returns:
         The HTML; write it with `visattn.files.write_text`.
     """
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-    )
+    rules = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        **allowed,
+    }
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rules["script-src"] = f"'sha256-{digest}' {allowed.get('script-src', '')}".strip()
+    policy = "; ".join(f"{name} {value}" for name, value in rules.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -44,6 +57,14 @@ def document(title: str, style: str, body: str, script: str) -> str:
 def escaped(value: object) -> str:
     """Escape text for elements and quoted attributes; lone surrogates become "?"."""
     return escape(str(value).encode("utf-8", errors="replace").decode("utf-8"), quote=True)
+
+
+def json_source(data: Any) -> str:
+    """JSON that is safe inside an HTML element: only ASCII, without `<`, `>` and `&`."""
+    out = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        out = out.replace(sign, f"\\u{ord(sign):04x}")
+    return out
 
 
 def picture_source(picture: bytes) -> str:

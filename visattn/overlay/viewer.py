@@ -7,7 +7,6 @@ name travels as JSON and is shown as text.
 
 import base64
 import io
-import json
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from string import Template
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from visattn.images import Geometry
-from visattn.overlay.document import document, escaped, picture_source
+from visattn.overlay.document import document, escaped, json_source, picture_source
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, palette
 
 Kind = Literal["caption", "class"]
@@ -147,7 +146,7 @@ def viewer(title: str, models: Sequence[str], scenes: Iterable[Scene], side: int
     )
     if any(reading["queries"] for scene in data["scenes"] for reading in scene["readings"]):
         quantised += f" Of each place's attention the error is at most 1/{2 * _LEVELS} of its largest weight."
-    body = Template(_asset("viewer.html")).substitute(title=escaped(title), quantised=quantised, data=_json(data))
+    body = Template(_asset("viewer.html")).substitute(title=escaped(title), quantised=quantised, data=json_source(data))
     return document(title, "".join(map(_asset, _STYLES)), body, "\n".join(map(_asset, _SCRIPTS)))
 
 
@@ -256,11 +255,3 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
 
 def _numbers(values: np.ndarray | None) -> list[float] | None:
     return None if values is None else [float(f"{value:.7g}") for value in np.asarray(values, dtype=float)]
-
-
-def _json(data: Any) -> str:
-    """JSON that is safe inside an HTML element: only ASCII, without `<`, `>` and `&`."""
-    out = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":
-        out = out.replace(sign, f"\\u{ord(sign):04x}")
-    return out
