@@ -6,7 +6,7 @@ In this order, each part as a process of its own with its own limit of time:
 
     tests        tests/gpu: mechanisms, kernels, compilation, NCCL, resuming, export (2 minutes)
     vit … reward the benchmarks vit, captioner, decoding, maps and reward, in bfloat16 (3 minutes in all)
-    cifar_60s    configs/cifar10/gpu_60s, seed 0 (1 minute, and half of one to start, compile and test)
+    cifar_60s    configs/cifar10/gpu_60s, seed 0 (1 minute, and ¾ to start, compile and test)
     cifar_5min   configs/cifar10/gpu_5min for the rest of the time, with as many epochs as fit into it
 
 Every part that ends is printed as a line of JSON and added to `results.jsonl`; `results.md` has a table, `logs/` what
