@@ -76,7 +76,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dict[str, list[list[str]]]:
     """Valid command lines of each program, except for long trainings."""
     from visattn.cli import overlay, prepare_coco
-    from visattn.tasks import benchmark, compare, demo, estimators, glimpses, sequences
+    from visattn.tasks import benchmark, compare, demo, estimators, glimpses, gpu_check, sequences
     from visattn.tasks.app import run
 
     monkeypatch.setattr(demo, "train_and_test", stop)
@@ -87,6 +87,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     monkeypatch.setattr(glimpses, "train", stop)
     monkeypatch.setattr(run, "require_gradio", lambda: None)
     monkeypatch.setattr(run, "choose_reader", stop)
+    monkeypatch.setattr(gpu_check.Check, "run", stop)
     for module in benchmark.SUBJECTS.values():
         monkeypatch.setattr(module, "measure", stop)
     overlay.main(["--checkpoint", "vit-cifar10", "--export", "npz", "--output", "results", "image.png"])
@@ -108,6 +109,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "exposure": [["--output", "out", "report.json"]],
         "faithfulness": [["--checkpoint", classifier, "--output", "out", "--steps", "2", "--seeds", "1", "image.png"]],
         "glimpses": [["--output", "out", "--scenes", "7", "--test-scenes", "5"]],
+        "gpu_check": [["--device", "cpu", "--output", "out", "--parts", "tests", "maps"]],
         "rank": [
             [
                 "--checkpoint",
