@@ -60,18 +60,18 @@ def lengths_sheet(tasks: Sequence[Lengths], *, title: str = "", note: str = "") 
         ValueError: if there is nothing to draw, or numbers do not match or are not finite.
     """
     _check(tasks)
+    lines = [line for task in tasks for line in task.lines]  # a mechanism has the same colour in all panels
+    names = {kind: list(dict.fromkeys(n.name for n in lines if n.control == kind)) for kind in (True, False)}
     figure, places = panels(len(tasks), 2, 3.1, max(len(task.lines) for task in tasks), title, note)
     for task, (axes, key) in zip(tasks, places, strict=True):
         style(axes, task.title, "length of the sequence")
         axes.axvspan(*task.trained, color=_TRAINED, zorder=0)
-        styles, drawn, number = [DASHED, DOTTED], [], 0
+        drawn = []
         for line in task.lines:
+            number = names[line.control].index(line.name)
             look = {"color": colour(number), "linewidth": 2.0, "zorder": 3}
             if line.control:
-                look |= {"color": CONTROL, "linestyle": styles[0]}
-                styles.reverse()
-            else:
-                number += 1
+                look |= {"color": CONTROL, "linestyle": (DASHED, DOTTED)[number % 2]}
             drawn += axes.plot(task.lengths, line.accuracy, marker="o", markersize=4.5, clip_on=False, **look)
             axes.vlines(task.lengths, line.low, line.high, color=look["color"], linewidth=1.0)
         axes.set(ylim=(0, 1), xlim=(0, max(task.lengths) + 1))
