@@ -18,6 +18,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "train two small models on generated scenes and show their attention; minutes on two cores",
         "caption": "caption photographs and overlay the attention of each word",
         "overlay": "classify images with a Vision Transformer and overlay its attention",
+        "features": "show a Vision Transformer's patch features: PCA colours, similarity, token norms",
         "view": "browse the results of caption and overlay in one HTML page",
     },
     "Train": {
