@@ -38,6 +38,13 @@ def of_torchvision():
     return drawn(torchvision.models.VisionTransformer(40, 8, 2, 3, 24, 31, num_classes=7))
 
 
+def of_open_clip():
+    pytest.importorskip("open_clip")
+    from open_clip.transformer import VisionTransformer
+
+    return drawn(VisionTransformer(40, 8, width=24, layers=2, heads=3, mlp_ratio=2.0, output_dim=7))
+
+
 def of_transformers(kind="Dinov2WithRegisters"):
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 31}
@@ -65,6 +72,7 @@ MODELS = {
         2,
     ),
     "torchvision": (of_torchvision, lambda m: m.encoder.layers, (40, 40), 1, 0),
+    "open_clip": (of_open_clip, lambda m: m.transformer.resblocks, (40, 40), 1, 0),
     "dinov2 registers": (of_transformers, lambda m: m.encoder.layer, (40, 24), 5, 4),
     "vit": (lambda: of_transformers("ViT"), None, (40, 40), 1, 0),
 }
