@@ -108,6 +108,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
         "export": [["--checkpoint", classifier, "--output", "out"]],
         "exposure": [["--output", "out", "report.json"]],
         "faithfulness": [["--checkpoint", classifier, "--output", "out", "--steps", "2", "--seeds", "1", "image.png"]],
+        "features": [["--checkpoint", classifier, "--output", "out", "image.png"]],
         "glimpses": [["--output", "out", "--scenes", "7", "--test-scenes", "5"]],
         "gpu_check": [["--device", "cpu", "--output", "out", "--parts", "tests", "maps"]],
         "rank": [

@@ -10,6 +10,7 @@ from PIL import Image
 from visattn.cli import main
 from visattn.errors import InputError
 from visattn.explain import Layered, Raw, Relevance, Rollout, ViT, as_read, record, subject_of
+from visattn.explain.features import hidden_states
 
 transformers = pytest.importorskip("transformers")
 
@@ -92,6 +93,20 @@ def own_attentions(family, images):
         options["noise"] = torch.arange(25.0).expand(len(images), -1)
     with torch.no_grad():
         return model, model(images, output_attentions=True, **options)
+
+
+@every_family
+def test_features_are_the_librarys_own(family):
+    """Of the first layer: some families put the last one's through their last norm."""
+    model, options = built(family), {}
+    if model.config.model_type == "vit_mae":
+        model.config.mask_ratio = 0.0
+        options["noise"] = torch.arange(25.0).expand(2, -1)
+    with torch.no_grad():
+        own = model(pixels(), output_hidden_states=True, **options).hidden_states[1]
+    found = hidden_states(ViT(model, family), pixels())
+    assert found.shape == (2, 2, *own.shape[1:])
+    torch.testing.assert_close(found[:, 0], own, rtol=1e-4, atol=1e-5)
 
 
 @every_family

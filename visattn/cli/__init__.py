@@ -18,6 +18,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "train two small models on generated scenes and show their attention; minutes on two cores",
         "caption": "caption photographs and overlay the attention of each word",
         "overlay": "classify images with a Vision Transformer and overlay its attention",
+        "features": "show a Vision Transformer's patch features: PCA colours, similarity, token norms",
         "app": "caption or classify photographs in a page in the browser",
         "view": "browse the results of caption and overlay in one HTML page",
         "explain-page": "write an HTML page in which a Vision Transformer runs",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import AttentionCall, uncompiled
+from visattn.explain.reading import AttentionCall
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.explain.vit import ViT
 
@@ -62,11 +62,7 @@ class LeGrad:
             call.out.requires_grad_()  # where all parameters are frozen it does not yet
             calls.append(call)
 
-        network: Any = vit._network
-        handles = [
-            block.register_forward_hook(lambda module, given, out: tokens.append(out))
-            for block in map(uncompiled, uncompiled(network.blocks))
-        ]
+        handles = [block.register_forward_hook(lambda module, given, out: tokens.append(out)) for block in vit.blocks]
         maps: list[Tensor] = []
         try:
             with torch.inference_mode(False), torch.enable_grad():

@@ -28,7 +28,7 @@ class AtPatches(ViT):
     """
 
     def __init__(self, vit: ViT, cells: Sequence[int]) -> None:
-        _require_one_grid(vit, "--at")
+        require_one_grid(vit, "--at")
         self.__dict__.update(vars(vit))
         self.cells_asked = list(cells)
 
@@ -75,7 +75,7 @@ def patch_queries(vit: ViT, layers: Sequence[int] | None = None) -> dict[str, Re
     Raises:
         InputError: if there is no such layer, or the model's layers do not attend over one grid.
     """
-    _require_one_grid(vit, "--queries")
+    require_one_grid(vit, "--queries")
     chosen = [vit.layer(number) for number in (range(vit.depth) if layers is None else layers)]
     cells: dict[int, Tensor] = {}
     high: dict[int, Tensor] = {}
@@ -104,7 +104,16 @@ def _queries(vit: ViT, first: int, last: int) -> slice:
     return slice(vit.prefix + first, vit.prefix + last)
 
 
-def _require_one_grid(vit: ViT, option: str) -> None:
+def require_one_grid(vit: ViT, option: str) -> None:
+    """Refuse a model whose layers do not share one grid of patches.
+
+    Args:
+        vit: the model.
+        option: what needs the grid, for the message.
+
+    Raises:
+        InputError: if it has none.
+    """
     if not vit.one_grid:
         raise InputError(f"{vit.name} has no one grid of patches that attend in every layer, which {option} needs")
 

@@ -72,12 +72,16 @@ class ViT:
         classes: number of classes; 0 where the model gives features.
         channels: of images; None where it is not known.
         one_grid: whether all layers attend from one set of tokens to the same, so that layers can be multiplied.
+        blocks: the layers' modules, whose outputs are all tokens (B, N, D); empty if they are not known.
+        registers: number of registers, the last of the tokens before those of the grid.
 
     Raises:
         InputError: if the model is not such a network; the message gives the reason.
     """
 
     one_grid = True
+    blocks: Sequence[nn.Module] = ()
+    registers = 0
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self._open(model, name)
@@ -87,6 +91,7 @@ class ViT:
             raise self._refuse(str(error)) from error
         self.depth, self.patch, self.prefix = layout.depth, layout.patch, layout.prefix
         self._rows, self._latent = layout.rows, layout.latent
+        self.blocks, self.registers = layout.blocks, layout.registers
 
     def _open(self, model: nn.Module, name: str) -> None:
         """Read how a network is run; see `Interface`."""

@@ -1,6 +1,7 @@
 """Drawing of images and pages from arrays and a geometry. Nothing here runs a model."""
 
 from visattn.overlay.canvas import encode_figure, rasterise, save_figure
+from visattn.overlay.features import FeatureViews, feature_sheet
 from visattn.overlay.heatmap import encode_png, heatmap, shared_limits
 from visattn.overlay.page import Panel, Section, page
 from visattn.overlay.scanpath import ScanPath, scan_gif, scan_sheet
@@ -15,6 +16,7 @@ __all__ = [
     "OPACITY",
     "WORD_SIZE",
     "Answer",
+    "FeatureViews",
     "Panel",
     "Paper",
     "Queries",
@@ -29,6 +31,7 @@ __all__ = [
     "classification_sheet",
     "encode_figure",
     "encode_png",
+    "feature_sheet",
     "heatmap",
     "page",
     "rasterise",

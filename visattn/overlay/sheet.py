@@ -183,11 +183,21 @@ def legend_items(
         items.append([line, f"smallest area with {shares} of the weight"])
     for shown_as, what in (("box", boxed), ("above", "far above the end of the scale")):
         if any(getattr(panel, shown_as) for panel in panels):
-            box = np.full((22, 22, 3), 255, dtype=np.uint8)
-            box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
-            box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
-            items.append([box, what])
+            items.append(framed_item(what))
+    return [*items, *unseen_items(shown)]
+
+
+def framed_item(what: str) -> list[str | np.ndarray]:
+    """A legend item that says what framed cells are."""
+    box = np.full((22, 22, 3), 255, dtype=np.uint8)
+    box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
+    box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
+    return [box, what]
+
+
+def unseen_items(shown: Geometry) -> list[list[str | np.ndarray]]:
+    """The legend item of the parts that the model does not see; none if it sees all."""
     top, left, bottom, right = shown.visible()
     if top > 0.5 or left > 0.5 or bottom < shown.original[0] - 0.5 or right < shown.original[1] - 0.5:
-        items.append([hatched(np.full((22, 40, 3), 150, dtype=np.float32), 0, (330, 330)), "not seen by the model"])
-    return items
+        return [[hatched(np.full((22, 40, 3), 150, dtype=np.float32), 0, (330, 330)), "not seen by the model"]]
+    return []

@@ -129,7 +129,7 @@ def overlay_images(
     protect(paths)
     writer.require_room(paths)
     if at is not None:
-        _require_pixel(subject, paths, at)
+        require_pixel(subject, paths, at)
     layers = None if queries is None else sorted(set(queries.numbers(subject.vit)))
     output.mkdir(parents=True, exist_ok=True)
     entries = []
@@ -148,7 +148,7 @@ def overlay_images(
     return entries
 
 
-def _require_pixel(subject: Subject, paths: Iterable[Path], at: tuple[int, int]) -> None:
+def require_pixel(subject: Subject, paths: Iterable[Path], at: tuple[int, int]) -> None:
     """Check, before any image is computed, that the model sees this pixel of all of them.
 
     Raises:

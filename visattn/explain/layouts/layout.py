@@ -1,6 +1,6 @@
 """What has to be known of a network before its attention can be read as maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Layout(NamedTuple):
         latent: whether classes are read by a latent query that attends to the last layer's tokens.
         unread: whether such a query attends, and classes are not read from it.
         fixed: (h, w) of the only images that the network takes; None where it takes others, too.
+        blocks: the layers' modules, whose outputs are all tokens (B, N, D).
+        registers: how many of the tokens before the grid's are registers; they are the last of them.
     """
 
     depth: int
@@ -50,6 +52,8 @@ class Layout(NamedTuple):
     latent: bool = False
     unread: bool = False
     fixed: tuple[int, int] | None = None
+    blocks: Sequence[nn.Module] = ()
+    registers: int = 0
 
 
 class UnreadableError(Exception):

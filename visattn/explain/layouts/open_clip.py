@@ -55,4 +55,5 @@ def layout(model: Any) -> Layout:
         rows=slice(0, 1) if model.pool_type == "tok" else slice(1, None),
         **square_patches(model.conv1),
         fixed=pair(model.image_size),
+        blocks=tuple(blocks),
     )

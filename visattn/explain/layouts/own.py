@@ -19,4 +19,5 @@ def layout(model: VisionTransformer) -> Layout:
         rows=slice(0, 1),
         grid=lambda *size: pair(model.grid_of(*size)),
         embedding=None,
+        blocks=tuple(model.blocks),
     )

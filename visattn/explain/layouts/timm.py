@@ -43,7 +43,7 @@ def layout(model: Any) -> Layout:
     if pooling not in ("token", "avg", "map"):
         raise UnreadableError(f"its classes are pooled by '{pooling}', and 'token', 'avg' and 'map' can be followed")
     class_tokens = slice(0, 2 if hasattr(model, "head_dist") else 1)
-    taken = getattr(embed, "img_size", None)
+    taken, registers = getattr(embed, "img_size", None), getattr(model, "reg_token", None)
     return Layout(
         depth=len(blocks),
         # A hybrid's patch is one of its convolutions' grid.
@@ -54,6 +54,8 @@ def layout(model: Any) -> Layout:
         embedding=lambda grid: _Patches(embed, grid),
         latent=pooling == "map",
         fixed=pair(taken) if taken is not None and getattr(embed, "strict_img_size", False) else None,
+        blocks=tuple(map(uncompiled, blocks)),
+        registers=0 if registers is None else registers.shape[1],
     )
 
 

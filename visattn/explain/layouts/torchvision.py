@@ -39,4 +39,5 @@ def layout(model: nn.Module) -> Layout:
         rows=slice(0, 1),
         **square_patches(model.conv_proj),
         fixed=pair((model.image_size, model.image_size)),
+        blocks=tuple(model.encoder.layers),
     )

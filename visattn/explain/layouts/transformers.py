@@ -119,6 +119,7 @@ def layout(model: Any) -> Layout:
         rows = slice(0, 1)
     interpolates = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     known = interface(model)
+    rows_of_blocks = (part for part in model.modules() if isinstance(part, nn.ModuleList))
     return Layout(
         depth=config.num_hidden_layers,
         patch=pair(convolution.kernel_size),
@@ -128,4 +129,6 @@ def layout(model: Any) -> Layout:
         latent=latent and not unread,
         unread=unread,
         fixed=None if interpolates or config.model_type.startswith("dino") else known.size,
+        blocks=tuple(next((row for row in rows_of_blocks if len(row) == config.num_hidden_layers), ())),
+        registers=getattr(config, "num_register_tokens", 0),
     )
