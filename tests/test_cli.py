@@ -64,11 +64,12 @@ def test_help_loads_nothing_heavy(command):
 
 
 def test_lightning_is_loaded_for_checkpoints_only(tmp_path):
-    Image.fromarray(np.zeros((31, 37, 3), np.uint8)).save(tmp_path / "a.png")
-    options = ["--checkpoint", "captioner-shapes", "--output", str(tmp_path / "out"), "--export", "npz"]
-    words = ["caption", str(tmp_path / "a.png"), *options]
+    Image.fromarray(np.zeros((41, 37, 3), np.uint8)).save(tmp_path / "a.png")
+    options = [str(tmp_path / "a.png"), "--export", "npz"]
+    words = ["caption", "--checkpoint", "captioner-shapes", "--output", str(tmp_path / "captions"), *options]
+    others = ["overlay", "--checkpoint", "vit-cifar10", "--output", str(tmp_path / "classes"), *options]
     code = (
-        f"import sys; from visattn.cli import main; assert main({words}) == 0\n"
+        f"import sys; from visattn.cli import main; assert main({words}) == main({others}) == 0\n"
         "print([m for m in ('lightning', 'torchmetrics') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

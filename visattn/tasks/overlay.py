@@ -18,14 +18,15 @@ from visattn.errors import InputError
 from visattn.explain import METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
 from visattn.explain.methods import Method
 from visattn.explain.place import AtPatches, patch_at, patch_queries
+from visattn.export import ExportedClassifier
+from visattn.export.shipped import is_exported, load_exported
 from visattn.files import guarded, protect
-from visattn.images import Geometry
+from visattn.images import Geometry, ModelInput
 from visattn.images.reading import image_size, list_images
+from visattn.models import VisionTransformer
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter, Wall
-from visattn.training.checkpoints import load_model
-from visattn.training.classifier import Classifier
 
 
 class Chosen(NamedTuple):
@@ -279,6 +280,11 @@ def choose_subject(options: argparse.Namespace) -> Subject:
         for option in ("weights", "classes", "image_size"):
             if getattr(options, option) is not None:
                 raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
+        if is_exported(options.checkpoint):
+            return _exported(options.checkpoint)
+        from visattn.training.checkpoints import load_model  # Lightning takes seconds, and only checkpoints need it
+        from visattn.training.classifier import Classifier
+
         return load_model(options.checkpoint, Classifier).subject(str(options.checkpoint))
     return subject_of(
         f"timm:{options.timm}" if options.model is None else options.model,
@@ -286,6 +292,15 @@ def choose_subject(options: argparse.Namespace) -> Subject:
         None if options.classes is None else read_names(options.classes),
         None if options.image_size is None else tuple(options.image_size),
     )
+
+
+def _exported(path: Path) -> Subject:
+    """The Vision Transformer in an exported model, as `Classifier.subject` is that of a checkpoint."""
+    found = load_exported(path)
+    if not isinstance(found, ExportedClassifier) or not isinstance(found.model, VisionTransformer):
+        raise InputError(f"{path} is a {found.describe()['kind']} model, but a Vision Transformer is needed here")
+    size = ModelInput(found.image_size, found.fit)
+    return Subject(ViT(found.model, str(path)), found.normalise, size.fit_image, found.class_names)
 
 
 def read_names(path: Path) -> list[str]:

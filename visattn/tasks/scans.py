@@ -4,6 +4,7 @@ import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,20 +14,23 @@ from torch.nn import functional as F
 from visattn.data.inputs import Input, read_inputs
 from visattn.devices import choose_device
 from visattn.errors import InputError
+from visattn.export import ExportedClassifier
+from visattn.export.shipped import is_exported, load_exported
 from visattn.files import guarded, protect, write_bytes, write_npz
 from visattn.images.reading import list_images
+from visattn.models import GlimpseModel
 from visattn.overlay import Paper, ScanPath, encode_figure, scan_gif, scan_sheet
 from visattn.precision import autocast, of_option
 from visattn.results import ClassWriter
-from visattn.training.checkpoints import load_model, trained
-from visattn.training.glimpses import GlimpseClassifier
 
-_CLASS_PATH = f"{GlimpseClassifier.__module__}.{GlimpseClassifier.__qualname__}"
+if TYPE_CHECKING:
+    from visattn.training.glimpses import GlimpseClassifier
+
 _OF_MAPS = ("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "at", "queries")
 _OF_LIBRARIES = ("weights", "classes", "image_size")  # refused with any checkpoint
 
 
-def choose_glimpses(options: argparse.Namespace) -> GlimpseClassifier | None:
+def choose_glimpses(options: argparse.Namespace) -> "GlimpseClassifier | None":
     """The glimpse model that the command line asks for; None if it asks for another model.
 
     Raises:
@@ -34,7 +38,14 @@ def choose_glimpses(options: argparse.Namespace) -> GlimpseClassifier | None:
     """
     if options.checkpoint is None or any(getattr(options, option) is not None for option in _OF_LIBRARIES):
         return None
-    if trained(options.checkpoint)[1] != _CLASS_PATH:
+    if is_exported(options.checkpoint):
+        exported = load_exported(options.checkpoint)
+        if not isinstance(exported, ExportedClassifier) or not isinstance(exported.model, GlimpseModel):
+            return None
+    from visattn.training.checkpoints import load_model, trained  # Lightning takes seconds; exported ViTs need none
+    from visattn.training.glimpses import GlimpseClassifier
+
+    if trained(options.checkpoint)[1] != f"{GlimpseClassifier.__module__}.{GlimpseClassifier.__qualname__}":
         return None
     for option in _OF_MAPS:
         if getattr(options, option) is not None:
@@ -46,7 +57,7 @@ def choose_glimpses(options: argparse.Namespace) -> GlimpseClassifier | None:
 
 @guarded()
 def overlay_scans(
-    model: GlimpseClassifier,
+    model: "GlimpseClassifier",
     images: Sequence[Path],
     output: Path,
     exports: Sequence[str] = ("sheet", "gif", "npz"),
@@ -78,7 +89,7 @@ def overlay_scans(
 
 
 @torch.no_grad()
-def scan_paths(model: GlimpseClassifier, batch: Sequence[Input]) -> list[ScanPath]:
+def scan_paths(model: "GlimpseClassifier", batch: Sequence[Input]) -> list[ScanPath]:
     """What the model saw of each image, and said."""
     pixels = model.normalise(torch.stack([item.tensor for item in batch]).to(model.device))
     scan, network = model.model.scan(pixels), model.model
@@ -103,7 +114,7 @@ def scan_paths(model: GlimpseClassifier, batch: Sequence[Input]) -> list[ScanPat
     ]
 
 
-def _colours(model: GlimpseClassifier, normalised: Tensor) -> np.ndarray:
+def _colours(model: "GlimpseClassifier", normalised: Tensor) -> np.ndarray:
     """Normalised colours (…, 3, h, w) as they were, (…, h, w, 3) uint8."""
     colours = (normalised.float() * model.normalise.std + model.normalise.mean) * 255
     return colours.round().clamp(0, 255).byte().movedim(-3, -1).cpu().numpy()
