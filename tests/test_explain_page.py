@@ -109,6 +109,11 @@ def test_the_command_writes_pages_and_refuses_captioners(tmp_path, capsys):
     assert 0 < change < 0.01
     assert "<h1>Inside folder</h1>" in page.read_text(encoding="utf-8")
     assert '"name":"\\u003cb\\u003e.png"' in page.read_text(encoding="utf-8")
+    model = {path: path.read_bytes() for path in (tmp_path / "folder").iterdir()}
+    for path in model:
+        assert main(["explain-page", "--checkpoint", str(tmp_path / "folder"), "--output", str(path)]) == 2
+        assert f"{path} is an input" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "folder").iterdir()} == model
     assert main([*command, "captioner-shapes"]) == 2
     assert "--checkpoint captioner-shapes is a captioner" in capsys.readouterr().err
     assert main([*command, str(tmp_path)]) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from visattn.errors import InputError
+from visattn.files import protect
 from visattn.images import Fit
 from visattn.vocabulary import Words
 
@@ -17,7 +18,7 @@ DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 
 
 def read_description(folder: Path, *kinds: str) -> dict[str, Any]:
-    """Read `model.json`, and check its keys and their types.
+    """Read `model.json`, and check its keys and their types; it and the files that it names are inputs from then on.
 
     Args:
         folder: the folder.
@@ -46,6 +47,7 @@ def read_description(folder: Path, *kinds: str) -> dict[str, Any]:
     for name, (check, what) in expected.items():
         if not check(described[name]):
             raise InputError(f"{path}: {name} must be {what}")
+    protect([path, *(folder / name for name in described["files"])])
     return described
 
 
