@@ -232,6 +232,21 @@ def test_a_hub_that_cannot_be_reached_is_named(hub, monkeypatch, capsys):
     assert f"{hub.address} cannot be reached or fails" in said
 
 
+def test_without_a_network_it_says_so_at_once(hub, exported, scene, monkeypatch, capsys):
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", nowhere)
+    template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    for words in (["export", "--output", "out"], ["caption", scene], ["overlay", "--output", "out", scene]):
+        said = refusal([*words, "--checkpoint", "hf:lab/vit"], capsys)
+        assert "hf:lab/vit is not in the cache" in said
+        assert f"{nowhere} cannot be reached" in said
+    assert f"{nowhere}: " in refusal(["push", exported, "lab/vit"], capsys)
+    assert waits == []
+
+
 def test_a_damaged_description_is_named_by_its_address(hub):
     described = json.loads((CLASSIFIER / "model.json").read_text())
     described["model"]["class_path"] = "os.system"

@@ -70,6 +70,7 @@ def fetch(address: Address) -> Path:
     """
     hub = library()
     with explained(address):
+        _require_server(hub, address)
         description = hub.hf_hub_download(address.repository, DESCRIPTION, revision=address.revision, **LIBRARY)
         folder = Path(description).parent  # named after the commit
     with named(folder, address):
@@ -87,6 +88,22 @@ def fetch(address: Address) -> Path:
             "removed from the cache, so try again, or ask its authors to upload the folder again"
         ) from error
     return folder
+
+
+def _require_server(hub: ModuleType, address: Address) -> None:
+    """Raise an `InputError` at once if a model is not cached and no server answers.
+
+    The library would ask it six times, in half a minute, and print a line or two for each.
+    """
+    known = hub.try_to_load_from_cache(address.repository, DESCRIPTION, revision=address.revision)
+    if hub.constants.HF_HUB_OFFLINE or isinstance(known, str):
+        return
+    url = hub.hf_hub_url(address.repository, DESCRIPTION, revision=address.revision)
+    try:
+        hub.get_hf_file_metadata(url, **LIBRARY)
+    except Exception as error:  # an answer, though it is a refusal, is explained by the download
+        if getattr(error, "response", None) is None:
+            raise InputError(_uncached(address)) from error
 
 
 def library() -> ModuleType:
@@ -145,9 +162,7 @@ def _reason(error: Exception, address: Address) -> str:
             f"{repository} has no revision {address.revision!r}; give a branch, tag or commit of {server}/{repository}"
         )
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        offline = constants.HF_HUB_OFFLINE
-        why = "HF_HUB_OFFLINE forbids to download it" if offline else f"{server} cannot be reached or fails"
-        return f"{address} is not in the cache {constants.HF_HUB_CACHE}, or not completely, and {why}"
+        return _uncached(address)
     if isinstance(error, errors.EntryNotFoundError):
         return (
             f"{address} has no {DESCRIPTION} with {WEIGHTS}, so it is no model that 'visattn push' uploaded; code and "
@@ -157,5 +172,13 @@ def _reason(error: Exception, address: Address) -> str:
     if status in (401, 403):
         return f"{server} does not allow this for {repository} (status {status}); check 'hf auth login' or HF_TOKEN"
     causes = filter(None, (error, error.__cause__))  # of an upload, the first says only which file it was
-    said = " ".join(" ".join(map(str, causes)).split())[:200] or type(error).__name__
-    return f"{address}: the transfer failed and nothing of it is used; try again ({said})"
+    said = " ".join(" ".join(dict.fromkeys(map(str, causes))).split())[:200] or type(error).__name__
+    return f"{address}: the transfer failed and nothing of it is used; try again ({server}: {said})"
+
+
+def _uncached(address: Address) -> str:
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    why = "HF_HUB_OFFLINE forbids to download it" if offline else f"{constants.ENDPOINT} cannot be reached or fails"
+    return f"{address} is not in the cache {constants.HF_HUB_CACHE}, or not completely, and {why}"

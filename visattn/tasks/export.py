@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
     Raises:
         InputError: if it is no such checkpoint, has a class that is not visattn's, or no hard attention to set.
     """
-    configuration = _configuration(checkpoint)
+    configuration = read(checkpoint)["hyper_parameters"]
     model = load_model(checkpoint, *((Classifier, GlimpseClassifier) if "model" in configuration else (Captioner,)))
     roles = ("encoder", "decoder") if isinstance(model, Captioner) else ("model",)
     try:
@@ -54,14 +53,6 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
     if isinstance(model, Captioner):
         return ExportedCaptioner(model.encoder, model.decoder, model.vocabulary, size, fit, model.max_length, parts)
     return ExportedClassifier(model.normalise, model.model, model.class_names, size, fit, parts)
-
-
-def _configuration(checkpoint: Path) -> dict[str, Any]:
-    """The hyperparameters in a checkpoint; none if there are none, and `load_model` will say why."""
-    try:
-        return read(checkpoint)["hyper_parameters"]
-    except InputError:
-        return {}
 
 
 def comparison_images(exported: Exported, paths: Iterable[Path] = (), count: int = 8) -> Tensor:
