@@ -48,9 +48,11 @@ def pretended(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "LEAST", 0.0)
 
 
-def test_every_part_is_run_in_its_order_and_kept(pretended, tmp_path, capsys):
+def test_every_part_is_run_in_its_order_and_kept(pretended, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out"
-    words = ["gpu-check", "--device", "cpu", "--minutes", "0.45", "--output", str(output)]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    words = ["gpu-check", "--device", "cpu", "--minutes", "0.45", "--data", ".", "--output", "out"]
     assert main(words) == 1  # parts failed
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert lines == [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
@@ -87,6 +89,13 @@ def test_epochs_fit_into_the_time_that_is_left(pretended, tmp_path):
     check._rate, check._left = gpu_check_rate, lambda: 145.0
     check._training("cifar_5min")
     assert [line["numbers"].get("epochs") for line in check.lines] == [None, 100]
+
+
+def test_without_data_nothing_is_started(tmp_path, capsys):
+    words = ["gpu-check", "--device", "cpu", "--output", str(tmp_path / "out"), "--data", str(tmp_path / "absent")]
+    assert main(words) == 2
+    assert f"--data {tmp_path / 'absent'} has neither part_0.npz nor" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_checkout_or_time_parts_are_left_out(tmp_path, monkeypatch):

@@ -43,8 +43,10 @@ def run(args: Sequence[str] | None = None) -> None:
     options = parse(parser, args, "output")
     check_ranges(options, minutes=(0.1, 600))
 
-    from visattn.tasks.gpu_check import Check
+    from visattn.tasks.gpu_check import Check, require_data
 
+    if any(part.startswith("cifar") for part in options.parts):
+        require_data(options.data)
     check = Check(options.output, options.data, options.device, options.quick, 60 * options.minutes)
     if not check.run(options.parts):
         raise SystemExit(1)

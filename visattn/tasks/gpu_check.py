@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 import visattn
+from visattn.data import CIFAR10
+from visattn.data.parts import in_parts
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.files import write_text
@@ -34,6 +36,19 @@ WORK, RATE = 1.5, 30_000.0
 TINY = ("size=12", "depth=1", "embed.widths=[3,5]")
 
 
+def require_data(folder: Path) -> None:
+    """Check that a folder looks like one of CIFAR-10, before minutes are spent on the other parts.
+
+    Raises:
+        InputError: if it has neither parts nor torchvision's folder.
+    """
+    if not in_parts(folder) and not (folder / CIFAR10.source.base_folder).is_dir():
+        raise InputError(
+            f"--data {folder} has neither part_0.npz nor {CIFAR10.source.base_folder}; give the folder of CIFAR-10, or "
+            "choose other --parts than cifar_60s and cifar_5min"
+        )
+
+
 class Check:
     """The run of all parts.
 
@@ -50,6 +65,7 @@ class Check:
 
     def __init__(self, output: Path, data: Path, device: str, quick: bool, seconds: float) -> None:
         choose_device(device)
+        output, data = output.resolve(), data.resolve()  # the parts run in another folder
         self.results = output / "results.jsonl"
         if self.results.exists():
             raise InputError(f"{self.results} exists already; choose another --output")
