@@ -126,6 +126,15 @@ def test_an_unknown_command_is_one_sentence(words, said, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["sequences"], ["gpu-check", "--device", "cpu", "--parts", "vit"]])
+@pytest.mark.parametrize("inside", ["", "new"])
+def test_a_file_in_place_of_a_folder_is_named(words, inside, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main([*words, "--output", str(tmp_path / "file" / inside)]) == 2
+    assert f"error: {tmp_path / 'file'} is a file, where a folder is needed" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_the_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("visattn ")

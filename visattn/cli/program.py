@@ -44,9 +44,7 @@ def program(main: Main) -> Callable[..., int]:
             with guarded():
                 main(args)
         except (InputError, OSError) as error:
-            # Errors in a data-loading process arrive as a traceback; the message is at its end.
-            sentence = str(error).rpartition("visattn.errors.InputError: ")[2].strip()
-            print(f"error: {sentence}", file=sys.stderr)
+            print(f"error: {_sentence(error)}", file=sys.stderr)
             return 2
         except MemoryError as error:
             print(f"error: out of memory; try a smaller batch ({error})", file=sys.stderr)
@@ -60,6 +58,17 @@ def program(main: Main) -> Callable[..., int]:
         return 0
 
     return run
+
+
+def _sentence(error: OSError | InputError) -> str:
+    """What to tell the user."""
+    if isinstance(error, NotADirectoryError | FileExistsError) and isinstance(error.filename, str):
+        place = Path(error.filename)
+        for path in (place, *place.parents):
+            if path.exists() and not path.is_dir():
+                return f"{path} is a file, where a folder is needed; choose another name"
+    # Errors in a data-loading process arrive as a traceback; the message is at its end.
+    return str(error).rpartition("visattn.errors.InputError: ")[2].strip()
 
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
