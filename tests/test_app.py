@@ -160,6 +160,9 @@ def test_mistakes_are_sentences(monkeypatch, capsys):
     for host in ("192.0.2.1", "no host", "a" * 300):
         with pytest.raises(InputError, match="choose another --port or --host"):
             free_port(host, port)
+    for host in ("", " "):  # not every address of the machine
+        with pytest.raises(InputError, match="--host is empty"):
+            free_port(host, 0)
     assert main(["app", "--port", "65536"]) == 2
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app"]) == 2

@@ -16,7 +16,7 @@ from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
 
 CAPTIONER = Path("captioner-flickr8k")
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost")
 
 
 def require_gradio() -> None:
@@ -56,13 +56,15 @@ def free_port(host: str, port: int) -> int:
     """The port, or any free one if it is 0.
 
     Raises:
-        InputError: if the host is not this machine's, or the port is taken or not allowed.
+        InputError: if the host is empty or not this machine's, or the port is taken or not allowed.
     """
+    if not host.strip():  # which would be every address of this machine
+        raise InputError("--host is empty; give an address of this machine, or 0.0.0.0 to open it to the network")
     try:
         with socket.create_server((host, port)) as server:
             return int(server.getsockname()[1])
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason, *_ = str(getattr(error, "strerror", None) or error).partition(" (while attempting")
         raise InputError(f"{host}:{port} cannot be used ({reason}); choose another --port or --host") from error
 
 
