@@ -51,6 +51,8 @@ def read_parts(folder: Path, counts: tuple[int, int], classes: int) -> tuple[tup
 
 def _part(path: Path, classes: int) -> dict[str, np.ndarray]:
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would advise to unpickle it
+            raise zipfile.BadZipFile("it is not a .npz file, or is cut off")
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             part = {name: file[name] for name in _TYPES}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
