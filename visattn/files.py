@@ -19,6 +19,7 @@ import shutil
 import stat
 import unicodedata
 import urllib.parse
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -336,6 +337,21 @@ def require_own(folder: Path, own: str) -> None:
         if path.is_dir() or not re.fullmatch(own, path.name):
             raise InputError(f"{path} is not from an earlier run; move it away, or choose another --output")
         _require_no_input(path)
+
+
+def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of a `.npz` file by name, by default all; nothing is unpickled.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError, KeyError, zipfile.BadZipFile and others of NumPy's: if it is another kind of file, or damaged.
+    """
+    with path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):  # NumPy would advise to unpickle it
+            raise zipfile.BadZipFile("it is not a .npz file, or is cut off")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in (file.files if names is None else names)}
 
 
 def local_path(word: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.files import read_arrays
 
 _TYPES = {"images": np.uint8, "labels": np.integer, "test": np.bool_}
 
@@ -51,10 +52,7 @@ def read_parts(folder: Path, counts: tuple[int, int], classes: int) -> tuple[tup
 
 def _part(path: Path, classes: int) -> dict[str, np.ndarray]:
     try:
-        if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would advise to unpickle it
-            raise zipfile.BadZipFile("it is not a .npz file, or is cut off")
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            part = {name: file[name] for name in _TYPES}
+        part = read_arrays(path, _TYPES)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         said = " ".join(str(error).split())
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.files import read_arrays
 from visattn.images import Geometry
 from visattn.metrics import entropy
 from visattn.overlay import Answer, Queries, Reading
@@ -66,8 +67,7 @@ class Listed(NamedTuple):
 
     def _read(self) -> Reading:
         try:
-            with self.maps.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(self.maps)
         except FileNotFoundError as error:
             raise InputError(
                 f"{self.maps}, with the maps of {self.image.name}, is missing; write the results again"
