@@ -84,6 +84,18 @@ def test_the_transformer_is_named_or_missing(trained, tmp_path):
     assert len(list((tmp_path / "named").rglob("*.png"))) == 2
 
 
+def test_a_module_without_a_transformer_trains_with_health_which_every_run_has(trained, tmp_path):
+    class Plain(trained["Classifier"]):
+        def __init__(self):
+            super().__init__()
+            self.model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2700, 5))
+
+    run = trainer(tmp_path, AttentionHealth(), epochs=2)
+    run.fit(Plain(), trained["data"], trained["data"])
+    assert run.current_epoch == 2
+    assert not list(tmp_path.rglob("health.jsonl"))
+
+
 def test_options_are_checked():
     with pytest.raises(InputError, match="std"):
         AttentionSheets(mean=(0.5, 0.5, 0.5))

@@ -43,7 +43,8 @@ class AttentionHealth(OfValidation):
             read (`visattn.explain.as_read`).
 
     Raises:
-        InputError: in training, if the module has no such part.
+        InputError: in training, if the module has no part `network`. Without that option nothing is logged for a module
+            in which no Vision Transformer is found.
     """
 
     def __init__(self, directory: str | None = None, network: str | None = None) -> None:
@@ -51,6 +52,17 @@ class AttentionHealth(OfValidation):
         self.directory = directory
         self._warned = False
         self._of_classifier: Health | None = None
+        self._absent = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._absent:
+            return
+        try:
+            super().on_validation_start(trainer, pl_module)
+        except InputError:
+            if self.network is not None:
+                raise
+            self._absent = True  # every run of `visattn fit` has this callback, also of modules without attention
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not in_training(trainer) or isinstance(pl_module, Captioner):
