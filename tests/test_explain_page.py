@@ -3,13 +3,13 @@
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import PIL
 import pytest
 import torch
 from PIL import Image
+from support.browsers import Parts
 from support.explain_page import (
     ATTACK,
     MODELS,
@@ -35,17 +35,6 @@ from visattn.images import fit_image, load_image
 from visattn.models import GlimpseModel
 from visattn.overlay.document import json_source
 from visattn.tasks.export import export
-
-
-class Parts(HTMLParser):
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.addresses = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "data")]
 
 
 def test_hostile_names_are_data_and_the_policy_allows_nothing_else():

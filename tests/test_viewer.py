@@ -4,11 +4,11 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.browsers import Parts
 from support.viewing import caption_reading, class_reading, data_of, jpeg, picture, scenes, weights_of
 
 from visattn.images import CellShift, Geometry, fit_geometry
@@ -27,19 +27,6 @@ ATTACKS = (
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
-
-
-class Parts(HTMLParser):
-    """Scripts, other elements by their tag, and the addresses in attributes."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.addresses = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "data")]
 
 
 def test_hostile_texts_are_data_and_nothing_else():

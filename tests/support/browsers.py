@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -24,3 +25,16 @@ def browser() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
         yield browser
         browser.close()
+
+
+class Parts(HTMLParser):
+    """Scripts, other elements by their tag, and the addresses in attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.addresses = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "data")]
