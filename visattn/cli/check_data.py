@@ -3,6 +3,7 @@ r"""Check every image and caption of a data set, and list all faults.
     visattn check-data --root data/flickr8k --annotations dataset_flickr8k.json --output report.json
     visattn check-data --root data/coco --images train2017 --annotations annotations/captions_train2017.json \
         --workers 8
+    visattn check-data --root data/cc3m --shards "train/{00000..00331}.tar" "val/*.tar" --captions txt
 
 Image faults: missing; unreadable; unusual size (more than 80 million pixels, one side more than 100 times the other, or
 a side shorter than 16 pixels); identical bytes to another image. Caption faults: images without captions; duplicate
@@ -12,6 +13,10 @@ subset of COCO that comes with all captions has many: for COCO's format they are
 Word faults: the share of words that a model trained on this data would not see, because they occur fewer than
 --min-count times in training, come after --max-length words, or because whole phrases are taken as one word. This is a
 fault above --max-unknown. Training captions are those of the first caption file, or of the splits train and restval.
+
+Shards are read once, from the first to the last byte; the first pattern is of the training split. A shard that cannot
+be read to its end is a fault, and so are samples without an image or a usable caption. Checksums are not compared: use
+`sha256sum` on the tar files.
 
 Most JPEGs with flipped bits can still be read. To find them, save checksums while the data is intact, and compare
 later:
@@ -42,12 +47,13 @@ from visattn.data.inspection import (
     Fault,
     LookAt,
     caption_faults,
+    count_words,
     in_parallel,
     lost_words,
     picture_faults,
     word_faults,
 )
-from visattn.data.losses import MAX_UNKNOWN
+from visattn.data.losses import MAX_UNKNOWN, WordCounts, WordLoss
 from visattn.errors import InputError
 from visattn.files import protect, require_file, write_text
 from visattn.vocabulary import read_tokens
@@ -102,8 +108,8 @@ def check(
     faults = picture_faults(files, pictures) + caption_faults(entries, [s for _, some in read for s in some], longest)
     training = [entry for entry in read[0][0] if entry.split in (None, "train", "restval")]
     validation = [entry for entry in entries if entry.split == "val"] + [e for part, _ in read[1:] for e in part]
-    losses = lost_words(training, validation, spec, min_count, max_length)
-    faults += word_faults(losses, max_unknown)
+    words = count_words(training, max_length), count_words(validation, max_length)
+    losses = lost_words(*words, spec, min_count, max_length)
     return {
         "root": str(root),
         "annotations": list(annotations),
@@ -111,10 +117,77 @@ def check(
         "captions": sum(len(entry.captions) for entry in entries),
         "pictures": len(files),
         "compared": len(known.keys() & set(files)),
+        **_found(faults, losses, max_unknown),
+        "sha256": {file: p.digest for file, p in zip(files, pictures, strict=True) if p.digest is not None},
+    }
+
+
+def check_shards(
+    root: Path,
+    patterns: Sequence[str],
+    captions: str = "txt",
+    longest: int = TOO_LONG,
+    workers: int = 2,
+    tokens: str = "words",
+    min_count: int = 5,
+    max_length: int = 20,
+    max_unknown: float = MAX_UNKNOWN,
+) -> dict[str, Any]:
+    """Check a data set in shards; see `check` for the report and the options not described here.
+
+    Args:
+        root: folder of the data set.
+        patterns: the training shards and those of other splits, as in `visattn.data.Shards`.
+        captions: location of captions, as in `visattn.data.Shards`.
+        longest: see `check`.
+        workers: see `check`.
+        tokens: see `check`.
+        min_count: see `check`.
+        max_length: see `check`.
+        max_unknown: see `check`.
+
+    Raises:
+        InputError: if the check cannot be made.
+    """
+    from visattn.data.shard_inspection import CheckShard, repeated_samples
+    from visattn.data.tars import shards_of
+
+    spec = read_tokens(tokens, root).spec
+    splits = [shards_of(root, pattern, "--shards") for pattern in patterns]
+    check_shard = CheckShard(captions, spec, max_length, longest)
+    found = list(in_parallel(check_shard, [shard for split in splits for shard in split], workers, "Checking", "shard"))
+    faults, known, words = [fault for check in found for fault in check.faults], {}, []
+    samples = sum(len(check.digests) + len(check.repeated) for check in found)
+    pictures = sum(digest != "" for check in found for digest in check.digests.values())
+    for split in splits:
+        checks, found = found[: len(split)], found[len(split) :]
+        faults += repeated_samples(split, checks, known)
+        words.append(WordCounts())
+        for check in checks:
+            words[-1].update(check.words)
+    training, *others = words
+    validation = WordCounts()
+    for counts in others:
+        validation.update(counts)
+    losses = lost_words(training, validation, spec, min_count, max_length)
+    return {
+        "root": str(root),
+        "shards": list(patterns),
+        "images": samples,
+        "captions": sum(counts.captions for counts in words),
+        "pictures": pictures,
+        "compared": 0,
+        **_found(faults, losses, max_unknown),
+    }
+
+
+def _found(faults: list[Fault], losses: list[WordLoss], max_unknown: float) -> dict[str, Any]:
+    """The parts of the report about faults."""
+    faults = faults + word_faults(losses, max_unknown)
+    return {
         "notes": [loss.sentence for loss in losses if loss.least <= max_unknown],
         "counts": dict(Counter(fault.kind for fault in faults)),
         "faults": [fault._asdict() for fault in faults],
-        "sha256": {file: p.digest for file, p in zip(files, pictures, strict=True) if p.digest is not None},
     }
 
 
@@ -159,7 +232,18 @@ def run(args: Sequence[str] | None = None) -> None:
     """Command-line entry point; raises `SystemExit(1)` if there are faults."""
     parser = command_parser("check-data", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--annotations", nargs="+", required=True, help="caption files, relative to --root or absolute")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--annotations", nargs="+", help="caption files, relative to --root or absolute")
+    source.add_argument(
+        "--shards",
+        nargs="+",
+        metavar="PATTERN",
+        help="tar files, relative to --root or absolute, or pipe: commands, as in visattn.data.Shards: those for "
+        "training, and those of other splits",
+    )
+    parser.add_argument(
+        "--captions", help="with --shards: location of captions, txt or a key of the .json (default: txt)"
+    )
     parser.add_argument(
         "--images", default="images", help="image folder, relative to --root or absolute (default: images)"
     )
@@ -194,27 +278,35 @@ def run(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all faults and checksums to this file")
     options = parse(parser, args, "output", "write_checksums")
     check_ranges(options, workers=(0, 256), min_count=(1, 2**31), max_length=(1, 2**31), longest=(1, 2**31))
-    protect(options.root / name for name in options.annotations)
-    protect(path for path in (options.root / options.images).rglob("*"))
+    if options.shards:
+        for option in ("checksums", "write_checksums"):
+            if getattr(options, option) is not None:
+                raise InputError(f"--{option.replace('_', '-')} compares image files; use sha256sum on the shards")
+        from visattn.data.tars import shards_of
+
+        shards = (shard for pattern in options.shards for shard in shards_of(options.root, pattern, "--shards"))
+        protect(shard for shard in shards if isinstance(shard, Path))
+    else:
+        if options.captions is not None:
+            raise InputError("--captions is for --shards; the captions of --annotations are in those files")
+        protect(options.root / name for name in options.annotations)
+        protect(path for path in (options.root / options.images).rglob("*"))
     written = {"--output": options.output, "--write-checksums": options.write_checksums}
     for option, path in written.items():  # before the long work
         if path is not None:
             require_file(path, option)
     if len({path.resolve() for path in written.values() if path}) < len([path for path in written.values() if path]):
         raise InputError(f"--output and --write-checksums are both {options.output}; name two files")
-    report = check(
-        options.root,
-        options.annotations,
-        options.images,
-        options.layout,
-        options.longest,
-        options.checksums,
-        options.workers,
-        options.tokens,
-        options.min_count,
-        options.max_length,
-        options.max_unknown,
-    )
+    shared = {
+        name: getattr(options, name)
+        for name in ("longest", "workers", "tokens", "min_count", "max_length", "max_unknown")
+    }
+    if options.shards:
+        report = check_shards(options.root, options.shards, options.captions or "txt", **shared)
+    else:
+        report = check(
+            options.root, options.annotations, options.images, options.layout, checksums=options.checksums, **shared
+        )
     print(summary(report))
     if options.output is not None:
         write_text(options.output, json.dumps(report, ensure_ascii=False, indent=1))

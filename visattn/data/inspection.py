@@ -55,6 +55,8 @@ KINDS = {
     "empty caption": "captions without words",
     "overlong caption": "captions that are too long",
     "stray caption": "captions without an image in the file",
+    "unusable caption": "captions of shards that cannot be used",
+    "damaged shard": "shards that cannot be read to their end",
     "lost words": "too many words unknown or truncated",
 }
 
@@ -176,14 +178,18 @@ class LookAt:
         digest = hashlib.sha256(content).hexdigest()
         if self.checksums.get(file, digest) != digest:
             return Picture(Fault("checksum", file, f"has {digest}, the manifest {self.checksums[file]}"), digest)
-        try:
-            image = decode_image(content, file)
-        except InputError as error:
-            kind = "odd size" if isinstance(error, OddSizeError) else "undecodable"
-            return Picture(Fault(kind, file, str(error)), digest)
-        if min(image.size) < SMALLEST:
-            return Picture(Fault("odd size", file, f"{image.width}×{image.height} pixels"), digest)
-        return Picture(None, digest)
+        return Picture(image_fault(content, file), digest)
+
+
+def image_fault(content: bytes, name: str) -> Fault | None:
+    """What is wrong with the bytes of an image file, if anything."""
+    try:
+        image = decode_image(content, name)
+    except InputError as error:
+        return Fault("odd size" if isinstance(error, OddSizeError) else "undecodable", name, str(error))
+    if min(image.size) < SMALLEST:
+        return Fault("odd size", name, f"{image.width}×{image.height} pixels")
+    return None
 
 
 def picture_faults(files: Collection[str], pictures: Collection[Picture]) -> list[Fault]:
@@ -226,20 +232,19 @@ def caption_faults(
     return faults
 
 
+def count_words(entries: Iterable[Entry], max_length: int) -> WordCounts:
+    """The words of these entries' captions; see `WordCounts.add`."""
+    return WordCounts().add((words for entry in entries for _, words in entry.captions if words), max_length)
+
+
 def lost_words(
-    training: Sequence[Entry], validation: Sequence[Entry], tokens: str, min_count: int, max_length: int
+    training: WordCounts, validation: WordCounts, tokens: str, min_count: int, max_length: int
 ) -> list[WordLoss]:
-    """Words that would be unknown or truncated in training on these entries, with these options of `Photographs`."""
-    both = [
-        WordCounts().add((words for entry in part for _, words in entry.captions if words), max_length)
-        for part in (training, validation)
-    ]
-    vocabulary = Vocabulary.of_counts(both[0].words, min_count, tokens)
-    titles = ("training", "validation")
+    """Words that would be unknown or truncated in training on these captions, with these options of `Photographs`."""
+    vocabulary = Vocabulary.of_counts(training.words, min_count, tokens)
+    both = {"training": training, "validation": validation}
     return [
-        loss
-        for counts, title in zip(both, titles, strict=True)
-        for loss in word_losses(counts, vocabulary, title, max_length, min_count)
+        loss for title, counts in both.items() for loss in word_losses(counts, vocabulary, title, max_length, min_count)
     ]
 
 

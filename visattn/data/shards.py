@@ -1,7 +1,6 @@
 """Captioned images in shards: tar files as written by img2dataset, read sequentially."""
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
 from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
 from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, LeftOut, WordCounts, report_words, word_losses
 from visattn.data.streams import StreamedBatches
-from visattn.data.tars import PIPE, RawSample, Shard, captions_of, picture_of, texts, webdataset
+from visattn.data.tars import RawSample, Shard, captions_of, picture_of, shards_of, texts, webdataset
 from visattn.errors import InputError
 from visattn.images import Fit
 from visattn.images.reading import decode_image
@@ -213,13 +212,7 @@ class Shards(BatchedData):
         pattern = self.patterns[split]
         if pattern is None:
             raise InputError(f"{self.root}: no shards are given for the {split} split; set the option {split}")
-        found: list[Shard] = []
-        for name in webdataset().shardlists.expand_urls(pattern):
-            here = sorted(self.root.glob(name)) if re.search(r"[*?\[]", name) else [self.root / name]
-            if not name.startswith(PIPE) and not (here and here[0].is_file()):
-                raise InputError(f"{self.root / name}: no such shard (option {split})")
-            found += [name] if name.startswith(PIPE) else here
-        return found
+        return shards_of(self.root, pattern, split)
 
     def samples(self, shard: Shard) -> Iterator[Sample]:
         """The samples of a shard without their images, in order; raises as `visattn.data.tars.texts` does."""

@@ -33,6 +33,28 @@ RawSample = dict[str, Any]
 """A sample's files by their suffixes, undecoded, with its key as `__key__` and its shard as `__url__`."""
 
 
+def shards_of(root: Path, pattern: str, option: str) -> list[Shard]:
+    """The shards that a pattern names: files, or commands as they are.
+
+    Args:
+        root: folder that file names are relative to.
+        pattern: with ``*``, or ranges in braces, all of whose files must exist; or ``pipe:`` and a command.
+        option: the option that holds the pattern, for messages.
+
+    Raises:
+        InputError: if there are none, or one of a range is missing.
+    """
+    found: list[Shard] = []
+    for name in webdataset().shardlists.expand_urls(pattern):
+        anchor = Path(name).anchor
+        matches = re.search(r"[*?\[]", name)
+        here = sorted(Path(anchor or root).glob(name.removeprefix(anchor))) if matches else [root / name]
+        if not name.startswith(PIPE) and not (here and here[0].is_file()):
+            raise InputError(f"{root / name}: no such shard (option {option})")
+        found += [name] if name.startswith(PIPE) else here
+    return found
+
+
 def texts(shard: Shard) -> Iterator[RawSample]:
     """The samples of a shard, in order, with empty images.
 
@@ -43,8 +65,8 @@ def texts(shard: Shard) -> Iterator[RawSample]:
         yield from webdataset().tariterators.group_by_keys(_text_files(shard, file))
 
 
-def samples(shard: Shard, start: int, stop: int) -> Iterator[RawSample]:
-    """The samples from number `start` to `stop` (exclusive), as far as there are any.
+def samples(shard: Shard, start: int, stop: int | None) -> Iterator[RawSample]:
+    """The samples from number `start` to `stop` (exclusive; None: the end), as far as there are any.
 
     Raises:
         InputError: if it is not a tar file, or is truncated or contains a file twice before `stop`; or if a command
