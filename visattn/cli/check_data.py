@@ -156,7 +156,8 @@ def check_shards(
     splits = [shards_of(root, pattern, "--shards") for pattern in patterns]
     check_shard = CheckShard(captions, spec, max_length, longest)
     found = list(in_parallel(check_shard, [shard for split in splits for shard in split], workers, "Checking", "shard"))
-    faults, known, words = [fault for check in found for fault in check.faults], {}, []
+    faults, words = [fault for check in found for fault in check.faults], []
+    known: dict[str, str] = {}
     samples = sum(len(check.digests) + len(check.repeated) for check in found)
     pictures = sum(digest != "" for check in found for digest in check.digests.values())
     for split in splits:
