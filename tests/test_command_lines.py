@@ -75,8 +75,8 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dict[str, list[list[str]]]:
     """Valid command lines of each program, except for long trainings."""
-    from visattn.cli import overlay, prepare_coco
-    from visattn.tasks import benchmark, compare, demo, estimators, glimpses, gpu_check, sequences
+    from visattn.cli import overlay
+    from visattn.tasks import benchmark, compare, demo, estimators, glimpses, gpu_check, prepare_coco, sequences
     from visattn.tasks.app import run
 
     monkeypatch.setattr(demo, "train_and_test", stop)

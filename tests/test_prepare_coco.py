@@ -17,6 +17,7 @@ from visattn.cli import prepare_coco
 from visattn.data import download as module
 from visattn.data.download import download, unpack
 from visattn.errors import InputError
+from visattn.tasks.prepare_coco import SETS
 
 CONTENT = np.random.default_rng(0).bytes(40_007)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -218,9 +219,9 @@ def coco(year, monkeypatch):
             a._replace(md5=a.md5 and hashlib.md5(files[f"/{a.url}"]).hexdigest(), size=len(files[f"/{a.url}"]))
             for a in archives
         ]
-        for part, archives in prepare_coco.SETS[year].items()
+        for part, archives in SETS[year].items()
     }
-    monkeypatch.setitem(prepare_coco.SETS, year, sets)
+    monkeypatch.setitem(SETS, year, sets)
     return files
 
 
@@ -253,7 +254,7 @@ def test_what_is_prepared_is_what_the_configuration_trains_on(year, server, tmp_
 
 def test_too_little_space_is_reported_before_downloading(server, tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
-    monkeypatch.setattr(prepare_coco.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert prepare_coco.main(["--root", str(tmp_path / "coco"), "--mirror", server.url]) == 2
     assert "has 1.0 GB of free space, but about 33.9 GB are needed" in capsys.readouterr().err
     assert server.asked == []
