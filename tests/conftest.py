@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # with more threads, sums have no fixed order, and many tests compare bits
@@ -71,10 +72,19 @@ def assert_nothing_overlaps(figure):
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_cpu_without_bfloat16():
-    """Make `precision: auto` float32 on every machine."""
+    """Make `precision: auto` float32 on every machine, in the programs that tests start, too."""
+    torch.ops.mkldnn._is_mkldnn_bf16_supported()  # so that this process has read the variable already
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "cpu_features", lambda: {"avx512_f"})
+        patch.setenv("ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA", "AVX512_CORE"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive():
+    """A shell that starts the tests in the background makes them ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

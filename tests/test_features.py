@@ -192,9 +192,10 @@ def test_two_processes_encode_a_share_each(at_one_go, karpathy_root, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"features-1-of-2.npy", "features-2-of-2.npy", "ids.json"}
     store = features.FeatureStore(folder)
     ids = json.loads((folder / "ids.json").read_text())
-    assert np.array_equal(store.__getitems__(ids).numpy(), at_one_go)
-    assert np.array_equal(store[ids[7]].numpy(), at_one_go[7])
-    assert np.array_equal(store.__getitems__(ids[6:9]).numpy(), at_one_go[6:9])
+    found = store.__getitems__(ids).numpy()
+    np.testing.assert_allclose(found, at_one_go, rtol=1e-3, atol=1e-6)  # batches of other sizes can round otherwise
+    assert np.array_equal(store[ids[7]].numpy(), found[7])
+    assert np.array_equal(store.__getitems__(ids[6:9]).numpy(), found[6:9])
 
 
 def test_a_process_that_stalls_is_named(tmp_path, monkeypatch):

@@ -249,12 +249,12 @@ figure.legend(frameon=False, loc="outside right center")
 plt.show()
 
 # %% [markdown]
-# With a learning rate of 5 the loss of gradient descent rises from `2.19` to `60.10`, and does not come back. Warm-up
-# only puts it off, because the steps are too large once it is over (`112.15`). Clipping solves it: of a large gradient
-# only the direction counts, and the loss goes to zero. Adam divides by the size of past gradients, so clipping would
-# change little. Its first steps at 0.1 are too large (`3.35` at the worst), but it recovers; with warm-up the loss is
-# never above that of the untrained model, and learning is later by as many steps. Here warm-up was not needed, then;
-# larger models often do not recover.
+# With a learning rate of 5 the loss of gradient descent rises from `2.19` to more than 50, and does not come back (how
+# high it gets depends on the last bits of sums, which differ between CPUs). Warm-up only puts it off, because the steps
+# are too large once it is over. Clipping solves it: of a large gradient only the direction counts, and the loss goes to
+# zero. Adam divides by the size of past gradients, so clipping would change little. Its first steps at 0.1 are too
+# large (`3.35` at the worst), but it recovers; with warm-up the loss is never above that of the untrained model, and
+# learning is later by as many steps. Here warm-up was not needed, then; larger models often do not recover.
 #
 # A log of the gradient's norm shows all this before the loss does. And if the loss is NaN: look at the step *before*;
 # afterwards every weight is NaN, too.
@@ -295,7 +295,7 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# After 140 steps the weight of the marked places is `0.48` without a baseline, and `0.93` with the average cost
+# After 140 steps the weight of the marked places is about a half without a baseline, and `0.93` with the average cost
 # subtracted. Nothing else differs: the mean of both gradients is the same. A curve that is flat for long is not always
 # a bug; it may be variance. `docs/estimators.md` measures a dozen remedies.
 #
