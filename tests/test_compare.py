@@ -15,7 +15,7 @@ from visattn.figures import Comparison, Row, comparison_sheet
 from visattn.images import Geometry
 from visattn.overlay import encode_figure
 from visattn.studies.comparison import step_times, table
-from visattn.tasks.compare import MECHANISMS
+from visattn.tasks.compare import MECHANISMS, summarised
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
 
@@ -37,17 +37,19 @@ def test_compare_writes_all_documented_files(tmp_path, capsys):
     assert scores in written
     assert "| a place at random |" in written
     assert written in capsys.readouterr().out
+    assert "±" not in written.split("\n\n")[0]
     with Image.open(output / "compare.png") as figure:
         assert figure.width > 1000
 
-    logs = [(output / f"{name}.log").read_text() for name in ("hard", "transformer")]
-    trained = (output / "hard" / "last.ckpt").stat().st_mtime_ns
-    assert compare.main(words) == 0  # nothing is trained twice
-    assert (output / "hard" / "last.ckpt").stat().st_mtime_ns == trained
-    assert [
-        (output / f"{name}.log").read_text()[: len(log)]
-        for name, log in zip(("hard", "transformer"), logs, strict=True)
-    ] == logs
+    trained = (output / "transformer" / "last.ckpt").stat().st_mtime_ns
+    words[words.index("hard") : words.index("--scenes")] = ["transformer", "--seeds", "0", "3"]
+    assert compare.main(words) == 0
+    assert (output / "transformer" / "last.ckpt").stat().st_mtime_ns == trained  # not trained twice
+    both = json.loads((output / "results.json").read_text())["results"]["transformer"]
+    assert both["seeds"]["0"] == transformer["metrics"]
+    assert both["seeds"]["3"]["CIDEr-D"] != both["seeds"]["0"]["CIDEr-D"]
+    assert " ± " in (output / "compare.md").read_text()
+    assert "Seed set to 3" in (output / "transformer_seed3.log").read_text()
 
 
 def test_a_failed_run_is_named_with_its_reason(karpathy_root, tmp_path, capsys):
@@ -100,6 +102,26 @@ def test_the_table_omits_columns_without_data():
     assert lines[4].startswith("| a place at random |  |  | 25.0% |")
     assert len({line.count("|") for line in lines}) == 1
     assert "true" not in lines[0]  # places may be known where truth is not
+
+
+def test_several_seeds_are_a_mean_and_a_standard_deviation():
+    seeds = {
+        0: {"true": 0.5, "CIDEr-D": 2.0, "BLEU-4": 0.5},
+        3: {"true": 0.7, "CIDEr-D": 4.0, "BLEU-4": 0.5, "odd": 1.0},
+    }
+    found = summarised(seeds)
+    assert found["metrics"] == pytest.approx({"true": 0.6, "CIDEr-D": 3.0, "BLEU-4": 0.5})
+    assert found["sd"] == pytest.approx({"true": 0.02**0.5, "CIDEr-D": 2.0**0.5, "BLEU-4": 0.0})
+    assert found["seeds"] == seeds
+    assert summarised({7: seeds[0]}) == {"metrics": seeds[0], "sd": {}, "seeds": {7: seeds[0]}}
+    line = table({"soft": result() | found}).splitlines()[2]
+    assert line.startswith("| T | 3.00 ± 1.41 | 0.500 ± 0.000 | 60.0% ± 14.1% | 1,234 |")
+
+
+def test_seeds_that_repeat_or_do_not_exist_are_refused(tmp_path, capsys):
+    for seeds in (["3", "3"], ["-1"], [str(2**32)]):
+        assert compare.main(["--seeds", *seeds, "--output", str(tmp_path)]) == 2
+        assert "--seeds" in capsys.readouterr().err
 
 
 GEOMETRY = Geometry((40, 60), (40, 60), (1.0, 1.0), (0.0, 0.0))

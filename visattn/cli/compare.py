@@ -41,6 +41,14 @@ def main(args: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help=f"of {', '.join(MECHANISMS)} (default: all but {' and '.join(RIVALS)})",
     )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="N",
+        help="train each mechanism with each of these seeds; several give means ± standard deviations (default: 0)",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="training runs in parallel, sharing the cores (default: 2)")
     parser.add_argument("--scenes", type=int, default=2, help="images in the figure (default: 2)")
     parser.add_argument(
@@ -51,6 +59,8 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     options = parse(parser, args, "output")
     check_ranges(options, jobs=(1, 256), scenes=(1, 100))
+    if len(set(options.seeds)) < len(options.seeds) or not all(0 <= seed < 2**32 for seed in options.seeds):
+        raise InputError(f"--seeds is {options.seeds}; give different whole numbers from 0 to {2**32 - 1}")
     words = options.options
     if options.data != "shapes":
         if options.root is None:
@@ -59,6 +69,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.tasks.compare import SOURCES, compare
 
-    compare(options.output, SOURCES[options.data], options.mechanisms, options.jobs, options.scenes, words)
+    source, trials = SOURCES[options.data], (options.mechanisms, options.seeds)
+    compare(options.output, source, *trials, options.jobs, options.scenes, words)
     print((options.output / "compare.md").read_text())
     print(f"compare.md, compare.png and results.json are in {options.output}")

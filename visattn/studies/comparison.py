@@ -83,10 +83,20 @@ def compare_maps(models: dict[str, Captioner], data: CaptionData, split: str, co
 
 
 def table(results: dict[str, dict]) -> str:
-    """The results as a Markdown table, without columns that are empty for all mechanisms."""
+    """The results as a Markdown table, without columns that are empty for all mechanisms.
+
+    Args:
+        results: by mechanism: `title`, `parameters`, `step` (relative time), `metrics` and, for several seeds, `sd`.
+    """
+
+    def cell(result: dict, metric: str, form: str) -> str:
+        if metric not in result["metrics"]:
+            return "–"
+        sd = result.get("sd", {}).get(metric)
+        return form.format(result["metrics"][metric]) + ("" if sd is None else f" ± {form.format(sd)}")
 
     def score(metric: str, form: str) -> list[str]:
-        return [form.format(r["metrics"][metric]) if metric in r["metrics"] else "–" for r in results.values()]
+        return [cell(result, metric, form) for result in results.values()]
 
     columns = {
         "mechanism": [r["title"] for r in results.values()],
@@ -123,4 +133,4 @@ name a thing and have their largest weight on it; *mass*: the share of the weigh
 model's own captions, and for those of the references under teacher forcing. (Before a phrase begins, no model can know
 which of several things a reference will name, so the latter cannot reach 100 %.) *Entropy* of the weights, in nats.
 *Time per step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians of
-interleaved rounds."""
+interleaved rounds. After ±: the standard deviation over seeds."""

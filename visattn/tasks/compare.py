@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -86,28 +87,42 @@ SOURCES = {
 }
 
 
-def command(name: str, source: Source, folder: Path, options: Sequence[str]) -> list[str]:
-    """The words of the command line for a mechanism, after the subcommand."""
+class Trial(NamedTuple):
+    """A training run: a key of `MECHANISMS`, and a seed."""
+
+    name: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.name}_seed{self.seed}" if self.seed else self.name
+
+
+def command(trial: Trial, source: Source, output: Path, options: Sequence[str]) -> list[str]:
+    """The words of the command line for a trial, after the subcommand."""
+    name, seed = trial
     configs = [packaged(source.config), *(packaged(f"attention/{o}") for o in MECHANISMS[name].overlays)]
     words = [word for config in configs for word in ("--config", str(config))]
-    words += ["--output", str(folder), "--trainer.enable_progress_bar=false", *source.options]
+    words += ["--output", str(output / trial.folder), "--trainer.enable_progress_bar=false"]
+    words += [f"--seed_everything={seed}", *source.options]
     return [*words, *(source.transformer if name == "transformer" else ()), *options]
 
 
-def train(name: str, source: Source, output: Path, options: Sequence[str], threads: int) -> None:
-    """Fit one mechanism in a process of its own, or what is missing of it; leaves the minutes in `minutes.txt`.
+def train(trial: Trial, source: Source, output: Path, options: Sequence[str], threads: int) -> None:
+    """Fit a mechanism in a process of its own, or what is missing of it; leaves the minutes in `minutes.txt`.
 
     Raises:
         InputError: if the run fails; it names the log.
     """
-    folder, log = output / name, output / f"{name}.log"
+    folder, log = output / trial.folder, output / f"{trial.folder}.log"
     if (folder / "minutes.txt").exists():
         return
     begun = ["--ckpt_path", str(folder / "last.ckpt")] if (folder / "last.ckpt").exists() else []
     start = time.perf_counter()
     with log.open("a") as file:
         process = subprocess.run(
-            [sys.executable, "-m", "visattn", "fit", *command(name, source, folder, options), *begun],
+            [sys.executable, "-m", "visattn", "fit", *command(trial, source, output, options), *begun],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -115,16 +130,16 @@ def train(name: str, source: Source, output: Path, options: Sequence[str], threa
         )
     if process.returncode:
         said = log.read_text().strip().splitlines()[-1:]
-        raise InputError(f"training '{name}' failed; the end of {log}: {''.join(said)}")
+        raise InputError(f"training '{trial.folder}' failed; the end of {log}: {''.join(said)}")
     write_text(folder / "minutes.txt", f"{(time.perf_counter() - start) / 60:.2f}")
 
 
 def score(
-    name: str, source: Source, output: Path, options: Sequence[str]
+    trial: Trial, source: Source, output: Path, options: Sequence[str]
 ) -> tuple[dict[str, float], Captioner, CaptionData]:
-    """Score a mechanism's best checkpoint: the metrics of the source's split, the model, and the data."""
-    words = [*command(name, source, output / name, options), "--ckpt_path", str(output / name / "best.ckpt")]
-    with (output / f"{name}.log").open("a") as file, contextlib.redirect_stdout(file):
+    """Score a trial's best checkpoint: the metrics of the source's split, the model, and the data."""
+    words = [*command(trial, source, output, options), "--ckpt_path", str(output / trial.folder / "best.ckpt")]
+    with (output / f"{trial.folder}.log").open("a") as file, contextlib.redirect_stdout(file):
         cli = run_cli(["test" if source.split == "test" else "validate", *words])
     prefix = f"{source.split}/"
     metrics = {
@@ -133,15 +148,33 @@ def score(
     return metrics, cli.model, cli.datamodule
 
 
+def summarised(seeds: dict[int, dict[str, float]]) -> dict[str, dict]:
+    """The mean of each metric over seeds, their standard deviations (none for one seed), and the metrics by seed."""
+    names = [name for name in next(iter(seeds.values())) if all(name in metrics for metrics in seeds.values())]
+    values = {name: [metrics[name] for metrics in seeds.values()] for name in names}
+    return {
+        "metrics": {name: statistics.fmean(of_seeds) for name, of_seeds in values.items()},
+        "sd": {name: statistics.stdev(of_seeds) for name, of_seeds in values.items()} if len(seeds) > 1 else {},
+        "seeds": seeds,
+    }
+
+
 def compare(
-    output: Path, source: Source, mechanisms: Sequence[str], jobs: int, scenes: int, options: Sequence[str] = ()
+    output: Path,
+    source: Source,
+    mechanisms: Sequence[str],
+    seeds: Sequence[int],
+    jobs: int,
+    scenes: int,
+    options: Sequence[str] = (),
 ) -> dict[str, dict]:
-    """The whole comparison; see the head of this file for what is written.
+    """The whole comparison; see `visattn.cli.compare` for what is written.
 
     Args:
         output: folder for all that is written.
         source: what for training.
         mechanisms: keys of `MECHANISMS`.
+        seeds: each mechanism is trained with each; the figure and the times are those of the first.
         jobs: trainings at a time; the processor's cores are divided among them.
         scenes: pictures in the figure.
         options: more words for the command line of every run.
@@ -152,26 +185,32 @@ def compare(
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(mechanisms), desc="Training", unit="mechanism") as bar:
-        waiting = {pool.submit(train, name, source, output, options, threads): name for name in mechanisms}
+    trials = [Trial(name, seed) for seed in seeds for name in mechanisms]
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(trials), desc="Training", unit="run") as bar:
+        waiting = {pool.submit(train, trial, source, output, options, threads): trial for trial in trials}
         try:
             for future in as_completed(waiting):
                 future.result()
-                bar.set_postfix_str(MECHANISMS[waiting[future]].title)
+                bar.set_postfix_str(MECHANISMS[waiting[future].name].title)
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    results, models = {}, {}
-    for name in tqdm(mechanisms, desc="Scoring", unit="mechanism"):
-        metrics, models[name], data = score(name, source, output, options)
-        results[name] = {
+    scores: dict[str, dict[int, dict[str, float]]] = {name: {} for name in mechanisms}
+    models: dict[str, Captioner] = {}
+    for trial in tqdm(trials, desc="Scoring", unit="run"):
+        scores[trial.name][trial.seed], model, data = score(trial, source, output, options)
+        models.setdefault(trial.name, model)
+    results = {
+        name: {
             "title": MECHANISMS[name].title,
             "configs": [source.config, *(f"attention/{overlay}" for overlay in MECHANISMS[name].overlays)],
-            "minutes": float((output / name / "minutes.txt").read_text()),
+            "minutes": [float((output / Trial(name, seed).folder / "minutes.txt").read_text()) for seed in seeds],
             "parameters": sum(parameter.numel() for parameter in models[name].decoder.parameters()),
-            "metrics": metrics,
+            **summarised(scores[name]),
         }
+        for name in mechanisms
+    }
     times = step_times(models, next(iter(data.train_dataloader())))
     for name, result in results.items():
         result["step_ms"] = round(times[name], 2)
@@ -184,6 +223,7 @@ def compare(
         "data": data.describe(),
         "split": source.split,
         "options": [*source.options, *options],
+        "seeds": list(seeds),
         "jobs": jobs,
         "threads_each": threads,
         "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
