@@ -1,19 +1,25 @@
 """Each optimisation in `visattn.fast` equals the plain code of VISATTN_FAST=0, forward and backward."""
 
+import io
 import os
 import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from visattn.attention import AdditiveScore, MultiHeadAttention, MultiHeadSelfAttention
 from visattn.fast.allocator import keep_freed_memory
 from visattn.fast.linear import linear, onednn_is_taken
+from visattn.fast.png import encode_png
 from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder, VisionTransformer
+from visattn.overlay import encode_figure
 
 B, K, GRID, T, D, WORDS = 2, 3, (5, 7), 11, 13, 331  # K captions of each of B images
 SIZES = {"hidden": 61, "embedding": 19}
@@ -128,3 +134,27 @@ def test_processes_with_and_without_them_train_alike(tmp_path):
         subprocess.run([sys.executable, "-c", PROCESS, tmp_path / switch], env=environment, check=True, timeout=120)
         results.append(torch.load(tmp_path / switch))
     assert_same(*results, torch.float32)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (61, 1), (61, 43)])
+def test_a_png_file_has_the_pixels_and_the_resolution(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 4), dtype=np.uint8)[..., :3]  # a view, as of a canvas
+    plain = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(plain, format="png", dpi=(137, 137))
+    with Image.open(io.BytesIO(encode_png(pixels, 137))) as fast, Image.open(plain) as expected:
+        fast.load()  # checks the sums of every part
+        assert (fast.mode, fast.format, fast.info) == (expected.mode, expected.format, expected.info)
+        assert np.array_equal(np.asarray(fast), pixels)
+
+
+def test_a_drawing_is_the_same_without_them(monkeypatch):
+    figure = Figure(figsize=(2, 1), dpi=71)
+    figure.text(0.1, 0.4, "a dog")
+    found = []
+    for switch in "10":
+        monkeypatch.setenv("VISATTN_FAST", switch)
+        with Image.open(io.BytesIO(encode_figure(figure))) as image:
+            found.append((np.asarray(image), image.info))
+    assert found[0][0].min() < 128
+    assert np.array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]

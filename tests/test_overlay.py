@@ -554,7 +554,6 @@ def test_overlay_imports_no_model():
     folder = Path(visattn.overlay.__file__).parent
     imports = re.findall(r"^(?:from|import) (\S+)", "\n".join(p.read_text() for p in folder.glob("*.py")), re.MULTILINE)
     ours = {name for name in imports if name.startswith("visattn")}
-    assert all(
-        name.startswith(("visattn.overlay.", "visattn.images", "visattn.errors", "visattn.files")) for name in ours
-    )
+    known = ("visattn.overlay.", "visattn.images", "visattn.errors", "visattn.files", "visattn.fast")
+    assert all(name.startswith(known) for name in ours)
     assert not {"torch", "matplotlib.pyplot"} & set(imports)

@@ -21,6 +21,8 @@ from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
 from visattn.errors import InputError
+from visattn.fast import enabled
+from visattn.fast.png import encode_png
 from visattn.files import write_bytes
 from visattn.overlay.text import DPI, clean, font, text_width
 
@@ -175,7 +177,10 @@ def encode_figure(figure: Figure, form: str = "png", dpi: float | None = None) -
     stream = io.BytesIO()
     if form == "png":
         dpi = dpi or figure.dpi
-        Image.fromarray(rasterise(figure, dpi)).save(stream, format="png", compress_level=_PNG_LEVEL, dpi=(dpi, dpi))
+        pixels = rasterise(figure, dpi)
+        if enabled():
+            return encode_png(pixels, dpi)
+        Image.fromarray(pixels).save(stream, format="png", compress_level=_PNG_LEVEL, dpi=(dpi, dpi))
         return stream.getvalue()
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
     look = {"svg.hashsalt": "visattn", "svg.fonttype": "none", "pdf.fonttype": 42, "savefig.bbox": None}
