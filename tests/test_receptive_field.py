@@ -1,5 +1,6 @@
 """Positions of cells: from kernels, strides and padding, and from the pixels with gradients."""
 
+import contextlib
 import itertools
 import math
 
@@ -296,6 +297,39 @@ def test_the_network_is_left_as_it_is_and_none_of_its_numbers_count():
         assert cell_centres(encoder.body, (64, 64)) == expected
         assert Encoder("test_efficientnet").cell_shift((64, 64)) == expected
     assert cell_centres(encoder.double().body, (64, 64)) == expected
+
+
+class Remembers(nn.Module):
+    """Has a part under two names, and keeps tensors of its last run."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Conv2d(3, 3, 3, 2, 1)
+        self.ramp = torch.arange(3.0)[:, None, None]
+        self.kept = {}
+
+    def forward(self, pixels):
+        self.last = self.kept["last"] = self.second(self.first(pixels)) + self.ramp
+        return self.last
+
+
+def test_a_network_that_shares_and_keeps_tensors_is_left_as_it_is():
+    network, pixels = Remembers(), torch.randn(1, 3, 16, 24)
+    expected = network(pixels)
+    network.kept.clear()
+    assert cell_centres(network, (16, 24)) == pytest.approx((-1.5, -1.5))
+    assert network.kept == {}
+    assert network.last is expected
+    assert torch.equal(network(pixels), expected)
+
+
+@pytest.mark.parametrize("backbone", ["coat_tiny", "lambda_resnet26t"])
+def test_backbones_with_shared_parts_and_weights_of_five_axes_encode_after_their_places_are_known(backbone):
+    encoder = Encoder(backbone).eval()
+    with contextlib.suppress(InputError):
+        encoder.cell_shift((224, 224))
+    with torch.inference_mode():
+        assert encoder(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).values.isfinite().all()
 
 
 def test_a_cell_shift_is_a_pair_and_compares_with_all_it_has():

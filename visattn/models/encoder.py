@@ -80,7 +80,9 @@ class Encoder(GridEncoder):
             if module in self._frozen_modules or (keep_statistics and isinstance(module, _BatchNorm))
         ]
         self.train()  # so that frozen stages are in evaluation mode from the start: Lightning does not change modes
-        self.body.to(memory_format=torch.channels_last)  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
+        for weight in self.body.parameters():
+            if weight.ndim == 4:  # 3 to 4 times as fast on a CPU, measured on EfficientNet-Lite0
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     @property
     def description(self) -> str:

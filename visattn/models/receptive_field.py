@@ -14,12 +14,12 @@ is in the middle, since the weights decide between them. A branch that returns t
 the centres.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -119,23 +119,25 @@ def cell_centres(network: nn.Module, image_size: tuple[int, int], channels_last:
 def followed(
     network: nn.Module,
     image_size: tuple[int, int],
-    run: Callable[[Callable[..., Any], Tensor], Any] = lambda network, pixels: network(pixels),
+    run: Callable[[nn.Module, Tensor], Any] = lambda network, pixels: network(pixels),
 ) -> tuple["Tracing", Any]:
     """Run a network without numbers on an image of (h, w) pixels: what was followed, and what the network gave.
 
     Args:
-        network: any, of which `run` runs a stand-in with the same signature.
+        network: any; it is not changed, since `run` gets a copy of it without numbers.
         image_size: in pixels.
-        run: takes the stand-in and pixels (1, 3, h, w).
+        run: takes the copy and pixels (1, 3, h, w).
     """
     tracing = Tracing()
     with torch.inference_mode(False), torch.no_grad():
-        named = (*network.named_parameters(), *network.named_buffers())
-        tensors = {n: t.to("meta", torch.float32 if t.is_floating_point() else None) for n, t in named}
+        parts = [part for module in network.modules() for part in vars(module).values() if isinstance(part, Tensor)]
+        tensors = (*network.parameters(), *network.buffers(), *parts)
+        copied = {id(t): t.detach().to("meta", torch.float32 if t.is_floating_point() else None) for t in tensors}
+        stand_in = copy.deepcopy(network, copied)
         pixels = torch.empty(1, 3, *image_size, device="meta", dtype=torch.float32)
         tracing.put(pixels, of_pixels(pixels))
-        with evaluating(network), tracing:
-            return tracing, run(lambda *args, **options: functional_call(network, tensors, args, options), pixels)
+        with evaluating(stand_in), tracing:
+            return tracing, run(stand_in, pixels)
 
 
 class Tracing(TorchDispatchMode):
