@@ -23,6 +23,13 @@ them. Without --method, rollout and the attention of the last layer are shown. A
 need layers that attend over one grid; for other transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the
 whole image (docs/attention_maps.md).
 
+Models that compare images with texts (CLIP, SigLIP and the like of hf and open_clip) explain texts in place of classes:
+each --text has its own map, of the logit of image and text. The cosine of their features is printed and stands below
+the map. Without --method it is relevance that is shown, or lrp for models whose layers do not share one grid.
+
+    visattn overlay --model open_clip:ViT-B-16/openai --text "a cat" --text "a dog" --output runs/clip photo.jpg
+    visattn overlay --model hf:google/siglip-base-patch16-224 --text "a cat" --output runs/siglip photo.jpg
+
 With --at, the maps are where the patch at that pixel attends, instead of the class token; the patch is framed.
 
 --heads and --layers show raw attention of several heads and layers: all heads of one layer side by side, the means of
@@ -48,6 +55,7 @@ For each image, the output folder receives the files selected by `--export`:
             differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; `asked`,
             with --at, the patch, counted row by row; with --queries, `queries` (L, H W, H W) uint8, `queries_high`
             (L, H W) and `queries_layers` (L,), where patch n of a layer attends: queries[n] / 255 * queries_high[n];
+            with --text, `texts` (T,) and `cosines` (T,), and of several texts maps such as `relevance_0`;
             and `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
 Of a glimpse model the sheet shows the scan path, numbered, with the frames of each glimpse's squares, and what was seen
@@ -106,6 +114,11 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--target", metavar="CLASS", help="class to explain, by name or index (default: the likeliest)")
     parser.add_argument(
+        "--text",
+        action="append",
+        help="text to explain, for models that compare images with texts (CLIP, SigLIP); can be repeated",
+    )
+    parser.add_argument(
         "--at",
         type=pixel,
         metavar="X,Y",
@@ -129,8 +142,8 @@ def main(args: Sequence[str] | None = None) -> None:
         choose_queries,
         choose_subject,
         choose_wall,
+        defined,
         overlay_images,
-        without_rollout,
     )
     from visattn.tasks.scans import choose_glimpses, overlay_scans
 
@@ -154,7 +167,7 @@ def main(args: Sequence[str] | None = None) -> None:
         subject,
         paths,
         options.output,
-        methods if options.method or wall else without_rollout(methods, subject.vit),
+        methods if options.method or wall else defined(methods, subject.vit),
         options.target,
         options.batch_size,
         exports=exports,
@@ -171,7 +184,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _report(entries: Sequence[dict], options: argparse.Namespace) -> None:
     for entry in entries:
-        print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])
+        said = [f"{entry['class']}, {entry['probability']:.0%}"] if "class" in entry else []
+        said += [f"cosine {cosine:.3f} with '{text}'" for text, cosine in entry.get("cosines", {}).items()]
+        print(": ".join(filter(None, (entry["image"], "; ".join(said)))))
     if sizes := [entry["queries"] for entry in entries if "queries" in entry]:
         file, page = _size(max(sizes)), _size(4 * max(sizes) / 3)
         print(f"--queries adds {file} to each .npz, before compression, and {page} an image to visattn view's page")

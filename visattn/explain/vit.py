@@ -74,6 +74,8 @@ class ViT:
         one_grid: whether all layers attend from one set of tokens to the same, so that layers can be multiplied.
         blocks: the layers' modules, whose outputs are all tokens (B, N, D); empty if they are not known.
         registers: number of registers, the last of the tokens before those of the grid.
+        token_head: a token as the last block gives it on, (B, D), to logits (B, classes) or features; None where the
+            head takes no single token.
 
     Raises:
         InputError: if the model is not such a network; the message gives the reason.
@@ -82,6 +84,7 @@ class ViT:
     one_grid = True
     blocks: Sequence[nn.Module] = ()
     registers = 0
+    token_head: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self._open(model, name)
@@ -91,7 +94,7 @@ class ViT:
             raise self._refuse(str(error)) from error
         self.depth, self.patch, self.prefix = layout.depth, layout.patch, layout.prefix
         self._rows, self._latent = layout.rows, layout.latent
-        self.blocks, self.registers = layout.blocks, layout.registers
+        self.blocks, self.registers, self.token_head = layout.blocks, layout.registers, layout.token_head
 
     def _open(self, model: nn.Module, name: str) -> None:
         """Read how a network is run; see `Interface`."""
