@@ -30,6 +30,9 @@ the map. Without --method it is relevance that is shown, or lrp for models whose
     visattn overlay --model open_clip:ViT-B-16/openai --text "a cat" --text "a dog" --output runs/clip photo.jpg
     visattn overlay --model hf:google/siglip-base-patch16-224 --text "a cat" --output runs/siglip photo.jpg
 
+In some models a few patches of no content have norms many times those of the others, and draw attention (docs/
+attention_maps.md). --test-time-registers moves those norms onto an extra token before maps are made.
+
 With --at, the maps are where the patch at that pixel attends, instead of the class token; the patch is framed.
 
 --heads and --layers show raw attention of several heads and layers: all heads of one layer side by side, the means of
@@ -73,7 +76,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_classifier_options, add_model_options
+from visattn.cli.models import add_classifier_options, add_model_options, add_register_option
 from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
@@ -129,11 +132,12 @@ def main(args: Sequence[str] | None = None) -> None:
         metavar="all|LIST",
         help="layers of which visattn view shows where any patch attends, on a click; see above for the size they add",
     )
+    add_register_option(parser)
     add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
     add_model_options(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE))
+    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE), test_time_registers=(1, 10_000))
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
@@ -145,6 +149,7 @@ def main(args: Sequence[str] | None = None) -> None:
         defined,
         overlay_images,
     )
+    from visattn.tasks.registers import with_test_time_register
     from visattn.tasks.scans import choose_glimpses, overlay_scans
 
     if (glimpses := choose_glimpses(options)) is not None:
@@ -163,6 +168,11 @@ def main(args: Sequence[str] | None = None) -> None:
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
     subject = choose_subject(options)
+    if options.test_time_registers is not None:
+        subject, said = with_test_time_register(
+            subject, paths, options.test_time_registers, options.batch_size, options.device
+        )
+        print(said)
     entries = overlay_images(
         subject,
         paths,

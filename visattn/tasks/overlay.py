@@ -19,6 +19,7 @@ from visattn.errors import InputError
 from visattn.explain import LRP, METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
 from visattn.explain.methods import ANY_LAYERS, Method
 from visattn.explain.place import AtPatches, patch_at, patch_queries
+from visattn.explain.registers import WithRegister
 from visattn.export import ExportedClassifier
 from visattn.export.shipped import is_exported, load_exported
 from visattn.files import guarded, protect
@@ -156,7 +157,8 @@ def overlay_images(
     """
     paths = list_images(images)
     methods = defined({"rollout": Rollout(), "raw": Raw()}, subject.vit) if methods is None else methods
-    meaning, texts = meaning_of(methods), [] if subject.texts is None else subject.texts.texts
+    meaning = meaning_of(methods) + (", test-time register" if isinstance(subject.vit, WithRegister) else "")
+    texts = [] if subject.texts is None else subject.texts.texts
     methods = of_each_text(methods, texts) if texts else methods
     number = None if target is None else subject.target(target)
     titles = {
