@@ -401,7 +401,6 @@ def test_cells_are_where_convolutions_look():
         ("efficientvit_b0", {}, "softmax for each query"),
         ("fastvit_t8", {}, "softmax for each query"),
         ("coat_tiny", {"serial_depths": (1, 1, 1, 1), "parallel_depth": 0}, "softmax for each query"),
-        ("vit_dlittle_patch16_reg1_gap_256", {"depth": 1}, "differential"),
     ],
 )
 def test_what_has_no_map_is_refused(name, options, why):

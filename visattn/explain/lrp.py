@@ -58,8 +58,8 @@ class ConservativeRules(TorchFunctionMode):
 
 
 def _flows(part: Any) -> bool:
-    """Whether relevance flows through it: it comes from the pixels, and is no parameter."""
-    return isinstance(part, Tensor) and part.requires_grad and not part.is_leaf
+    """Whether relevance flows through it: it comes from the pixels, and is no parameter nor a number made of some."""
+    return isinstance(part, Tensor) and part.requires_grad and not part.is_leaf and part.dim() > 0
 
 
 def _half(x: Tensor) -> Tensor:

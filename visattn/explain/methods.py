@@ -31,3 +31,10 @@ OF_CLASS = tuple(name for name in METHODS if name not in ("raw", "value-norm", "
 """Those that explain a class; maps of the others are the same for every class."""
 ANY_LAYERS = ("raw", "lrp", "integrated-gradients")
 """Those that are defined where layers do not attend over one grid, too."""
+
+
+def methods_of(vit: ViT) -> tuple[str, ...]:
+    """Names of the methods that are defined for a model's attention."""
+    if not vit.one_grid:
+        return ANY_LAYERS
+    return tuple(name for name in METHODS if not (vit.signed and name in ("rollout", "value-norm")))

@@ -102,6 +102,11 @@ class Rollout(_OverHeads):
     def reading(self, vit: ViT) -> Reading:
         """The same, for a run shared with other readings."""
         vit.require("attention rollout")
+        if vit.signed:
+            raise InputError(
+                f"the weights of {vit.name} are differences of two softmaxes, which may be negative, so attention "
+                "rollout is not defined; choose raw, or relevance"
+            )
         out: Tensor | None = None
         weights: Tensor | None = None
 

@@ -76,6 +76,7 @@ class ViT:
         registers: number of registers, the last of the tokens before those of the grid.
         token_head: a token as the last block gives it on, (B, D), to logits (B, classes) or features; None where the
             head takes no single token.
+        signed: whether weights may be negative: those of differential attention, A₁ − λ A₂.
 
     Raises:
         InputError: if the model is not such a network; the message gives the reason.
@@ -85,6 +86,7 @@ class ViT:
     blocks: Sequence[nn.Module] = ()
     registers = 0
     token_head: Callable[[Tensor], Tensor] | None = None
+    signed = False
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self._open(model, name)
@@ -95,6 +97,7 @@ class ViT:
         self.depth, self.patch, self.prefix = layout.depth, layout.patch, layout.prefix
         self._rows, self._latent = layout.rows, layout.latent
         self.blocks, self.registers, self.token_head = layout.blocks, layout.registers, layout.token_head
+        self.signed = layout.signed
 
     def _open(self, model: nn.Module, name: str) -> None:
         """Read how a network is run; see `Interface`."""

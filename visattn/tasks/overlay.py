@@ -17,7 +17,7 @@ from visattn.data.inputs import Input, read_fitted, to_input
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import LRP, METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
-from visattn.explain.methods import ANY_LAYERS, Method
+from visattn.explain.methods import Method, methods_of
 from visattn.explain.place import AtPatches, patch_at, patch_queries
 from visattn.explain.registers import WithRegister
 from visattn.export import ExportedClassifier
@@ -158,6 +158,7 @@ def overlay_images(
     paths = list_images(images)
     methods = defined({"rollout": Rollout(), "raw": Raw()}, subject.vit) if methods is None else methods
     meaning = meaning_of(methods) + (", test-time register" if isinstance(subject.vit, WithRegister) else "")
+    meaning += ", A₁ − λ A₂ (drawn as 0 where negative)" if subject.vit.signed and "raw" in methods else ""
     texts = [] if subject.texts is None else subject.texts.texts
     methods = of_each_text(methods, texts) if texts else methods
     number = None if target is None else subject.target(target)
@@ -330,7 +331,8 @@ def _numbers(text: str, option: str) -> list[int] | None:
 
 def defined(methods: dict[str, Method], vit: ViT) -> dict[str, Method]:
     """Those that are defined for a model, or else LRP, for when none was asked for."""
-    return {name: method for name, method in methods.items() if vit.one_grid or name in ANY_LAYERS} or {"lrp": LRP()}
+    known = methods_of(vit)
+    return {name: method for name, method in methods.items() if name in known} or {"lrp": LRP()}
 
 
 def choose_subject(options: argparse.Namespace) -> Subject:

@@ -43,6 +43,7 @@ class Layout(NamedTuple):
         registers: how many of the tokens before the grid's are registers; they are the last of them.
         token_head: a token as the last block gives it on, (B, D), to logits or features (B, …), by the last norm and
             the head; None where the head takes no single token.
+        signed: whether weights may be negative, as those of differential attention.
     """
 
     depth: int
@@ -57,6 +58,7 @@ class Layout(NamedTuple):
     blocks: Sequence[nn.Module] = ()
     registers: int = 0
     token_head: Callable[[Tensor], Tensor] | None = None
+    signed: bool = False
 
 
 class UnreadableError(Exception):

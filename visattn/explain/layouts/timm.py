@@ -58,6 +58,7 @@ def layout(model: Any) -> Layout:
         blocks=tuple(map(uncompiled, blocks)),
         registers=0 if registers is None else registers.shape[1],
         token_head=None if pooling == "map" else token_head(model),
+        signed=any(hasattr(part, "lambda_q1") for part in model.modules()),
     )
 
 
