@@ -20,8 +20,8 @@ gradient-rollout (Gildenblat 2020), relevance (Chefer, Gur and Wolf 2021), legra
 (conservative LRP; Ali et al. 2022), integrated-gradients (Sundararajan et al. 2017) and grad-cam (Selvaraju et al.
 2017); lrp and integrated-gradients are signed, and what speaks against the class is drawn as 0. `visattn rank` compares
 them. Without --method, rollout and the attention of the last layer are shown. All but raw, lrp and integrated-gradients
-need layers that attend over one grid; for other transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the
-whole image (docs/attention_maps.md).
+need layers that attend over one grid, but rollout works for Swin, SAM and Hiera, too; for other transformers (Swin,
+PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
 
 Models that compare images with texts (CLIP, SigLIP and the like of hf and open_clip) explain texts in place of classes:
 each --text has its own map, of the logit of image and text. The cosine of their features is printed and stands below

@@ -15,7 +15,7 @@ from visattn.errors import InputError
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.explain.vit import ViT
 
-_FIRST_NORMS = ("norm1", "ln_1", "layernorm_before", "layer_norm1")
+_FIRST_NORMS = ("norm1", "in_norm", "ln_1", "layernorm_before", "layer_norm1")
 """Names of the norm before attention in blocks of timm and visattn, torchvision and OpenCLIP, and transformers."""
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from visattn.explain.grad_cam import GradCAM
 from visattn.explain.integrated import IntegratedGradients
+from visattn.explain.layered import Layered
 from visattn.explain.legrad import LeGrad
 from visattn.explain.lrp import LRP
 from visattn.explain.raw import Raw
@@ -35,6 +36,6 @@ ANY_LAYERS = ("raw", "lrp", "integrated-gradients")
 
 def methods_of(vit: ViT) -> tuple[str, ...]:
     """Names of the methods that are defined for a model's attention."""
-    if not vit.one_grid:
-        return ANY_LAYERS
+    if isinstance(vit, Layered):
+        return tuple(name for name in METHODS if name in ANY_LAYERS or (name == "rollout" and not vit.why_no_rollout))
     return tuple(name for name in METHODS if not (vit.signed and name in ("rollout", "value-norm")))

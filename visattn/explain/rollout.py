@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.explain.layered import Layered
+from visattn.explain.layered_rollout import layered_rollout
 from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading, ViT
 
@@ -102,6 +104,10 @@ class Rollout(_OverHeads):
     def reading(self, vit: ViT) -> Reading:
         """The same, for a run shared with other readings."""
         vit.require("attention rollout")
+        if isinstance(vit, Layered):
+            if self.discard:
+                raise InputError(f"--discard needs the matrices of layers, and {vit.name} is followed row by row")
+            return layered_rollout(vit, functools.partial(fuse, fusion=self.fusion))
         if vit.signed:
             raise InputError(
                 f"the weights of {vit.name} are differences of two softmaxes, which may be negative, so attention "
