@@ -145,9 +145,10 @@ class GradientRollout(_OverHeads):
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W)."""
         vit.require("gradient rollout")
         judged = vit.judged(images, targets)
-        parts = (fuse(call.weights().mul_(call.gradient(of)), self.fusion) for call, of in judged.layers)
-        out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)
-        return vit.read(out, judged.seen)
+        with torch.autocast(images.device.type, enabled=False):
+            parts = (fuse(call.weights().mul_(call.gradient(of)), self.fusion) for call, of in judged.layers)
+            out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)
+            return vit.read(out, judged.seen)
 
     def __str__(self) -> str:
         return ", ".join(["gradient rollout", *self._options()])

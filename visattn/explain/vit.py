@@ -321,14 +321,20 @@ class ViT:
 
     @torch.no_grad()
     def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
-        """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading."""
+        """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading.
+
+        Under autocast the model runs in its type, and the readings compute in float32.
+        """
+        exact = torch.autocast(images.device.type, enabled=False)
 
         def on_call(layer: int, call: AttentionCall) -> None:
-            for reading in readings:
-                reading.on_call(layer, call)
+            with exact:
+                for reading in readings:
+                    reading.on_call(layer, call)
 
         seen = self.run(images, on_call)
-        return seen, [reading.result(seen) for reading in readings]
+        with exact:
+            return seen, [reading.result(seen) for reading in readings]
 
     def _heads(self, heads: Sequence[int] | None, call: AttentionCall) -> list[int] | slice:
         if heads is None:
