@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from visattn.cli import main
 from visattn.errors import InputError
-from visattn.explain import GradientRollout, Layered, Raw, Relevance, Rollout, ViT, as_read, record, timm_subject
+from visattn.explain import GradientRollout, Layered, Raw, Relevance, ViT, as_read, record, timm_subject
 
 SWIN = {"img_size": (32, 64), "window_size": 4, "depths": (2, 1), "embed_dim": 12, "num_heads": (2, 3)}
 
@@ -179,6 +179,10 @@ def of_mvit(model, ws):
     return of_levit(model, ws)
 
 
+def of_csatv2(model, ws):
+    return [mean(w, (4, 6) if w.shape[-1] == 24 else (2, 3)) for w in ws if w.dim() == 4]  # the others: of the batch
+
+
 def of_visformer(model, ws):
     return [mean(w, {24: (4, 6), 6: (2, 3)}[w.shape[-1]]) for w in ws]
 
@@ -240,6 +244,7 @@ FAMILIES = {
         (48, 48),
         of_convit,
     ),
+    "csatv2": ("csatv2", {}, (128, 192), of_csatv2),
     "visformer": ("visformer_tiny", {"img_size": (64, 96), "depth": (1, 1, 1)}, (64, 96), of_visformer),
     "mvit": ("mvitv2_tiny", {"img_size": 64}, (64, 64), of_mvit),
     "davit": (
@@ -380,7 +385,7 @@ def test_layers_of_coarser_grids_are_spread_evenly():
         Raw(0, 2)(vit, pixels)
     with pytest.raises(InputError, match="64×32 pixels, and not of 32×32"):
         Raw()(vit, pixels[..., :32])
-    for method in (Rollout(), GradientRollout(), Relevance()):
+    for method in (GradientRollout(), Relevance()):
         with pytest.raises(InputError, match=r"not defined for swin.*choose raw"):
             method(vit, pixels)
 
@@ -401,7 +406,6 @@ def test_cells_are_where_convolutions_look():
         ("efficientvit_b0", {}, "softmax for each query"),
         ("fastvit_t8", {}, "softmax for each query"),
         ("coat_tiny", {"serial_depths": (1, 1, 1, 1), "parallel_depth": 0}, "softmax for each query"),
-        ("vit_dlittle_patch16_reg1_gap_256", {"depth": 1}, "differential"),
     ],
 )
 def test_what_has_no_map_is_refused(name, options, why):

@@ -81,6 +81,72 @@ def test_maps_are_those_of_generation_along_the_winning_beam(name, beams):
                 torch.testing.assert_close(caption.maps[step, layer], expected, rtol=0, atol=1e-5)
 
 
+LLAVAS = [("clip", "default", 0), ("clip", "full", 1), ("siglip", "full", 0)]
+
+
+def llava(vision="clip", strategy="default"):
+    kind = transformers.CLIPVisionConfig if vision == "clip" else transformers.SiglipVisionConfig
+    text = transformers.LlamaConfig(
+        **{**VISION, "num_hidden_layers": 2, "num_attention_heads": 4}, num_key_value_heads=2, **TOKENS
+    )
+    config = transformers.LlavaConfig(
+        vision_config=kind(**{**VISION, "num_hidden_layers": 2}),
+        text_config=text,
+        image_token_index=52,
+        vision_feature_select_strategy=strategy,
+        vision_feature_layer=-2 if strategy == "default" else -1,
+    )
+    return transformers.LlavaForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("vision", "strategy", "before"), [("clip", "default", 0), ("clip", "full", 1), ("siglip", "full", 0)]
+)
+def test_of_a_llava_they_are_its_attention_to_the_image_s_tokens(vision, strategy, before, beams):
+    images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(2))
+    long = [0, 11, *[52] * (25 + before), 13, 17]
+    prompt = torch.tensor([long, [2, 2, *long[:1], *long[2:-1]]])  # the second is shorter, padded on the left
+    options = {"input_ids": prompt, "attention_mask": (prompt != 2).long()}
+    options |= {"num_beams": beams, "max_new_tokens": 7, "do_sample": False, "suppress_tokens": [52]}
+    captions = generated_words(built(lambda: llava(vision, strategy)), images, **options)
+    model = built(lambda: llava(vision, strategy))
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        own = model.generate(pixel_values=images, output_attentions=True, return_dict_in_generate=True, **options)
+    assert len({len(caption.tokens) for caption in captions} | {0}) > 1
+    for image, caption in enumerate(captions):
+        generated = own.sequences[image, prompt.shape[1] :].tolist()
+        assert generated[: len(caption.tokens)] == caption.tokens
+        assert generated[len(caption.tokens) :][:1] in ([], [1])
+        assert caption.maps.shape == (len(caption.tokens), 2, 4, 5, 5)
+        places = (prompt[image] == 52).nonzero().flatten()[before:]
+        for step in range(len(caption.tokens)):
+            row = image if beams == 1 else int(own.beam_indices[image, step])
+            for layer, weights in enumerate(own.attentions[step]):
+                expected = weights[row, :, -1, places].unflatten(-1, (5, 5))
+                torch.testing.assert_close(caption.maps[step, layer], expected, rtol=0, atol=1e-5)
+
+
+def test_a_llava_s_prompt_needs_the_tokens_of_one_image():
+    images = torch.randn(1, 3, 40, 40)
+    for prompt in ({}, {"input_ids": torch.tensor([[0, *[52] * 24]])}, {"input_ids": torch.tensor([[0, *[52] * 50]])}):
+        with pytest.raises(InputError, match="25 image tokens"):
+            generated_words(built(llava), images, **prompt)
+    prompt = torch.tensor([[0, *[52] * 26, 13]])
+    with pytest.raises(InputError, match="suppress_tokens"):
+        generated_words(
+            built(lambda: llava("clip", "full")),
+            images,
+            input_ids=prompt,
+            suppress_tokens=list(range(52)),
+            max_new_tokens=2,
+            do_sample=False,
+        )
+    with pytest.raises(InputError, match="image tokens"):  # the first of SigLIP's patches would be cut off
+        generated_words(built(lambda: llava("siglip")), images, input_ids=torch.tensor([[0, *[52] * 24]]))
+
+
 def test_a_prompt_has_no_maps():
     images = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(2))
     prompt = torch.tensor([[0, 11, 13, 1]])

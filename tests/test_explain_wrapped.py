@@ -104,18 +104,6 @@ def test_programs_are_refused():
             ViT(program)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("vit_dlittle_patch16_reg1_gap_256", "differential"),
-        ("vit_dpwee_patch16_reg1_gap_256", "differential"),
-    ],
-)
-def test_other_attention_is_refused_by_name(name, why):
-    with pytest.raises(InputError, match=f"{name}.*{why}"):
-        timm_subject(name, "random", depth=1)
-
-
 @pytest.mark.parametrize("size", [(112, 112), (32, 64), (48, 32), (0, 0), (1, 1)])
 def test_another_size_is_refused(size):
     vit = ViT(timms(), "mine")

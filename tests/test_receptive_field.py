@@ -243,6 +243,12 @@ def test_patches_that_do_not_divide_the_picture_do_not_see_what_is_over():
     )
 
 
+def test_channels_in_another_order_stay_where_they_are():
+    """Even if the order is not known, as that of a buffer: all channels have one place."""
+    plain = of(lambda x: x)
+    assert of(lambda x: x[:, torch.tensor([2, 0, 1, 1], device=x.device)]) == plain
+
+
 @pytest.mark.parametrize(
     ("network", "word"),
     [

@@ -27,14 +27,16 @@ For each image, the output folder receives two files.
 
 Artefacts are after Darcet et al. 2024, "Vision Transformers Need Registers": patches with about ten times the norm of
 the others, which hold no content of their own. They part them by an absolute norm (150 for DINOv2 ViT-g); here it is
-relative to the median, so that one number serves models with other norms.
+relative to the median, so that one number serves models with other norms. --test-time-registers moves them onto an
+extra token (Jiang et al. 2025, "Vision Transformers Don't Need Trained Registers"); all that is shown is then of the
+model with that token.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from visattn.cli.models import add_classifier_options, add_model_options
+from visattn.cli.models import add_classifier_options, add_model_options, add_register_option
 from visattn.cli.overlay import MAX_SIDE, pixel
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.files import protect
@@ -76,20 +78,30 @@ def main(args: Sequence[str] | None = None) -> None:
         default="bilinear",
         help="interpolate between patches, or show them as blocks (default: bilinear, smooth)",
     )
+    add_register_option(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
     add_model_options(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE), artefacts=(1, 1e6))
+    check_ranges(
+        options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE), artefacts=(1, 1e6), test_time_registers=(1, 10_000)
+    )
 
     from visattn.images.reading import list_images
     from visattn.tasks.features import feature_views, require_room_for
     from visattn.tasks.overlay import choose_subject
+    from visattn.tasks.registers import with_test_time_register
 
     paths = list_images(options.images)
     protect(paths)
     require_room_for(options.output, paths)  # before a model is downloaded
+    subject = choose_subject(options)
+    if options.test_time_registers is not None:
+        subject, said = with_test_time_register(
+            subject, paths, options.test_time_registers, options.batch_size, options.device
+        )
+        print(said)
     entries = feature_views(
-        choose_subject(options),
+        subject,
         paths,
         options.output,
         layer=options.layer,

@@ -66,6 +66,17 @@ def add_classifier_options(
     )
 
 
+def add_register_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--test-time-registers`."""
+    parser.add_argument(
+        "--test-time-registers",
+        type=int,
+        metavar="NEURONS",
+        help="move outlier norms of patches onto an extra token (Jiang et al. 2025) for so many neurons, found in the "
+        "first 64 of the images; try 10",
+    )
+
+
 def add_import_option(parser: argparse.ArgumentParser) -> None:
     """Add only `--import`."""
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE|MODULE", help=IMPORT)

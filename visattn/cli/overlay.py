@@ -20,8 +20,18 @@ gradient-rollout (Gildenblat 2020), relevance (Chefer, Gur and Wolf 2021), legra
 (conservative LRP; Ali et al. 2022), integrated-gradients (Sundararajan et al. 2017) and grad-cam (Selvaraju et al.
 2017); lrp and integrated-gradients are signed, and what speaks against the class is drawn as 0. `visattn rank` compares
 them. Without --method, rollout and the attention of the last layer are shown. All but raw, lrp and integrated-gradients
-need layers that attend over one grid; for other transformers (Swin, PVT, CaiT …) raw shows any layer, laid over the
-whole image (docs/attention_maps.md).
+need layers that attend over one grid, but rollout works for Swin, SAM and Hiera, too; for other transformers (Swin,
+PVT, CaiT …) raw shows any layer, laid over the whole image (docs/attention_maps.md).
+
+Models that compare images with texts (CLIP, SigLIP and the like of hf and open_clip) explain texts in place of classes:
+each --text has its own map, of the logit of image and text. The cosine of their features is printed and stands below
+the map. Without --method it is relevance that is shown, or lrp for models whose layers do not share one grid.
+
+    visattn overlay --model open_clip:ViT-B-16/openai --text "a cat" --text "a dog" --output runs/clip photo.jpg
+    visattn overlay --model hf:google/siglip-base-patch16-224 --text "a cat" --output runs/siglip photo.jpg
+
+In some models a few patches of no content have norms many times those of the others, and draw attention (docs/
+attention_maps.md). --test-time-registers moves those norms onto an extra token before maps are made.
 
 With --at, the maps are where the patch at that pixel attends, instead of the class token; the patch is framed.
 
@@ -48,6 +58,7 @@ For each image, the output folder receives the files selected by `--export`:
             differs between layers); `probabilities`, `classes`; `target`, the index of the class explained; `asked`,
             with --at, the patch, counted row by row; with --queries, `queries` (L, H W, H W) uint8, `queries_high`
             (L, H W) and `queries_layers` (L,), where patch n of a layer attends: queries[n] / 255 * queries_high[n];
+            with --text, `texts` (T,) and `cosines` (T,), and of several texts maps such as `relevance_0`;
             and `geometry` (5, 2) or (8, 2), see `visattn.images.Geometry`
 
 Of a glimpse model the sheet shows the scan path, numbered, with the frames of each glimpse's squares, and what was seen
@@ -65,7 +76,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from visattn.cli.models import add_classifier_options, add_model_options
+from visattn.cli.models import add_classifier_options, add_model_options, add_register_option
 from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
@@ -106,6 +117,11 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--target", metavar="CLASS", help="class to explain, by name or index (default: the likeliest)")
     parser.add_argument(
+        "--text",
+        action="append",
+        help="text to explain, for models that compare images with texts (CLIP, SigLIP); can be repeated",
+    )
+    parser.add_argument(
         "--at",
         type=pixel,
         metavar="X,Y",
@@ -116,11 +132,12 @@ def main(args: Sequence[str] | None = None) -> None:
         metavar="all|LIST",
         help="layers of which visattn view shows where any patch attends, on a click; see above for the size they add",
     )
+    add_register_option(parser)
     add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
     add_model_options(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE))
+    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE), test_time_registers=(1, 10_000))
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
@@ -129,9 +146,10 @@ def main(args: Sequence[str] | None = None) -> None:
         choose_queries,
         choose_subject,
         choose_wall,
+        defined,
         overlay_images,
-        without_rollout,
     )
+    from visattn.tasks.registers import with_test_time_register
     from visattn.tasks.scans import choose_glimpses, overlay_scans
 
     if (glimpses := choose_glimpses(options)) is not None:
@@ -150,11 +168,16 @@ def main(args: Sequence[str] | None = None) -> None:
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
     subject = choose_subject(options)
+    if options.test_time_registers is not None:
+        subject, said = with_test_time_register(
+            subject, paths, options.test_time_registers, options.batch_size, options.device
+        )
+        print(said)
     entries = overlay_images(
         subject,
         paths,
         options.output,
-        methods if options.method or wall else without_rollout(methods, subject.vit),
+        methods if options.method or wall else defined(methods, subject.vit),
         options.target,
         options.batch_size,
         exports=exports,
@@ -171,7 +194,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _report(entries: Sequence[dict], options: argparse.Namespace) -> None:
     for entry in entries:
-        print(f"{entry['image']}: {entry['class']}, {entry['probability']:.0%}" if "class" in entry else entry["image"])
+        said = [f"{entry['class']}, {entry['probability']:.0%}"] if "class" in entry else []
+        said += [f"cosine {cosine:.3f} with '{text}'" for text, cosine in entry.get("cosines", {}).items()]
+        print(": ".join(filter(None, (entry["image"], "; ".join(said)))))
     if sizes := [entry["queries"] for entry in entries if "queries" in entry]:
         file, page = _size(max(sizes)), _size(4 * max(sizes) / 3)
         print(f"--queries adds {file} to each .npz, before compression, and {page} an image to visattn view's page")

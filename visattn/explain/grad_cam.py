@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import uncompiled
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.explain.vit import ViT
+
+_FIRST_NORMS = ("norm1", "in_norm", "ln_1", "layernorm_before", "layer_norm1")
+"""Names of the norm before attention in blocks of timm and visattn, torchvision and OpenCLIP, and transformers."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class GradCAM:
         """
         vit.require("Grad-CAM")
         require_classes(vit.classes, vit.name)
-        network: Any = vit._network
-        norm = getattr(uncompiled(uncompiled(network.blocks)[vit.layer(self.layer)]), "norm1", None)
+        block = vit.blocks[vit.layer(self.layer)] if len(vit.blocks) == vit.depth else None
+        norm = next((part for name in _FIRST_NORMS if (part := getattr(block, name, None)) is not None), None)
         if not isinstance(norm, nn.Module):
             raise InputError(f"Grad-CAM needs the norm before attention, and {vit.name} has none; choose relevance")
         tokens: list[Tensor] = []

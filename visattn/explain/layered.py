@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from visattn.errors import InputError
 from visattn.explain.reading import AttentionCall, intercepted
@@ -35,12 +36,35 @@ class Layer(NamedTuple):
             token's and padding.
         axes: of the grid, vertical and horizontal.
         rows: (P, N) bool, the queries that the layer's map is the mean of.
+        queries: (P, N) int64, the number of each query's cell, as `cell`.
+        query_axes: of the queries' grid; where none of them has a place, those of the keys'.
     """
 
     shape: tuple[int, int, int, int]
     cell: Tensor
     axes: tuple[Axis, Axis]
     rows: Tensor
+    queries: Tensor
+    query_axes: tuple[Axis, Axis]
+
+    @property
+    def unplaced(self) -> Tensor:
+        """(M,) bool, the keys before the first with a place, where the image is not cut into pieces: class tokens."""
+        if self.shape[0] > 1:
+            return torch.zeros(self.shape[3], dtype=torch.bool)
+        return (self.cell[0] >= 0).cumsum(dim=0) == 0
+
+    def slots(self, cell: Tensor, cells: int, tokens: int) -> Tensor:
+        """Cells (P, N) of queries or keys, with class tokens after all cells, and what is neither after those.
+
+        Args:
+            cell: numbers, -1 for what has no place.
+            cells: how many the grid has.
+            tokens: places for class tokens.
+        """
+        first = (cell[0] >= 0).cumsum(dim=0) == 0 if self.shape[0] == 1 else torch.zeros_like(cell[0], dtype=torch.bool)
+        token = cells + torch.arange(cell.shape[1])
+        return torch.where(cell >= 0, cell, torch.where(first & (token < cells + tokens), token, cells + tokens))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -87,7 +111,7 @@ class Layered(ViT):
         """Each attention call of a run on meta tensors; None where it is not over places."""
         found: list[AttentionCall] = []
         try:
-            with intercepted(found.append):
+            with intercepted(found.append), _Convolutions(found) as convolutions:
                 tracing, _ = followed(self._network, self.size, self._interface.run)
         except Exception as error:  # whatever a network trips over that was not made for this size, or to be followed
             raise self._refuse(
@@ -110,6 +134,8 @@ class Layered(ViT):
                 continue
             cell, axes = grid
             pieces, _, count, _ = call.shape
+            asked = None if queries is None else _grid_of(pair(queries.centre), queries.pitch)
+            asked_cell, asked_axes = (torch.full((pieces, count), -1), axes) if asked is None else asked
             placed = torch.zeros(pieces, count, dtype=torch.bool)
             if queries is not None:
                 placed = ~torch.stack([_shared(centre) for centre in queries.centre]).isnan().any(0)
@@ -118,8 +144,28 @@ class Layered(ViT):
                 rows = torch.ones_like(placed)
             elif classes and pieces == 1 and not placed[0, :classes].any():
                 rows = (torch.arange(count) < classes).expand(1, -1)
-            layers.append(Layer(call.shape, cell, axes, rows))
+            layers.append(Layer(call.shape, cell, axes, rows, asked_cell, asked_axes))
+        self._convolved = convolutions.between
         return layers
+
+    @property
+    def why_no_rollout(self) -> str | None:
+        """Why rollout is not defined for the model, or None if it is."""
+        if None in self._calls:
+            return "some of its layers attend to other things than places of the image"
+        if self._convolved:
+            return "convolutions between its layers mix neighbouring places, which attention does not show"
+        if any(len(getattr(part, "attns", ())) > 1 for part in self._network.modules()):
+            return "its blocks attend several times in parallel"
+        if any("AttentionDownsample" in type(part).__name__ for part in self._network.modules()):
+            return "some of its attention replaces tokens, and adds nothing to them"
+        if any(hasattr(part, "proj_w") for part in self._network.modules()):
+            return "its heads are mixed after the softmax, so that weights may be negative"
+        asked = [tuple(axis[2] for axis in layer.query_axes) for layer in self._layers]
+        before = [self._finest.grid, *asked[:-1]]
+        seen = [layer.grid for layer in self._layers]
+        falls = all(a <= c and b <= d for (a, b), (c, d) in zip((*asked, *seen), (*before, *before), strict=True))
+        return None if len(asked) > 1 and falls else "its layers are no row from finer grids to coarser ones"
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of the finest layer's grid, for images of (h, w) pixels.
@@ -166,7 +212,7 @@ class Layered(ViT):
         Raises:
             InputError: always.
         """
-        self.require("a map of several layers")
+        self._refuse_method("a map of several layers", "they do not share one grid")
 
     def received(self, layer: int, call: AttentionCall, heads: Sequence[int] | slice = slice(None)) -> Tensor:
         """A layer's map: weights (B P, heads, N, M) to (B, heads, H, W) of its own grid; see the class."""
@@ -190,14 +236,7 @@ class Layered(ViT):
 
     def _on_finest(self, layer: int, maps: Tensor) -> Tensor:
         """Maps (…, H, W) of a layer on the finest layer's grid, each cell's weight evenly among those nearest to it."""
-        for dim, own, finest in zip((-2, -1), self._layers[layer].axes, self._finest.axes, strict=True):
-            if own == finest:
-                continue
-            centres = finest[0] + finest[1] * torch.arange(finest[2], dtype=torch.float64)
-            nearest = ((centres - own[0]) / own[1]).add(0.5).floor().long().clamp(0, own[2] - 1).to(maps.device)
-            shares = torch.bincount(nearest, minlength=own[2])[nearest].to(maps)
-            maps = maps.index_select(dim, nearest) / (shares.unsqueeze(-1) if dim == -2 else shares)
-        return maps
+        return spread(maps, self._layers[layer].axes, self._finest.axes)
 
     def reading_rows(self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> Reading:
         """Maps of layers on the finest grid, of a run that others read, too: (B, layers, heads, H, W), float32.
@@ -215,20 +254,23 @@ class Layered(ViT):
 
         return Reading(on_call, lambda seen: torch.stack([kept[layer] for layer in chosen], dim=1))
 
-    def require(self, method: str) -> NoReturn:
-        """Refuse what multiplies layers.
+    def require(self, method: str) -> None:
+        """Refuse what multiplies layers, but rollout where it is defined.
 
         Raises:
-            InputError: for all but raw attention.
+            InputError: for all but raw attention and rollout; for rollout, if attention is not all that mixes places.
         """
-        raise InputError(
-            f"{method} is not defined for {self.name}, whose layers do not all attend from one set of tokens to the "
-            "same; choose raw, which reads one layer"
-        )
+        if method != "attention rollout":
+            self._refuse_method(method, "its layers do not all attend from one set of tokens to the same")
+        if self.why_no_rollout is not None:
+            self._refuse_method(method, self.why_no_rollout)
+
+    def _refuse_method(self, method: str, reason: str) -> NoReturn:
+        raise InputError(f"{method} is not defined for {self.name}, since {reason}; choose raw, which reads one layer")
 
     def judged(self, images: Tensor, targets: Tensor | None = None) -> Judged:
         """As `require`."""
-        self.require("a method that follows gradients through all layers")
+        self._refuse_method("a method that follows gradients through all layers", "they do not share one grid")
 
 
 def as_read(model: nn.Module, name: str = "the model", size: tuple[int, int] | None = None) -> ViT:
@@ -249,6 +291,47 @@ def as_read(model: nn.Module, name: str = "the model", size: tuple[int, int] | N
     taken = pair(size or vit._interface.size)
     vit.grid(taken)
     return vit if vit.reads(taken) else Layered(model, name, size)
+
+
+def spread(maps: Tensor, own: tuple[Axis, Axis], finer: tuple[Axis, Axis]) -> Tensor:
+    """Maps (…, H, W) on a finer grid, each cell's weight evenly among those nearest to it."""
+    for dim, coarse, fine in zip((-2, -1), own, finer, strict=True):
+        if coarse == fine:
+            continue
+        centres = fine[0] + fine[1] * torch.arange(fine[2], dtype=torch.float64)
+        nearest = ((centres - coarse[0]) / coarse[1]).add(0.5).floor().long().clamp(0, coarse[2] - 1).to(maps.device)
+        shares = torch.bincount(nearest, minlength=coarse[2])[nearest].to(maps)
+        maps = maps.index_select(dim, nearest) / (shares.unsqueeze(-1) if dim == -2 else shares)
+    return maps
+
+
+class _Convolutions(TorchFunctionMode):
+    """Notes whether convolutions that mix neighbours run between attention calls.
+
+    Args:
+        calls: a list that grows by each attention call.
+    """
+
+    def __init__(self, calls: list[AttentionCall]) -> None:
+        super().__init__()
+        self._calls = calls
+        self._at: list[int] = []  # how many calls came before each
+
+    @property
+    def between(self) -> bool:
+        """Whether one ran after an attention call and before another."""
+        return any(0 < number < len(self._calls) for number in self._at)
+
+    def __torch_function__(
+        self, function: Callable[..., Any], kinds: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("conv1d", "conv2d"):
+            weight, stride = args[1], kwargs.get("stride", args[3] if len(args) > 3 else 1)
+            strides = (stride,) * (weight.dim() - 2) if isinstance(stride, int) else tuple(stride)
+            if any(side > step for side, step in zip(weight.shape[2:], strides, strict=True)):
+                self._at.append(len(self._calls))
+        return function(*args, **kwargs)
 
 
 def _shared(centre: Tensor) -> Tensor:

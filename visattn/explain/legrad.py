@@ -21,21 +21,6 @@ from visattn.explain.targets import checked_targets, require_classes, total_scor
 from visattn.explain.vit import ViT
 
 
-def class_scores(vit: ViT, tokens: Tensor) -> Tensor:
-    """Logits (B, classes) of the mean of tokens (B, N, D), through the model's last norm and its head.
-
-    Raises:
-        InputError: if the model has none that take a token.
-    """
-    network: Any = vit._network
-    norm, fc_norm, head, other = (getattr(network, name, None) for name in ("norm", "fc_norm", "head", "head_dist"))
-    if not isinstance(norm, nn.Module) or not isinstance(head, nn.Linear) or vit._latent:
-        raise InputError(f"LeGrad needs a head that classifies a token, and {vit.name} has none; choose relevance")
-    pooled = norm(tokens.mean(dim=1, keepdim=True)).squeeze(1)
-    pooled = pooled if fc_norm is None else fc_norm(pooled)
-    return head(pooled) if other is None else (head(pooled) + other(pooled)) / 2
-
-
 @dataclass(frozen=True)
 class LeGrad:
     """The mean over layers of each layer's positive attention gradients; see the head of this file.
@@ -54,6 +39,9 @@ class LeGrad:
         """
         vit.require("LeGrad")
         require_classes(vit.classes, vit.name)
+        head = vit.token_head
+        if head is None or len(vit.blocks) != vit.depth:
+            raise InputError(f"LeGrad needs a head that classifies a token, and {vit.name} has none; choose relevance")
         chosen = [vit.layer(number) for number in (range(vit.depth) if self.layers is None else self.layers)]
         calls: list[AttentionCall] = []
         tokens: list[Tensor] = []
@@ -62,14 +50,17 @@ class LeGrad:
             call.out.requires_grad_()  # where all parameters are frozen it does not yet
             calls.append(call)
 
-        handles = [block.register_forward_hook(lambda module, given, out: tokens.append(out)) for block in vit.blocks]
+        def keep(module: nn.Module, given: Any, out: Any) -> None:
+            tokens.append(out[0] if isinstance(out, tuple) else out)
+
+        handles = [block.register_forward_hook(keep) for block in vit.blocks]
         maps: list[Tensor] = []
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 seen = vit.run(images.detach().clone(), on_call)
                 targets = checked_targets(seen.logits, targets, vit.name)
                 for layer in chosen:
-                    score = total_score(class_scores(vit, tokens[layer]), targets)
+                    score = total_score(head(tokens[layer].mean(dim=1)), targets)
                     (of_out,) = torch.autograd.grad(score, calls[layer].out, retain_graph=True)
                     maps.append(calls[layer].gradient(of_out).clamp_(min=0).mean(dim=(1, 2)))
         finally:

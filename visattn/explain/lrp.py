@@ -3,10 +3,11 @@
 Ali et al. 2022, "XAI for Transformers: Better Explanations through Conservative Propagation".
 
 Gradient × input conserves relevance layer by layer where layers are linear in what relevance flows through. Hence what
-makes a transformer nonlinear is held constant in the backward pass: attention weights (their AH rule), so
-relevance flows through values alone, and the standard deviation in a LayerNorm (their LN rule). Elementwise
-activations hand their relevance on unchanged (Bach et al. 2015): f(x) counts as x times the constant f(x) / x. Of a
-product of two activations, as in gated MLPs, either takes half (Achtibat et al. 2024).
+makes a transformer nonlinear is held constant in the backward pass: attention weights (their AH rule), so relevance
+flows through values alone, the standard deviation in a LayerNorm (their LN rule), and in the same way the length that
+features are divided by before they are compared with a text. Elementwise activations hand their relevance on unchanged
+(Bach et al. 2015): f(x) counts as x times the constant f(x) / x. Of a product of two activations, as in gated MLPs,
+either takes half (Achtibat et al. 2024).
 
 The class logit is then the sum of the relevance of pixels and of everything added to them: biases, position embeddings
 and the class token. The map has the pixels' part. Outputs do not change.
@@ -25,7 +26,7 @@ from visattn.explain.pixels import by_cell, pixel_gradient
 from visattn.explain.vit import ViT
 
 _CONSTANT = {torch.softmax, F.softmax, Tensor.softmax, torch.sigmoid, Tensor.sigmoid, F.sigmoid, torch.rsqrt}
-_CONSTANT |= {Tensor.rsqrt, F.hardsigmoid}
+_CONSTANT |= {Tensor.rsqrt, F.hardsigmoid, torch.norm, Tensor.norm, torch.linalg.vector_norm}
 _ACTIVATIONS = {F.gelu, F.silu, F.mish, F.hardswish, F.elu, F.leaky_relu, F.softplus}
 _PRODUCTS = {torch.mul, Tensor.mul, Tensor.__mul__}
 
@@ -57,8 +58,8 @@ class ConservativeRules(TorchFunctionMode):
 
 
 def _flows(part: Any) -> bool:
-    """Whether relevance flows through it: it comes from the pixels, and is no parameter."""
-    return isinstance(part, Tensor) and part.requires_grad and not part.is_leaf
+    """Whether relevance flows through it: it comes from the pixels, and is no parameter nor a number made of some."""
+    return isinstance(part, Tensor) and part.requires_grad and not part.is_leaf and part.dim() > 0
 
 
 def _half(x: Tensor) -> Tensor:

@@ -73,9 +73,12 @@ def patch_queries(vit: ViT, layers: Sequence[int] | None = None) -> dict[str, Re
         of each row: row n of a layer is `queries[n] / 255 * queries_high[n]`.
 
     Raises:
-        InputError: if there is no such layer, or the model's layers do not attend over one grid.
+        InputError: if there is no such layer, the model's layers do not attend over one grid, or weights may be
+            negative.
     """
     require_one_grid(vit, "--queries")
+    if vit.signed:
+        raise InputError(f"the weights of {vit.name} may be negative, and --queries carries shares; use --at")
     chosen = [vit.layer(number) for number in (range(vit.depth) if layers is None else layers)]
     cells: dict[int, Tensor] = {}
     high: dict[int, Tensor] = {}

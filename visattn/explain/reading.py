@@ -161,7 +161,54 @@ class ExplicitAttention(NamedTuple):
             return in_pieces(of_out, self.layout).float() @ self.value.float().transpose(-2, -1)
 
 
-AttentionCall = FusedAttention | ExplicitAttention
+class DifferentialAttention(NamedTuple):
+    """Two fused calls with the same values, out = (A₁ − λ A₂) value; it is used as `FusedAttention` is.
+
+    Ye et al. 2024, "Differential Transformer" (eq. 1). The weights may be negative, and their rows sum to 1 − λ.
+
+    Attributes:
+        first: gives A₁.
+        second: gives A₂.
+        share: λ, a single number.
+        out: the tensor that the block continued with.
+    """
+
+    first: FusedAttention
+    second: FusedAttention
+    share: Tensor
+    out: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, heads, N, M)."""
+        return self.first.shape
+
+    @property
+    def value(self) -> Tensor:
+        """(B, heads, M, d′)."""
+        return self.first.value
+
+    @property
+    def by_query(self) -> Tensor:
+        """(B, heads, N, …): each row of it is made of one query, whatever the keys."""
+        return self.first.query
+
+    @torch.no_grad()
+    def weights(
+        self,
+        rows: slice = slice(None),
+        heads: Sequence[int] | slice = slice(None),
+        into: Tensor | None = None,
+    ) -> Tensor:
+        """A₁ − λ A₂ (B, heads, rows, M), float32; arguments as in `FusedAttention.weights`."""
+        return self.first.weights(rows, heads, into).sub_(self.second.weights(rows, heads).mul_(self.share.float()))
+
+    def gradient(self, of_out: Tensor) -> Tensor:
+        """∂y/∂(A₁ − λ A₂) (B, heads, N, M), float32, from ∂y/∂out."""
+        return self.first.gradient(of_out)
+
+
+AttentionCall = FusedAttention | ExplicitAttention | DifferentialAttention
 
 
 def running(known: Callable[[nn.Module], Any] = lambda module: True) -> nn.Module | None:
@@ -255,9 +302,11 @@ _FOLLOWED = {
     *("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "permute", "transpose"),
     *("mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_", "__truediv__", "__itruediv__"),
     *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__"),
-    *("masked_fill", "masked_fill_", "linear"),
+    *("masked_fill", "masked_fill_", "linear", "__getitem__"),
 }
 _PRODUCTS = {"matmul", "__matmul__", "bmm"}
+_SCALED = {"mul", "__mul__", "__rmul__"}
+_LESS = {"sub", "__sub__"}
 
 
 class _Softmax(NamedTuple):
@@ -274,6 +323,8 @@ class AttentionInterceptor(TorchFunctionMode):
         super().__init__()
         self.on_call = on_call
         self._known: Any = WeakIdKeyDictionary()  # of tensors alive that were made of a softmax, a _Softmax each
+        self._pair: list[FusedAttention] = []  # the calls of a module whose attention is differential
+        self._scaled: tuple[Tensor, Tensor] | None = None  # the second one's output times λ, and λ
 
     def __torch_function__(
         self, function: Callable[..., Any], kinds: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -283,10 +334,29 @@ class AttentionInterceptor(TorchFunctionMode):
             return self._multi_head(*args, **kwargs)
         out = function(*args, **kwargs)
         if function is F.scaled_dot_product_attention:
-            self.on_call(_fused(out, *args, **kwargs))
+            call = _fused(out, *args, **kwargs)
+            if hasattr(running(), "lambda_q1"):  # what the weights are is known when both outputs are subtracted
+                self._pair = [*self._pair[-1:], call]
+            else:
+                self.on_call(call)
         elif isinstance(out, Tensor):
-            self._follow(getattr(function, "__name__", ""), out, args, kwargs)
+            name = getattr(function, "__name__", "")
+            if len(self._pair) == 2:
+                self._subtract(name, out, args)
+            self._follow(name, out, args, kwargs)
         return out
+
+    def _subtract(self, name: str, out: Tensor, args: tuple) -> None:
+        """Track the outputs of two calls until λ times the second is subtracted from the first."""
+        first, second = self._pair
+        if name in _SCALED and any(part is second.out for part in args):
+            factors = [part for part in args if isinstance(part, Tensor) and part is not second.out]
+            if len(factors) == 1 and factors[0].numel() == 1:
+                self._scaled = out, factors[0].detach()
+        elif name in _LESS and self._scaled is not None and args[0] is first.out and args[1] is self._scaled[0]:
+            share = self._scaled[1]
+            self._pair, self._scaled = [], None
+            self.on_call(DifferentialAttention(first, second, share, out))
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> Any:
         """PyTorch's function, without its check for overrides, which would hide the calls in it."""
@@ -365,6 +435,10 @@ def _axis_after(name: str, axis: int, source: Tensor, out: Tensor, options: tupl
         return [number % source.dim() for number in order].index(source.dim() + axis) - source.dim()
     if name == "linear" and axis == -1:
         return None  # mixed over keys
+    if name == "__getitem__":  # parts of what comes before queries and keys, such as one of two softmaxes
+        index = options[0] if isinstance(options[0], tuple) else options
+        whole = all(isinstance(part, int | slice) for part in index) and len(index) <= source.dim() - 2
+        return axis if whole and axis == -1 else None
     same = out.dim() >= -axis and out.shape[axis] == source.shape[axis] and out.numel() >= source.numel()
     return axis if same else None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visattn.explain.reading import AttentionCall
-from visattn.explain.vit import ViT
+from visattn.explain.vit import Judged, ViT
 
 
 def positive_part(weights: Tensor, gradient: Tensor) -> Tensor:
@@ -44,9 +44,14 @@ class Relevance:
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W), at least 0."""
         vit.require("relevance")
-        seen, layers, of_pool = vit.judged(images, targets)
+        judged = vit.judged(images, targets)
+        with torch.autocast(images.device.type, enabled=False):
+            return self._of(vit, judged)
+
+    def _of(self, vit: ViT, judged: Judged) -> Tensor:
+        seen, layers, of_pool = judged
         tokens = layers[0][0].shape[3]
-        relevance = eye = torch.eye(tokens, dtype=torch.float32, device=images.device)
+        relevance = eye = torch.eye(tokens, dtype=torch.float32, device=seen.logits.device)
         for call, of_out in layers:
             relevance = relevance + contribution(call, of_out) @ relevance
         if seen.pool is None or of_pool is None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.explain.layered import Layered
+from visattn.explain.layered_rollout import layered_rollout
 from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading, ViT
 
@@ -102,6 +104,15 @@ class Rollout(_OverHeads):
     def reading(self, vit: ViT) -> Reading:
         """The same, for a run shared with other readings."""
         vit.require("attention rollout")
+        if isinstance(vit, Layered):
+            if self.discard:
+                raise InputError(f"--discard needs the matrices of layers, and {vit.name} is followed row by row")
+            return layered_rollout(vit, functools.partial(fuse, fusion=self.fusion))
+        if vit.signed:
+            raise InputError(
+                f"the weights of {vit.name} are differences of two softmaxes, which may be negative, so attention "
+                "rollout is not defined; choose raw, or relevance"
+            )
         out: Tensor | None = None
         weights: Tensor | None = None
 
@@ -134,9 +145,10 @@ class GradientRollout(_OverHeads):
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W)."""
         vit.require("gradient rollout")
         judged = vit.judged(images, targets)
-        parts = (fuse(call.weights().mul_(call.gradient(of)), self.fusion) for call, of in judged.layers)
-        out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)
-        return vit.read(out, judged.seen)
+        with torch.autocast(images.device.type, enabled=False):
+            parts = (fuse(call.weights().mul_(call.gradient(of)), self.fusion) for call, of in judged.layers)
+            out = rollout((part.clamp_(min=0).unsqueeze(1) for part in parts), discard=self.discard)
+            return vit.read(out, judged.seen)
 
     def __str__(self) -> str:
         return ", ".join(["gradient rollout", *self._options()])

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visattn.errors import InputError
+from visattn.explain.texts import Texts
 from visattn.explain.vit import ViT
 from visattn.images import Geometry
 from visattn.models.mode import evaluating
@@ -21,13 +22,16 @@ class Subject(NamedTuple):
         vit: the network.
         normalise: images (B, 3, h, w) uint8 to the network's input.
         fit: an upright RGB image to the network's input image, and the geometry.
-        class_names: names of its classes, in order; empty if it has none.
+        class_names: names of its classes, in order; empty if it has none. Of a model that compares images with texts,
+            they are the texts.
+        texts: the encoded texts, if its classes are texts.
     """
 
     vit: ViT
     normalise: nn.Module
     fit: Callable[[Image.Image], tuple[Image.Image, Geometry]]
     class_names: list[str]
+    texts: Texts | None = None
 
     def see(self, image: Image.Image) -> tuple[Image.Image, Geometry]:
         """`fit`, for an image with at least as many pixels as a patch.
@@ -55,9 +59,21 @@ class Subject(NamedTuple):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Images (B, 3, h, w) uint8 to class probabilities (B, classes), float32."""
+        """Images (B, 3, h, w) uint8 to class probabilities (B, classes), float32; of texts, among those given."""
         with evaluating(self.vit.model):
             return self.vit.logits(self.normalise(images)).float().softmax(dim=-1)
+
+    @torch.no_grad()
+    def cosines(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) uint8 to their cosines with the texts (B, T), float32.
+
+        Raises:
+            InputError: if the model was made without texts.
+        """
+        if self.texts is None:
+            raise InputError(f"{self.vit.name} has no texts to compare images with; give them to subject_of")
+        with evaluating(self.vit.model):
+            return self.texts.cosines(self.vit.logits(self.normalise(images)))
 
     def map(
         self, image: Image.Image, method: Callable[[ViT, Tensor, Tensor | None], Tensor], target: str | None = None
@@ -67,7 +83,7 @@ class Subject(NamedTuple):
         Args:
             image: an upright RGB image, as `images.load_image` returns it.
             method: such as `Raw(layer=-1)` or `Relevance()`.
-            target: the name or number of the class to explain; None is the most likely.
+            target: the name or number of the class to explain, or the text; None is the most likely.
 
         Returns:
             The map (h, w), float32, and the geometry.

@@ -9,7 +9,10 @@ from visattn.errors import InputError
 def require_classes(classes: int, name: str) -> None:
     """Raise an `InputError` if the model called `name` gives features instead of classes."""
     if not classes:
-        raise InputError(f"{name} has no classes, so there is none to explain; choose raw, rollout or value-norm")
+        raise InputError(
+            f"{name} has no classes, so there is none to explain; choose raw, rollout or value-norm, or, where it "
+            "compares images with texts, give a text (--text)"
+        )
 
 
 def checked_targets(logits: Tensor, targets: Tensor | None, name: str) -> Tensor:

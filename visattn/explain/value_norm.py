@@ -22,7 +22,7 @@ def _projection(call: AttentionCall, name: str) -> Tensor:
     heads, size = call.value.shape[1], call.value.shape[3]
     if projection is None or projection.in_features != heads * size:
         raise InputError(f"{name} has no linear output projection of its heads, which value-norm needs; choose raw")
-    if not isinstance(getattr(module, "norm", None), nn.Identity | None):
+    if not all(isinstance(getattr(module, norm, None), nn.Identity | None) for norm in ("norm", "sub_norm")):
         raise InputError(f"{name} normalises what its heads have attended to, so value-norm is not defined; choose raw")
     return projection.weight.detach().float().T.unflatten(0, (heads, size))
 

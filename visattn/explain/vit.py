@@ -74,6 +74,9 @@ class ViT:
         one_grid: whether all layers attend from one set of tokens to the same, so that layers can be multiplied.
         blocks: the layers' modules, whose outputs are all tokens (B, N, D); empty if they are not known.
         registers: number of registers, the last of the tokens before those of the grid.
+        token_head: a token as the last block gives it on, (B, D), to logits (B, classes) or features; None where the
+            head takes no single token.
+        signed: whether weights may be negative: those of differential attention, A₁ − λ A₂.
 
     Raises:
         InputError: if the model is not such a network; the message gives the reason.
@@ -82,6 +85,8 @@ class ViT:
     one_grid = True
     blocks: Sequence[nn.Module] = ()
     registers = 0
+    token_head: Callable[[Tensor], Tensor] | None = None
+    signed = False
 
     def __init__(self, model: nn.Module, name: str = "the model") -> None:
         self._open(model, name)
@@ -91,7 +96,8 @@ class ViT:
             raise self._refuse(str(error)) from error
         self.depth, self.patch, self.prefix = layout.depth, layout.patch, layout.prefix
         self._rows, self._latent = layout.rows, layout.latent
-        self.blocks, self.registers = layout.blocks, layout.registers
+        self.blocks, self.registers, self.token_head = layout.blocks, layout.registers, layout.token_head
+        self.signed = layout.signed
 
     def _open(self, model: nn.Module, name: str) -> None:
         """Read how a network is run; see `Interface`."""
@@ -130,6 +136,8 @@ class ViT:
 
     def reads(self, size: tuple[int, int]) -> bool:
         """Whether a run on images of (h, w) pixels is read as it should be; none is computed, only shapes are."""
+        if isinstance(self._network, VisionTransformer):
+            return True  # its plain forward, which is read, is not the one that a functional call runs
         named = (*self._network.named_parameters(), *self._network.named_buffers())
         tensors = {name: tensor.to("meta") for name, tensor in named}
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
@@ -313,14 +321,20 @@ class ViT:
 
     @torch.no_grad()
     def read_together(self, images: Tensor, readings: Sequence[Reading]) -> tuple[Logits, list[Tensor]]:
-        """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading."""
+        """Run the model once on normalised images (B, 3, h, w); returns the run and the result of each reading.
+
+        Under autocast the model runs in its type, and the readings compute in float32.
+        """
+        exact = torch.autocast(images.device.type, enabled=False)
 
         def on_call(layer: int, call: AttentionCall) -> None:
-            for reading in readings:
-                reading.on_call(layer, call)
+            with exact:
+                for reading in readings:
+                    reading.on_call(layer, call)
 
         seen = self.run(images, on_call)
-        return seen, [reading.result(seen) for reading in readings]
+        with exact:
+            return seen, [reading.result(seen) for reading in readings]
 
     def _heads(self, heads: Sequence[int] | None, call: AttentionCall) -> list[int] | slice:
         if heads is None:

@@ -316,3 +316,14 @@ def reduced(places: Places, args: Sequence[Any], kwargs: dict[str, Any], result:
             return None
         centres.append(found)
     return places.at(*centres)._replace(path=path)
+
+
+def chosen(places: Places, indices: Sequence[Any], result: Any) -> Places | None:
+    """Elements chosen along one axis by numbers that are not known, where all elements along it have one place."""
+    axes = [axis for axis, index in enumerate(indices) if index is not None]
+    if len(axes) != 1 or indices[axes[0]].dim() != 1:
+        return None
+    alike = [_alike(centre, axes) for centre in places.centre]  # NaN where they differ
+    if any(found.isnan().any() for found in (*alike, *places.centre)):
+        return None
+    return places.at(*(centre.expand(result.shape) for centre in alike))

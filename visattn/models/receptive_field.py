@@ -34,6 +34,7 @@ from visattn.models.places import (
     added,
     attended,
     channel_mean,
+    chosen,
     of_pixels,
     plane,
     product,
@@ -207,6 +208,8 @@ class Tracing(TorchDispatchMode):
             return [attended(first, result)]
         elif kind in _REDUCTIONS and first and not any(isinstance(a, Tensor) for a in args[1:]):
             return [reduced(first, args, kwargs, r) for r in results]
+        elif kind is _aten.index and first and (places := chosen(first, args[1], result)) is not None:
+            return [places]
         elif kind is _aten.copy_:
             return [self._overwritten(args[0], args[1])]
         elif kind in _IN_PLACE or torch.Tag.pointwise in func.tags:

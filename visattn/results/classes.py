@@ -82,6 +82,7 @@ class ClassWriter:
         truth: str | None = None,
         wall: Wall | None = None,
         asked: int | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Write an image's sheet and maps.
 
@@ -93,6 +94,7 @@ class ClassWriter:
             truth: the true class, if known; the sheet then shows whether the prediction is right.
             wall: what the sheet shows in place of the maps of `titles`, if given.
             asked: index of the cell whose attention the maps are, which is framed; None for a class.
+            notes: short texts below the maps of a model without classes, by their names.
 
         Returns:
             The image's entry in the list: image, class and probability (if the model has classes), overlay (file name
@@ -106,8 +108,11 @@ class ClassWriter:
         files = []
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             panels = [(title, found[name]) for name, title in titles.items()]
+            below = [(notes or {}).get(name, "") for name in titles]
             figure = (
-                self._sheet(item, panels, top, truth, asked) if wall is None else self._wall(item, wall, top, asked)
+                self._sheet(item, panels, below, top, truth, asked)
+                if wall is None
+                else self._wall(item, wall, top, asked)
             )
             for form in forms:
                 files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
@@ -146,6 +151,7 @@ class ClassWriter:
         self,
         item: "Input",
         panels: Sequence[tuple[str, np.ndarray]],
+        below: Sequence[str],
         top: Sequence[tuple[str, float]],
         truth: str | None,
         asked: int | None,
@@ -154,7 +160,7 @@ class ClassWriter:
         drawing |= {"style": self.style, "paper": self.paper}
         if not top:
             titles, maps = zip(*panels, strict=True)
-            return caption_sheet(item.original, titles, maps, item.geometry, **drawing)
+            return caption_sheet(item.original, titles, maps, item.geometry, notes=below, **drawing)
         return classification_sheet(
             item.original,
             panels,

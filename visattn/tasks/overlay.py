@@ -4,6 +4,7 @@ import argparse
 import gc
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from tqdm import tqdm
 from visattn.data.inputs import Input, read_fitted, to_input
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.explain import METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
-from visattn.explain.methods import Method
+from visattn.explain import LRP, METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
+from visattn.explain.methods import Method, methods_of
 from visattn.explain.place import AtPatches, patch_at, patch_queries
+from visattn.explain.registers import WithRegister
 from visattn.export import ExportedClassifier
 from visattn.export.shipped import is_exported, load_exported
 from visattn.files import guarded, protect
@@ -78,6 +80,40 @@ class Chosen(NamedTuple):
         return Wall(chosen, names, columns)
 
 
+@dataclass(frozen=True)
+class OfText:
+    """A method's map of one of several texts.
+
+    Args:
+        method: one that explains a class.
+        number: of the text.
+        text: for the title.
+    """
+
+    method: Method
+    number: int
+    text: str
+
+    def __call__(self, vit: ViT, images: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised images (B, 3, h, w) to maps (B, H, W), whatever the targets."""
+        return self.method(vit, images, torch.full((len(images),), self.number, device=images.device))
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.method}"
+
+
+def of_each_text(methods: Mapping[str, Method], texts: Sequence[str]) -> dict[str, Method]:
+    """The methods, those that explain a class once for each text, with the text's number behind their name."""
+    found: dict[str, Method] = {}
+    for name, method in methods.items():
+        if name not in OF_CLASS:
+            found[name] = method
+            continue
+        for number, text in enumerate(texts):
+            found[name if len(texts) == 1 else f"{name}-{number}"] = OfText(method, number, text)
+    return found
+
+
 @guarded()
 def overlay_images(
     subject: Subject,
@@ -120,13 +156,17 @@ def overlay_images(
         The entries of `classes.json`, as `ClassWriter.write` has them.
     """
     paths = list_images(images)
-    methods = without_rollout({"rollout": Rollout(), "raw": Raw()}, subject.vit) if methods is None else methods
+    methods = defined({"rollout": Rollout(), "raw": Raw()}, subject.vit) if methods is None else methods
+    meaning = meaning_of(methods) + (", test-time register" if isinstance(subject.vit, WithRegister) else "")
+    meaning += ", A₁ − λ A₂ (drawn as 0 where negative)" if subject.vit.signed and "raw" in methods else ""
+    texts = [] if subject.texts is None else subject.texts.texts
+    methods = of_each_text(methods, texts) if texts else methods
     number = None if target is None else subject.target(target)
     titles = {
         name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
         for name, method in methods.items()
     }
-    writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods))
+    writer = ClassWriter(output, () if texts else subject.class_names, exports, style, paper, meaning)
     protect(paths)
     writer.require_room(paths)
     if at is not None:
@@ -142,11 +182,25 @@ def overlay_images(
             for item, found in zip(batch, see(subject, batch, methods, number, at, layers), strict=True):
                 shown = None if wall is None else wall.of(found["layers"], subject.vit)
                 asked = None if at is None else int(found["asked"])
-                entries.append(writer.write(item, found, titles, (truths or {}).get(item.name), shown, asked))
+                if texts:
+                    found["texts"] = np.array(texts)
+                notes = _notes(methods, found)
+                entry = writer.write(item, found, titles, (truths or {}).get(item.name), shown, asked, notes)
+                cosines = {"cosines": dict(zip(texts, found["cosines"].tolist(), strict=True))} if texts else {}
+                entries.append(entry | cosines)
                 bar.update()
             gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
     return entries
+
+
+def _notes(methods: Mapping[str, Method], found: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """What stands below the maps of texts: how well each fits the image."""
+    return {
+        name: f"cosine {found['cosines'][method.number]:.3f}"
+        for name, method in methods.items()
+        if isinstance(method, OfText)
+    }
 
 
 def require_pixel(subject: Subject, paths: Iterable[Path], at: tuple[int, int]) -> None:
@@ -190,7 +244,9 @@ def see(
     shared = dict(zip(readings, read, strict=True))
     found = {"layers": shared["layers"]}
     targets = None
-    if subject.class_names:
+    if subject.texts is not None:
+        found["cosines"] = subject.texts.cosines(seen.logits)
+    elif subject.class_names:
         found["probabilities"] = seen.logits.float().softmax(dim=-1)
         targets = found["probabilities"].argmax(dim=-1)
         targets = targets if number is None else torch.full_like(targets, number)
@@ -212,14 +268,18 @@ def meaning_of(methods: Iterable[str]) -> str:
 
 def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
     """The methods that the command line asks for, by their names, in its order."""
-    names = list(dict.fromkeys(options.method or ["rollout", "raw"]))
+    names = list(dict.fromkeys(options.method or (["relevance"] if options.text else ["rollout", "raw"])))
     rollouts = ("rollout", "gradient-rollout")
     layered = ("raw", "value-norm")
     for option, users in (("layer", layered), ("head", layered), ("fusion", rollouts), ("discard", rollouts)):
         if getattr(options, option) is not None and not set(names) & set(users):
             raise InputError(f"--{option} is for --method {' and '.join(users)}")
-    if options.target is not None and not set(names) & set(OF_CLASS):
-        raise InputError(f"--target is for --method {' and '.join(OF_CLASS)}; other maps are the same for every class")
+    for option in ("target", "text"):
+        if getattr(options, option) is not None and not set(names) & set(OF_CLASS):
+            raise InputError(f"--{option} is for --method {' and '.join(OF_CLASS)}; other maps explain nothing")
+    for option in ("target", "classes"):
+        if options.text is not None and getattr(options, option) is not None:
+            raise InputError(f"--text and --{option} exclude each other: texts take the place of classes")
     if options.at is not None and set(names) & set(OF_CLASS):
         unfit = next(name for name in names if name in OF_CLASS)
         raise InputError(
@@ -269,14 +329,17 @@ def _numbers(text: str, option: str) -> list[int] | None:
         raise InputError(f"--{option} is '{text}'; give all, or numbers such as 0,5,11") from error
 
 
-def without_rollout(methods: dict[str, Method], vit: ViT) -> dict[str, Method]:
-    """The methods without rollout where it is not defined, for when none was asked for."""
-    return {name: method for name, method in methods.items() if vit.one_grid or name != "rollout"}
+def defined(methods: dict[str, Method], vit: ViT) -> dict[str, Method]:
+    """Those that are defined for a model, or else LRP, for when none was asked for."""
+    known = methods_of(vit)
+    return {name: method for name, method in methods.items() if name in known} or {"lrp": LRP()}
 
 
 def choose_subject(options: argparse.Namespace) -> Subject:
     """The model that the command line asks for."""
     if options.checkpoint is not None:
+        if getattr(options, "text", None) is not None:
+            raise InputError("--text needs --model; a checkpoint of visattn compares no images with texts")
         for option in ("weights", "classes", "image_size"):
             if getattr(options, option) is not None:
                 raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
@@ -291,6 +354,7 @@ def choose_subject(options: argparse.Namespace) -> Subject:
         options.weights or "pretrained",
         None if options.classes is None else read_names(options.classes),
         None if options.image_size is None else tuple(options.image_size),
+        getattr(options, "text", None),
     )
 
 

@@ -12,8 +12,8 @@ from visattn.data.inputs import read_fitted
 from visattn.data.instances import Instances
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.explain import METHODS, Subject
-from visattn.explain.methods import ANY_LAYERS
+from visattn.explain import Subject
+from visattn.explain.methods import methods_of
 from visattn.files import write_text
 from visattn.images import Geometry
 from visattn.images.reading import list_images
@@ -100,7 +100,7 @@ def choose_methods(subject: Subject, asked: list[str] | None) -> tuple[str, ...]
     """
     if not subject.class_names:
         raise InputError(f"{subject.vit.name} has no classes, so no map of it can be ranked; give a classifier")
-    return tuple(dict.fromkeys(asked or (METHODS if subject.vit.one_grid else ANY_LAYERS)))
+    return tuple(dict.fromkeys(asked or methods_of(subject.vit)))
 
 
 def rank(options: argparse.Namespace) -> str:

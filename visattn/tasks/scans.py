@@ -26,7 +26,10 @@ from visattn.results import ClassWriter
 if TYPE_CHECKING:
     from visattn.training.glimpses import GlimpseClassifier
 
-_OF_MAPS = ("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "at", "queries")
+_OF_MAPS = (
+    *("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "text", "at", "queries"),
+    "test_time_registers",
+)
 _OF_LIBRARIES = ("weights", "classes", "image_size")  # refused with any checkpoint
 
 

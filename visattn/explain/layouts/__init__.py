@@ -32,13 +32,7 @@ def image_part(network: nn.Module) -> nn.Module:
 
 
 def interface_of(network: nn.Module) -> Interface:
-    """How a network is run on images.
-
-    Raises:
-        UnreadableError: if what it weighs values by is no softmax.
-    """
-    if any("DiffAttention" in type(part).__name__ or hasattr(part, "lambda_q1") for part in network.modules()):
-        raise UnreadableError("its attention is differential: what it weighs by is the difference of two softmaxes")
+    """How a network is run on images."""
     return _library(network).interface(network)
 
 

@@ -41,6 +41,9 @@ class Layout(NamedTuple):
         fixed: (h, w) of the only images that the network takes; None where it takes others, too.
         blocks: the layers' modules, whose outputs are all tokens (B, N, D).
         registers: how many of the tokens before the grid's are registers; they are the last of them.
+        token_head: a token as the last block gives it on, (B, D), to logits or features (B, …), by the last norm and
+            the head; None where the head takes no single token.
+        signed: whether weights may be negative, as those of differential attention.
     """
 
     depth: int
@@ -54,6 +57,8 @@ class Layout(NamedTuple):
     fixed: tuple[int, int] | None = None
     blocks: Sequence[nn.Module] = ()
     registers: int = 0
+    token_head: Callable[[Tensor], Tensor] | None = None
+    signed: bool = False
 
 
 class UnreadableError(Exception):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from visattn.explain.layouts import timm
 from visattn.explain.layouts.layout import Interface, Layout, UnreadableError, square_patches
@@ -33,6 +33,10 @@ def _features(out: Any) -> Any:
     return out[0] if isinstance(out, tuple) else out
 
 
+def _projected(model: Any, token: Tensor) -> Tensor:
+    return token if model.proj is None else token @ model.proj
+
+
 def layout(model: Any) -> Layout:
     """The properties of OpenCLIP's `VisionTransformer`, and of a tower that is a model of timm.
 
@@ -40,7 +44,9 @@ def layout(model: Any) -> Layout:
         UnreadableError: if it is another, or several latent queries attend to its tokens.
     """
     if hasattr(model, "trunk"):
-        return timm.layout(model.trunk)
+        layout = timm.layout(model.trunk)
+        head = layout.token_head
+        return layout._replace(token_head=None if head is None else lambda token: model.head(head(token)))
     blocks = getattr(getattr(model, "transformer", None), "resblocks", None)
     if blocks is None or not isinstance(getattr(model, "conv1", None), nn.Conv2d):
         raise UnreadableError("it has no row of transformer blocks over one grid of patches")
@@ -56,4 +62,5 @@ def layout(model: Any) -> Layout:
         **square_patches(model.conv1),
         fixed=pair(model.image_size),
         blocks=tuple(blocks),
+        token_head=lambda token: _projected(model, model.ln_post(token)),
     )

@@ -1,5 +1,6 @@
 """visattn's own Vision Transformer."""
 
+from visattn.explain.layouts import timm
 from visattn.explain.layouts.layout import Interface, Layout
 from visattn.images.geometry import pair
 from visattn.models import VisionTransformer
@@ -20,4 +21,5 @@ def layout(model: VisionTransformer) -> Layout:
         grid=lambda *size: pair(model.grid_of(*size)),
         embedding=None,
         blocks=tuple(model.blocks),
+        token_head=timm.token_head(model),
     )

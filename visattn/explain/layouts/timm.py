@@ -1,5 +1,6 @@
 """Vision Transformers of timm, regardless of their class, and networks that resemble them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from timm.data import resolve_model_data_config
@@ -56,7 +57,23 @@ def layout(model: Any) -> Layout:
         fixed=pair(taken) if taken is not None and getattr(embed, "strict_img_size", False) else None,
         blocks=tuple(map(uncompiled, blocks)),
         registers=0 if registers is None else registers.shape[1],
+        token_head=None if pooling == "map" else token_head(model),
+        signed=any(hasattr(part, "lambda_q1") for part in model.modules()),
     )
+
+
+def token_head(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """The last norm and the head of a network, on one token (B, D); see `Layout`."""
+    norm, fc_norm, head, other = (getattr(model, name, None) for name in ("norm", "fc_norm", "head", "head_dist"))
+    if not isinstance(norm, nn.Module) or not isinstance(head, nn.Linear | nn.Identity):
+        return None
+
+    def logits(token: Tensor) -> Tensor:
+        pooled = norm(token.unsqueeze(1)).squeeze(1)
+        pooled = pooled if fc_norm is None else fc_norm(pooled)
+        return head(pooled) if other is None else (head(pooled) + other(pooled)) / 2
+
+    return logits
 
 
 class _Patches(nn.Module):

@@ -40,4 +40,5 @@ def layout(model: nn.Module) -> Layout:
         **square_patches(model.conv_proj),
         fixed=pair((model.image_size, model.image_size)),
         blocks=tuple(model.encoder.layers),
+        token_head=lambda token: model.heads(model.encoder.ln(token)),
     )

@@ -131,4 +131,24 @@ def layout(model: Any) -> Layout:
         fixed=None if interpolates or config.model_type.startswith("dino") else known.size,
         blocks=tuple(next((row for row in rows_of_blocks if len(row) == config.num_hidden_layers), ())),
         registers=getattr(config, "num_register_tokens", 0),
+        token_head=None if latent and not unread else _token_head(model),
     )
+
+
+def _token_head(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """The last norm and the head of a model, on one token (B, D); see `Layout`."""
+    base = model.base_model if hasattr(model.base_model, "embeddings") else getattr(model, "vision_model", None)
+    pooler = getattr(base, "pooler", None)
+    found = (getattr(base, name, None) for name in ("post_layernorm", "layernorm", "norm"))
+    norm: Any = getattr(pooler, "layernorm", None) or next((part for part in found if part is not None), None)
+    names = ("classifier", "cls_classifier", "visual_projection")
+    head: Any = next((part for name in names if (part := getattr(model, name, None)) is not None), nn.Identity())
+    unfit = isinstance(head, nn.Linear) and head.in_features != vision_config(model).hidden_size  # as DINOv2's
+    if norm is None or unfit or hasattr(pooler, "dense"):
+        return None
+    if "CLIPForImageClassification" in _names(model):  # whose classes are read from patches without a norm
+        return head
+    if vision_config(model).model_type.startswith("blip"):  # whose pooled token passes it twice
+        return lambda token: head(norm(norm(token)))
+    other: Any = getattr(model, "distillation_classifier", None)
+    return lambda token: head(norm(token)) if other is None else (head(norm(token)) + other(norm(token))) / 2

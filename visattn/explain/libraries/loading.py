@@ -14,6 +14,7 @@ from visattn.errors import InputError
 from visattn.explain.fitting import Fitting
 from visattn.explain.layered import as_read
 from visattn.explain.subject import Subject
+from visattn.explain.texts import Texts, compared
 from visattn.models.normalise import Normalise
 
 MAX_SIDE = 4096  # pixels of an input's side, and …
@@ -60,6 +61,7 @@ def subject(
     mean_std: tuple[Sequence[float], Sequence[float]],
     class_names: Sequence[str] | None,
     own_names: Callable[[], Sequence[str]],
+    texts: Texts | None = None,
 ) -> Subject:
     """A model with its preprocessing.
 
@@ -70,6 +72,7 @@ def subject(
         mean_std: of pixels in [0, 1].
         class_names: as given by the user; None takes the model's own.
         own_names: the model's own, where it has classes.
+        texts: what images are compared with, in place of classes.
 
     Raises:
         InputError: if it cannot be read, takes other than colour images, or the names are not as many as the
@@ -82,11 +85,13 @@ def subject(
         raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")
     if vit.channels not in (None, 3):
         raise InputError(f"{name} takes images with {vit.channels} channels, but images have 3; leave out in_chans")
-    if class_names is None:
+    if texts is not None:
+        vit, class_names = compared(vit, texts), texts.texts
+    elif class_names is None:
         class_names = own_names() if vit.classes else []
     if len(class_names) != vit.classes:
         raise InputError(f"{len(class_names)} class names were given, but {name} has {vit.classes} classes")
-    return Subject(vit, Normalise(*mean_std), fitting.at(vit.cells(size)), list(class_names))
+    return Subject(vit, Normalise(*mean_std), fitting.at(vit.cells(size)), list(class_names), texts)
 
 
 def state_of(path: Path, name: str) -> dict[str, torch.Tensor]:

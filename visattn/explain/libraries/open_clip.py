@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from torchvision.transforms import CenterCrop
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, covering, squashed_to
 from visattn.explain.libraries.loading import checked_size, installed, short, subject
 from visattn.explain.subject import Subject
+from visattn.explain.texts import Texts, texts_of
 from visattn.images.geometry import Pair, pair
 
 
@@ -18,8 +21,11 @@ def open_clip_subject(
     weights: str | Path = "pretrained",
     class_names: Sequence[str] | None = None,
     image_size: int | Sequence[int] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Subject:
-    """The image tower of a model of OpenCLIP, in evaluation mode, on the CPU. It has features and no classes.
+    """The image tower of a model of OpenCLIP, in evaluation mode, on the CPU.
+
+    It has features, and no classes unless texts are given.
 
     Args:
         name: of the model, such as ViT-B-32, or of the model and of its weights, such as ViT-B-32/openai.
@@ -27,10 +33,11 @@ def open_clip_subject(
         class_names: none can be given.
         image_size: (h, w) of the input, or the side of a square, to which OpenCLIP resamples position embeddings; None
             takes what the model says.
+        texts: what images are compared with, in place of classes.
 
     Raises:
         InputError: if OpenCLIP is not installed or has no such model; if its weights are not named or cannot be had; if
-            it cannot be read (see `ViT`, `Layered`).
+            it cannot be read (see `ViT`, `Layered`); if a text is too long, or its tokenizer cannot be had.
     """
     open_clip, size = installed("open_clip", "open_clip"), checked_size(image_size)
     architecture, _, tag = name.partition("/")
@@ -42,7 +49,24 @@ def open_clip_subject(
     model = _with_weights(open_clip, architecture, tag, weights, size).eval()
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     fitting = open_clip_fitting(open_clip, config)
-    return subject(model, name, fitting, (config.mean, config.std), class_names, list)
+    encoded = None if texts is None else _encoded(open_clip, architecture, model, list(texts))
+    return subject(model, name, fitting, (config.mean, config.std), class_names, list, encoded)
+
+
+def _encoded(open_clip: Any, architecture: str, model: Any, texts: list[str]) -> Texts:
+    """Texts as the model encodes them."""
+    try:
+        tokenizer = open_clip.get_tokenizer(architecture)
+        length = tokenizer.context_length
+        tokens, longer = tokenizer(texts), tokenizer(texts, context_length=2 * length)
+    except Exception as error:  # whatever it meets on the network: some tokenizers are fetched from the hub
+        raise InputError(f"the tokenizer of {architecture} could not be had ({short(error)})") from error
+    cut = [text for text, a, b in zip(texts, tokens, longer, strict=True) if not torch.equal(a, b[:length])]
+    if cut:
+        raise InputError(f"{architecture} takes texts of up to {length} tokens; shorten '{cut[0]}'")
+    with torch.no_grad():
+        features = model.encode_text(tokens)
+    return texts_of(model, texts, features, nn.Identity())
 
 
 def _with_weights(

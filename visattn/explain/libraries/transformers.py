@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
@@ -16,6 +17,7 @@ from visattn.explain.layouts.transformers import vision_config
 from visattn.explain.libraries.loading import checked_size, installed, short, subject
 from visattn.explain.libraries.timm import shortened
 from visattn.explain.subject import Subject
+from visattn.explain.texts import Texts, texts_of
 from visattn.images.geometry import pair
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ def transformers_subject(
     weights: str | Path = "pretrained",
     class_names: Sequence[str] | None = None,
     image_size: int | Sequence[int] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Subject:
     """A vision model of transformers, in evaluation mode, on the CPU, in float32.
 
@@ -51,10 +54,12 @@ def transformers_subject(
         class_names: of its classes; None takes `id2label` of the configuration.
         image_size: (h, w) of the input, or the side of a square; None takes what the processor says. A folder without
             a `preprocessor_config.json` gets its family's, and a line is logged.
+        texts: what images are compared with, in place of classes; for CLIP, SigLIP and the like.
 
     Raises:
         InputError: if transformers is not installed or does not know the model; if it cannot be had, or its weights are
-            incomplete; if it cannot be read (see `ViT`, `Layered`); if its processor pads, or does not say one size.
+            incomplete; if it cannot be read (see `ViT`, `Layered`); if its processor pads, or does not say one size; if
+            texts are given, and it compares no images with texts, has no tokenizer, or cannot take one that long.
     """
     transformers, size = installed("transformers", "transformers"), checked_size(image_size)
     if str(weights) not in ("pretrained", "random"):
@@ -67,10 +72,37 @@ def transformers_subject(
     config = _fetched(transformers.AutoConfig.from_pretrained, name)
     model = _model(transformers, name, config, str(weights)).float().eval()
     processor = _processor(transformers, name, vision_config(model))
+    encoded = None if texts is None else _encoded(transformers, name, model, list(texts))
     fitting, mean_std = _fitting(processor, size, name), _mean_std(processor)
     labels = [str(config.id2label[number]) for number in sorted(config.id2label)]
     imagenet = len(labels) in (1000, 21841, 21843)  # whose labels are all words for a class
-    return subject(model, name, fitting, mean_std, class_names, lambda: shortened(labels) if imagenet else labels)
+    own = shortened(labels) if imagenet else labels
+    return subject(model, name, fitting, mean_std, class_names, lambda: own, encoded)
+
+
+_COMPARING = ("clip", "metaclip_2", "chinese_clip", "siglip", "siglip2", "blip")  # model types
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+
+
+def _encoded(transformers: Any, name: str, model: Any, texts: list[str]) -> Texts:
+    """Texts as the model encodes them."""
+    config, kind = model.config, type(model).__name__
+    if config.model_type not in _COMPARING or not hasattr(model, "get_text_features"):
+        raise InputError(f"{name} compares no images with texts: it is a {kind}; leave out --text, or give a CLIPModel")
+    if (folder := Path(name)).is_dir() and not any((folder / file).is_file() for file in _VOCABULARIES):
+        raise InputError(f"{name} has no tokenizer for texts; save the model's own to the folder")
+    tokenizer = _fetched(transformers.AutoTokenizer.from_pretrained, name)
+    length = config.text_config.max_position_embeddings
+    # SigLIP was trained on texts padded to their full length, without a mask.
+    padding: dict[str, Any] = {"padding": True}
+    if config.model_type.startswith("siglip"):
+        padding = {"padding": "max_length", "max_length": length, "return_attention_mask": False}
+    tokens = tokenizer(texts, return_tensors="pt", **padding)
+    if tokens["input_ids"].shape[1] > length:
+        raise InputError(f"{name} takes texts of up to {length} tokens; shorten '{max(texts, key=len)}'")
+    with torch.no_grad():
+        features = model.get_text_features(**tokens, return_dict=True).pooler_output
+    return texts_of(model, texts, features, getattr(model, "visual_projection", nn.Identity()))
 
 
 def _fetched(call: Any, name: str, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from visattn.data.inputs import Input, read_fitted
 from visattn.decoding import BeamSearch, Caption, Captioning
 from visattn.errors import InputError
 from visattn.explain import METHODS, OF_CLASS, Subject
+from visattn.explain.methods import methods_of
 from visattn.images import Geometry
 from visattn.overlay import Style, heatmap, shared_limits
 from visattn.overlay.heatmap import as_shown
@@ -193,7 +194,7 @@ class ClassReader:
     def __init__(self, subject: Subject, name: str, precision: str = "auto") -> None:
         self.subject, self.name = subject, name
         self.precision = of_option(precision, subject.device)
-        names = [method for method in _METHODS if subject.vit.one_grid or method == "raw"]
+        names = [method for method in _METHODS if method in methods_of(subject.vit)]
         names = [method for method in names if subject.class_names or method not in OF_CLASS]
         self.methods = {method: METHODS[method]() for method in names}
         self.asks = ("Another class to explain", subject.class_names[0], "Explain") if "relevance" in names else None

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from visattn.errors import InputError
 from visattn.explain import Raw, Rollout
+from visattn.explain.methods import methods_of
 from visattn.files import safe_name, write_folder, write_text
 from visattn.metrics import Health, attention_health
 from visattn.models.mode import evaluating
@@ -194,7 +195,7 @@ def _caption_sheets(module: Captioner, examples: list[Example]) -> Iterator[Figu
 
 
 def _classification_sheets(found: Classified) -> Iterator[Figure]:
-    methods = {"attention rollout": Rollout()} if found.vit.one_grid else {}
+    methods = {"attention rollout": Rollout()} if "rollout" in methods_of(found.vit) else {}
     drawn = {name: _maps(found, method) for name, method in {**methods, "last layer, mean of heads": Raw()}.items()}
     with torch.no_grad(), evaluating(found.vit.model):
         probabilities = found.vit.logits(found.inputs).float().softmax(dim=-1).cpu().numpy()
