@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save
-from support.hub import TOKEN, serve
+from support.hub import TOKEN, in_place
 
 import visattn
 from visattn.cli import main
@@ -39,18 +39,8 @@ def files_of(folder):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The imitation in place of the hub, with an empty cache, without a token, and without waiting between attempts."""
-    constants = huggingface_hub.constants
-    with serve() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.address)
-        template = served.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def hub(tmp_path):
+    with in_place(tmp_path) as served:
         yield served
 
 
