@@ -301,6 +301,28 @@ def test_a_pushed_folder_comes_back(hub, exported, tmp_path, scene, monkeypatch,
     assert names["caption"].weights.shape == (len(names["caption"].words), 8, 8)
 
 
+def test_a_pushed_captioner_decodes_as_it_was_exported(hub, scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    folder, decoding = tmp_path / "exported", ["--beam", "7", "--length-penalty", "0.3", "--no-repeat", "1"]
+    assert main(["export", "--checkpoint", "captioner-shapes", "--output", str(folder), *decoding]) == 0
+    assert main(["push", str(folder), "lab/shapes"]) == 0
+    said = {}
+    for name, words in {
+        "original": ["captioner-shapes", *decoding],
+        "pushed": ["hf:lab/shapes"],
+        "greedy": ["captioner-shapes"],
+        "overridden": ["hf:lab/shapes", "--decode", "greedy", "--no-repeat", "0"],
+    }.items():
+        output = tmp_path / name
+        words = ["caption", str(scene), "--output", str(output), "--export", "npz", "--checkpoint", *words]
+        assert main(words) == 0
+        said[name] = json.loads((output / "captions.json").read_text())[0]["caption"]
+    assert said["pushed"] == said["original"] != said["greedy"] == said["overridden"]
+    repository = hub.repositories["lab/shapes"]
+    card = repository.commits[repository.branches["main"]]["README.md"].decode()
+    assert "`BeamSearch` (size 7, best 1, length_penalty 0.3)" in card
+
+
 def test_a_classifier_is_pushed_to_a_branch_with_its_own_card(hub, tmp_path, monkeypatch, scene):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     folder = tmp_path / "vit"

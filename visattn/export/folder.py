@@ -47,6 +47,8 @@ class ExportedCaptioner(NamedTuple):
         parts: the blueprints of encoder and decoder.
         encoder_weights: "file" if the encoder's weights are in the weights file, or "pretrained" if they are left out,
             since they are publicly available.
+        search: how captions are decoded unless asked otherwise; None is greedily.
+        no_repeat: n-grams of this length occur at most once in a caption, unless asked otherwise; 0 allows all.
     """
 
     encoder: Any
@@ -57,6 +59,8 @@ class ExportedCaptioner(NamedTuple):
     max_length: int
     parts: dict[str, Blueprint]
     encoder_weights: EncoderWeights = "file"
+    search: Blueprint | None = None
+    no_repeat: int = 0
 
     @property
     def whole(self) -> nn.ModuleDict:
@@ -71,7 +75,8 @@ class ExportedCaptioner(NamedTuple):
     def model(self) -> CaptionModel:
         """A module that captions images."""
         parts = self.encoder, self.decoder, self.vocabulary, self.image_size, self.fit, self.max_length
-        return CaptionModel(*parts).eval()
+        search = None if self.search is None else read("search", self.search)()
+        return CaptionModel(*parts, search, self.no_repeat).eval()
 
     def describe(self) -> dict[str, Any]:
         """The content of `model.json`, except for its files."""
@@ -85,6 +90,8 @@ class ExportedCaptioner(NamedTuple):
             "vocabulary": self.vocabulary.words,
             **({} if self.vocabulary.tokens.spec == Words.spec else {"tokens": self.vocabulary.tokens.spec}),
             "max_length": self.max_length,
+            **({} if self.search is None else {"search": self.search}),
+            **({"no_repeat": self.no_repeat} if self.no_repeat else {}),
             "grid": list(encoder.grid(self.image_size)),
             "cell_shift": list(cells),
             "cell_stride": list(cells.stride),
@@ -262,6 +269,8 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
     if list(grid) != described["grid"]:
         raise InputError(f"its encoder produces a grid of {list(grid)}, not {described['grid']}")
     decoder.check_grid(grid)
+    if described["search"] is not None:
+        read("search", described["search"])()  # its numbers may be out of range
     parts = {name: described[name] for name in ("encoder", "decoder")}
     return ExportedCaptioner(
         encoder.eval(),
@@ -272,6 +281,8 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
         described["max_length"],
         parts,
         described["encoder_weights"],
+        described["search"],
+        described["no_repeat"],
     )
 
 
