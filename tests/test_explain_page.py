@@ -107,6 +107,8 @@ def test_the_command_writes_pages_and_refuses_captioners(tmp_path, capsys):
     assert "--checkpoint captioner-shapes is a captioner" in capsys.readouterr().err
     assert main([*command, str(tmp_path)]) == 2
     assert f"--checkpoint {tmp_path} cannot be used" in capsys.readouterr().err
+    assert main([*command, "timm:vit_tiny_patch16_224"]) == 2
+    assert "visattn app --model timm:vit_tiny_patch16_224" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------- the browser
