@@ -133,8 +133,7 @@ def test_the_included_model_runs(look):
     page = look(html)
     for name in ("automobile", "airplane", "ship"):
         page.get_by_role("button", name=f"drawn {name}").click()
-        settled(page)
-        assert page.locator("#classes .best bdi").inner_text() == name
+        until(page, f"document.querySelector('#classes .best bdi')?.textContent === '{name}'")
     compare(page, model, [8, 3])
     page.evaluate("visattn.state.method = 'raw'; visattn.render()")
     grid, times = page.locator("#grid").bounding_box(), []
