@@ -1,7 +1,6 @@
 """Classify images with a Vision Transformer and overlay its attention on the original pixels."""
 
 import argparse
-import gc
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from visattn.models import VisionTransformer
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter, Wall
+from visattn.results.workers import Workers, automatic_workers
 
 
 class Chosen(NamedTuple):
@@ -95,6 +95,7 @@ def overlay_images(
     wall: "Chosen | None" = None,
     at: tuple[int, int] | None = None,
     queries: "Chosen | None" = None,
+    workers: int | None = 0,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see the head of this file for what is written.
 
@@ -115,6 +116,7 @@ def overlay_images(
         at: the pixel (x, y) of each original image whose patch is asked where it attends; None for the class tokens.
             All images are checked for it before the first is computed.
         queries: the layers of which the `.npz` also has where every patch attends, the mean of the heads.
+        workers: processes that draw while the model runs, as for `visattn.tasks.caption.caption_images`.
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
@@ -126,7 +128,8 @@ def overlay_images(
         name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
         for name, method in methods.items()
     }
-    writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods))
+    workers = Workers(automatic_workers(len(paths)) if workers is None else workers)
+    writer = ClassWriter(output, subject.class_names, exports, style, paper, meaning_of(methods), workers)
     protect(paths)
     writer.require_room(paths)
     if at is not None:
@@ -137,14 +140,14 @@ def overlay_images(
     subject = subject.to(choose_device(device))
     precision = of_option(precision, subject.device)
     inputs = read_fitted(paths, subject.see)
-    with tqdm(total=len(paths), desc="Looking", unit="image") as bar, autocast(precision, subject.device):
+    bar = tqdm(total=len(paths), desc="Looking", unit="image")
+    with workers, bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, found in zip(batch, see(subject, batch, methods, number, at, layers), strict=True):
                 shown = None if wall is None else wall.of(found["layers"], subject.vit)
                 asked = None if at is None else int(found["asked"])
                 entries.append(writer.write(item, found, titles, (truths or {}).get(item.name), shown, asked))
                 bar.update()
-            gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
     return entries
 
