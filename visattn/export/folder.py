@@ -243,11 +243,20 @@ def _load(folder: Path, *kinds: str) -> Any:
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {str(error)[:200]}") from error
     _check(_sketch(make, described), tensors, path)
-    exported = build(folder, lambda: make(described))
+    exported = build(folder, lambda: _with_its_grid(make(described), described))
     own = exported.weights.eval().state_dict()
     _check(own, tensors, path)
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
+    return exported
+
+
+def _with_its_grid(exported: Any, described: dict[str, Any]) -> Any:
+    """The model itself; an `InputError` if its encoder does not produce the grid that is described."""
+    if isinstance(exported, ExportedCaptioner):
+        grid = list(exported.encoder.grid(exported.image_size))
+        if grid != described["grid"]:
+            raise InputError(f"its encoder produces a grid of {grid}, not {described['grid']}")
     return exported
 
 
@@ -265,10 +274,7 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
     encoder.normalise = Normalise(described["mean"], described["std"])
     size, vocabulary = tuple(described["image_size"]), Vocabulary(described["vocabulary"], described["tokens"])
     decoder = read("decoder", described["decoder"])(len(vocabulary), encoder.size)
-    grid = encoder.grid(size)
-    if list(grid) != described["grid"]:
-        raise InputError(f"its encoder produces a grid of {list(grid)}, not {described['grid']}")
-    decoder.check_grid(grid)
+    decoder.check_grid(tuple(described["grid"]))
     if described["search"] is not None:
         read("search", described["search"])()  # its numbers may be out of range
     parts = {name: described[name] for name in ("encoder", "decoder")}
