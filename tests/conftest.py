@@ -139,10 +139,8 @@ def photographs(tmp_path):
     return folder
 
 
-@pytest.fixture
-def karpathy_root(tmp_path):
+def write_karpathy(root: Path) -> Path:
     """A data set of photographs in the layout of the Karpathy splits."""
-    root = tmp_path / "flickr"
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(1)
     entries = []
@@ -154,6 +152,11 @@ def karpathy_root(tmp_path):
         entries.append({"filename": name, "imgid": i, "split": split, "sentences": sentences})
     (root / "dataset_flickr8k.json").write_text(json.dumps({"dataset": "flickr8k", "images": entries}))
     return root
+
+
+@pytest.fixture
+def karpathy_root(tmp_path):
+    return write_karpathy(tmp_path / "flickr")
 
 
 @pytest.fixture
@@ -169,11 +172,9 @@ def mnist_root(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def cifar_root(tmp_path, monkeypatch):
-    """A root of CIFAR-10 in the original pickles, with 20 images per file, and without the check of MD5 sums."""
-    folder = tmp_path / "cifar" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-10 in the original pickles, with 20 images per file, and without the check of MD5 sums."""
+    (folder := root / "cifar-10-batches-py").mkdir(parents=True)
     rng = np.random.default_rng(2)
     for name, _ in [*CIFAR10.source.train_list, *CIFAR10.source.test_list]:
         batch = {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]}
@@ -181,7 +182,12 @@ def cifar_root(tmp_path, monkeypatch):
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     monkeypatch.setattr(CIFAR10.source, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    return folder.parent
+    return root
+
+
+@pytest.fixture
+def cifar_root(tmp_path, monkeypatch):
+    return write_cifar(tmp_path / "cifar", monkeypatch)
 
 
 def pytest_addoption(parser):

@@ -20,9 +20,9 @@ from visattn.export.shipped import caption_model, load_exported
 from visattn.images import fit_image
 from visattn.images.reading import load_image
 from visattn.overlay import heatmap, shared_limits
-from visattn.tasks.app import readers
+from visattn.tasks.app import readers, require_gradio
 from visattn.tasks.app.readers import CaptionReader, ClassReader, draw
-from visattn.tasks.app.run import choose_reader, free_port, require_gradio
+from visattn.tasks.app.run import choose_reader, free_port
 
 HOSTILE = "<img src=x onerror=alert(1)>${alert(2)}{{alert(3)}}"
 
@@ -166,7 +166,7 @@ def test_mistakes_are_sentences(monkeypatch, capsys):
     assert main(["app", "--port", "65536"]) == 2
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app"]) == 2
-    assert "pip install 'visattn[app]'" in capsys.readouterr().err
+    assert "uv run --extra app visattn app" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------------- the page

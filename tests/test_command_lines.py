@@ -85,7 +85,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     monkeypatch.setattr(sequences, "train", stop)
     monkeypatch.setattr(estimators, "half_trained", stop)
     monkeypatch.setattr(glimpses, "train", stop)
-    monkeypatch.setattr(run, "require_gradio", lambda: None)
+    monkeypatch.setattr("visattn.tasks.app.require_gradio", lambda: None)
     monkeypatch.setattr(run, "choose_reader", stop)
     monkeypatch.setattr(gpu_check.Check, "run", stop)
     for module in benchmark.SUBJECTS.values():

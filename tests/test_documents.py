@@ -3,34 +3,26 @@
 import io
 import itertools
 import re
-import shlex
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS
 from PIL import Image
+from support.documents import PAGES, ROOT, commands, of_visattn
 from support.parsers import parser_of
 
 import visattn.explain
 from visattn.cli import COMMANDS, TRAINING
 from visattn.overlay import heatmap
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def commands(page: Path) -> list[list[str]]:
-    """Every `visattn NAME …` in a page's shell blocks, continued lines joined and comments removed."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    words = (shlex.split(line, comments=True) for line in lines if not line.lstrip().startswith("#"))
-    return [line[line.index("visattn") + 1 :] for line in words if "visattn" in line and line[-1] != "visattn"]
-
-
-ALL = [pytest.param(words, id=f"{page.stem}: {' '.join(words)[:60]}") for page in PAGES for words in commands(page)]
+ALL = [
+    pytest.param(words, id=f"{page.stem}: {' '.join(words)[:60]}")
+    for page in PAGES
+    for words in map(of_visattn, commands(page))
+    if words
+]
 
 
 def test_the_readme_can_be_read_in_minutes():

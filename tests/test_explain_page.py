@@ -107,6 +107,8 @@ def test_the_command_writes_pages_and_refuses_captioners(tmp_path, capsys):
     assert "--checkpoint captioner-shapes is a captioner" in capsys.readouterr().err
     assert main([*command, str(tmp_path)]) == 2
     assert f"--checkpoint {tmp_path} cannot be used" in capsys.readouterr().err
+    assert main([*command, "timm:vit_tiny_patch16_224"]) == 2
+    assert "visattn app --model timm:vit_tiny_patch16_224" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------- the browser
@@ -131,8 +133,7 @@ def test_the_included_model_runs(look):
     page = look(html)
     for name in ("automobile", "airplane", "ship"):
         page.get_by_role("button", name=f"drawn {name}").click()
-        settled(page)
-        assert page.locator("#classes .best bdi").inner_text() == name
+        until(page, f"document.querySelector('#classes .best bdi')?.textContent === '{name}'")
     compare(page, model, [8, 3])
     page.evaluate("visattn.state.method = 'raw'; visattn.render()")
     grid, times = page.locator("#grid").bounding_box(), []

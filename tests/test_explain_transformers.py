@@ -1,6 +1,7 @@
 """Vision models of transformers: maps against the library's own eager attention, preprocessing against its own."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -357,6 +358,20 @@ def test_mistakes_are_named(name, options, message, folder, tmp_path):
     name = {"EMPTY": str(tmp_path / "empty"), "MODEL": str(folder(processor="ViT"))}.get(name, name)
     with pytest.raises(InputError, match=message):
         subject_of(f"hf:{name}", **options)
+
+
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "hf:owner/name", "open_clip:ViT-B-32/openai"])
+def test_a_hub_that_cannot_be_reached_is_asked_once(name, monkeypatch, tmp_path):
+    """Not six times, with seconds between."""
+    constants, waits = pytest.importorskip("huggingface_hub").constants, []
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing answers
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with pytest.raises(InputError, match="could not be"):
+        subject_of(name)
+    assert waits == []
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):

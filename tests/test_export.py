@@ -25,6 +25,8 @@ from visattn.attention import (
 )
 from visattn.cli import caption, export
 from visattn.data.inputs import read_inputs
+from visattn.data.shapes import make_scene
+from visattn.decoding import Greedy
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
 from visattn.export.folder import DESCRIPTION, WEIGHTS, write_description, write_weights
@@ -184,6 +186,76 @@ def test_an_exported_folder_captions_as_its_checkpoint(captioner_checkpoint, tmp
     )
 
 
+def decoded(model, folder, *options):
+    """Words and log-probabilities of a scene's caption."""
+    folder.mkdir()
+    make_scene(np.random.default_rng(3), 2).picture(64).save(folder / "scene.png")
+    words = [
+        str(folder / "scene.png"),
+        "--checkpoint",
+        str(model),
+        "--output",
+        str(folder),
+        "--export",
+        "npz",
+        *options,
+    ]
+    assert caption.main(words) == 0
+    with np.load(folder / "scene.npz") as arrays:
+        return arrays["words"].tolist(), arrays["log_probs"].tolist()
+
+
+DECODING = ["--beam", "7", "--length-penalty", "0.3", "--no-repeat", "1", "--max-length", "11"]
+
+
+def test_decoding_options_are_exported_and_may_be_overridden(tmp_path):
+    folder = tmp_path / "exported"
+    assert export.main(["--checkpoint", "captioner-shapes", "--output", str(folder), *DECODING]) == 0
+    greedily = decoded("captioner-shapes", tmp_path / "greedy")
+    asked = decoded("captioner-shapes", tmp_path / "asked", *DECODING)
+    assert asked != greedily
+    assert decoded(folder, tmp_path / "own") == asked
+    back = ["--decode", "greedy", "--no-repeat", "0", "--max-length", "25"]
+    assert decoded(folder, tmp_path / "over", *back) == greedily
+    model = load_captioner(folder).model()
+    assert (model.search.width, model.search.length_penalty, model.no_repeat, model.max_length) == (7, 0.3, 1, 11)
+    again = tmp_path / "again"  # from the folder, without options
+    assert export.main(["--checkpoint", str(folder), "--output", str(again)]) == 0
+    assert (again / DESCRIPTION).read_text() == (folder / DESCRIPTION).read_text()
+
+
+def test_the_search_of_training_is_exported(captioner_checkpoint, tmp_path):
+    checkpoint = torch.load(captioner_checkpoint, weights_only=True)
+    sampling = {"class_path": "visattn.decoding.Sampling", "init_args": {"count": 3, "top_p": 0.9}}
+    checkpoint["hyper_parameters"] |= {"search": sampling, "no_repeat": 2}
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    words = ["--checkpoint", str(tmp_path / "best.ckpt"), "--output", str(tmp_path / "exported")]
+    assert export.main(words) == 0
+    model = load_captioner(tmp_path / "exported").model()
+    assert (model.search.best, model.search.top_p, model.no_repeat) == (3, 0.9, 2)
+
+
+def test_folders_without_a_search_decode_greedily(good):
+    assert "search" not in json.loads((good / DESCRIPTION).read_text())
+    model = load_captioner(good).model()
+    assert (type(model.search), model.no_repeat) == (Greedy, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("captioner-shapes", ["--beam", "0"], "beam's size is 0"),
+        ("captioner-shapes", ["--length-penalty", "1"], "--length-penalty needs --decode beam"),
+        ("captioner-shapes", ["--no-repeat", "-1"], "--no-repeat is -1"),
+        ("vit-cifar10", ["--beam", "3"], "are for captioners"),
+    ],
+)
+def test_decoding_options_that_cannot_be_used(model, options, said, tmp_path, capsys):
+    assert export.main(["--checkpoint", model, "--output", str(tmp_path / "exported"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "exported").exists()
+
+
 def test_a_checkpoint_of_a_classifier_is_exported(classifier_checkpoint, tmp_path):
     assert export.main(["--checkpoint", str(classifier_checkpoint), "--output", str(tmp_path / "exported")]) == 0
     ours, theirs = load_model(classifier_checkpoint, Classifier), load_classifier(tmp_path / "exported")
@@ -296,6 +368,10 @@ HOSTILE = {
     "no number": (put("std", [0.4, float("nan"), 0.7]), "std must be three numbers above 0"),
     "a word twice": (put("vocabulary", [*WORDS, "dog"]), "the word 'dog' occurs twice"),
     "no special tokens": (put("vocabulary", WORDS[4:]), "a vocabulary must begin with <pad>"),
+    "another search": (put("search", {"class_path": "os.system"}), "its search is 'os.system'"),
+    "no beam": (put("search", {"class_path": "visattn.decoding.BeamSearch", "init_args": {"size": 0}}), "size is 0"),
+    "no search": (put("search", "beam"), "search must be null or an object"),
+    "less than no repeat": (put("no_repeat", -1), "no_repeat must be a number of words, or 0"),
     "a function": (put("decoder", "class_path", "os.system"), "its decoder is 'os.system'"),
     "a class elsewhere": (put("encoder", "class_path", "torch.nn.Linear"), "its encoder is 'torch.nn.Linear'"),
     "a class of another part": (put("decoder", "class_path", "visattn.models.Encoder"), "its decoder is"),

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save
-from support.hub import TOKEN, serve
+from support.hub import TOKEN, in_place
 
 import visattn
 from visattn.cli import main
@@ -39,18 +39,8 @@ def files_of(folder):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The imitation in place of the hub, with an empty cache, without a token, and without waiting between attempts."""
-    constants = huggingface_hub.constants
-    with serve() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.address)
-        template = served.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def hub(tmp_path):
+    with in_place(tmp_path) as served:
         yield served
 
 
@@ -309,6 +299,28 @@ def test_a_pushed_folder_comes_back(hub, exported, tmp_path, scene, monkeypatch,
     monkeypatch.chdir(tmp_path)
     exec(program, names := {})
     assert names["caption"].weights.shape == (len(names["caption"].words), 8, 8)
+
+
+def test_a_pushed_captioner_decodes_as_it_was_exported(hub, scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    folder, decoding = tmp_path / "exported", ["--beam", "7", "--length-penalty", "0.3", "--no-repeat", "1"]
+    assert main(["export", "--checkpoint", "captioner-shapes", "--output", str(folder), *decoding]) == 0
+    assert main(["push", str(folder), "lab/shapes"]) == 0
+    said = {}
+    for name, words in {
+        "original": ["captioner-shapes", *decoding],
+        "pushed": ["hf:lab/shapes"],
+        "greedy": ["captioner-shapes"],
+        "overridden": ["hf:lab/shapes", "--decode", "greedy", "--no-repeat", "0"],
+    }.items():
+        output = tmp_path / name
+        words = ["caption", str(scene), "--output", str(output), "--export", "npz", "--checkpoint", *words]
+        assert main(words) == 0
+        said[name] = json.loads((output / "captions.json").read_text())[0]["caption"]
+    assert said["pushed"] == said["original"] != said["greedy"] == said["overridden"]
+    repository = hub.repositories["lab/shapes"]
+    card = repository.commits[repository.branches["main"]]["README.md"].decode()
+    assert "`BeamSearch` (size 7, best 1, length_penalty 0.3)" in card
 
 
 def test_a_classifier_is_pushed_to_a_branch_with_its_own_card(hub, tmp_path, monkeypatch, scene):

@@ -120,6 +120,13 @@ def test_at_a_pixel_the_map_is_its_patchs_row(classifier_checkpoint, photographs
         assert sheet.format == "PNG"
 
 
+def test_a_model_without_classes_is_asked_about_a_pixel(photographs, tmp_path):
+    subject = timm_subject("test_vit", "random", num_classes=0)
+    overlay_images(subject, [photographs], tmp_path, exports=("sheet",), at=(31, 29))
+    with Image.open(tmp_path / "wide.png") as sheet:
+        assert sheet.format == "PNG"
+
+
 @pytest.mark.parametrize(
     ("at", "options", "sentence"),
     [

@@ -217,7 +217,7 @@ def test_maps_are_those_that_the_list_names(tmp_path, pictures):
         (folder / "captions.json").write_text(json.dumps([entry | {"overlay": None, "files": files}]))
         assert list_results(folder)[0].read().words == ["a", "dog"]
     (folder / "captions.json").write_text(json.dumps([entry | {"files": ["a.gif"]}]))
-    with pytest.raises(InputError, match="it has no maps of"):
+    with pytest.raises(InputError, match="--export npz"):
         list_results(folder)
 
 

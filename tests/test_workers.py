@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from visattn.cli import main
 from visattn.errors import InputError
 from visattn.images import Geometry
 from visattn.overlay import Paper, Style
@@ -32,6 +33,17 @@ def test_another_process_draws_the_same_files():
         workers.run(encode, drawing, forms, Style(contour=(0.5,)), Paper(), then=found.extend)
     assert found == encode(drawing, forms, Style(contour=(0.5,)), Paper())
     assert [name for name, _ in found[2]] == ["01_a.png", "02_dog.png"]
+
+
+@pytest.mark.parametrize("options", [[], ["--layers", "all", "--heads", "all"], ["--at", "31,29"]])
+def test_overlay_writes_the_same_files_with_processes(options, photographs, tmp_path):
+    for count in ("0", "1"):
+        words = ["overlay", "--checkpoint", "vit-cifar10", "--export", "sheet,svg,npz", "--workers", count, *options]
+        assert main([*words, "--output", str(tmp_path / count), str(photographs)]) == 0
+    names = sorted(path.name for path in (tmp_path / "0").iterdir())
+    assert len(names) == 7
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "0" / name).read_bytes()
 
 
 def test_an_error_in_another_process_is_raised_here():

@@ -4,11 +4,15 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 Files = dict[str, bytes]
 TOKEN = "hf_secret"  # the one that may write, and read what is private
@@ -211,3 +215,19 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def in_place(folder: Path) -> Iterator[Hub]:
+    """A hub in place of the real one: an empty cache in `folder`, no token, no waiting between attempts."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    with serve() as hub, pytest.MonkeyPatch.context() as patch:
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "ENDPOINT", hub.address)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+        patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.delenv("HF_TOKEN", raising=False)
+        patch.setattr(time, "sleep", lambda seconds: None)
+        yield hub

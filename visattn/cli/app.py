@@ -36,6 +36,10 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parse(parser, args)
     check_ranges(options, answers=(1, MOST_ANSWERS), port=(0, 65_535), image_size=(1, 4096))
 
+    from visattn.tasks import app
+
+    app.require_gradio()  # before PyTorch is loaded, which takes seconds
+
     from visattn.tasks.app.run import run
 
     run(options)

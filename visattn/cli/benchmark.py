@@ -30,6 +30,7 @@ SUBJECTS = {
     "scores": "Caption scores, compared with the official tool",
     "reward": "Share of the reward in a self-critical training step",
     "growth": "Scaling of cost with problem size",
+    "start": "From pressing return to the first caption and training step",
 }
 
 

@@ -29,6 +29,7 @@ second and later captions are <stem>_captions/2.png, <stem>_captions/2.npz ….
 from collections.abc import Sequence
 from pathlib import Path
 
+from visattn.cli.decoding import add_decoding_options
 from visattn.cli.models import EXPORTED, add_model_options
 from visattn.cli.pictures import add_picture_options, add_worker_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
@@ -67,34 +68,8 @@ def main(args: Sequence[str] | None = None) -> None:
         parser, EXPORTS, "shared; own for relevance, whose values are tiny for words that are nearly certain", "max"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images per batch (default: 16)")
-    parser.add_argument(
-        "--decode",
-        choices=("greedy", "beam", "sample"),
-        help="decoding method: the likeliest word at each step, beam search, or sampling (default: the checkpoint's, "
-        "usually greedy; beam if --beam is given)",
-    )
-    parser.add_argument("--beam", type=int, help="beam size (default: 5)")
-    parser.add_argument(
-        "--length-penalty",
-        type=float,
-        help="beam search ranks captions by log p / n^PENALTY, where n counts the words and the end token; 0 favours "
-        "short captions (default: 0.7)",
-    )
+    add_decoding_options(parser)
     parser.add_argument("--n-best", type=int, default=1, help="captions per image (default: 1)")
-    parser.add_argument(
-        "--temperature", type=float, help="sampling temperature; below 1 favours likely words (default: 1)"
-    )
-    parser.add_argument("--top-k", type=int, help="sample from the K likeliest words; 0 for all (default: 0)")
-    parser.add_argument(
-        "--top-p", type=float, help="sample from the likeliest words that together have probability P (default: 1)"
-    )
-    parser.add_argument(
-        "--no-repeat",
-        type=int,
-        metavar="N",
-        help="never repeat an N-gram; 0 for off (default: the checkpoint's)",
-    )
-    parser.add_argument("--max-length", type=int, help="maximum number of words (default: as in training)")
     parser.add_argument(
         "--places",
         choices=PLACES,
@@ -110,7 +85,8 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     exports, style = exports_of(options), style_of(options, "own" if options.map == "relevance" else "shared")
 
-    from visattn.tasks.caption import caption_images, choose_search
+    from visattn.tasks.caption import caption_images
+    from visattn.tasks.decoding import choose_search
 
     search = choose_search(options)
     entries = caption_images(

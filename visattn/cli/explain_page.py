@@ -1,7 +1,7 @@
 """Write one HTML page in which a Vision Transformer itself runs, to play with and to learn from.
 
     visattn explain-page --checkpoint vit-cifar10 --output vit.html
-    visattn explain-page --checkpoint runs/mine/best.ckpt --images photo.jpg folder/ --output vit.html
+    visattn explain-page --checkpoint runs/cifar10_vit/best.ckpt --images photo.jpg folder/ --output vit.html
 
 Open the file in a browser; it fetches nothing. Drop, paste, choose or draw a picture to see its classes, the attention
 of every layer and head, what any patch attends to, rollout and relevance; erase parts of it and watch classes and maps

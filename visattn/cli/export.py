@@ -3,6 +3,7 @@
     visattn export --checkpoint runs/flickr8k_soft/best.ckpt --output exported/flickr8k
     visattn export --checkpoint … --output … --dtype float16 --images photo.jpg folder/
     visattn export --checkpoint … --output … --format both
+    visattn export --checkpoint … --output … --beam 5 --no-repeat 2
 
 Writes a new folder: `model.json` (architecture, words or classes, input, and the SHA-256 of every other file),
 `model.safetensors`, and with ONNX `encoder.onnx`, `prepare.onnx` and `step.onnx` of a captioner, or `classifier.onnx`.
@@ -13,6 +14,7 @@ printed. If they are too large, or anything else fails, no folder is left. docs/
 from collections.abc import Sequence
 from pathlib import Path
 
+from visattn.cli.decoding import add_decoding_options
 from visattn.cli.models import EXPORTED, add_import_option
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
@@ -61,16 +63,31 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1e-3, help="largest difference allowed in an ONNX graph (default: 0.001)"
     )
+    decoding = parser.add_argument_group(
+        "decoding", "how a captioner decodes when nothing else is asked for, stored in model.json"
+    )
+    add_decoding_options(decoding)
     add_import_option(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, tolerance=(0, 1e6))
+    check_ranges(options, tolerance=(0, 1e6), max_length=(1, 1000))
     if options.dtype and options.format == "onnx":
         raise InputError("--dtype concerns the weights file, which --format onnx does not write; use --format both")
 
+    from visattn.export.blueprint import read
     from visattn.export.folder import DTYPES as TORCH_DTYPES
+    from visattn.tasks.decoding import search_of
     from visattn.tasks.export import ExportedCaptioner, comparison_images, export, parts_of
 
+    search = search_of(options)
+    if search is not None:
+        read("search", search)()  # its numbers may be out of range
     exported = parts_of(options.checkpoint, options.places)
+    chosen = {"search": search, "no_repeat": options.no_repeat, "max_length": options.max_length}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if isinstance(exported, ExportedCaptioner):
+        exported = exported._replace(**chosen)
+    elif chosen:
+        raise InputError("options of decoding are for captioners; leave them out for other models")
     if options.encoder_weights == "pretrained":
         if options.format == "onnx":
             raise InputError(

@@ -77,7 +77,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import add_classifier_options, add_model_options, add_register_option
-from visattn.cli.pictures import add_picture_options, exports_of, paper_of, style_of
+from visattn.cli.pictures import add_picture_options, add_worker_options, exports_of, paper_of, style_of
 from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 from visattn.files import protect
@@ -135,9 +135,11 @@ def main(args: Sequence[str] | None = None) -> None:
     add_register_option(parser)
     add_picture_options(parser, EXPORTS, "own, since methods and layers differ", "robust")
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (default: 8)")
+    add_worker_options(parser)
     add_model_options(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, batch_size=(1, 65_536), image_size=(1, MAX_SIDE), test_time_registers=(1, 10_000))
+    ranges = {"batch_size": (1, 65_536), "image_size": (1, MAX_SIDE), "workers": (0, 256)}
+    check_ranges(options, **ranges, test_time_registers=(1, 10_000))
 
     from visattn.images.reading import list_images
     from visattn.results import ClassWriter
@@ -188,6 +190,7 @@ def main(args: Sequence[str] | None = None) -> None:
         wall=wall,
         at=options.at,
         queries=queries,
+        workers=options.workers,
     )
     _report(entries, options)
 

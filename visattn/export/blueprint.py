@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import timm
-from torch import nn
 
 from visattn.attention import (
     AdditiveScore,
@@ -30,6 +29,7 @@ from visattn.attention import (
     SoftAttention,
     SparsemaxAttention,
 )
+from visattn.decoding import BeamSearch, Greedy, Sampling
 from visattn.errors import InputError
 from visattn.models import (
     CentrePolicy,
@@ -52,7 +52,7 @@ from visattn.registry import path_of, registered
 
 Blueprint = dict[str, Any]  # {"class_path": str, "init_args": {name: a plain value, or a Blueprint}}
 
-CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
+CLASSES: dict[str, tuple[type, ...]] = {
     "encoder": (Encoder,),
     "decoder": (LSTMDecoder, LuongDecoder, TransformerDecoder),
     "attention": (
@@ -74,6 +74,7 @@ CLASSES: dict[str, tuple[type[nn.Module], ...]] = {
     "policy": (GaussianPolicy, GridPolicy, RandomPolicy, CentrePolicy),
     "glimpse": (GlimpseNetwork,),
     "context": (ContextNetwork,),
+    "search": (Greedy, Sampling, BeamSearch),
 }
 """The allowed classes of each part; a part is identified by the name of its argument."""
 
@@ -133,7 +134,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
     return functools.partial(cls, **made)
 
 
-def _find(role: str, path: Any) -> type[nn.Module]:
+def _find(role: str, path: Any) -> type:
     """The class at a path: where it is defined, or the package from which it is imported."""
     classes = CLASSES.get(role, ())
     for cls in classes:

@@ -115,6 +115,9 @@ def _introduction(described: Mapping[str, Any], parameters: int) -> str:
             f"{rows}×{columns} grid. `{_last(decoder)}`{f' with `{_last(attention)}`' if attention else ''} over "
             f"{backbone}; {size}, {len(described['vocabulary']):,} words."
         )
+        if described["search"] is not None:
+            options = ", ".join(f"{name} {value}" for name, value in described["search"].get("init_args", {}).items())
+            said += f" It decodes by `{_last(described['search'])}`{f' ({options})' if options else ''}."
         if described["encoder_weights"] == "pretrained":
             said += (
                 f"\n\nThe weights of its encoder {backbone} are the public pretrained ones. They are not in this "

@@ -118,6 +118,8 @@ _OF_KIND: dict[str, dict[str, Check]] = {
         "vocabulary": (_are_words, "a list of words"),
         "tokens": (lambda v: isinstance(v, str), "words, characters or the JSON of a tokenizer"),
         "max_length": (_is_whole, "a number of words"),
+        "search": (lambda v: v is None or isinstance(v, dict), "null or an object"),
+        "no_repeat": (lambda v: v == 0 or _is_whole(v), "a number of words, or 0"),
         "cell_shift": (_are_numbers(2), "two numbers, in pixels"),
         "cell_stride": (_are_numbers(2), "two numbers, in pixels"),
         "cells_see": (lambda v: isinstance(v, list) and all(map(_are_numbers(2), v)), "two corners, in pixels"),
@@ -129,7 +131,7 @@ _OF_KIND: dict[str, dict[str, Check]] = {
     "glimpses": _OF_CLASSES,
 }
 _ABSENT: dict[str, dict[str, Any]] = {
-    "captioner": {"tokens": Words.spec, "encoder_weights": "file"},
+    "captioner": {"tokens": Words.spec, "encoder_weights": "file", "search": None, "no_repeat": 0},
     "classifier": {},
     "glimpses": {},
 }  # defaults of optional keys

@@ -47,6 +47,8 @@ class ExportedCaptioner(NamedTuple):
         parts: the blueprints of encoder and decoder.
         encoder_weights: "file" if the encoder's weights are in the weights file, or "pretrained" if they are left out,
             since they are publicly available.
+        search: how captions are decoded unless asked otherwise; None is greedily.
+        no_repeat: n-grams of this length occur at most once in a caption, unless asked otherwise; 0 allows all.
     """
 
     encoder: Any
@@ -57,6 +59,8 @@ class ExportedCaptioner(NamedTuple):
     max_length: int
     parts: dict[str, Blueprint]
     encoder_weights: EncoderWeights = "file"
+    search: Blueprint | None = None
+    no_repeat: int = 0
 
     @property
     def whole(self) -> nn.ModuleDict:
@@ -71,7 +75,8 @@ class ExportedCaptioner(NamedTuple):
     def model(self) -> CaptionModel:
         """A module that captions images."""
         parts = self.encoder, self.decoder, self.vocabulary, self.image_size, self.fit, self.max_length
-        return CaptionModel(*parts).eval()
+        search = None if self.search is None else read("search", self.search)()
+        return CaptionModel(*parts, search, self.no_repeat).eval()
 
     def describe(self) -> dict[str, Any]:
         """The content of `model.json`, except for its files."""
@@ -85,6 +90,8 @@ class ExportedCaptioner(NamedTuple):
             "vocabulary": self.vocabulary.words,
             **({} if self.vocabulary.tokens.spec == Words.spec else {"tokens": self.vocabulary.tokens.spec}),
             "max_length": self.max_length,
+            **({} if self.search is None else {"search": self.search}),
+            **({"no_repeat": self.no_repeat} if self.no_repeat else {}),
             "grid": list(encoder.grid(self.image_size)),
             "cell_shift": list(cells),
             "cell_stride": list(cells.stride),
@@ -236,11 +243,20 @@ def _load(folder: Path, *kinds: str) -> Any:
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {str(error)[:200]}") from error
     _check(_sketch(make, described), tensors, path)
-    exported = build(folder, lambda: make(described))
+    exported = build(folder, lambda: _with_its_grid(make(described), described))
     own = exported.weights.eval().state_dict()
     _check(own, tensors, path)
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
+    return exported
+
+
+def _with_its_grid(exported: Any, described: dict[str, Any]) -> Any:
+    """The model itself; an `InputError` if its encoder does not produce the grid that is described."""
+    if isinstance(exported, ExportedCaptioner):
+        grid = list(exported.encoder.grid(exported.image_size))
+        if grid != described["grid"]:
+            raise InputError(f"its encoder produces a grid of {grid}, not {described['grid']}")
     return exported
 
 
@@ -258,10 +274,9 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
     encoder.normalise = Normalise(described["mean"], described["std"])
     size, vocabulary = tuple(described["image_size"]), Vocabulary(described["vocabulary"], described["tokens"])
     decoder = read("decoder", described["decoder"])(len(vocabulary), encoder.size)
-    grid = encoder.grid(size)
-    if list(grid) != described["grid"]:
-        raise InputError(f"its encoder produces a grid of {list(grid)}, not {described['grid']}")
-    decoder.check_grid(grid)
+    decoder.check_grid(tuple(described["grid"]))
+    if described["search"] is not None:
+        read("search", described["search"])()  # its numbers may be out of range
     parts = {name: described[name] for name in ("encoder", "decoder")}
     return ExportedCaptioner(
         encoder.eval(),
@@ -272,6 +287,8 @@ def _captioner(described: dict[str, Any]) -> ExportedCaptioner:
         described["max_length"],
         parts,
         described["encoder_weights"],
+        described["search"],
+        described["no_repeat"],
     )
 
 

@@ -132,6 +132,8 @@ def load_captioner_graphs(folder: str | Path) -> ExportedCaptioner:
         described["fit"],
         described["max_length"],
         {name: described[name] for name in ("encoder", "decoder")},
+        search=described["search"],
+        no_repeat=described["no_repeat"],
     )
 
 

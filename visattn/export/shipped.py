@@ -4,12 +4,10 @@ Each included model is an exported folder inside the package, in half precision,
 encoder's weights are not in it: they come from a package or from timm's hub.
 """
 
-from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
-from visattn.decoding import BeamSearch, CaptionModel
+from visattn.decoding import CaptionModel
 from visattn.errors import InputError
 from visattn.export.description import read_description
 from visattn.export.folder import (
@@ -21,31 +19,8 @@ from visattn.export.folder import (
 )
 from visattn.export.hub import address_of, fetch, is_hub, named
 
-
-class Shipped(NamedTuple):
-    """An included model.
-
-    Attributes:
-        kind: kind of model.
-        decoding: the module's decoding options, chosen on the validation split.
-    """
-
-    kind: Literal["classifier", "captioner"]
-    decoding: Mapping[str, Any] = {}
-
-
-SHIPPED = {
-    "vit-cifar10": Shipped("classifier"),
-    "captioner-shapes": Shipped("captioner"),
-    "captioner-flickr8k": Shipped(
-        "captioner",
-        {
-            "search": {"class_path": "visattn.decoding.BeamSearch", "init_args": {"size": 5, "length_penalty": 1.0}},
-            "no_repeat": 2,
-        },
-    ),
-}
-"""By name; the folder in `visattn/pretrained` has the name with underscores."""
+SHIPPED = ("vit-cifar10", "captioner-shapes", "captioner-flickr8k")
+"""Names of the included models; the folder in `visattn/pretrained` has the name with underscores."""
 
 
 def is_shipped(path: Path | str) -> bool:
@@ -100,9 +75,4 @@ def caption_model(path: Path | str) -> CaptionModel:
     exported = load_exported(path)
     if not isinstance(exported, ExportedCaptioner):
         raise InputError(f"{path} is a {exported.describe()['kind']} model, but a captioner is needed here")
-    model = exported.model()
-    decoding = SHIPPED[str(path)].decoding if is_shipped(path) else {}
-    if "search" in decoding:
-        model.search = BeamSearch(**decoding["search"]["init_args"])
-    model.no_repeat = decoding.get("no_repeat", 0)
-    return model
+    return exported.model()

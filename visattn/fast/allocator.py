@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
     global _kept
     _kept = done
     if done:
-        log.info("glibc keeps freed memory for this process (VISATTN_KEEP_FREED_MEMORY=0 switches that off)")
+        log.debug("glibc keeps freed memory for this process (VISATTN_KEEP_FREED_MEMORY=0 switches that off)")
     return done
 
 

@@ -23,7 +23,7 @@ _BOXED, ASKED = "the one place used", "the place whose attention is shown"
 def caption_sheet(
     image: np.ndarray,
     words: Sequence[str],
-    maps: np.ndarray,
+    maps: np.ndarray | Sequence[np.ndarray],
     geometry: Geometry,
     *,
     title: str | None = None,
@@ -61,7 +61,7 @@ def caption_sheet(
     measures = Measures.of(paper)
     picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
     shared = limits_of(style, maps)
-    place = None if asked is None or not len(maps) else cell_box(shown, maps.shape[1:], asked)
+    place = None if asked is None or not len(maps) else cell_box(shown, maps[0].shape, asked)
     panels = [Panel(Drawn(picture, box=place), "original", colour=MUTED)]
     for t, panel in enumerate(draw_words(picture, maps, shown, style, drawn)):
         aside = _aside(style, maps[t])

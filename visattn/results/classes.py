@@ -1,18 +1,20 @@
 """Writing classification results: sheets, maps, and a list."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.files import safe_names, write_npz, write_text
-from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, save_figure, wall_sheet
+from visattn.files import safe_names, write_bytes, write_npz, write_text
+from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, encode_figure, wall_sheet
 from visattn.overlay.layout import percent
 from visattn.results.earlier import require_room
+from visattn.results.workers import Workers
 
 if TYPE_CHECKING:
     from visattn.data.inputs import Input
@@ -46,6 +48,7 @@ class ClassWriter:
         style: how maps are drawn.
         paper: size of the sheets.
         meaning: label of the colour scale.
+        workers: processes that draw; the files are complete once this context is left.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class ClassWriter:
     style: Style = Style("own", end="robust")
     paper: Paper = Paper()
     meaning: str = "attention"
+    workers: Workers = field(default_factory=lambda: Workers(0))
 
     def __post_init__(self) -> None:
         """Report an invalid style before anything is computed."""
@@ -109,14 +113,18 @@ class ClassWriter:
         if forms := [form for form in ("sheet", "svg", "pdf") if form in self.exports]:
             panels = [(title, found[name]) for name, title in titles.items()]
             below = [(notes or {}).get(name, "") for name in titles]
-            figure = (
+            sheet = (
                 self._sheet(item, panels, below, top, truth, asked)
                 if wall is None
                 else self._wall(item, wall, top, asked)
             )
-            for form in forms:
-                files.append(f"{item.name}.{'png' if form == 'sheet' else form}")
-                save_figure(figure, self.folder / files[-1])
+            files += [f"{item.name}.{'png' if form == 'sheet' else form}" for form in forms]
+
+            def save(drawn: Sequence[bytes], names: Sequence[str] = tuple(files)) -> None:
+                for name, content in zip(names, drawn, strict=True):
+                    write_bytes(self.folder / name, content)
+
+            self.workers.run(encode_sheet, sheet, forms, then=save)
         if "npz" in self.exports:
             files.append(f"{item.name}.npz")
             write_npz(
@@ -141,11 +149,13 @@ class ClassWriter:
         order = np.argsort(-found["probabilities"])[:5]
         return [(self.class_names[i], float(found["probabilities"][i])) for i in order]
 
-    def _wall(self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]], asked: int | None) -> Figure:
+    def _wall(
+        self, item: "Input", wall: Wall, top: Sequence[tuple[str, float]], asked: int | None
+    ) -> Callable[[], Figure]:
         said = f" · predicted: {top[0][0]}, {percent(top[0][1])}" if top else ""
         drawing = {"title": item.path.name + said, "asked": asked, "meaning": self.meaning}
         drawing |= {"style": self.style, "paper": self.paper}
-        return wall_sheet(item.original, wall.maps, item.geometry, wall.rows, wall.columns, **drawing)
+        return partial(wall_sheet, item.original, wall.maps, item.geometry, wall.rows, wall.columns, **drawing)
 
     def _sheet(
         self,
@@ -155,13 +165,14 @@ class ClassWriter:
         top: Sequence[tuple[str, float]],
         truth: str | None,
         asked: int | None,
-    ) -> Figure:
+    ) -> Callable[[], Figure]:
         drawing: dict[str, Any] = {"title": item.path.name, "meaning": self.meaning, "asked": asked}
         drawing |= {"style": self.style, "paper": self.paper}
         if not top:
             titles, maps = zip(*panels, strict=True)
-            return caption_sheet(item.original, titles, maps, item.geometry, notes=below, **drawing)
-        return classification_sheet(
+            return partial(caption_sheet, item.original, titles, maps, item.geometry, notes=below, **drawing)
+        return partial(
+            classification_sheet,
             item.original,
             panels,
             item.geometry,
@@ -171,3 +182,9 @@ class ClassWriter:
             truth=truth,
             **drawing,
         )
+
+
+def encode_sheet(sheet: Callable[[], Figure], forms: Sequence[ClassExport]) -> list[bytes]:
+    """The contents of the file of each form of a sheet that is yet to be drawn."""
+    figure = sheet()
+    return [encode_figure(figure, "png" if form == "sheet" else form) for form in forms]

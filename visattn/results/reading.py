@@ -119,7 +119,9 @@ def _listed(kind: Kind, folder: Path, entry: dict[str, Any]) -> Listed:
     image = Path(entry["image"])
     maps = _maps(entry.get("files") or [str(Path(entry["overlay"]).with_suffix(".npz"))])
     if maps is None:
-        raise ValueError(f"it has no maps of {image}")
+        raise InputError(
+            f"{folder} has no maps of {image}, which was written without them; repeat it with --export npz"
+        )
     others = [(other, _maps(other.get("files") or [])) for other in entry.get("captions", [])[1:]]
     further = [Listed(kind, image, folder / found, other) for other, found in others if found]
     return Listed(kind, image, folder / maps, entry, further)

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from visattn.decoding import BeamSearch
 from visattn.overlay import save_figure
-from visattn.studies.benchmarks import captioner, decoding, growth, maps, overlays, reward, scores, vit
+from visattn.studies.benchmarks import captioner, decoding, growth, maps, overlays, reward, scores, start, vit
 from visattn.studies.benchmarks.report import Report
 from visattn.studies.benchmarks.setting import Setting
 from visattn.training.captioner import Captioner
@@ -20,6 +20,7 @@ SUBJECTS = {
     "scores": scores,
     "reward": reward,
     "growth": growth,
+    "start": start,
 }
 
 

@@ -1,6 +1,5 @@
 """Caption images and overlay the attention of each word on the original pixels."""
 
-import argparse
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
 from visattn.data.inputs import read_fitted
-from visattn.decoding import BeamSearch, Caption, Captioning, Greedy, Sampling, Search
+from visattn.decoding import Caption, Captioning, Search
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import caption_relevance
@@ -41,35 +40,6 @@ def choose_places(model: Captioning, evaluation: Evaluation, checkpoint: Path) -
         raise InputError(f"{checkpoint} has no hard attention; leave out --places")
     for attention in hard:
         attention.evaluation = evaluation
-
-
-def choose_search(options: argparse.Namespace) -> Search | None:
-    """The search that the options ask for; None if they ask for none.
-
-    Raises:
-        InputError: if an option belongs to another search, or is out of its range.
-    """
-    kind = options.decode or (None if options.beam is None else "beam")
-    owners = {"beam": "beam", "length_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
-    given = {name: value for name, value in vars(options).items() if name in owners and value is not None}
-    for name in given:
-        if owners[name] != kind:
-            raise InputError(f"--{name.replace('_', '-')} needs --decode {owners[name]}")
-    for name, least in (("n_best", 1), ("batch_size", 1), ("max_length", 1), ("no_repeat", 0)):
-        if (value := getattr(options, name)) is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
-    if kind == "beam":
-        size = given.pop("beam", max(5, options.n_best))
-        if options.n_best > size > 0:
-            raise InputError(
-                f"--n-best {options.n_best} needs a beam of at least that size, not {size}; set --beam {options.n_best}"
-            )
-        return BeamSearch(size, best=options.n_best, **given)
-    if kind == "sample":
-        return Sampling(options.n_best, **given)
-    if options.n_best > 1:
-        raise InputError("--n-best needs --decode beam or --decode sample")
-    return Greedy() if kind == "greedy" else None
 
 
 @guarded()

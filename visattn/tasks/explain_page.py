@@ -57,6 +57,12 @@ def write_page(
 
 
 def _exported(checkpoint: Path) -> ExportedClassifier | ExportedCaptioner:
+    library, _, name = str(checkpoint).partition(":")
+    if library in ("timm", "torchvision", "open_clip"):
+        raise InputError(
+            f"the page runs visattn's own Vision Transformers, not those of {library}; for these use 'visattn app "
+            f"--model {library}:{name}', or 'visattn overlay'"
+        )
     if not checkpoint.is_dir():
         return parts_of(checkpoint)
     try:

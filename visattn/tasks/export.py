@@ -42,6 +42,7 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
     roles = ("encoder", "decoder") if isinstance(model, Captioner) else ("model",)
     try:
         parts = {role: describe(role, configuration[role]) for role in roles}
+        search = describe("search", configuration["search"]) if configuration.get("search") else None
     except InputError as error:
         raise InputError(f"{checkpoint} cannot be exported: {error}") from error
     if places is not None:
@@ -51,7 +52,8 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
         hard[0].evaluation = parts["decoder"]["init_args"]["attention"]["init_args"]["evaluation"] = places
     size, fit = tuple(model.image_size), model.fit
     if isinstance(model, Captioner):
-        return ExportedCaptioner(model.encoder, model.decoder, model.vocabulary, size, fit, model.max_length, parts)
+        own = model.encoder, model.decoder, model.vocabulary, size, fit, model.max_length
+        return ExportedCaptioner(*own, parts, search=search, no_repeat=model.no_repeat)
     return ExportedClassifier(model.normalise, model.model, model.class_names, size, fit, parts)
 
 

@@ -1,7 +1,6 @@
 """Classify images with a Vision Transformer and overlay its attention on the original pixels."""
 
 import argparse
-import gc
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from visattn.models import VisionTransformer
 from visattn.overlay import Paper, Style
 from visattn.precision import autocast, of_option
 from visattn.results import ClassExport, ClassWriter, Wall
+from visattn.results.workers import Workers, automatic_workers
 
 
 class Chosen(NamedTuple):
@@ -131,6 +131,7 @@ def overlay_images(
     wall: "Chosen | None" = None,
     at: tuple[int, int] | None = None,
     queries: "Chosen | None" = None,
+    workers: int | None = 0,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see the head of this file for what is written.
 
@@ -151,6 +152,7 @@ def overlay_images(
         at: the pixel (x, y) of each original image whose patch is asked where it attends; None for the class tokens.
             All images are checked for it before the first is computed.
         queries: the layers of which the `.npz` also has where every patch attends, the mean of the heads.
+        workers: processes that draw while the model runs, as for `visattn.tasks.caption.caption_images`.
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
@@ -166,7 +168,9 @@ def overlay_images(
         name: f"{method}, {subject.class_names[number]}" if name in OF_CLASS and number is not None else str(method)
         for name, method in methods.items()
     }
-    writer = ClassWriter(output, () if texts else subject.class_names, exports, style, paper, meaning)
+    workers = Workers(automatic_workers(len(paths)) if workers is None else workers)
+    class_names = () if texts else subject.class_names
+    writer = ClassWriter(output, class_names, exports, style, paper, meaning, workers)
     protect(paths)
     writer.require_room(paths)
     if at is not None:
@@ -177,7 +181,8 @@ def overlay_images(
     subject = subject.to(choose_device(device))
     precision = of_option(precision, subject.device)
     inputs = read_fitted(paths, subject.see)
-    with tqdm(total=len(paths), desc="Looking", unit="image") as bar, autocast(precision, subject.device):
+    bar = tqdm(total=len(paths), desc="Looking", unit="image")
+    with workers, bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, found in zip(batch, see(subject, batch, methods, number, at, layers), strict=True):
                 shown = None if wall is None else wall.of(found["layers"], subject.vit)
@@ -189,7 +194,6 @@ def overlay_images(
                 cosines = {"cosines": dict(zip(texts, found["cosines"].tolist(), strict=True))} if texts else {}
                 entries.append(entry | cosines)
                 bar.update()
-            gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
     writer.finish(entries)
     return entries
 

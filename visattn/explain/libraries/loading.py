@@ -2,7 +2,8 @@
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def installed(module: str, extra: str) -> Any:
         raise InputError(
             f"{module} is not installed ({short(error)}); install the extra {extra}: pip install 'visattn[{extra}]'"
         ) from error
+
+
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Where the hub cannot be reached, take what is cached; its library asks six times otherwise, in half a minute."""
+    try:
+        from huggingface_hub import constants, get_session
+    except ImportError:
+        yield
+        return
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not offline:
+            try:
+                get_session().head(constants.ENDPOINT, timeout=10)
+            except Exception:  # those of its HTTP library, which versions change; any answer is none of them
+                constants.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def short(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Image towers of OpenCLIP, with their own preprocessing."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torchvision.transforms import CenterCrop
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, covering, squashed_to
-from visattn.explain.libraries.loading import checked_size, installed, short, subject
+from visattn.explain.libraries.loading import asked_once, checked_size, installed, short, subject
 from visattn.explain.subject import Subject
 from visattn.explain.texts import Texts, texts_of
 from visattn.images.geometry import Pair, pair
@@ -92,7 +93,8 @@ def _with_weights(
         if not Path(source).is_file():
             raise InputError(f"there is no weights file {source}; give 'pretrained', 'random' or a file")
     try:
-        return open_clip.create_model(architecture, pretrained=source, **options)
+        with asked_once() if weights == "pretrained" else nullcontext():
+            return open_clip.create_model(architecture, pretrained=source, **options)
     except Exception as error:  # whatever it meets on the network, and files of other kinds
         if weights == "pretrained":
             raise InputError(

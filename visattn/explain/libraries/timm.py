@@ -13,7 +13,7 @@ from torch import nn
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting
-from visattn.explain.libraries.loading import checked_size, short, subject
+from visattn.explain.libraries.loading import asked_once, checked_size, short, subject
 from visattn.explain.subject import Subject
 from visattn.images.geometry import Pair, pair
 from visattn.models.weights import of_file
@@ -67,7 +67,8 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
         with torch.device("meta"):
             _create(name, options)  # so that what fails further down is not for the options
         try:
-            return timm.create_model(name, pretrained=True, **options)
+            with asked_once():
+                return timm.create_model(name, pretrained=True, **options)
         except Exception as error:  # whatever the hub's client meets on the network, and models without weights
             raise InputError(
                 f"the weights of {name} could not be downloaded from timm's hub ({short(error)}); give --weights "

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, Scales, centre, covering, shortest_to, squashed_to, unchanged
 from visattn.explain.layouts.transformers import vision_config
-from visattn.explain.libraries.loading import checked_size, installed, short, subject
+from visattn.explain.libraries.loading import asked_once, checked_size, installed, short, subject
 from visattn.explain.libraries.timm import shortened
 from visattn.explain.subject import Subject
 from visattn.explain.texts import Texts, texts_of
@@ -108,7 +109,8 @@ def _encoded(transformers: Any, name: str, model: Any, texts: list[str]) -> Text
 def _fetched(call: Any, name: str, **options: Any) -> Any:
     """What transformers reads from a folder or fetches from the hub."""
     try:
-        return call(name, **options)
+        with nullcontext() if Path(name).is_dir() else asked_once():
+            return call(name, **options)
     except Exception as error:  # whatever it meets on the network, and in files of other kinds
         if Path(name).is_dir():
             raise InputError(f"{name} does not hold a model of transformers: {short(error)}") from error

@@ -19,19 +19,6 @@ CAPTIONER = Path("captioner-flickr8k")
 LOCAL = ("127.0.0.1", "localhost")
 
 
-def require_gradio() -> None:
-    """Check that Gradio is there, and keep it from reporting anything to its makers.
-
-    Raises:
-        InputError: if it is not installed.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise InputError("the app needs Gradio; run pip install 'visattn[app]'") from error
-
-
 def choose_reader(options: argparse.Namespace) -> Reader:
     """The model that the command line asks for, on its device; the included captioner if it asks for none.
 
@@ -72,11 +59,10 @@ def run(options: argparse.Namespace) -> None:
     """Serve the app until it is interrupted.
 
     Raises:
-        InputError: if Gradio is not installed, or the options cannot be used.
+        InputError: if the options cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="visattn-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads and pictures
-        require_gradio()
         port = free_port(options.host, options.port)
         reader = choose_reader(options)
         from visattn.tasks.app.page import build, serve

@@ -7,7 +7,6 @@ environment variables, and the classes that they name must belong to this projec
 import importlib
 import importlib.util
 import inspect
-import io
 import pickle
 import re
 import sys
@@ -18,7 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
 
 from visattn.errors import InputError
 from visattn.export.shipped import SHIPPED, is_exported
@@ -119,20 +120,31 @@ def load_model(path: Path | str, *kinds: type[Model]) -> Model:
     Raises:
         InputError: as `trained`, and if the model is of another class, or its weights do not fit its options.
     """
-    checkpoint, found, _ = trained(path)
+    checkpoint, found, options = trained(path)
     kind = one_of(path, found, *kinds)
-    source = path
-    if is_exported(path):  # Lightning reads files
-        torch.save(checkpoint, source := io.BytesIO())
-        source.seek(0)
-    del checkpoint  # its memory
     try:
-        return kind.load_from_checkpoint(source, map_location="cpu", weights_only=True).eval()
+        model = _made(kind, options, {**options, "_class_path": found})
+        model.load_state_dict(checkpoint["state_dict"])
+        return model.eval()
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # jsonargparse and Lightning name many kinds
         said = " ".join(str(error.__cause__ or error).split())[:400]
         raise InputError(f"{path} cannot be used with this version of visattn: {said}") from error
+
+
+def _made(kind: type[Model], options: dict[str, Any], stored: dict[str, Any]) -> Model:
+    """A model with these options, as Lightning's `load_from_checkpoint` makes it.
+
+    The names of its outputs stay out of jsonargparse, which copies a vocabulary of 2,000 words some thousand times.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "module", skip={_OUTPUTS}, instantiate=False, fail_untyped=False)
+    given = {name: value for name, value in options.items() if name != _OUTPUTS}
+    made = parser.instantiate_classes(parser.parse_object({"module": given})).module
+    outputs = {name: list(value) for name, value in options.items() if name == _OUTPUTS}
+    with _given_hyperparameters_context(stored, _INSTANTIATOR):
+        return kind(**outputs, **made)
 
 
 def one_of(path: Path | str, found: str, *kinds: type[Model]) -> type[Model]:

@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 
 from visattn.export import ExportedCaptioner, ExportedClassifier
-from visattn.export.shipped import SHIPPED, is_shipped, load_exported
+from visattn.export.shipped import load_exported
 
 
 def checkpoint_of(path: Path | str) -> dict[str, Any]:
@@ -28,7 +28,6 @@ def checkpoint_of(path: Path | str) -> dict[str, Any]:
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
             **{option: described[option] for option in ("image_size", "fit")},
             **options(exported, {channel: described[channel] for channel in ("mean", "std")}),
-            **(SHIPPED[str(path)].decoding if is_shipped(path) else {}),
         },
     }
 
@@ -40,6 +39,8 @@ def _of_captioner(exported: ExportedCaptioner, channels: dict[str, list[float]])
         "output_names": exported.vocabulary.words,
         "tokens": exported.vocabulary.tokens.spec,
         "max_length": exported.max_length,
+        **({} if exported.search is None else {"search": exported.search}),
+        **({"no_repeat": exported.no_repeat} if exported.no_repeat else {}),
         "encoder": {**encoder, "init_args": {**encoder["init_args"], **channels, **frozen}},
         "decoder": exported.parts["decoder"],
     }
