@@ -138,9 +138,38 @@ def test_own_sensors_and_policies_work_through_import(run):
     assert (model.scan(torch.zeros(2, 3, 37, 37)).locations == -0.5).all()
 
 
+def test_learned_stopping_is_reported_shown_and_exported(run):
+    stop = ["--model.init_args.model.init_args.stop=true", "--model.init_args.loss.init_args.price=0.01"]
+    assert fit(run, "stopping", *stop) == 0
+    checkpoint = str(run / "stopping" / "last.ckpt")
+    config = ["--config", "shapes_glimpse", "--config", str(run / "tiny.yaml")]
+    assert main(["test", *config, "--ckpt_path", checkpoint, "--output", str(run / "stopped")]) == 0
+    report = json.loads((run / "stopped" / "stopping_test.json").read_text())
+    assert report["images"] == 5
+    assert report["fixed"]["glimpses"] == [1, 2, 3]
+    assert 1 <= report["stopped"]["glimpses"] <= 3
+    assert report["learned"]["glimpses"][-1] == report["confidence"]["glimpses"][-1] == 3
+    assert (run / "stopped" / "stopping_test.png").is_file()
+
+    assert main(["export", "--checkpoint", checkpoint, "--output", str(run / "stopping_exported")]) == 0
+    exported, model = load_glimpses(run / "stopping_exported"), load_model(checkpoint, GlimpseClassifier)
+    images = torch.randint(256, (2, 3, 37, 37), generator=torch.Generator().manual_seed(0)).byte()
+    with torch.no_grad():
+        assert torch.equal(exported.model(exported.normalise(images)), model(images))
+
+    Image.fromarray(np.arange(37 * 37 * 3, dtype=np.uint8).reshape(37, 37, 3)).save(run / "small.png")
+    words = ["overlay", "--checkpoint", checkpoint, "--output", str(run / "short"), "--device", "cpu"]
+    assert main([*words, "--export", "npz", str(run / "small.png")]) == 0
+    shown = np.load(run / "short" / "small.npz")["locations"]
+    pixels = torch.from_numpy(np.array(Image.open(run / "small.png"))).permute(2, 0, 1)[None]
+    assert len(shown) == model.scan(pixels).taken().item()
+
+
 @pytest.mark.parametrize(
     ("option", "named"),
     [
+        ("--model.init_args.model.init_args.stop=true", "loss.price"),
+        ("--model.init_args.loss.init_args.price=0.01", "model.stop"),
         ("--model.init_args.model.init_args.glimpses=0", "glimpses is 0"),
         ("--model.init_args.model.init_args.sensor.init_args.scales=5", "largest square"),
         ("--model.init_args.loss.init_args.cost=time", "cost"),
