@@ -267,6 +267,17 @@ def test_gaussian_policy_has_the_density_of_its_draws():
     assert torch.equal(policy.eval()(state, 1).location, mean)
 
 
+def test_scans_may_start_from_a_circle_which_is_learned():
+    policy = GaussianPolicy(7, radius=0.5, points=4).eval()
+    torch.nn.init.zeros_(policy.mean.weight)
+    means = torch.stack([policy(torch.zeros(1, 7), t).location[0] for t in range(5)])
+    expected = torch.tensor([[-0.5, 0.0], [0.0, 0.5], [0.5, 0.0], [0.0, -0.5], [-0.5, 0.0]])
+    torch.testing.assert_close(means, expected, atol=1e-6, rtol=1e-5)
+    policy.train()(torch.zeros(3, 7), 1).log_prob.sum().backward()
+    assert policy.starts.grad.any(dim=1).tolist() == [False, True, False, False]
+    assert "starts" not in GaussianPolicy(7).state_dict()
+
+
 def test_fixed_policies():
     state = torch.zeros(100, 7)
     random = RandomPolicy(7, extent=0.5)(state, 0).location
@@ -299,6 +310,8 @@ def test_the_learned_baseline_learns_the_expected_cost():
         (lambda: GlimpseModel(5, SIZE), "largest square"),
         (lambda: GaussianPolicy(7, std=0.0), "std"),
         (lambda: GaussianPolicy(7, evaluation="draw"), "evaluation.*draw"),
+        (lambda: GaussianPolicy(7, radius=1.0), "radius"),
+        (lambda: GaussianPolicy(7, radius=0.5, points=0), "points"),
         (lambda: GridPolicy(7, rows=0), "rows"),
         (lambda: RandomPolicy(7, extent=1.5), "extent"),
         (lambda: GlimpseNetwork(Retina(SIZE, size=3, scales=1), 7, widths=(2, 2, 2)), "widths"),
