@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.viewing import data_of, weights_of
 from witness import steps, watched
 
 from visattn.cli import main
@@ -115,6 +116,34 @@ def test_the_overlay_shows_fixations_on_the_original_pixels(run):
     expected = (model.scan(small).locations[0] + 1) / 2 * 74
     np.testing.assert_allclose(arrays["locations"], expected.detach().numpy(), atol=1e-3)
     assert main([*words, "--method", "raw", str(run / "scene.png")]) == 2
+
+
+def test_the_viewer_plays_the_scan(run):
+    """What is framed is the inner square, and it is sharp; the outer one is less so by the share of numbers read."""
+    Image.fromarray(np.arange(37 * 74 * 3, dtype=np.uint8).reshape(37, 74, 3)).save(run / "wide.png")
+    words = ["overlay", "--checkpoint", str(run / "whole" / "last.ckpt"), "--output", str(run / "viewed")]
+    assert main([*words, "--device", "cpu", "--export", "npz", str(run / "wide.png")]) == 0
+    assert main(["view", str(run / "viewed"), "--output", str(run / "viewed.html")]) == 0
+    (reading,) = data_of((run / "viewed.html").read_text())["scenes"][0]["readings"]
+    entry = json.loads((run / "viewed" / "classes.json").read_text())[0]
+    assert reading["unit"] == "fixation"
+    assert reading["words"] == [step["class"] for step in entry["glimpses"]]
+    np.testing.assert_allclose(
+        np.exp(reading["logProbs"]), [step["probability"] for step in entry["glimpses"]], rtol=1e-5
+    )
+    top, left, bottom, right = reading["boxes"][1]
+    y, x = entry["glimpses"][1]["location"]
+    np.testing.assert_allclose([(top + bottom) / 2 * 37, (left + right) / 2 * 74], [y, x], atol=0.06)
+    np.testing.assert_allclose([(bottom - top) * 37, (right - left) * 37], [5, 5], atol=1e-5)
+    sharp = weights_of(reading["maps"][0])[1, 0, 0]
+    assert sharp.shape == (37, 37)
+    assert sharp[int(y), int(x / 2)] == 1
+    np.testing.assert_allclose(np.unique(sharp), [0, 0.25, 1], atol=1 / 510)
+    assert (sharp == 1).sum() in (20, 25, 30, 36)
+    arrays = dict(np.load(run / "viewed" / "wide.npz"))
+    for name, broken in (("locations", arrays["locations"][:2]), ("confidence", np.full(3, np.nan))):
+        np.savez(run / "viewed" / "wide.npz", **(arrays | {name: broken}))
+        assert main(["view", str(run / "viewed"), "--output", str(run / "viewed.html")]) == 2
 
 
 def test_an_exported_model_is_the_same_without_lightning(run):
