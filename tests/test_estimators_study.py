@@ -10,7 +10,7 @@ from PIL import Image
 from visattn.cli import estimators
 from visattn.figures import Estimates, estimates_sheet
 from visattn.studies.estimators import METHODS, compare_gradients, half_trained, make_scenes, pointing
-from visattn.studies.learning import learn
+from visattn.studies.learning import Progress, learn
 from visattn.vocabulary import SPECIALS, START
 
 
@@ -98,6 +98,11 @@ def test_exact_gradients_learn_where_to_look():
     assert run.right[-1] > 0.8
 
 
+def test_when_a_level_is_reached():
+    run = Progress(np.array([0, 10, 20]), np.array([0.0, 0.5, 0.75]), np.array([0.1, 0.95, 0.9]), np.zeros(3))
+    assert (run.until(0.9, "steps"), run.until(0.9, "seconds"), run.until(0.99, "steps")) == (10, 0.5, np.inf)
+
+
 def test_curves_are_written(tmp_path, capsys):
     output = tmp_path / "out"
     words = ["--curves", "0.01", "--steps", "10", "--seeds", "3", "5", "--methods", "rloo", "reinmax"]
@@ -107,7 +112,7 @@ def test_curves_are_written(tmp_path, capsys):
     text = (output / "curves.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert "pointing after 0.01 s" in text
-    assert "captions right after 10 steps" in text
+    assert "not reached (0 of 2)" in text
     with Image.open(output / "curves.png") as figure:
         assert figure.width > 1000
     assert estimators.main([*words, "--output", str(output)]) == 2

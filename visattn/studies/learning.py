@@ -41,6 +41,11 @@ class Progress(NamedTuple):
         """The curve `name` at values of "steps" or "seconds", between measurements in proportion."""
         return np.interp(x, getattr(self, along), getattr(self, name))
 
+    def until(self, level: float, along: str) -> float:
+        """The first measured value of "steps" or "seconds" with so much pointing; infinite if it is not reached."""
+        reached = np.flatnonzero(self.pointing >= level)
+        return float(getattr(self, along)[reached[0]]) if len(reached) else np.inf
+
 
 def learn(method: Method, seconds: float, steps: int, seed: int) -> Progress:
     """Train a decoder for so many seconds of processor time and so many steps, whichever comes last."""

@@ -19,6 +19,7 @@ from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
 from visattn.studies.learning import UNSEEN, Progress, learn
 
+LEVEL = 0.9  # of pointing, whose time is compared
 _HEAD = (
     "| estimator | bias ± s.e. | off | deviation | variance | passes | variance × passes | ms |",
     "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -112,16 +113,15 @@ def learn_all(output: Path, methods: Sequence[str], seconds: float, steps: int, 
 
 
 def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str, float], seeds: Sequence[int]) -> str:
-    at = [f"{ends['seconds']:g} s", f"{ends['steps']:g} steps"]
-    columns = [f"{score} after {end}" for end in at for score in ("pointing", "captions right")]
-    lines = [f"| estimator | steps in {at[0]} | {' | '.join(columns)} |", "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        f"| estimator | steps in {ends['seconds']:g} s | seconds to {LEVEL:.0%} | steps to {LEVEL:.0%} | "
+        f"pointing after {ends['seconds']:g} s | after {ends['steps']:g} steps |".replace("%", " %"),
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, runs in done.items():
         cells = [METHODS[name].title, f"{np.mean([run.at('steps', 'seconds', ends['seconds']) for run in runs]):.0f}"]
-        for along, end in ends.items():
-            for score in ("pointing", "right"):
-                reached = [100 * run.at(score, along, end) for run in runs]
-                spread = f" ± {np.std(reached, ddof=1):.1f}" if len(reached) > 1 else ""
-                cells.append(f"{np.mean(reached):.1f}{spread} %")
+        cells += [_until(runs, along, digits) for along, digits in (("seconds", 2), ("steps", 0))]
+        cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)} %" for a, end in ends.items()]
         lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join(lines)
     titles = {"pointing": "α at the true places", "right": "captions right"}
@@ -143,6 +143,19 @@ def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str,
     write_text(output / "curves.md", text + "\n")
     write_text(output / "curves.json", json.dumps(results, ensure_ascii=False))
     return text
+
+
+def _until(runs: Sequence[Progress], along: str, digits: int) -> str:
+    """When the level is reached, by the trainings that reach it, and how many do if not all."""
+    found = [x for run in runs if np.isfinite(x := run.until(LEVEL, along))]
+    some = "" if len(found) == len(runs) else f" ({len(found)} of {len(runs)})"
+    return (_spread(found, digits) if found else "not reached") + some
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
 
 
 def _means(
