@@ -21,7 +21,7 @@ from visattn.cli import main
 from visattn.data import ShapesClasses
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Sampling
-from visattn.models import LSTMDecoder
+from visattn.models import GridPolicy, LSTMDecoder
 from visattn.training import processes, regimes
 from visattn.training.objectives import (
     ArcticReinforce,
@@ -63,6 +63,13 @@ class StillClasses(ShapesClasses):
     def __init__(self, train_size: int = 23, val_size: int = 7, batch_size: int = 8) -> None:
         super().__init__(train_size, val_size, 7, batch_size=batch_size, eval_batch_size=3)
         self.padding, self.flip = 0, False
+
+
+class SecondCell(GridPolicy):
+    """It "draws" the second most likely cell."""
+
+    def draw(self, probabilities: Tensor) -> Tensor:
+        return probabilities.argsort(dim=-1, descending=True)[:, 1]
 
 
 class Witness(Callback):

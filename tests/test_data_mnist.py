@@ -48,6 +48,20 @@ def test_clutter_adds_pieces_and_covers_nothing(root):
     assert (other[0] != one[0]).any()
 
 
+def test_training_pictures_may_be_shifted(root):
+    plain, shifted = (MNIST(root, download=False, side=40, padding=n) for n in (0, 2))
+    one, other = batch(plain, "train"), batch(shifted, "train")
+    assert one.ids == other.ids
+    inner = one.images[:, :, 2:-2, 2:-2]
+    found = [
+        {(y, x) for y in range(5) for x in range(5) if torch.equal(moved[:, y : y + 36, x : x + 36], picture)}
+        for moved, picture in zip(other.images, inner, strict=True)
+    ]
+    assert all(found)
+    assert len(set().union(*found)) > 3
+    assert torch.equal(batch(plain, "test").images, batch(shifted, "test").images)
+
+
 def test_evaluation_shows_the_same_pictures_and_every_epoch_others(root):
     data = [MNIST(root, download=False, side=40, clutter=1, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(batch(data[0], "val").images, batch(data[1], "val").images)

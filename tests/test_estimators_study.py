@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from visattn.cli import estimators
 from visattn.figures import Estimates, estimates_sheet
 from visattn.studies.estimators import METHODS, compare_gradients, half_trained, make_scenes, pointing
+from visattn.studies.learning import Progress, learn
 from visattn.vocabulary import SPECIALS, START
 
 
@@ -77,3 +79,40 @@ def test_what_cannot_be_is_one_sentence(words, said, tmp_path, capsys):
 def test_a_figure_of_nothing_is_refused():
     with pytest.raises(ValueError, match="nothing to draw"):
         estimates_sheet([Estimates("none", [])])
+
+
+def test_learning_curves_reach_both_the_time_and_the_steps():
+    run = learn(METHODS["rloo"], seconds=0.0, steps=21, seed=0)
+    assert run.steps.tolist() == [0, 10, 20, 30]
+    assert (np.diff(run.seconds) > 0).all()
+    longer = learn(METHODS["rloo"], seconds=run.seconds[-1] + 0.01, steps=1, seed=0)
+    assert longer.seconds[-1] >= run.seconds[-1] + 0.01
+    count = min(len(run.steps), len(longer.steps))
+    assert longer.pointing[:count].tolist() == run.pointing[:count].tolist()  # the same training
+    assert run.at("pointing", "steps", 5.0) == pytest.approx(run.pointing[:2].mean())
+
+
+def test_exact_gradients_learn_where_to_look():
+    run = learn(METHODS["enumeration"], seconds=0.0, steps=150, seed=1)
+    assert run.pointing[0] < 0.2 < 0.6 < run.pointing[-1]
+    assert run.right[-1] > 0.8
+
+
+def test_when_a_level_is_reached():
+    run = Progress(np.array([0, 10, 20]), np.array([0.0, 0.5, 0.75]), np.array([0.1, 0.95, 0.9]), np.zeros(3))
+    assert (run.until(0.9, "steps"), run.until(0.9, "seconds"), run.until(0.99, "steps")) == (10, 0.5, np.inf)
+
+
+def test_curves_are_written(tmp_path, capsys):
+    output = tmp_path / "out"
+    words = ["--curves", "0.01", "--steps", "10", "--seeds", "3", "5", "--methods", "rloo", "reinmax"]
+    assert estimators.main([*words, "--output", str(output)]) == 0
+    results = json.loads((output / "curves.json").read_text())
+    assert [len(results["results"][name]) for name in ("rloo", "reinmax")] == [2, 2]
+    text = (output / "curves.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    assert "pointing after 0.01 s" in text
+    assert "not reached (0 of 2)" in text
+    with Image.open(output / "curves.png") as figure:
+        assert figure.width > 1000
+    assert estimators.main([*words, "--output", str(output)]) == 2

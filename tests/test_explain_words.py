@@ -6,7 +6,7 @@ import torch
 from test_decoders import DECODERS, GRID, B, D, L, T, V, decoder, values
 from torch import nn
 
-from visattn.attention import HardAttention, MultiHeadAttention, SoftAttention, SpatialAttention
+from visattn.attention import HardAttention, MultiHeadAttention, SentinelAttention, SoftAttention, SpatialAttention
 from visattn.attention import multihead as multihead_room
 from visattn.explain import caption_relevance, word_relevance
 from visattn.models import Decoder, LSTMDecoder, TransformerDecoder
@@ -42,6 +42,8 @@ class Explicit(SpatialAttention):
     def forward(self, query, memory, t):
         glimpse = self.inner(query, memory, t)
         focus = glimpse.focus.unsqueeze(1)
+        if isinstance(self.inner, SentinelAttention):
+            focus = glimpse.gate[:, None, None] * focus
         if isinstance(self.inner, MultiHeadAttention):
             focus = self.inner.head_weights(query.unsqueeze(1), memory)[:, :, 0]
         shift = torch.zeros_like(focus).requires_grad_()
@@ -49,6 +51,8 @@ class Explicit(SpatialAttention):
         focus = focus + shift
         if isinstance(self.inner, MultiHeadAttention):
             context = self.inner.proj((focus.unsqueeze(2) @ memory.projected).flatten(1))
+        elif isinstance(self.inner, SentinelAttention):
+            context = (focus @ memory.values).squeeze(1) + (1 - glimpse.gate[:, None]) * self.inner.sentinel(query)
         else:
             context = (focus @ memory.values).squeeze(1)
         return glimpse._replace(context=context)
@@ -66,6 +70,8 @@ def test_a_context_is_the_sum_of_its_terms(name):
     context = torch.einsum("bkhl,bhld->bkd", memory.per_image(weights), vectors).flatten(0, 1)
     if "multi-head" in name:
         context = context + attention.proj.bias
+    if "sentinel" in name:
+        context = context + (1 - glimpse.gate[:, None]) * attention.sentinel(query)
     torch.testing.assert_close(context, glimpse.context, rtol=1e-4, atol=1e-5)
 
 

@@ -21,6 +21,7 @@ from visattn.figures import (
     Lengths,
     Line,
     Ranked,
+    StoppingLine,
     alignment_sheet,
     curves_sheet,
     exposure_sheet,
@@ -28,6 +29,7 @@ from visattn.figures import (
     growth_sheet,
     lengths_sheet,
     ranking_sheet,
+    stopping_sheet,
     work_sheet,
 )
 from visattn.overlay import encode_figure
@@ -61,6 +63,10 @@ def some_maps(names=("rollout", "relevance", "random maps", "the centre"), low=0
         Faithfulness(name, rng.uniform(low, high, (2, 14)), (0.125 + n, -0.5 - n), kind, spread if n == 2 else None)
         for n, (name, kind) in enumerate(zip(names, kinds, strict=True))
     ]
+
+
+def some_rule(name="learned"):
+    return StoppingLine(name, np.array([1, 2.5, 4]), np.array([0.5, 0.75, 0.9]), (2.5, 0.75))
 
 
 def some_model(seed=0, positions=13, **parts):
@@ -146,6 +152,7 @@ def assert_laid_out(figure):
         ),
         lambda names: ranking_sheet(some_ranking(names), ["one ↓", "two ↑", "three"], title=names[0], note=LONG),
         lambda names: work_sheet([some_line(name) for name in names[:4]], title=names[0], note=LONG),
+        lambda names: stopping_sheet([some_rule(name) for name in names[:4]], title=names[0], note=LONG),
         lambda names: lengths_sheet([some_lengths(names[:7])] * 2, title=names[0], note=LONG),
         lambda names: alignment_sheet([Alignment([("a", np.ones((1, 8)))], names[:8], names[:1])]),
     ],
@@ -158,6 +165,7 @@ def assert_laid_out(figure):
         "alignment",
         "ranking",
         "work",
+        "stopping",
         "lengths",
         "long source words",
     ],
@@ -314,6 +322,16 @@ def test_work_is_the_numbers():
     )
 
 
+def test_stopping_is_the_numbers_and_where_the_model_stops():
+    figure = stopping_sheet([some_rule("fixed")._replace(control=True, chosen=None), some_rule()])
+    (axes,) = drawn(figure)
+    fixed, learned, chosen = axes.lines
+    np.testing.assert_array_equal(learned.get_xydata(), [[1, 0.5], [2.5, 0.75], [4, 0.9]])
+    assert chosen.get_xydata().tolist() == [[2.5, 0.75]]
+    assert fixed.get_color() != learned.get_color() == chosen.get_color()
+    assert {"fixed", "learned", "mean number of glimpses"} <= set(said(figure))
+
+
 def test_accuracy_against_length_is_the_numbers():
     figure = lengths_sheet([some_lengths()])
     (axes,) = drawn(figure)
@@ -368,6 +386,9 @@ ONES = np.ones((3, 5))
         (lambda: ranking_sheet(some_ranking(), ["one"]), "every panel"),
         (lambda: work_sheet([]), "nothing to draw"),
         (lambda: work_sheet([some_line()._replace(work=np.array([0, 1, 2]))]), "work above 0"),
+        (lambda: stopping_sheet([]), "nothing to draw"),
+        (lambda: stopping_sheet([some_rule()._replace(glimpses=np.ones(2))]), "as many finite"),
+        (lambda: stopping_sheet([some_rule()._replace(accuracy=np.full(3, np.nan))]), "as many finite"),
         (lambda: lengths_sheet([]), "nothing to draw"),
         (lambda: lengths_sheet([some_lengths(lengths=[5, 5, 7])]), "ascending"),
         (lambda: lengths_sheet([some_lengths(lengths=[5, 7])]), "accuracy for each length"),

@@ -22,6 +22,7 @@ from visattn.models import (
 )
 from visattn.models.glimpses import coverage
 from visattn.training.objectives import GlimpseLoss, LearnedValue, LeaveOneOut, MovingAverage, NoBaseline, Reinforce
+from visattn.training.objectives.glimpses import stopping
 
 SIZE = (29, 23)
 
@@ -167,6 +168,89 @@ def test_the_class_does_not_see_the_context():
     assert torch.equal(model(pictures(2)), before)
 
 
+def stopping_model(glimpses=4):
+    torch.manual_seed(0)
+    return GlimpseModel(5, SIZE, glimpses=glimpses, hidden=7, sensor=partial(Retina, size=5, scales=1), stop=True)
+
+
+def test_stopping_has_the_probability_of_coming_so_far_and_no_farther():
+    logits = torch.tensor([[0.3, -1.1, 2.0, torch.inf]])
+    a, b, c = torch.tensor([0.3, -1.1, 2.0]).sigmoid().tolist()
+    expected = [a, (1 - a) * b, (1 - a) * (1 - b) * c, (1 - a) * (1 - b) * (1 - c)]
+    assert stopping(logits)[0].tolist() == pytest.approx(expected)
+    never = torch.tensor([[-torch.inf, -torch.inf, torch.inf]])  # a model that does not learn to stop
+    assert stopping(never)[0].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("cost", "price"), [("likelihood", 0.25), ("error", 0.125)])
+def test_the_gradient_of_stopping_is_that_of_drawn_stops(cost, price):
+    """The expected cost over all ways to stop, written down as products of single decisions."""
+    model, labels = stopping_model(3), torch.tensor([1, 4, 0])
+    torch.nn.init.normal_(model.stop.weight)
+    scan = model.scan(pictures(3))
+    nll = torch.stack([F.cross_entropy(part, labels, reduction="none") for part in scan.logits.unbind(1)], dim=1)
+    costs = nll if cost == "likelihood" else (scan.logits.argmax(-1) != labels[:, None]).float()
+    expected = 0.0
+    for stops in itertools.product((0, 1), repeat=2):  # decisions after the first and the second glimpse
+        chance = torch.stack(
+            [scan.stop[:, t].sigmoid() if s else 1 - scan.stop[:, t].sigmoid() for t, s in enumerate(stops)]
+        )
+        taken = stops.index(1) + 1 if 1 in stops else 3
+        expected = expected + chance.prod(dim=0) * (costs[:, taken - 1].detach() + price * taken)
+    exact = torch.autograd.grad(expected.sum(), [model.stop.weight, model.stop.bias], retain_graph=True)
+    losses = GlimpseLoss(cost=cost, price=price)(scan, labels).losses
+    found = torch.autograd.grad(losses.sum(), [model.stop.weight, model.stop.bias])
+    torch.testing.assert_close(found, exact)
+    assert exact[1].abs() > 1e-4
+
+
+def test_a_model_stops_where_it_says_and_answers_with_what_it_has_seen_by_then():
+    model = stopping_model().eval()
+    torch.nn.init.normal_(model.stop.weight, std=30.0)
+    images = pictures(23)
+    scan, answers = model.scan(images), model(images)
+    counts = []
+    for i in range(len(images)):
+        stop = next(t for t in range(4) if scan.stop[i, t] >= 0)
+        torch.testing.assert_close(answers[i], scan.logits[i, stop])
+        torch.testing.assert_close(model(images[i : i + 1])[0], scan.logits[i, stop], rtol=1e-4, atol=1e-5)
+        counts.append(stop + 1)
+    assert scan.taken().tolist() == counts
+    assert len(set(counts)) > 1
+    assert (scan.taken(1.0) == 4).all()
+
+
+def test_nothing_is_looked_at_once_all_have_stopped(monkeypatch):
+    model, seen = stopping_model().eval(), []
+    torch.nn.init.constant_(model.stop.bias, 3.0)
+    monkeypatch.setattr(model.sensor, "forward", lambda *given, own=model.sensor.forward: seen.append(1) or own(*given))
+    model(pictures(2))
+    assert len(seen) == 1
+    model.scan(pictures(2))
+    assert len(seen) == 1 + 4
+
+
+def test_without_learned_stopping_all_glimpses_are_taken():
+    model = GlimpseModel(5, SIZE, glimpses=3, hidden=7, sensor=partial(Retina, size=5, scales=1)).eval()
+    assert model.scan(pictures(2)).taken().tolist() == [3, 3]
+
+
+def test_the_price_decides_how_long_is_looked():
+    """Nothing is gained by a second glimpse: any price ends it; without a price nothing does."""
+    labels = torch.tensor([1, 4, 0])
+    chances = []
+    for price in (0.0, 0.5):
+        model = stopping_model(2)
+        for _ in range(30):
+            scan = model.scan(pictures(3))
+            same = scan._replace(logits=scan.logits[:, :1].expand(-1, 2, -1).detach().requires_grad_())
+            (gradient,) = torch.autograd.grad(GlimpseLoss(price=price)(same, labels).losses.sum(), [model.stop.bias])
+            model.stop.bias.data -= gradient
+        chances.append(model.stop.bias.sigmoid().item())
+    assert chances[0] == 0.5
+    assert chances[1] > 0.9
+
+
 def test_gaussian_policy_has_the_density_of_its_draws():
     torch.manual_seed(0)
     policy = GaussianPolicy(7, std=0.3)
@@ -181,6 +265,17 @@ def test_gaussian_policy_has_the_density_of_its_draws():
     )
     torch.testing.assert_close(fixation.entropy, density.entropy().sum(-1))
     assert torch.equal(policy.eval()(state, 1).location, mean)
+
+
+def test_scans_may_start_from_a_circle_which_is_learned():
+    policy = GaussianPolicy(7, radius=0.5, points=4).eval()
+    torch.nn.init.zeros_(policy.mean.weight)
+    means = torch.stack([policy(torch.zeros(1, 7), t).location[0] for t in range(5)])
+    expected = torch.tensor([[-0.5, 0.0], [0.0, 0.5], [0.5, 0.0], [0.0, -0.5], [-0.5, 0.0]])
+    torch.testing.assert_close(means, expected, atol=1e-6, rtol=1e-5)
+    policy.train()(torch.zeros(3, 7), 1).log_prob.sum().backward()
+    assert policy.starts.grad.any(dim=1).tolist() == [False, True, False, False]
+    assert "starts" not in GaussianPolicy(7).state_dict()
 
 
 def test_fixed_policies():
@@ -215,6 +310,8 @@ def test_the_learned_baseline_learns_the_expected_cost():
         (lambda: GlimpseModel(5, SIZE), "largest square"),
         (lambda: GaussianPolicy(7, std=0.0), "std"),
         (lambda: GaussianPolicy(7, evaluation="draw"), "evaluation.*draw"),
+        (lambda: GaussianPolicy(7, radius=1.0), "radius"),
+        (lambda: GaussianPolicy(7, radius=0.5, points=0), "points"),
         (lambda: GridPolicy(7, rows=0), "rows"),
         (lambda: RandomPolicy(7, extent=1.5), "extent"),
         (lambda: GlimpseNetwork(Retina(SIZE, size=3, scales=1), 7, widths=(2, 2, 2)), "widths"),
@@ -224,6 +321,8 @@ def test_the_learned_baseline_learns_the_expected_cost():
         (lambda: GlimpseLoss(classify="first"), "classify"),
         (lambda: GlimpseLoss(cost="time"), "cost"),
         (lambda: GlimpseLoss(samples=0), "samples"),
+        (lambda: GlimpseLoss(price=-0.1), "price"),
+        (lambda: GlimpseLoss(price=float("nan")), "price"),
         (lambda: LearnedValue(weight=-1.0), "weight"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.viewing import data_of, weights_of
 from witness import steps, watched
 
 from visattn.cli import main
@@ -117,6 +118,34 @@ def test_the_overlay_shows_fixations_on_the_original_pixels(run):
     assert main([*words, "--method", "raw", str(run / "scene.png")]) == 2
 
 
+def test_the_viewer_plays_the_scan(run):
+    """What is framed is the inner square, and it is sharp; the outer one is less so by the share of numbers read."""
+    Image.fromarray(np.arange(37 * 74 * 3, dtype=np.uint8).reshape(37, 74, 3)).save(run / "wide.png")
+    words = ["overlay", "--checkpoint", str(run / "whole" / "last.ckpt"), "--output", str(run / "viewed")]
+    assert main([*words, "--device", "cpu", "--export", "npz", str(run / "wide.png")]) == 0
+    assert main(["view", str(run / "viewed"), "--output", str(run / "viewed.html")]) == 0
+    (reading,) = data_of((run / "viewed.html").read_text())["scenes"][0]["readings"]
+    entry = json.loads((run / "viewed" / "classes.json").read_text())[0]
+    assert reading["unit"] == "fixation"
+    assert reading["words"] == [step["class"] for step in entry["glimpses"]]
+    np.testing.assert_allclose(
+        np.exp(reading["logProbs"]), [step["probability"] for step in entry["glimpses"]], rtol=1e-5
+    )
+    top, left, bottom, right = reading["boxes"][1]
+    y, x = entry["glimpses"][1]["location"]
+    np.testing.assert_allclose([(top + bottom) / 2 * 37, (left + right) / 2 * 74], [y, x], atol=0.06)
+    np.testing.assert_allclose([(bottom - top) * 37, (right - left) * 37], [5, 5], atol=1e-5)
+    sharp = weights_of(reading["maps"][0])[1, 0, 0]
+    assert sharp.shape == (37, 37)
+    assert sharp[int(y), int(x / 2)] == 1
+    np.testing.assert_allclose(np.unique(sharp), [0, 0.25, 1], atol=1 / 510)
+    assert (sharp == 1).sum() in (20, 25, 30, 36)
+    arrays = dict(np.load(run / "viewed" / "wide.npz"))
+    for name, broken in (("locations", arrays["locations"][:2]), ("confidence", np.full(3, np.nan))):
+        np.savez(run / "viewed" / "wide.npz", **(arrays | {name: broken}))
+        assert main(["view", str(run / "viewed"), "--output", str(run / "viewed.html")]) == 2
+
+
 def test_an_exported_model_is_the_same_without_lightning(run):
     checkpoint = run / "whole" / "last.ckpt"
     assert main(["export", "--checkpoint", str(checkpoint), "--output", str(run / "exported")]) == 0
@@ -138,9 +167,38 @@ def test_own_sensors_and_policies_work_through_import(run):
     assert (model.scan(torch.zeros(2, 3, 37, 37)).locations == -0.5).all()
 
 
+def test_learned_stopping_is_reported_shown_and_exported(run):
+    stop = ["--model.init_args.model.init_args.stop=true", "--model.init_args.loss.init_args.price=0.01"]
+    assert fit(run, "stopping", *stop) == 0
+    checkpoint = str(run / "stopping" / "last.ckpt")
+    config = ["--config", "shapes_glimpse", "--config", str(run / "tiny.yaml")]
+    assert main(["test", *config, "--ckpt_path", checkpoint, "--output", str(run / "stopped")]) == 0
+    report = json.loads((run / "stopped" / "stopping_test.json").read_text())
+    assert report["images"] == 5
+    assert report["fixed"]["glimpses"] == [1, 2, 3]
+    assert 1 <= report["stopped"]["glimpses"] <= 3
+    assert report["learned"]["glimpses"][-1] == report["confidence"]["glimpses"][-1] == 3
+    assert (run / "stopped" / "stopping_test.png").is_file()
+
+    assert main(["export", "--checkpoint", checkpoint, "--output", str(run / "stopping_exported")]) == 0
+    exported, model = load_glimpses(run / "stopping_exported"), load_model(checkpoint, GlimpseClassifier)
+    images = torch.randint(256, (2, 3, 37, 37), generator=torch.Generator().manual_seed(0)).byte()
+    with torch.no_grad():
+        assert torch.equal(exported.model(exported.normalise(images)), model(images))
+
+    Image.fromarray(np.arange(37 * 37 * 3, dtype=np.uint8).reshape(37, 37, 3)).save(run / "small.png")
+    words = ["overlay", "--checkpoint", checkpoint, "--output", str(run / "short"), "--device", "cpu"]
+    assert main([*words, "--export", "npz", str(run / "small.png")]) == 0
+    shown = np.load(run / "short" / "small.npz")["locations"]
+    pixels = torch.from_numpy(np.array(Image.open(run / "small.png"))).permute(2, 0, 1)[None]
+    assert len(shown) == model.scan(pixels).taken().item()
+
+
 @pytest.mark.parametrize(
     ("option", "named"),
     [
+        ("--model.init_args.model.init_args.stop=true", "loss.price"),
+        ("--model.init_args.loss.init_args.price=0.01", "model.stop"),
         ("--model.init_args.model.init_args.glimpses=0", "glimpses is 0"),
         ("--model.init_args.model.init_args.sensor.init_args.scales=5", "largest square"),
         ("--model.init_args.loss.init_args.cost=time", "cost"),

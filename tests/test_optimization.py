@@ -62,6 +62,24 @@ def test_groups_and_rates_through_a_trainer(tmp_path):
     assert highest[-1] < 0.05
 
 
+class Gaze(LightningModule):
+    """A module whose location policy is where that of a glimpse model is."""
+
+    def __init__(self, optimization):
+        super().__init__()
+        self.model = nn.ModuleDict({"policy": nn.Linear(3, 2), "policy_of_others": nn.Linear(3, 2)})
+        self.optimization, self.trainer = optimization, Trainer(max_steps=7, accelerator="cpu", logger=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_location_policy_has_a_rate_of_its_own():
+    module = Gaze(Optimization(lr=0.5, policy=0.25))
+    groups = module.optimization.configure(module)["optimizer"].param_groups
+    rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    assert [rates[id(p)] for p in module.model["policy"].parameters()] == [0.125] * 2
+    assert [rates[id(p)] for p in module.model["policy_of_others"].parameters()] == [0.5] * 2
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "fused"), [("adamw", True), ("adam", True), ("sgd", None), ("muon", None)])
 def test_adam_runs_fused_on_a_cpu_and_others_as_they_do(tmp_path, name, fused):

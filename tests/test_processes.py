@@ -32,17 +32,29 @@ QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=
 SCENES = [
     f"--data.init_args.{option}" for option in ("train_size=17", "val_size=7", "test_size=11", "eval_batch_size=3")
 ]
-CAPTIONER = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *SCENES, *QUIET, TALKATIVE]
-# Plain descent: Adam makes steps of one size of gradients that are nothing but rounding, and so blows it up.
-CAPTIONER += [
-    "--model.init_args.optimization.init_args.optimizer=sgd",
-    "--model.init_args.optimization.init_args.lr=0.1",
-]
+# Adam would make steps of one size of gradients that are nothing but rounding.
+PLAIN_DESCENT = [f"--model.init_args.optimization.init_args.{option}" for option in ("optimizer=sgd", "lr=0.1")]
+CAPTIONER = ["--config", str(CONFIGS / "shapes_captioner.yaml"), *SCENES, *QUIET, TALKATIVE, *PLAIN_DESCENT]
 HARD = ["--config", str(CONFIGS / "attention" / "hard_published.yaml")]
 # Batch normalisation counts in each process by itself, so the encoder stays as it is.
 FROZEN = {"encoder": {"init_args": {"train_from": None}}}
 SECOND_PLACE = {"attention": {"class_path": "shares.SecondPlace", "init_args": {"probability": 1.0}}}
 CLASSIFIER = ["--config", str(CONFIGS / "shapes_vit.yaml"), "--data=shares.StillClasses", *QUIET]
+GLIMPSES = {  # whose locations are trained by draws, baseline and all, and which learn to stop
+    "model": {
+        "class_path": "visattn.models.GlimpseModel",
+        "init_args": {
+            "glimpses": 3,
+            "hidden": 11,
+            "stop": True,
+            "sensor": {"class_path": "visattn.models.Retina", "init_args": {"size": 5, "scales": 2}},
+            "policy": {"class_path": "shares.SecondCell", "init_args": {"rows": 3, "columns": 5}},
+            "glimpse": {"class_path": "visattn.models.GlimpseNetwork", "init_args": {"widths": [3], "where": 2}},
+            "context": {"class_path": "visattn.models.ContextNetwork", "init_args": {"side": 7, "widths": [3]}},
+        },
+    },
+    "loss": {"class_path": "visattn.training.objectives.GlimpseLoss", "init_args": {"price": 0.01}},
+}
 
 
 def batch(size):
@@ -97,12 +109,15 @@ def torchrun(folder):
     best = ["--ckpt_path", str(folder / "soft" / "best.ckpt")]
     captioner = [*CAPTIONER, *overlay(folder, "frozen", FROZEN)]
     hard = [*CAPTIONER, *HARD, *overlay(folder, "hard", FROZEN | {"decoder": {"init_args": SECOND_PLACE}})]
+    glimpses = ["--config", "shapes_glimpse", "--data=shares.StillClasses", "--data.init_args.train_size=23", *QUIET]
+    glimpses += [*overlay(folder, "glimpses", GLIMPSES), *PLAIN_DESCENT]
     critical = ["--config", str(CONFIGS / "training" / "self_critical.yaml"), "--trainer.limit_train_batches=2"]
     runs = {
         "soft": ["fit", *captioner, "--features", str(folder / "features")],
         "validate": ["validate", *captioner, *best],
         "predict": ["predict", *captioner, *best],
         "classifier": ["fit", *CLASSIFIER],
+        "glimpses": ["fit", *glimpses],
         "critical": ["fit", *captioner, *critical, "--start_from", str(folder / "soft" / "last.ckpt")],
         "hard": ["fit", *hard],
     }
@@ -116,7 +131,7 @@ def torchrun(folder):
     (folder / "runs.json").write_text(json.dumps(two))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     said = launch([*command, str(TESTS / "shares.py"), str(folder / "steps.pt"), str(folder / "runs.json")], folder)
-    for name in ("validate", "predict", "soft", "classifier", "hard"):
+    for name in ("validate", "predict", "soft", "classifier", "glimpses", "hard"):
         size = batch(8) if runs[name][0] == "fit" else []
         assert main([*runs[name], *ONE, *size, "--output", str(folder / f"{name}_one")]) == 0
     return said
@@ -249,6 +264,16 @@ def test_a_classifier_trains_and_validates_alike(torchrun, folder):
     """23 images in batches of 8: the last has 4 for one process and 3 for the other."""
     assert_logged_alike(folder / "classifier", folder / "classifier_one")
     assert_weights_alike(folder / "classifier", folder / "classifier_one")
+
+
+def test_a_glimpse_model_trains_and_validates_alike(torchrun, folder):
+    """The classes, the locations, their baseline, and when to stop."""
+    assert_logged_alike(folder / "glimpses", folder / "glimpses_one")
+    assert_weights_alike(folder / "glimpses", folder / "glimpses_one")
+    first, second = seen(folder / "glimpses_witness")
+    assert first["weights"] == second["weights"]
+    columns = set().union(*logged(folder / "glimpses"))
+    assert {"train/advantage_variance", "train/glimpses", "val/accuracy_3", "val/glimpses", "val/seen"} <= columns
 
 
 def test_random_numbers_differ_between_processes_and_are_repeatable(torchrun, folder):

@@ -10,7 +10,7 @@ from support.viewing import caption_reading, class_reading, data_of, jpeg, pictu
 from visattn.errors import InputError
 from visattn.explain.place import patch_at
 from visattn.images import CellShift, fit_geometry
-from visattn.overlay import Queries, Scene, heatmap, shared_limits, viewer
+from visattn.overlay import Answer, Queries, Reading, Scene, heatmap, shared_limits, viewer
 from visattn.overlay.heatmap import cell_box, robust_limits
 
 SIZE = (311, 443)
@@ -354,3 +354,53 @@ def test_no_view_scrolls_sideways_at_360_pixels(look):
         seen.page.get_by_role("button", name="Keys").tap()
         assert seen.page.get_by_role("dialog").bounding_box()["width"] <= 360
         seen.press("Escape")
+
+
+# -------------------------------------------------------------------------------------------------------------- scans
+
+
+def scan_reading(geometry, said=("cat", "dog", "dog"), sure=(0.25, 0.5, 0.9375)):
+    sharp = np.zeros((len(said), 1, 1, 8, 8))
+    frames = []
+    for t in range(len(said)):
+        sharp[t, 0, 0, t : t + 3, 1:4] = 1
+        frames.append([10 * t, 20, 10 * t + 31, 64])
+    maps = {"glimpse": sharp, "so_far": np.maximum.accumulate(sharp)}
+    more = {"log_probs": np.log(sure), "frames": np.array(frames)}
+    return Reading("scan", geometry, Answer(said[-1]), maps, list(said), **more)
+
+
+def test_a_scan_plays_fixation_by_fixation(look):
+    reading = scan_reading(fit_geometry(SIZE, (64, 64), "squash"))
+    html = viewer("t", ["m"], [Scene("p", picture(*SIZE), [reading])])
+    seen = look(html)
+    steps = seen.page.get_by_role("listbox", name="Fixations of m").get_by_role("option")
+    assert [step.inner_text().split()[:2] for step in steps.all()] == [["cat", "25"], ["dog", "50"], ["dog", "94"]]
+    assert seen.page.locator("#all").inner_text() == "All fixations"
+    seen.press("ArrowRight", "ArrowRight")
+    assert "fixation 2 of 3 · probability 50 %" in seen.page.locator(".readout").inner_text()
+    frame, box = (seen.page.locator(name).bounding_box() for name in (".frame", ".frame .box"))
+    top, left = (box[side] - frame[side] for side in ("y", "x"))
+    assert top / frame["height"] == pytest.approx(10 / SIZE[0], abs=0.01)
+    assert left / frame["width"] == pytest.approx(20 / SIZE[1], abs=0.01)
+    limits = shared_limits(reading.maps["glimpse"][:, 0, 0])
+    pixels = jpeg(data_of(html)["scenes"][0]["picture"])
+    expected = heatmap(pixels, reading.maps["glimpse"][1, 0, 0], reading.geometry, limits=limits)
+    assert difference(seen.pixels(), expected) < 0.7
+    seen.page.locator("#map").select_option("so_far")
+    expected = heatmap(pixels, reading.maps["so_far"][1, 0, 0], reading.geometry, limits=limits)
+    assert difference(seen.pixels(), expected) < 0.7
+    steps.first.click()
+    seen.page.locator("#play").click()
+    seen.page.locator("#play", has_text="Stop").wait_for()
+    seen.page.locator("#play", has_text="Play").wait_for()
+    assert seen.selected() == 2
+    legend = seen.page.locator("#legend").inner_text()
+    assert "sharp square" in legend
+    assert "entropy" not in legend
+
+
+def test_frames_must_match_the_fixations():
+    reading = scan_reading(fit_geometry(SIZE, (64, 64), "squash"))
+    with pytest.raises(ValueError, match="3 words, but 2 frames"):
+        viewer("t", ["m"], [Scene("p", picture(*SIZE), [reading._replace(frames=reading.frames[:2])])])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.multihead import HeadsMemory, MultiHeadAttention
+from visattn.attention.sentinel import SentinelAttention
 from visattn.attention.soft import context
 
 # Weights (R, G, L) of R words to as many others; a word's G rows, of heads or of α and what was drawn from it, are
@@ -61,7 +62,7 @@ class Ablated(SpatialAttention):
     The `log_prob` of a glimpse is 0, since it is not used for training.
 
     Args:
-        mechanism: any mechanism except multi-head attention, for which see `AblatedHeads`.
+        mechanism: any mechanism without a class of its own below.
         change: the change of the weights.
     """
 
@@ -84,7 +85,26 @@ class Ablated(SpatialAttention):
         rows = torch.stack([seen.weights, seen.focus], dim=1)
         weights, focus = self.change(rows, _mask(memory, len(query))).unbind(dim=1)
         nothing = torch.zeros_like(seen.log_prob)
-        return Glimpse(context(focus, memory).to(seen.context.dtype), weights, focus, nothing, seen.gate)
+        mixed = self.context(query, memory, focus, seen).to(seen.context.dtype)
+        return Glimpse(mixed, weights, focus, nothing, seen.gate)
+
+    def context(self, query: Tensor, memory: Memory, focus: Tensor, seen: Glimpse) -> Tensor:
+        """(N, D) the context of changed weights; `seen` is the glimpse of those of the mechanism."""
+        return context(focus, memory)
+
+
+class AblatedSentinel(Ablated):
+    """Attention with a sentinel, whose share does not change.
+
+    Args:
+        mechanism: the attention.
+        change: the change of the weights of places.
+    """
+
+    mechanism: SentinelAttention
+
+    def context(self, query: Tensor, memory: Memory, focus: Tensor, seen: Glimpse) -> Tensor:
+        return self.mechanism.mixed(query, memory, focus, seen.gate)
 
 
 class AblatedHeads(Ablated):
@@ -116,6 +136,12 @@ class AblatedHeads(Ablated):
         return Glimpse(*(part.squeeze(1) for part in self.glimpses(query.unsqueeze(1), memory)))
 
 
+_KINDS: dict[type[SpatialAttention], type[Ablated]] = {
+    MultiHeadAttention: AblatedHeads,
+    SentinelAttention: AblatedSentinel,
+}
+
+
 @contextmanager
 def ablated(decoder: nn.Module, change: Change) -> Iterator[None]:
     """Temporarily change the weights of all attention of a decoder to an image.
@@ -139,7 +165,7 @@ def ablated(decoder: nn.Module, change: Change) -> Iterator[None]:
         raise ValueError(f"{type(decoder).__name__} has no attention to places that could be ablated")
     try:
         for parent, name, child in found:
-            kind = AblatedHeads if isinstance(child, MultiHeadAttention) else Ablated
+            kind = next((kind for of, kind in _KINDS.items() if isinstance(child, of)), Ablated)
             parent.add_module(name, kind(child, change))
         yield
     finally:

@@ -30,6 +30,7 @@ class MNIST(ClassificationData):
         clutter: pieces of 8×8 pixels from other digits of the same split; Mnih has 4.
         batch_size: images of a training batch, for one process.
         eval_batch_size: images of an evaluation batch.
+        padding: largest shift of training pictures, in pixels; see `RandomCropFlip`.
         val_fraction: share of each class of the training set to hold out, chosen as a function of `seed`.
         workers: processes that load; 0 loads in the training process itself.
         seed: of the order, the places, the clutter and what is held out.
@@ -53,11 +54,12 @@ class MNIST(ClassificationData):
         clutter: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 500,
+        padding: int = 0,
         val_fraction: float = 0.1,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, workers=workers, seed=seed)
+        super().__init__(batch_size, eval_batch_size, padding, workers=workers, seed=seed)
         if not DIGIT <= side <= 1024:
             raise InputError(f"side is {side}; a picture of MNIST has at least {DIGIT} pixels each way, at most 1024")
         if not 0 <= clutter <= 100:

@@ -9,6 +9,7 @@ from visattn.figures.faithfulness import Faithfulness, faithfulness_sheet
 from visattn.figures.growth import Curve, Growth, growth_sheet
 from visattn.figures.lengths import LengthLine, Lengths, lengths_sheet
 from visattn.figures.ranking import Ranked, ranking_sheet
+from visattn.figures.stopping import StoppingLine, stopping_sheet
 from visattn.figures.work import Line, work_sheet
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Line",
     "Ranked",
     "Row",
+    "StoppingLine",
     "alignment_sheet",
     "comparison_sheet",
     "curves_sheet",
@@ -34,5 +36,6 @@ __all__ = [
     "growth_sheet",
     "lengths_sheet",
     "ranking_sheet",
+    "stopping_sheet",
     "work_sheet",
 ]

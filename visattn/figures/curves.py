@@ -14,17 +14,19 @@ class Curves(NamedTuple):
 
     Attributes:
         name: of the metric.
-        lines: (K,) epochs and (K,) values by the run's name.
+        lines: (K,) epochs, or what `along` says, and (K,) values by the run's name.
         unit: written after every value, such as " %".
+        along: what is counted on the horizontal axis.
     """
 
     name: str
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
     unit: str = ""
+    along: str = "epoch"
 
 
 def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") -> Figure:
-    """Draw a panel per metric, with the same epochs; the legend gives each run's last value.
+    """Draw a panel per metric, with the same end of the same kind of axis; the legend gives each run's last value.
 
     Args:
         metrics: at least one, all with lines.
@@ -41,15 +43,18 @@ def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") 
     if not metrics or not all(metric.lines for metric in metrics):
         raise ValueError("there is nothing to draw")
     runs = list(dict.fromkeys(run for metric in metrics for run in metric.lines))
-    end = max(float(epochs.max()) for metric in metrics for epochs, _ in metric.lines.values())
+    ends = {
+        along: max(float(x.max()) for metric in metrics if metric.along == along for x, _ in metric.lines.values())
+        for along in {metric.along for metric in metrics}
+    }
     figure, places = panels(len(metrics), 3, 3.0, max(len(metric.lines) for metric in metrics), title, note)
     for metric, (axes, key) in zip(metrics, places, strict=True):
-        style(axes, metric.name, "epoch")
+        style(axes, metric.name, metric.along)
         lines = [
             axes.plot(*line, color=colour(runs.index(run)), linewidth=2, solid_capstyle="round")[0]
             for run, line in metric.lines.items()
         ]
-        axes.set_xlim(0, end)
+        axes.set_xlim(0, ends[metric.along])
         axes.yaxis.set_major_formatter(f"{{x:g}}{metric.unit}")
         last = [f"{run}: {values[-1]:.3g}{metric.unit}" for run, (_, values) in metric.lines.items()]
         write_legend(key, lines, last)

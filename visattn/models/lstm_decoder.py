@@ -192,7 +192,7 @@ class LSTMDecoder(RecurrentDecoder):
         """The glimpse's context is returned multiplied by β, since it is used to predict the words."""
         glimpse = self.attention(state.hidden, state.memory, state.t)
         gate = torch.sigmoid(self.beta(state.hidden))
-        glimpse = glimpse._replace(context=gate * glimpse.context, gate=gate.squeeze(-1).float())
+        glimpse = glimpse._replace(context=gate * glimpse.context, gate=gate.squeeze(-1).float() * glimpse.gate)
         hidden, cell = self.lstm(state, gates, glimpse.context)
         return glimpse, LSTMState(hidden, cell, hidden, state.t + 1, state.memory)
 

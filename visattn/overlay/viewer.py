@@ -19,7 +19,7 @@ from visattn.images import Geometry
 from visattn.overlay.document import document, escaped, json_source, picture_source
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, palette
 
-Kind = Literal["caption", "class"]
+Kind = Literal["caption", "class", "scan"]
 
 SIDE = 640  # longer side of an image in the page, in pixels
 _QUALITY, _THUMB_QUALITY = 82, 70  # JPEG quality
@@ -74,20 +74,21 @@ class Queries(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The result of one model for one image: a caption with T words, or a class without words.
+    """The result of one model for one image: a caption of T words, a scan of T fixations, or a class without either.
 
     Attributes:
-        kind: "caption" or "class".
+        kind: "caption", "class" or "scan".
         geometry: from the original image to the model's input.
         answer: the caption or class that the maps belong to.
         maps: by name, finite arrays of (T, layers, heads, h, w), or (1, layers, heads, h, w) for a class; 1 if a map
             has no layers or heads. The first is shown initially.
-        words: the T words.
+        words: the T words; of a scan the likeliest class after each fixation.
         others: further answers without maps.
         log_probs: (T,) of the words, or None.
         gates: (T,) β, or None if the decoder has no gate.
         entropies: (T,) of the weights, in nats, or None.
         places: T indices (row by row) of the cell sampled by hard attention (None if there is more than one), or None.
+        frames: (T, 4) top, left, bottom and right side of what is framed instead, in pixels of the original, or None.
         further: further captions of the same image by the same model, with maps, in order.
         queries: where every place attends, which a click on the picture then shows; or None.
     """
@@ -102,6 +103,7 @@ class Reading(NamedTuple):
     gates: np.ndarray | None = None
     entropies: np.ndarray | None = None
     places: Sequence[int | None] | None = None
+    frames: np.ndarray | None = None
     further: Sequence["Reading"] = ()
     queries: Queries | None = None
 
@@ -180,23 +182,27 @@ def _scene(scene: Scene, models: int, side: int) -> dict[str, Any]:
 def _reading(reading: Reading, picture: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     check_picture(picture, reading.geometry)
     shown = reading.geometry.resized(size)
-    count = len(reading.words) if reading.kind == "caption" else 1
+    count = 1 if reading.kind == "class" else len(reading.words)
     for name, maps in reading.maps.items():
         if maps.ndim != 5 or len(maps) != count:
             raise ValueError(f"the maps '{name}' must be ({count}, layers, heads, h, w), not {maps.shape}")
-    for name in ("log_probs", "gates", "entropies", "places"):
+    for name in ("log_probs", "gates", "entropies", "places", "frames"):
         if (given := getattr(reading, name)) is not None and len(given) != len(reading.words):
             raise ValueError(f"there are {len(reading.words)} words, but {len(given)} {name}")
     grid = next(iter(reading.maps.values())).shape[-2:] if reading.maps else (1, 1)
+    boxes = [None if place is None else _box(shown, grid, place) for place in reading.places or ()]
+    if reading.frames is not None:
+        boxes = (reading.frames / np.tile(picture.shape[:2], 2)).clip(0, 1).tolist()
     return {
-        "kind": reading.kind,
+        "kind": "class" if reading.kind == "class" else "caption",
+        "unit": "fixation" if reading.kind == "scan" else "word",
         "answer": list(reading.answer),
         "others": [list(answer) for answer in reading.others],
         "words": list(reading.words),
         "logProbs": _numbers(reading.log_probs),
         "gates": _numbers(reading.gates),
         "entropies": _numbers(reading.entropies),
-        "boxes": [None if place is None else _box(shown, grid, place) for place in reading.places or ()],
+        "boxes": boxes,
         "geometry": shown.to_array().tolist(),
         "maps": [{"name": name, **_quantised(maps)} for name, maps in reading.maps.items()],
         "further": [_reading(other, picture, size) for other in reading.further],

@@ -20,6 +20,7 @@ from visattn.results.earlier import names_of
 
 LISTS: dict[str, Kind] = {"captions.json": "caption", "classes.json": "class"}
 CLASSES = 5  # most likely classes to keep
+SHARP = 64  # most cells along a side of a map of how sharply a scan sees
 
 Arrays = dict[str, np.ndarray]
 
@@ -157,7 +158,41 @@ def _caption(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Readi
     )
 
 
+def _scan(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading:
+    """Maps of how sharply each fixation sees: numbers read for a pixel, of the smallest square that covers it."""
+    said = _strings("predicted", arrays["predicted"])
+    sure = _row("confidence", arrays["confidence"], len(said))
+    middles, squares, size = arrays["locations"], arrays["squares"], arrays["glimpses"].shape[2]
+    if sure is None or middles.shape != (len(said), 2) or squares.ndim != 1 or not len(said) * len(squares):
+        raise ValueError(f"its scan has {len(said)} classes, but locations {middles.shape} and squares {squares.shape}")
+    for name in ("locations", "squares"):
+        _check_finite(name, arrays[name])
+    centres = geometry.to_input(middles)
+    cells = [min(side, SHARP) for side in geometry.input]
+    down, across = ((np.arange(n) + 0.5) * side / n for n, side in zip(cells, geometry.input, strict=True))
+    sharp = np.zeros((len(said), *cells))
+    for side in sorted(squares.tolist(), reverse=True):
+        rows, columns = (
+            np.abs(at - centre[:, None]) <= side / 2 for at, centre in zip((down, across), centres.T, strict=True)
+        )
+        sharp[rows[:, :, None] & columns[:, None, :]] = min(1.0, (size / side) ** 2)
+    reach = squares.min() / 2
+    frames = np.hstack([geometry.to_original(centres + by) for by in (-reach, reach)])
+    maps = {"glimpse": sharp, "so_far": np.maximum.accumulate(sharp)}
+    return Reading(
+        "scan",
+        geometry,
+        Answer(str(entry.get("class", said[-1]))),
+        {name: part[:, None, None] for name, part in maps.items()},
+        said,
+        log_probs=np.log(np.maximum(sure, 1e-12)),
+        frames=frames,
+    )
+
+
 def _class(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading:
+    if "locations" in arrays:
+        return _scan(geometry, entry, arrays)
     classes = _strings("classes", arrays.pop("classes", np.zeros(0)))
     probabilities = _row("probabilities", arrays.pop("probabilities", None), len(classes))
     likely = [] if probabilities is None else np.argsort(-probabilities, kind="stable")[:CLASSES]

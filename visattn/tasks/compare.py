@@ -49,6 +49,7 @@ MECHANISMS = {
     "hard": Mechanism("Hard, leave one out", ("hard", "luong")),
     "sparsemax": Mechanism("Sparsemax", ("sparsemax", "luong")),
     "entmax": Mechanism("1.5-entmax", ("entmax", "luong")),
+    "sentinel": Mechanism("Soft with a sentinel", ("sentinel", "luong")),
     "local_m": Mechanism("Local-m", ("local_m", "luong")),
     "local_p": Mechanism("Local-p", ("local_p", "luong")),
     "multihead": Mechanism("Multi-head", ("multihead", "luong")),

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from visattn import __version__
 from visattn.errors import InputError
-from visattn.figures import Estimates, estimates_sheet
+from visattn.figures import Curves, Estimates, curves_sheet, estimates_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
+from visattn.studies.learning import UNSEEN, Progress, learn
 
+LEVEL = 0.9  # of pointing, whose time is compared
 _HEAD = (
     "| estimator | bias ± s.e. | off | deviation | variance | passes | variance × passes | ms |",
     "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -40,12 +43,7 @@ def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmu
     Raises:
         InputError: for an unknown method, or a folder that is not empty.
     """
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise InputError(f"--methods has '{unknown[0]}'; choose from {', '.join(METHODS)}")
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
-    output.mkdir(parents=True, exist_ok=True)
+    _check(output, methods)
     start = time.perf_counter()
     trained, steps = half_trained(seed)
     batch = make_scenes(scenes, torch.Generator().manual_seed(seed + 1))
@@ -75,19 +73,114 @@ def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmu
         estimates_sheet(figure, title="Gradient estimators of hard attention", note=note), output / "estimators.png"
     )
     results = {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        **_about(),
         "draws": draws,
         "scenes": scenes,
         "warmup": warmup,
         "seed": seed,
-        "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - start, 1),
         "stages": [{"stage": stage, "pointing": shares[stage], "results": rows} for stage, rows in measured.items()],
     }
     write_text(output / "estimators.md", text + "\n")
     write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
     return text
+
+
+def learn_all(output: Path, methods: Sequence[str], seconds: float, steps: int, seeds: Sequence[int]) -> str:
+    """Train with each method for the same time and the same steps, and write table, figure and numbers after each.
+
+    Args:
+        output: folder for what is written; must not hold anything yet.
+        methods: names of `METHODS`.
+        seconds: of processor time that each training has at least.
+        steps: that it has at least.
+        seeds: a training for each.
+
+    Returns:
+        The table, in Markdown.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    _check(output, methods)
+    done: dict[str, list[Progress]] = {}
+    text = ""
+    runs = [(name, seed) for seed in seeds for name in dict.fromkeys(methods)]  # so that a stopped study is fair
+    for name, seed in tqdm(runs, unit="training", leave=False, disable=None):
+        done.setdefault(name, []).append(learn(METHODS[name], seconds, steps, seed))
+        text = _write_curves(output, done, {"seconds": seconds, "steps": steps}, seeds)
+    return text
+
+
+def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str, float], seeds: Sequence[int]) -> str:
+    lines = [
+        f"| estimator | steps in {ends['seconds']:g} s | seconds to {LEVEL:.0%} | steps to {LEVEL:.0%} | "
+        f"pointing after {ends['seconds']:g} s | after {ends['steps']:g} steps |".replace("%", " %"),
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, runs in done.items():
+        cells = [METHODS[name].title, f"{np.mean([run.at('steps', 'seconds', ends['seconds']) for run in runs]):.0f}"]
+        cells += [_until(runs, along, digits) for along, digits in (("seconds", 2), ("steps", 0))]
+        cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)} %" for a, end in ends.items()]
+        lines.append(f"| {' | '.join(cells)} |")
+    text = "\n".join(lines)
+    titles = {"pointing": "α at the true places", "right": "captions right"}
+    units = {"seconds": "seconds of processor time", "steps": "steps"}
+    figure = [
+        Curves(f"{title}, equal {along}", _means(done, score, along, end), " %", units[along])
+        for along, end in ends.items()
+        for score, title in titles.items()
+    ]
+    count = min(map(len, done.values()))
+    note = f"Mean of {count} seed{'s'[: count > 1]}; 32 scenes a step, measured on {UNSEEN} unseen ones."
+    save_figure(curves_sheet(figure, title="Estimators of hard attention, trained", note=note), output / "curves.png")
+    results = {
+        **_about(),
+        **ends,
+        "seeds": list(seeds),
+        "results": {n: [{k: np.round(v, 5).tolist() for k, v in r._asdict().items()} for r in done[n]] for n in done},
+    }
+    write_text(output / "curves.md", text + "\n")
+    write_text(output / "curves.json", json.dumps(results, ensure_ascii=False))
+    return text
+
+
+def _until(runs: Sequence[Progress], along: str, digits: int) -> str:
+    """When the level is reached, by the trainings that reach it, and how many do if not all."""
+    found = [x for run in runs if np.isfinite(x := run.until(LEVEL, along))]
+    some = "" if len(found) == len(runs) else f" ({len(found)} of {len(runs)})"
+    return (_spread(found, digits) if found else "not reached") + some
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+def _means(
+    done: dict[str, list[Progress]], score: str, along: str, end: float
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A line for each method: the mean over its trainings, in percent."""
+    x = np.linspace(0, end, 41)
+    return {METHODS[n].title: (x, 100 * np.mean([run.at(score, along, x) for run in done[n]], axis=0)) for n in done}
+
+
+def _check(output: Path, methods: Sequence[str]) -> None:
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise InputError(f"--methods has '{unknown[0]}'; choose from {', '.join(METHODS)}")
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _about() -> dict:
+    return {
+        "date": date.today().isoformat(),
+        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "threads": torch.get_num_threads(),
+    }
 
 
 def table(stage: str, share: float, rows: Sequence[dict]) -> str:

@@ -158,5 +158,5 @@ def _outputs(exported: ExportedClassifier, images: Tensor) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=()):  # for policies that draw in evaluation, too
             torch.manual_seed(0)
             scan = exported.model.scan(pixels)
-        return {"logits": scan.logits[:, -1], "all logits": scan.logits, "locations": scan.locations}
+        return {"logits": scan.answer(scan.taken()), "all logits": scan.logits, "locations": scan.locations}
     return {"logits": exported.model(pixels), "attention": exported.model.attention_maps(pixels)}

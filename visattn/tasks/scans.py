@@ -93,9 +93,10 @@ def overlay_scans(
 
 @torch.no_grad()
 def scan_paths(model: "GlimpseClassifier", batch: Sequence[Input]) -> list[ScanPath]:
-    """What the model saw of each image, and said."""
+    """What the model saw of each image, and said, until it stopped."""
     pixels = model.normalise(torch.stack([item.tensor for item in batch]).to(model.device))
     scan, network = model.model.scan(pixels), model.model
+    taken = scan.taken().tolist()
     probabilities, classes = scan.logits.float().softmax(dim=-1).max(dim=-1)
     height, width = model.image_size
     centres = ((scan.locations + 1) / 2 * scan.locations.new_tensor([height, width])).cpu().numpy()
@@ -106,14 +107,14 @@ def scan_paths(model: "GlimpseClassifier", batch: Sequence[Input]) -> list[ScanP
     overviews = None if side is None else _colours(model, F.adaptive_avg_pool2d(pixels, side))
     return [
         ScanPath(
-            centres[i],
+            centres[i, :count],
             network.sensor.squares,
-            shown[i],
-            [model.class_names[c] for c in classes[i].tolist()],
-            probabilities[i].tolist(),
+            shown[i, :count],
+            [model.class_names[c] for c in classes[i, :count].tolist()],
+            probabilities[i, :count].tolist(),
             None if overviews is None else overviews[i],
         )
-        for i in range(len(batch))
+        for i, count in enumerate(taken)
     ]
 
 

@@ -34,6 +34,9 @@ class LabelledModule(LightningModule):
         optimization: optimiser and schedule.
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel.
+
+    Attributes:
+        evaluated: the scores of each image of the last evaluation by their names, by the image's id.
     """
 
     model: nn.Module
@@ -52,7 +55,7 @@ class LabelledModule(LightningModule):
         self.image_size, self.fit = tuple(image_size), fit
         self.normalise = Normalise(mean, std)
         self.optimization = optimization or Optimization()
-        self._evaluated: dict[str, dict[str, float]] = {}  # scores by their names, by image id
+        self.evaluated: dict[str, dict[str, float]] = {}
 
     def setup(self, stage: str) -> None:
         processes.draw_apart()
@@ -77,10 +80,10 @@ class LabelledModule(LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
-        self._evaluated = {}
+        self.evaluated = {}
 
     def on_test_epoch_start(self) -> None:
-        self._evaluated = {}
+        self.evaluated = {}
 
     def on_validation_epoch_end(self) -> None:
         self._score("val")
@@ -104,13 +107,13 @@ class LabelledModule(LightningModule):
     def _evaluate(self, batch: ImageBatch) -> None:
         scores = {name: values.tolist() for name, values in self.scores(batch).items()}
         for row, image in enumerate(batch.ids):
-            self._evaluated[image] = {name: values[row] for name, values in scores.items()}
+            self.evaluated[image] = {name: values[row] for name, values in scores.items()}
 
     def _score(self, split: Split) -> None:
         """Log the means over all images, each counted once, however many processes have shared them."""
-        self._evaluated = collect(self._evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
-        for name in next(iter(self._evaluated.values()), {}):
-            mean = float(np.mean([scores[name] for scores in self._evaluated.values()]))
+        self.evaluated = collect(self.evaluated, self.trainer.datamodule.ids(split), split, self.trainer)
+        for name in next(iter(self.evaluated.values()), {}):
+            mean = float(np.mean([scores[name] for scores in self.evaluated.values()]))
             self.log(f"{split}/{name}", mean, prog_bar=name == "accuracy", sync_dist=True)  # they agree already
 
 

@@ -31,6 +31,8 @@ class Optimization:
         warmup: share of training in which the rate rises from 0.
         final: share of `lr` at the end; 1 keeps it constant after the warm-up.
         encoder: factor of the rate for a module's `encoder`, if it has one.
+        policy: factor of the rate for the location policy of a glimpse model. Its gradient is mostly noise, which Adam
+            makes as large as any other.
 
     Raises:
         InputError: if timm has no such optimiser, or a number is out of its range.
@@ -44,12 +46,14 @@ class Optimization:
         warmup: float = 0.05,
         final: float = 0.01,
         encoder: float = 1.0,
+        policy: float = 1.0,
     ) -> None:
         for name, value, most in (
             ("weight_decay", weight_decay, math.inf),
             ("warmup", warmup, 1),
             ("final", final, math.inf),
             ("encoder", encoder, math.inf),
+            ("policy", policy, math.inf),
             ("lr", lr, math.inf),  # 0 is allowed for tests, and for validating with the callbacks of a fit
         ):
             if not (0 <= value <= most and math.isfinite(value)):
@@ -59,23 +63,25 @@ class Optimization:
         except Exception as error:  # timm's optimisers each check their own options
             raise InputError(f"optimizer is '{optimizer}', which timm cannot create: {error}") from error
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
-        self.warmup, self.final, self.encoder = warmup, final, encoder
+        self.warmup, self.final = warmup, final
+        self.factors = {"encoder.": encoder, "model.policy.": policy}
 
     def configure(self, module: LightningModule) -> dict[str, Any]:
         """What `configure_optimizers` returns, for the trained parameters of a module that has a trainer."""
-        groups: dict[tuple[bool, bool], list] = {}
+        groups: dict[tuple[bool, str], list] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 decays = parameter.ndim > 1 and not name.endswith((".pos_embed", ".cls_token"))
-                groups.setdefault((decays, name.startswith("encoder.")), []).append(parameter)
+                part = next((part for part in self.factors if name.startswith(part)), "")
+                groups.setdefault((decays, part), []).append(parameter)
         optimizer = create_optimizer_v2(
             [
                 {
                     "params": parameters,
                     "weight_decay": self.weight_decay if decays else 0.0,
-                    "lr": self.lr * (self.encoder if in_encoder else 1.0),
+                    "lr": self.lr * self.factors.get(part, 1.0),
                 }
-                for (decays, in_encoder), parameters in groups.items()
+                for (decays, part), parameters in groups.items()
             ],
             opt=self.optimizer,
             lr=self.lr,

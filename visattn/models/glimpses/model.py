@@ -1,6 +1,7 @@
 """The recurrent model of visual attention: look, remember, decide where to look next, name the class."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ class Scan(NamedTuple):
         log_prob: (B, T) of the locations that were drawn; 0 for the others.
         entropy: (B, T) of their distributions.
         values: (B, T) the cost of the rest of the scan that the baseline network expects before each glimpse.
+        stop: (B, T) logits of the probability of stopping after each glimpse, if it is reached; +∞ after the last, and
+            −∞ after the others without learned stopping.
     """
 
     logits: Tensor
@@ -29,6 +32,15 @@ class Scan(NamedTuple):
     log_prob: Tensor
     entropy: Tensor
     values: Tensor
+    stop: Tensor
+
+    def taken(self, threshold: float = 0.5) -> Tensor:
+        """(B,) glimpses until the probability of stopping first reaches a threshold in (0, 1], from 1 to T."""
+        return (self.stop.sigmoid() >= threshold).int().argmax(dim=1) + 1
+
+    def answer(self, taken: Tensor) -> Tensor:
+        """(B, classes) logits after as many glimpses as `taken` (B,) says."""
+        return self.logits[torch.arange(len(taken), device=taken.device), taken - 1]
 
 
 class GlimpseModel(nn.Module):
@@ -42,6 +54,11 @@ class GlimpseModel(nn.Module):
     state is the context network's view of the whole picture at low resolution, so it chooses the first location too;
     the class never sees that view and must come from glimpses.
 
+    With `stop` the model decides after each glimpse whether it has seen enough, with probability λ_t (Banino 2021,
+    "PonderNet", section 2); outside training it stops as soon as λ_t ≥ 1/2. λ_t = σ(w · [h_t; log(1 − p_t)] + b), where
+    p_t is the probability of the likeliest class, which no linear function of h_t is. `scan` takes all glimpses in any
+    case.
+
     Args:
         classes: number of classes.
         image_size: (h, w) of the pictures.
@@ -51,8 +68,9 @@ class GlimpseModel(nn.Module):
         policy: makes the location policy from the size of the state that it sees.
         glimpse: makes the glimpse network from the sensor and the size of its output.
         context: makes the context network from the image size and the size of its output, or None.
-        detach: stop the gradient of locations and baseline at the state h_t, so that only the classification shapes
-            what is remembered; with a context network the second LSTM is trained by the locations in any case.
+        detach: end the gradient of locations, stopping and baseline at the state h_t, so that only the classification
+            shapes what is remembered; with a context network the second LSTM is trained by the locations in any case.
+        stop: learn when to stop; needs an objective with a `price`.
 
     Raises:
         InputError: if an option is out of its range, here or in one of the parts.
@@ -69,6 +87,7 @@ class GlimpseModel(nn.Module):
         glimpse: Callable[[Sensor, int], nn.Module] = GlimpseNetwork,
         context: Callable[[tuple[int, int], int], nn.Module] | None = None,
         detach: bool = True,
+        stop: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("glimpses", glimpses), ("hidden", hidden)):
@@ -83,20 +102,36 @@ class GlimpseModel(nn.Module):
         self.policy = policy(hidden)
         self.value = nn.Linear(hidden, 1)
         self.head = nn.Linear(hidden, classes)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
+        self.stop = nn.Linear(hidden + 1, 1) if stop else None
+        for layer in (self.value, *([] if self.stop is None else [self.stop])):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, h, w) to the logits (B, classes) after the last glimpse."""
-        return self.scan(images).logits[:, -1]
+        """Normalised images (B, 3, h, w) to the logits (B, classes) after the last glimpse.
+
+        With learned stopping that is each image's own last one; nothing more is computed once all have stopped.
+        """
+        if self.stop is None:
+            return self.scan(images).logits[:, -1]
+        steps = []
+        for step in self._steps(images):
+            steps.append(step)
+            if bool((torch.stack([each.stop for each in steps]) >= 0).any(dim=0).all()):
+                break
+        scan = _stacked(steps)
+        return scan.answer(scan.taken())
 
     def scan(self, images: Tensor) -> Scan:
         """Take all glimpses at normalised images (B, 3, h, w)."""
+        return _stacked(list(self._steps(images)))
+
+    def _steps(self, images: Tensor) -> Iterator[Scan]:
+        """Each glimpse as a scan without its axis T."""
         zeros = images.new_zeros(len(images), self.hidden)
         core, locator = (zeros, zeros), (zeros, zeros)
         if self.context is not None:
             locator = self.context(images), zeros
-        steps = []
         for t in range(self.glimpses):
             if t and self.locator is not None:
                 locator = self.locator(self._towards_locations(core[0]), locator)
@@ -105,11 +140,26 @@ class GlimpseModel(nn.Module):
             value = self.value(state.detach() if self.detach else state)[:, 0]
             location = fixation.location.to(images.dtype)
             core = self.core(self.glimpse(self.sensor(images, location), location), core)
-            steps.append((self.head(core[0]), location, fixation.log_prob, fixation.entropy, value))
-        return Scan(*(torch.stack(part, dim=1) for part in zip(*steps, strict=True)))
+            logits = self.head(core[0])
+            enough = self._enough(core[0], logits, t)
+            yield Scan(logits, location, fixation.log_prob, fixation.entropy, value, enough)
+
+    def _enough(self, state: Tensor, logits: Tensor, t: int) -> Tensor:
+        """(B,) logits of stopping after glimpse `t`, from 0, in this state and with these logits of the class."""
+        if t == self.glimpses - 1:
+            return torch.full_like(state[:, 0], math.inf)
+        if self.stop is None:
+            return torch.full_like(state[:, 0], -math.inf)
+        likeliest = self._towards_locations(logits).float().softmax(dim=-1).amax(dim=-1, keepdim=True)
+        unsure = (1 - likeliest).clamp(min=1e-6).log().to(state.dtype)  # of float32, 1 − p has no smaller values
+        return self.stop(torch.cat([self._towards_locations(state), unsure], dim=-1))[:, 0]
 
     def _towards_locations(self, state: Tensor) -> Tensor:
         return state.detach() if self.detach else state
+
+
+def _stacked(steps: Sequence[Scan]) -> Scan:
+    return Scan(*(torch.stack(part, dim=1) for part in zip(*steps, strict=True)))
 
 
 class WholeView(nn.Module):

@@ -49,27 +49,44 @@ class GaussianPolicy(LocationPolicy):
     The mean is tanh of a linear function of the state. A draw beyond the picture is moved to its border; its density is
     that of the draw itself, so the border changes what is seen and not the estimate of the gradient.
 
+    Without a radius all means start at the centre, where glimpses see the same. With one, training starts from glimpses
+    spread over a circle: glimpse t has the mean tanh(W h + b_t), and b_t is learned, too.
+
     Args:
         state_size: size of the state.
         std: standard deviation in each direction; the picture's side is 2.
         evaluation: what is used outside training: the mean of the distribution, or a "sample".
+        radius: of the circle.
+        points: number of places on it, the first above the centre, then clockwise; later glimpses begin again.
 
     Raises:
         InputError: if an option is out of its range.
     """
 
-    def __init__(self, state_size: int, std: float = 0.2, evaluation: Evaluation = "mean") -> None:
+    def __init__(
+        self, state_size: int, std: float = 0.2, evaluation: Evaluation = "mean", radius: float = 0.0, points: int = 6
+    ) -> None:
         super().__init__()
         if not 0 < std < math.inf:
             raise InputError(f"std of the location policy is {std}; it must be more than 0")
+        if not 0 <= radius < 1:
+            raise InputError(f"radius of the location policy is {radius}; it must be at least 0 and less than 1")
+        if points < 1:
+            raise InputError(f"points of the location policy is {points}; a circle needs at least 1")
         _check_evaluation(evaluation)
         self.std, self.evaluation = std, evaluation
         self.mean = nn.Linear(state_size, 2)
         nn.init.normal_(self.mean.weight, std=0.01)
         nn.init.zeros_(self.mean.bias)
+        angles = torch.arange(points) * (2 * math.pi / points)
+        circle = radius * torch.stack([-angles.cos(), angles.sin()], dim=1)
+        self.starts = nn.Parameter(circle.atanh()) if radius else None
 
     def forward(self, state: Tensor, t: int) -> Fixation:
-        mean = self.mean(state).float().tanh()
+        mean = self.mean(state).float()
+        if self.starts is not None:
+            mean = mean + self.starts[t % len(self.starts)]
+        mean = mean.tanh()
         if not self.training and self.evaluation == "mean":
             return Fixation.fixed(mean)
         drawn = (mean + self.std * torch.randn_like(mean)).detach()

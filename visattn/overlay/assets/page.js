@@ -161,16 +161,18 @@ function controls() {
   byId("opacity").value = state.opacity;
   byId("opacity-value").value = `${Math.round(100 * state.opacity)} %`;
   for (const name of ["scale", "view"]) document.querySelector(`[name=${name}][value=${state[name]}]`).checked = true;
-  byId("all").textContent = panes.every((pane) => pane.reading.kind === "class") ? "All maps" : "All words";
+  byId("all").textContent = allOf(panes);
   byId("play").disabled = Math.max(...panes.map((pane) => pane.steps)) < 2;
 }
 
 /** Of the legend, what this picture needs in this view. */
 function legend() {
   const readings = panes.map((pane) => pane.reading), words = state.view === "picture", has = {
-    ".of-words": words && readings.some((reading) => reading.words.length),
+    ".of-words": words && readings.some((reading) => reading.entropies?.length),
     ".of-gates": words && readings.some((reading) => reading.gates?.length),
-    ".of-boxes": readings.some((reading) => reading.boxes.some(Boolean)),
+    ".of-sure": words && readings.some((reading) => reading.unit === "fixation"),
+    ".of-boxes": readings.some((reading) => reading.unit === "word" && reading.boxes.some(Boolean)),
+    ".of-fixations": readings.some((reading) => reading.unit === "fixation"),
     ".of-places": readings.some((reading) => reading.queries),
     ".of-margins": readings.some(({ geometry }) => [0, 1].some((axis) => {
       const [low, high] = seenOf(geometry, axis), [size, , scale, offset] = geometry.map((pair) => pair[axis]);

@@ -18,8 +18,11 @@ function setCurrent(element, is) {
 /** A text of its own direction, which reaches no further than itself. */
 const own = (text, name = null) => make("bdi", { class: name }, text);
 
-const NAMES = { alpha: "attention α", layers: "attention", rollout: "attention rollout" };
+const NAMES = { alpha: "attention α", layers: "attention", rollout: "attention rollout", glimpse: "sharpness of the glimpse", so_far: "sharpness of all so far" };
 const nameOf = (stack) => NAMES[stack.name] ?? stack.name.replaceAll("_", " ");
+
+/** What the view of all maps of these panes is called. */
+const allOf = (panes) => `All ${panes.every((pane) => pane.reading.kind === "class") ? "maps" : panes.every((pane) => pane.reading.unit === "fixation") ? "fixations" : "words"}`;
 
 /** A colour scale: what it means, and its two ends. */
 class Scale {
@@ -75,9 +78,10 @@ class Pane {
   }
 
   caption(model) {
-    const { words, gates, entropies, maps } = this.reading, places = maps[0].shape[3] * maps[0].shape[4];
+    const { words, unit, logProbs, gates, entropies, maps } = this.reading, places = maps[0].shape[3] * maps[0].shape[4];
     this.options = words.map((word, t) => {
       const bars = [
+        unit === "fixation" && logProbs && ["sure", "probability", Math.exp(logProbs[t]), percent(Math.exp(logProbs[t]))],
         gates && ["gate", "β", gates[t], gates[t].toFixed(2)],
         entropies && ["spread", "entropy", Math.exp(entropies[t]) / places, entropies[t].toFixed(2)],
       ].filter(Boolean);
@@ -99,7 +103,7 @@ class Pane {
       option.addEventListener("focus", () => { if (option.matches(":focus-visible") && !following) { activate(this.place); this.pin(t); remember(); } });
       return option;
     });
-    this.list = make("ol", { class: "words", role: "listbox", "aria-label": `Words of ${model}`, "aria-orientation": "horizontal" }, ...this.options);
+    this.list = make("ol", { class: "words", role: "listbox", "aria-label": `${unit === "word" ? "Words" : "Fixations"} of ${model}`, "aria-orientation": "horizontal" }, ...this.options);
     // Captions of a script that runs from right to left do so here.
     this.backwards = /^[^\p{L}]*[\p{Script=Arabic}\p{Script=Hebrew}]/u.test(words.join(" "));
     if (this.backwards) this.list.dir = "rtl";
@@ -333,22 +337,22 @@ class Pane {
 
   /** What is shown, in words. */
   describe(current, map) {
-    const { reading, scene, word: t } = this, { kind, answer, words } = reading, asking = current?.place !== undefined;
+    const { reading, scene, word: t } = this, { kind, unit, answer, words } = reading, asking = current?.place !== undefined;
     const meaning = current ? this.meaning(current) : this.reading.maps.length ? this.meaning(this.item(this.stack, 0, state.layer)) : "";
     this.scale.show(meaning, map);
     const subject = asking ? null : kind === "class" ? answer[0] : t === null ? null : words[t] || "(empty)";
     this.canvas.setAttribute("aria-label", asking ? `${scene.name}: ${meaning}` : subject === null ? scene.name : `${scene.name}: ${meaning}${subject && ` for “${subject}”`}`);
     this.back.hidden = !asking;
     if (kind === "class") return this.readout.replaceChildren(this.refusal || (asking ? this.foundAt(map) : "Click or tap a place of the picture to see where it attends."));
-    const facts = t === null ? [words.length ? "Hover over a word, tap it, or press →" : ""] : this.facts(t);
+    const facts = t === null ? [words.length ? `Hover over a ${unit}, tap it, or press →` : ""] : this.facts(t);
     this.readout.replaceChildren(subject === null ? "" : make("b", {}, own(subject)), subject === null ? "" : " · ", facts.join(" · "));
   }
 
   /** What is known of a word. */
   facts(t) {
-    const { words, logProbs, gates, entropies, boxes } = this.reading, [, , , height, width] = this.stack.shape;
+    const { words, unit, logProbs, gates, entropies, boxes } = this.reading, [, , , height, width] = this.stack.shape;
     return [
-      `word ${t + 1} of ${words.length}`,
+      `${unit} ${t + 1} of ${words.length}`,
       logProbs && `probability ${percent(Math.exp(logProbs[t]))}`,
       gates && `β ${gates[t].toFixed(2)}`,
       entropies && `H ${entropies[t].toFixed(2)}, as if ${about(Math.exp(entropies[t]))} of ${height * width} places`,

@@ -12,7 +12,7 @@ class Grid {
       return { item, canvas, box, number, element };
     });
     this.element = make(
-      "section", { class: "grid", "aria-label": data.models.length > 1 ? pane.model : pane.reading.kind === "class" ? "All maps" : "All words" },
+      "section", { class: "grid", "aria-label": data.models.length > 1 ? pane.model : allOf([pane]) },
       data.models.length > 1 && !printed ? make("h2", {}, own(pane.model)) : null,
       this.scale.element,
       this.tiles.length ? make("div", { class: "tiles" }, ...this.tiles.map(({ element }) => element)) : make("p", { class: "readout" }, "The caption has no words."),

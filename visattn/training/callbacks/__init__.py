@@ -6,6 +6,7 @@ from visattn.training.callbacks.divergence import StopWhenNotFinite
 from visattn.training.callbacks.exposure import ExposureReport, exposure_of
 from visattn.training.callbacks.features import FeatureCache
 from visattn.training.callbacks.predictions import PredictionWriter
+from visattn.training.callbacks.stopping import StoppingReport
 from visattn.training.callbacks.throughput import Throughput
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FeatureCache",
     "PredictionWriter",
     "StopWhenNotFinite",
+    "StoppingReport",
     "Throughput",
     "exposure_of",
 ]

@@ -1,5 +1,6 @@
-"""The objective of glimpse models: name the class, and look where that succeeds."""
+"""The objective of glimpse models: name the class, look where that succeeds, and stop when it is known."""
 
+import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from visattn.errors import InputError
 from visattn.models.glimpses import Scan
+from visattn.training import processes
 from visattn.training.objectives.reinforce import LearnedValue, Reinforce
 
 Classify = Literal["last", "each"]
@@ -31,15 +33,24 @@ class GlimpseLosses(NamedTuple):
 class GlimpseLoss(nn.Module):
     """Cross-entropy of the class, and an estimate of the gradient of the locations (Mnih 2014, eq. 2 and 3).
 
+    A model that learns to stop after glimpse t with probability λ_t stops there in all with p_t = λ_t Π_{s<t} (1 − λ_s)
+    (Banino 2021, "PonderNet", section 2). The expected cost Σ_t p_t (cost_t + price · t) is added, whose gradient needs
+    no estimate: all glimpses are taken in training. The price of each is Graves' ponder cost (2016, "Adaptive
+    computation time"), where PonderNet has a prior. It trains λ alone: cost_t is without gradient, and the class is
+    trained after glimpses as `classify` says.
+
     Args:
         classify: train the class after the "last" glimpse, as published, or after "each", whose mean is then taken:
             the model can be stopped at any glimpse.
         cost: of a scan, for the locations: "error", 0 if the class is right and 1 if not, as published, or
-            "likelihood", −log p of the true class. It is that of the last glimpse, or of each as in `classify`.
+            "likelihood", −log p of the true class. It is that of the last glimpse, or of each as in `classify`. For
+            stopping it is that of the glimpse after which the model stops.
         estimator: of the gradient of the locations: anything with the `estimate` of `Reinforce`, and with a
             `baseline` that says how many draws it needs. The default assigns to a location the costs from its own
             glimpse on, less what the model's baseline network expects.
         samples: copies of each picture in a batch, each with its own scan, on top of those that the baseline needs.
+        price: of a glimpse, for models that learn to stop: with "error", 0.01 says that a glimpse is worth taking if it
+            saves one error in a hundred pictures. None where the model does not learn to stop.
 
     Raises:
         InputError: if an option is out of its range.
@@ -51,6 +62,7 @@ class GlimpseLoss(nn.Module):
         cost: Cost = "error",
         estimator: Reinforce | None = None,
         samples: int = 1,
+        price: float | None = None,
     ) -> None:
         super().__init__()
         for name, value, kinds in (("classify", classify, Classify), ("cost", cost, Cost)):
@@ -58,7 +70,9 @@ class GlimpseLoss(nn.Module):
                 raise InputError(f"{name} is '{value}'; it must be one of {', '.join(get_args(kinds))}")
         if samples < 1:
             raise InputError(f"samples is {samples}; the objective needs at least 1 scan of each picture")
-        self.classify, self.cost, self.samples = classify, cost, samples
+        if price is not None and not 0 <= price < math.inf:
+            raise InputError(f"price is {price}; that of a glimpse must be at least 0")
+        self.classify, self.cost, self.samples, self.price = classify, cost, samples, price
         self.estimator = estimator or Reinforce(reward="to_go", baseline=LearnedValue())
 
     @property
@@ -79,4 +93,18 @@ class GlimpseLoss(nn.Module):
         estimate = self.estimator.estimate(
             (costs * counted).detach(), scan.log_prob, scan.entropy, mask, scan.values.float()
         )
-        return GlimpseLosses((nll * counted).sum(dim=1) + estimate.surrogate, nll.detach(), estimate.diagnostics)
+        losses = (nll * counted).sum(dim=1) + estimate.surrogate
+        if self.price is None:
+            return GlimpseLosses(losses, nll.detach(), estimate.diagnostics)
+        probabilities = stopping(scan.stop)
+        numbers = torch.arange(1, count + 1, device=costs.device)
+        waiting = (probabilities * (costs.detach() + self.price * numbers)).sum(dim=1)
+        rows = processes.mean(costs.new_tensor(batch))
+        glimpses = (probabilities.detach() * numbers).sum() / rows
+        return GlimpseLosses(losses + waiting, nll.detach(), {**estimate.diagnostics, "glimpses": glimpses})
+
+
+def stopping(logits: Tensor) -> Tensor:
+    """(B, T) p_t = λ_t Π_{s<t} (1 − λ_s) of stopping after each glimpse, from the logits (B, T) of λ."""
+    going = F.logsigmoid(-logits[:, :-1]).cumsum(dim=1)  # the last λ is 1, whose log would be −∞
+    return logits.sigmoid() * F.pad(going, (1, 0)).exp()

@@ -38,8 +38,8 @@ def protect_inputs(subcommand: str, config: Namespace, words: Iterable[Any]) -> 
         raise InputError(f"--checkpoint.filename is {best}, which is outside the folder of --output")
     written = {
         "fit": [LAST, PREVIOUS, f"{best}.ckpt", "attention/health.jsonl"],
-        "validate": ["exposure_val.json", "exposure_val.png"],
-        "test": ["exposure_test.json", "exposure_test.png"],
+        "validate": ["exposure_val.json", "exposure_val.png", "stopping_val.json", "stopping_val.png"],
+        "test": ["exposure_test.json", "exposure_test.png", "stopping_test.json", "stopping_test.png"],
         "predict": ["predictions.json"],
     }
     require_free(output / name for name in written[subcommand])

@@ -26,6 +26,7 @@ from visattn.training.callbacks import (
     ExposureReport,
     FeatureCache,
     PredictionWriter,
+    StoppingReport,
     StopWhenNotFinite,
     Throughput,
 )
@@ -134,6 +135,8 @@ class CLI(LightningCLI):
         parser.link_arguments("output", "predictions.directory")
         parser.add_lightning_class_args(ExposureReport, "exposure")
         parser.link_arguments("output", "exposure.directory")
+        parser.add_lightning_class_args(StoppingReport, "stopping")
+        parser.link_arguments("output", "stopping.directory")
         for name in OF_DATA:
             parser.link_arguments("data", f"model.init_args.{name}", _attribute(name), apply_on="instantiate")
 
