@@ -17,7 +17,7 @@ from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 
 DATA = ("shapes", "flickr8k")
-RIVALS = ("sparsemax", "entmax")  # of soft attention; only when they are named
+RIVALS = ("sparsemax", "entmax", "sentinel")  # of soft attention; only when they are named
 MECHANISMS = (
     *("mean", "soft_xu", "hard_xu", "soft", "hard", *RIVALS),
     *("local_m", "local_p", "multihead", "transformer"),
@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> None:
         choices=MECHANISMS,
         default=[name for name in MECHANISMS if name not in RIVALS],
         metavar="NAME",
-        help=f"of {', '.join(MECHANISMS)} (default: all but {' and '.join(RIVALS)})",
+        help=f"of {', '.join(MECHANISMS)} (default: all but {', '.join(RIVALS)})",
     )
     parser.add_argument(
         "--seeds",
