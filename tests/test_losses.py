@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, FAST
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from visattn.cli import check_data, export, main
@@ -104,6 +105,16 @@ def test_words_that_are_lost() -> None:
     with pytest.raises(InputError, match=r"data: 7 of 11 words.*min_count.*characters.*max_unknown"):
         report_words([unknown], "data", 0.2)
     report_words([unknown, cut], "data", 0.5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_tells_what_is_left_out(rank, tmp_path, monkeypatch, caplog) -> None:
+    root = write(tmp_path, ["a dog runs"] * 99 + [" . "])
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    with caplog.at_level(logging.WARNING, "visattn.data.losses"):  # and as it was afterwards
+        assert main(["fit", "--config", "shapes_vit", "--data.batch_size=0", f"--output={tmp_path / 'run'}"]) == 2
+        read_annotations(root / "captions.json")
+    assert ("1 of 100 captions" in caplog.text) is (rank == 0)
 
 
 def test_what_is_left_out_is_counted_by_reason(caplog: pytest.LogCaptureFixture) -> None:

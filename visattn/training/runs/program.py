@@ -363,6 +363,8 @@ def run_cli(args: ArgsType = None) -> CLI:
         args = resolved(args)
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
+    if rank_zero_only.rank:  # every process reads the same captions
+        logging.getLogger("visattn.data.losses").setLevel(logging.ERROR)
     try:
         return CLI(
             LightningModule,
