@@ -22,7 +22,7 @@ from visattn.models import (
 )
 from visattn.models.glimpses import coverage
 from visattn.training.objectives import GlimpseLoss, LearnedValue, LeaveOneOut, MovingAverage, NoBaseline, Reinforce
-from visattn.training.objectives.glimpses import stopping
+from visattn.training.objectives.glimpses import decisions, stopping
 
 SIZE = (29, 23)
 
@@ -182,31 +182,42 @@ def test_stopping_has_the_probability_of_coming_so_far_and_no_farther():
     assert stopping(never)[0].tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize(("cost", "price"), [("likelihood", 0.25), ("error", 0.125)])
-def test_the_gradient_of_stopping_is_that_of_drawn_stops(cost, price):
-    """The expected cost over all ways to stop, written down as products of single decisions."""
-    model, labels = stopping_model(3), torch.tensor([1, 4, 0])
-    torch.nn.init.normal_(model.stop.weight)
-    scan = model.scan(pictures(3))
-    nll = torch.stack([F.cross_entropy(part, labels, reduction="none") for part in scan.logits.unbind(1)], dim=1)
-    costs = nll if cost == "likelihood" else (scan.logits.argmax(-1) != labels[:, None]).float()
-    expected = 0.0
-    for stops in itertools.product((0, 1), repeat=2):  # decisions after the first and the second glimpse
-        chance = torch.stack(
-            [scan.stop[:, t].sigmoid() if s else 1 - scan.stop[:, t].sigmoid() for t, s in enumerate(stops)]
-        )
-        taken = stops.index(1) + 1 if 1 in stops else 3
-        expected = expected + chance.prod(dim=0) * (costs[:, taken - 1].detach() + price * taken)
-    exact = torch.autograd.grad(expected.sum(), [model.stop.weight, model.stop.bias], retain_graph=True)
-    losses = GlimpseLoss(cost=cost, price=price)(scan, labels).losses
-    found = torch.autograd.grad(losses.sum(), [model.stop.weight, model.stop.bias])
-    torch.testing.assert_close(found, exact)
-    assert exact[1].abs() > 1e-4
+def test_decisions_are_weighted_by_what_they_save():
+    """Three glimpses, by hand: the second decision is compared with the last cost, the first with what then follows."""
+    logits, costs = torch.tensor([[0.3, -1.1, torch.inf]]), torch.tensor([[0.5, 0.9, 0.25]])
+    later = torch.tensor(-1.1).sigmoid() * 0.9 + torch.tensor(1.1).sigmoid() * 0.25
+    first = (later - 0.5).abs() * -F.logsigmoid(torch.tensor(0.3) * (later - 0.5).sign())
+    second = 0.65 * -F.logsigmoid(torch.tensor(1.1))  # going on is cheaper
+    torch.testing.assert_close(decisions(logits, costs), torch.stack([first, second])[None])
+    assert decisions(torch.tensor([[torch.inf]]), costs[:, :1]).shape == (1, 0)
+
+
+@pytest.mark.parametrize(("wrong", "stops"), [(3, True), (5, False)])
+def test_the_optimum_stops_just_where_that_is_cheaper(wrong, stops):
+    """A second glimpse mends all errors, `wrong` of 20, and costs as much as four of them."""
+    costs = torch.zeros(20, 2)
+    costs[:wrong, 0], costs[:, 1] = 1.0, 0.2
+    logit = torch.zeros(1, requires_grad=True)
+    for _ in range(400):
+        logits = torch.stack([logit.expand(20), torch.full((20,), torch.inf)], dim=1)
+        (gradient,) = torch.autograd.grad(decisions(logits, costs).sum(), [logit])
+        logit.data -= 0.2 * gradient
+    saved, lost = 0.2 * (20 - wrong), 0.8 * wrong
+    assert logit.sigmoid().item() == pytest.approx(saved / (saved + lost), abs=1e-3)
+    assert (logit.item() > 0) == stops
+
+
+def test_decisions_do_not_fade_where_stopping_is_improbable():
+    logits = torch.tensor([[-20.0, torch.inf]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(decisions(logits, torch.tensor([[0.0, 0.5]])).sum(), [logits])
+    assert gradient[0].tolist() == pytest.approx([-0.5, 0.0])
 
 
 def test_a_model_stops_where_it_says_and_answers_with_what_it_has_seen_by_then():
     model = stopping_model().eval()
-    torch.nn.init.normal_(model.stop.weight, std=30.0)
+    torch.nn.init.constant_(model.stop.weight, -40.0)
+    with torch.no_grad():
+        model.stop.bias.copy_(40 * (1 - model.scan(pictures(23)).logits.softmax(-1).amax(-1)).log().median())
     images = pictures(23)
     scan, answers = model.scan(images), model(images)
     counts = []

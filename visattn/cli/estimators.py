@@ -73,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     options = parse(parser, args, "output")
     check_ranges(options, draws=(3, 10**6), scenes=(1, 1000), warmup=(0, 10**6), seed=(0, 2**32 - 2))
-    check_ranges(options, curves=(0, 10**6), steps=(1, 10**7), seeds=(0, 2**31 - 1))
+    check_ranges(options, curves=(0.01, 10**6), steps=(1, 10**7), seeds=(0, 2**31 - 1))
 
     from visattn.tasks.estimators import compare, learn_all
 

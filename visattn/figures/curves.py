@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.figures.panels import colour, laid_out, panels, style, write_legend
+from visattn.figures.panels import colour, laid_out, panels, stroke, style, write_legend
 
 
 class Curves(NamedTuple):
@@ -51,7 +51,7 @@ def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") 
     for metric, (axes, key) in zip(metrics, places, strict=True):
         style(axes, metric.name, metric.along)
         lines = [
-            axes.plot(*line, color=colour(runs.index(run)), linewidth=2, solid_capstyle="round")[0]
+            axes.plot(*line, color=colour(n := runs.index(run)), linestyle=stroke(n), linewidth=2)[0]
             for run, line in metric.lines.items()
         ]
         axes.set_xlim(0, ends[metric.along])

@@ -107,6 +107,11 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
+def stroke(number: int) -> str | tuple[float, tuple[float, ...]]:
+    """The stroke of a line, by its number: another one where colours are repeated."""
+    return ("-", DASHED, DOTTED)[number // len(COLOURS) % 3]
+
+
 def minus(text: str) -> str:
     """A number with the typographic minus sign."""
     return text.replace("-", "−")

@@ -124,13 +124,8 @@ def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str,
         cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)} %" for a, end in ends.items()]
         lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join(lines)
-    titles = {"pointing": "α at the true places", "right": "captions right"}
     units = {"seconds": "seconds of processor time", "steps": "steps"}
-    figure = [
-        Curves(f"{title}, equal {along}", _means(done, score, along, end), " %", units[along])
-        for along, end in ends.items()
-        for score, title in titles.items()
-    ]
+    figure = [Curves(f"α at the true places, by {a}", _means(done, a, end), " %", units[a]) for a, end in ends.items()]
     count = min(map(len, done.values()))
     note = f"Mean of {count} seed{'s'[: count > 1]}; 32 scenes a step, measured on {UNSEEN} unseen ones."
     save_figure(curves_sheet(figure, title="Estimators of hard attention, trained", note=note), output / "curves.png")
@@ -158,12 +153,12 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f}{deviation}"
 
 
-def _means(
-    done: dict[str, list[Progress]], score: str, along: str, end: float
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """A line for each method: the mean over its trainings, in percent."""
+def _means(done: dict[str, list[Progress]], along: str, end: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A line for each method: the mean pointing of its trainings, in percent."""
     x = np.linspace(0, end, 41)
-    return {METHODS[n].title: (x, 100 * np.mean([run.at(score, along, x) for run in done[n]], axis=0)) for n in done}
+    return {
+        METHODS[n].title: (x, 100 * np.mean([r.at("pointing", along, x) for r in runs], 0)) for n, runs in done.items()
+    }
 
 
 def _check(output: Path, methods: Sequence[str]) -> None:

@@ -55,9 +55,8 @@ class GlimpseModel(nn.Module):
     the class never sees that view and must come from glimpses.
 
     With `stop` the model decides after each glimpse whether it has seen enough, with probability λ_t (Banino 2021,
-    "PonderNet", section 2); outside training it stops as soon as λ_t ≥ 1/2. λ_t = σ(w · [h_t; log(1 − p_t)] + b), where
-    p_t is the probability of the likeliest class, which no linear function of h_t is. `scan` takes all glimpses in any
-    case.
+    "PonderNet", section 2); outside training it stops as soon as λ_t ≥ 1/2. λ_t = σ(w log(1 − p_t) + b), where p_t is
+    the probability of the likeliest class. `scan` takes all glimpses in any case.
 
     Args:
         classes: number of classes.
@@ -102,7 +101,7 @@ class GlimpseModel(nn.Module):
         self.policy = policy(hidden)
         self.value = nn.Linear(hidden, 1)
         self.head = nn.Linear(hidden, classes)
-        self.stop = nn.Linear(hidden + 1, 1) if stop else None
+        self.stop = nn.Linear(1, 1) if stop else None
         for layer in (self.value, *([] if self.stop is None else [self.stop])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -141,18 +140,18 @@ class GlimpseModel(nn.Module):
             location = fixation.location.to(images.dtype)
             core = self.core(self.glimpse(self.sensor(images, location), location), core)
             logits = self.head(core[0])
-            enough = self._enough(core[0], logits, t)
+            enough = self._enough(logits, t)
             yield Scan(logits, location, fixation.log_prob, fixation.entropy, value, enough)
 
-    def _enough(self, state: Tensor, logits: Tensor, t: int) -> Tensor:
-        """(B,) logits of stopping after glimpse `t`, from 0, in this state and with these logits of the class."""
+    def _enough(self, logits: Tensor, t: int) -> Tensor:
+        """(B,) logits of stopping after glimpse `t`, from 0, with these logits of the class."""
         if t == self.glimpses - 1:
-            return torch.full_like(state[:, 0], math.inf)
+            return torch.full_like(logits[:, 0], math.inf)
         if self.stop is None:
-            return torch.full_like(state[:, 0], -math.inf)
+            return torch.full_like(logits[:, 0], -math.inf)
         likeliest = self._towards_locations(logits).float().softmax(dim=-1).amax(dim=-1, keepdim=True)
-        unsure = (1 - likeliest).clamp(min=1e-6).log().to(state.dtype)  # of float32, 1 − p has no smaller values
-        return self.stop(torch.cat([self._towards_locations(state), unsure], dim=-1))[:, 0]
+        unsure = (1 - likeliest).clamp(min=1e-6).log()  # in float32 1 − p has hardly smaller values
+        return self.stop(unsure.to(logits.dtype))[:, 0]
 
     def _towards_locations(self, state: Tensor) -> Tensor:
         return state.detach() if self.detach else state

@@ -34,10 +34,12 @@ class GlimpseLoss(nn.Module):
     """Cross-entropy of the class, and an estimate of the gradient of the locations (Mnih 2014, eq. 2 and 3).
 
     A model that learns to stop after glimpse t with probability λ_t stops there in all with p_t = λ_t Π_{s<t} (1 − λ_s)
-    (Banino 2021, "PonderNet", section 2). The expected cost Σ_t p_t (cost_t + price · t) is added, whose gradient needs
-    no estimate: all glimpses are taken in training. The price of each is Graves' ponder cost (2016, "Adaptive
-    computation time"), where PonderNet has a prior. It trains λ alone: cost_t is without gradient, and the class is
-    trained after glimpses as `classify` says.
+    (Banino 2021, "PonderNet", section 2), and all glimpses are taken in training. Stopping costs cost_t + price · t,
+    with a price of each glimpse (Graves 2016, "Adaptive computation time") where PonderNet has a prior; going on costs
+    what is expected under the later λ. Each decision is a classification of the cheaper choice, weighted by the
+    difference A_t: |A_t| · −log p(cheaper) (Lagoudakis and Parr 2003, "Reinforcement learning as classification"). In
+    its optimum λ_t ≥ 1/2 just where stopping is cheaper in expectation; and unlike the gradient of the expected cost it
+    does not vanish where λ_t is nearly 0, as it is before the class can be told. It trains λ alone.
 
     Args:
         classify: train the class after the "last" glimpse, as published, or after "each", whose mean is then taken:
@@ -96,12 +98,26 @@ class GlimpseLoss(nn.Module):
         losses = (nll * counted).sum(dim=1) + estimate.surrogate
         if self.price is None:
             return GlimpseLosses(losses, nll.detach(), estimate.diagnostics)
-        probabilities = stopping(scan.stop)
         numbers = torch.arange(1, count + 1, device=costs.device)
-        waiting = (probabilities * (costs.detach() + self.price * numbers)).sum(dim=1)
+        decided = decisions(scan.stop, costs.detach() + self.price * numbers).sum(dim=1)
         rows = processes.mean(costs.new_tensor(batch))
-        glimpses = (probabilities.detach() * numbers).sum() / rows
-        return GlimpseLosses(losses + waiting, nll.detach(), {**estimate.diagnostics, "glimpses": glimpses})
+        glimpses = (stopping(scan.stop.detach()) * numbers).sum() / rows
+        return GlimpseLosses(losses + decided, nll.detach(), {**estimate.diagnostics, "glimpses": glimpses})
+
+
+def decisions(logits: Tensor, costs: Tensor) -> Tensor:
+    """(B, T − 1) |A_t| · −log p(cheaper choice) after each glimpse but the last; see `GlimpseLoss`.
+
+    Args:
+        logits: (B, T) of λ.
+        costs: (B, T) of stopping after each glimpse.
+    """
+    chances, later, advantages = logits.detach().sigmoid(), costs[:, -1], []
+    for t in reversed(range(costs.shape[1] - 1)):
+        advantages.append(later - costs[:, t])  # of stopping
+        later = later - chances[:, t] * advantages[-1]
+    advantage = torch.stack(advantages[::-1], dim=1) if advantages else costs[:, :0]
+    return advantage.abs() * F.softplus(-advantage.sign() * logits[:, :-1])
 
 
 def stopping(logits: Tensor) -> Tensor:
