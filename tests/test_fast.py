@@ -4,10 +4,12 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import numpy as np
 import pytest
+import timm
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,7 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from visattn.attention import AdditiveScore, MultiHeadAttention, MultiHeadSelfAttention
+from visattn.explain import record
 from visattn.fast.allocator import keep_freed_memory
+from visattn.fast.bfloat16 import bfloat16_products
 from visattn.fast.linear import linear, onednn_is_taken
 from visattn.fast.png import encode_png
 from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder, VisionTransformer
@@ -158,3 +162,44 @@ def test_a_drawing_is_the_same_without_them(monkeypatch):
     assert found[0][0].min() < 128
     assert np.array_equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
+
+
+def test_products_of_bfloat16_numbers_are_exact_in_float32():
+    """And PyTorch's switch is set back, and left alone beside another thread."""
+    left, right = draw(3, 61, 47).bfloat16().float(), draw(3, 47, 53, seed=1).bfloat16().float()
+    exact = left.double() @ right.double()
+    switch = torch.backends.mkldnn.matmul
+    before = switch.fp32_precision
+    with bfloat16_products(left, torch.bfloat16):
+        inside, found = switch.fp32_precision, torch.bmm(left, right)
+    assert inside == ("bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else before)
+    assert switch.fp32_precision == before
+    torch.testing.assert_close(found, exact.float(), rtol=0, atol=2e-5)
+    with bfloat16_products(left, torch.float32):
+        assert switch.fp32_precision == before
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    with bfloat16_products(left, torch.bfloat16):
+        assert switch.fp32_precision == before
+    done.set()
+    other.join()
+
+
+def test_recorded_weights_are_the_same_without_them(monkeypatch):
+    torch.manual_seed(0)
+    sizes = {"img_size": (80, 112), "embed_dim": 42, "depth": 2, "num_heads": 3}  # 14^-1/2 is no power of two
+    model = timm.create_model("vit_tiny_patch16_224", **sizes).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(4)
+    with torch.autocast("cpu", torch.bfloat16), record(model) as attention:
+        model(draw(7, 3, 80, 112))
+    found = []
+    for switch in "10":
+        monkeypatch.setenv("VISATTN_FAST", switch)
+        found.append([entry.weights() for entry in attention])
+    assert attention[0]._call.out.dtype == torch.bfloat16
+    for fast, plain in zip(*found, strict=True):
+        assert fast.shape == (7, 3, 36, 36)
+        torch.testing.assert_close(fast.sum(-1), torch.ones(7, 3, 36), rtol=0, atol=1e-5)
+        torch.testing.assert_close(fast, plain, rtol=0, atol=1e-6)

@@ -325,15 +325,14 @@ class ViT:
 
         Under autocast the model runs in its type, and the readings compute in float32.
         """
-        exact = torch.autocast(images.device.type, enabled=False)
 
         def on_call(layer: int, call: AttentionCall) -> None:
-            with exact:
+            with torch.autocast(call.value.device.type, enabled=False):
                 for reading in readings:
                     reading.on_call(layer, call)
 
         seen = self.run(images, on_call)
-        with exact:
+        with torch.autocast(seen.logits.device.type, enabled=False):
             return seen, [reading.result(seen) for reading in readings]
 
     def _heads(self, heads: Sequence[int] | None, call: AttentionCall) -> list[int] | slice:

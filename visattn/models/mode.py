@@ -10,7 +10,8 @@ from torch import nn
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode temporarily."""
     training = [part for part in module.modules() if part.training]  # a frozen part may be in evaluation mode
-    module.eval()
+    if training:
+        module.eval()
     try:
         yield
     finally:
