@@ -161,15 +161,19 @@ def karpathy_root(tmp_path):
 
 @pytest.fixture
 def mnist_root(tmp_path):
+    return write_mnist(tmp_path)
+
+
+def write_mnist(root: Path) -> Path:
     """MNIST's files with 37 and 11 digits of noise."""
     rng = np.random.default_rng(0)
-    (raw := tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    (raw := root / "MNIST" / "raw").mkdir(parents=True)
     for name, count in (("train", 37), ("t10k", 11)):
         for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
             content = rng.integers(1, 10, size=shape, dtype=np.uint8)
             head = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">i4").tobytes()
             (raw / f"{name}-{kind}-ubyte").write_bytes(head + content.tobytes())
-    return tmp_path
+    return root
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

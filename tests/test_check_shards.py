@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_data_shards import files, jpeg, write, write_shard
+from support.shards import files, jpeg, write, write_shard
 
 from visattn.cli import check_data
 

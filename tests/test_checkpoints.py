@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import time
+import zipfile
 
 import pytest
 import torch
@@ -103,8 +104,10 @@ def test_addresses_are_refused(tmp_path, capsys):
 def test_damaged_files_are_named_with_their_size(captioner_checkpoint, tmp_path, capsys):
     """Empty, truncated, and with a flipped bit in a weight, which PyTorch does not detect."""
     whole, path = captioner_checkpoint.read_bytes(), tmp_path / "x.ckpt"
+    with zipfile.ZipFile(captioner_checkpoint) as parts:
+        weights = parts.read(max(parts.infolist(), key=lambda part: part.file_size))
     rotten = bytearray(whole)
-    rotten[len(whole) // 2] ^= 4
+    rotten[whole.index(weights) + len(weights) // 2] ^= 4
     for content in (b"", whole[:1], whole[:10007], whole[:-1], bytes(rotten), b"<html>no model here</html>"):
         path.write_bytes(content)
         with pytest.raises(InputError, match=rf"checkpoint \S*x.ckpt is damaged \({len(content)} bytes\)"):
