@@ -198,7 +198,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--every-backbone",
         action="store_true",
-        help="hold where cells look to gradients for every backbone of timm, not a sample; takes hours",
+        help="compare where cells look with gradients for a backbone of every arrangement of strided layers in timm (an hour)",
     )
     parser.addoption(
         "--every-family",

@@ -358,8 +358,14 @@ SAMPLE += [
 
 
 def gradient_centre(encoder, side):
-    """(2,) the middle of the squared gradient of a middle cell at random weights, of three draws, and the cell."""
+    """(2,) the middle of the squared gradient of a middle cell at random weights, of three draws, and the cell.
+
+    Gates are left out: they see the whole image, and in deep networks with random weights their gradient is all there is.
+    """
     body, centres = encoder.body.eval(), []
+    for part in body.modules():
+        if type(part).__name__ in ("SqueezeExcite", "SEModule", "SqueezeExciteCl", "EffectiveSEModule", "EcaModule"):
+            part.register_forward_hook(lambda part, given, gated: given[0])
     for _ in range(3):
         pixels = torch.randn(1, 3, side, side, requires_grad=True)
         (features,) = body(pixels)
