@@ -198,7 +198,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--every-backbone",
         action="store_true",
-        help="compare where cells look with gradients for a backbone of every arrangement of strided layers in timm (an hour)",
+        help="compare where cells look with gradients for a backbone of every kind in timm, no sample; takes an hour",
     )
     parser.addoption(
         "--every-family",

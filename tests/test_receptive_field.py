@@ -360,7 +360,7 @@ SAMPLE += [
 def gradient_centre(encoder, side):
     """(2,) the middle of the squared gradient of a middle cell at random weights, of three draws, and the cell.
 
-    Gates are left out: they see the whole image, and in deep networks with random weights their gradient is all there is.
+    Gates are left out: they see the whole image, and in deep networks with random weights their gradient outweighs all.
     """
     body, centres = encoder.body.eval(), []
     for part in body.modules():
