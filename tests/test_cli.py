@@ -1,6 +1,7 @@
 """The program: its commands, the scripts, and configurations by name."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,16 @@ def test_an_interrupt_while_loading_a_command_gives_no_traceback(monkeypatch, ca
     monkeypatch.setattr("visattn.cli.importlib.import_module", interrupt)
     assert main(["caption", "photo.jpg"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["view", "--help"]])
+def test_output_that_nobody_reads_is_no_error(words):
+    """As with `| head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "visattn", *words], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)  # argparse passes over it

@@ -1,6 +1,7 @@
 """`visattn COMMAND`: one program that imports only the command it runs."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -68,10 +69,20 @@ def main(args: Sequence[str] | None = None) -> int:
         args: command-line arguments without the program name; None uses `sys.argv`.
 
     Returns:
-        The exit status: 0 on success, 2 after an error that the user can fix, 130 when interrupted; `check-data` also
-        returns 1.
+        The exit status: 0 on success, 2 after an error that the user can fix, 130 when interrupted, 141 if nobody reads
+        the output any more (`visattn --help | head -1`); `check-data` also returns 1.
     """
-    words = list(sys.argv[1:] if args is None else args)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if args is None else args))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        return 141
+
+
+def _run(words: Sequence[str]) -> int:
     if words[:1] in (["-h"], ["--help"]):
         print(usage())
         return 0
