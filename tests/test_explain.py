@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout, ViT, rollout
-from visattn.explain.reading import FusedAttention, intercepted
+from visattn.explain.calls import FusedAttention
+from visattn.explain.reading import intercepted
 from visattn.models import VisionTransformer
 
 SMALL = {"depth": 3, "embed_dim": 30, "num_heads": 5, "num_classes": 7}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from visattn.errors import InputError
-from visattn.explain.reading import AttentionCall, intercepted
+from visattn.explain.calls import AttentionCall
+from visattn.explain.reading import intercepted
 from visattn.explain.vit import Judged, Logits, Reading, ViT
 from visattn.images import CellShift
 from visattn.images.geometry import pair

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.explain.calls import AttentionCall
 from visattn.explain.layered import AT_ONCE, Axis, Layer, Layered, spread
-from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading
 
 

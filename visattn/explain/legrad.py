@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import AttentionCall
+from visattn.explain.calls import AttentionCall
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.explain.vit import ViT
 

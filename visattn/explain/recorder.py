@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import AttentionCall, intercepted, running
+from visattn.explain.calls import AttentionCall
+from visattn.explain.reading import intercepted, running
 
 
 class Attention:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visattn.explain.reading import AttentionCall
+from visattn.explain.calls import AttentionCall
 from visattn.explain.vit import Judged, ViT
 
 

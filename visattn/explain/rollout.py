@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from visattn.errors import InputError
+from visattn.explain.calls import AttentionCall
 from visattn.explain.layered import Layered
 from visattn.explain.layered_rollout import layered_rollout
-from visattn.explain.reading import AttentionCall
 from visattn.explain.vit import Logits, Reading, ViT
 
 Fusion = Literal["mean", "max", "min"]

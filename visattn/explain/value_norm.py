@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.reading import AttentionCall, running
+from visattn.explain.calls import AttentionCall
+from visattn.explain.reading import running
 from visattn.explain.vit import Reading, ViT
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from visattn.errors import InputError
+from visattn.explain.calls import AttentionCall
 from visattn.explain.layouts import UnreadableError, image_part, interface_of, layout_of
-from visattn.explain.reading import AttentionCall, intercepted, uncompiled
+from visattn.explain.reading import intercepted, uncompiled
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.images import CellShift, Geometry
 from visattn.models import VisionTransformer

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from visattn.attention import Glimpse, HeadsMemory, Memory
-from visattn.explain.reading import AttentionCall, intercepted
+from visattn.explain.calls import AttentionCall
+from visattn.explain.reading import intercepted
 from visattn.explain.relevance import normalised, positive_part
 from visattn.models import Decoder, RecurrentDecoder, TransformerDecoder
 from visattn.models.mode import evaluating
