@@ -84,6 +84,7 @@ def usual(here, captioner_checkpoint, classifier_checkpoint, monkeypatch) -> dic
     monkeypatch.setattr(prepare_coco, "download", stop)
     monkeypatch.setattr(sequences, "train", stop)
     monkeypatch.setattr(estimators, "half_trained", stop)
+    monkeypatch.setattr(estimators, "learn_all", stop)
     monkeypatch.setattr(glimpses, "train", stop)
     monkeypatch.setattr("visattn.tasks.app.require_gradio", lambda: None)
     monkeypatch.setattr(run, "choose_reader", stop)
