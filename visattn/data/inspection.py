@@ -157,7 +157,7 @@ def check_share(bad: Mapping[str, str], total: int, name: str, share: float = MA
         )
 
 
-class LookAt:
+class CheckImage:
     """Checks image files by their names in a folder.
 
     Args:

@@ -10,8 +10,8 @@ from visattn.data.annotations import Layout, read_entries
 from visattn.data.inspection import (
     KINDS,
     TOO_LONG,
+    CheckImage,
     Fault,
-    LookAt,
     caption_faults,
     count_words,
     in_parallel,
@@ -69,7 +69,7 @@ def check(
     read = [read_entries(root / name, layout, spec) for name in annotations]
     entries = [entry for part, _ in read for entry in part]
     files = list(dict.fromkeys(entry.file for entry in entries))
-    pictures = list(in_parallel(LookAt(folder, known), files, workers, "Checking"))
+    pictures = list(in_parallel(CheckImage(folder, known), files, workers, "Checking"))
     faults = picture_faults(files, pictures) + caption_faults(entries, [s for _, some in read for s in some], longest)
     training = [entry for entry in read[0][0] if entry.split in (None, "train", "restval")]
     validation = [entry for entry in entries if entry.split == "val"] + [e for part, _ in read[1:] for e in part]

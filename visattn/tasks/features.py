@@ -129,7 +129,7 @@ def _looked(
     All patches together may take `most` bytes.
     """
     inputs = read_fitted(paths, subject.see)
-    with tqdm(total=len(paths), desc="Looking", unit="image") as bar:
+    with tqdm(total=len(paths), desc="Reading features", unit="image") as bar:
         while batch := list(itertools.islice(inputs, batch_size)):
             pixels = subject.normalise(torch.stack([item.tensor for item in batch]).to(subject.device))
             with autocast(precision, subject.device):

@@ -181,7 +181,7 @@ def overlay_images(
     subject = subject.to(choose_device(device))
     precision = of_option(precision, subject.device)
     inputs = read_fitted(paths, subject.see)
-    bar = tqdm(total=len(paths), desc="Looking", unit="image")
+    bar = tqdm(total=len(paths), desc="Overlaying", unit="image")
     with workers, bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
             for item, found in zip(batch, see(subject, batch, methods, number, at, layers), strict=True):

@@ -32,8 +32,8 @@ class Sizes(NamedTuple):
         resolutions: sides of a square image in pixels.
         side: of the grid, where something else is varied.
         length: lengths of captions, in words.
-        beam: likewise.
-        batch: likewise, and of Vision Transformers a quarter of it.
+        beam: width of the search, where something else is varied.
+        batch: images at once, where something else is varied; Vision Transformers get a quarter.
         words: of the vocabulary.
         value: size of an annotation vector.
         hidden: of the LSTM, of word vectors and of the attention's hidden layer; of the Transformer three quarters.

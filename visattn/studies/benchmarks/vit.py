@@ -41,11 +41,11 @@ def measure(setting: Setting, cases: tuple[Case, ...] = FULL) -> list[Table]:
     for case in cases:
         models = peers(case.architecture, setting.device)
         images = setting.random(case.batch, 3, *case.architecture.image_size)
-        tables += [looking(setting, case, models, images), training(setting, case, models, images)]
+        tables += [inference(setting, case, models, images), training(setting, case, models, images)]
     return tables
 
 
-def looking(setting: Setting, case: Case, models: list[Peer], images: torch.Tensor) -> Table:
+def inference(setting: Setting, case: Case, models: list[Peer], images: torch.Tensor) -> Table:
     """Inference, plain and with all maps."""
     for peer in models:
         peer.model.eval()
