@@ -157,7 +157,7 @@ def test_models_are_chosen_as_overlay_does(photo):
 def test_mistakes_are_sentences(monkeypatch, capsys):
     port = free_port("127.0.0.1", 0)
     assert free_port("127.0.0.1", port) == port
-    for host in ("192.0.2.1", "no host", "a" * 300):
+    for host in ("192.0.2.1", "no host", "a" * 300, "💥\u202e", "\udcff"):
         with pytest.raises(InputError, match="choose another --port or --host"):
             free_port(host, port)
     for host in ("", " "):  # not every address of the machine

@@ -48,6 +48,7 @@ def free_port(host: str, port: int) -> int:
     if not host.strip():  # which would be every address of this machine
         raise InputError("--host is empty; give an address of this machine, or 0.0.0.0 to open it to the network")
     try:
+        host.encode("idna")  # where this fails, `socket` raises a TypeError
         with socket.create_server((host, port)) as server:
             return int(server.getsockname()[1])
     except (OSError, UnicodeError) as error:
