@@ -312,6 +312,7 @@ def test_the_learned_baseline_learns_the_expected_cost():
     ("make", "named"),
     [
         (lambda: Retina((16, 40), size=5, scales=3), "largest square.*20×20.*16×40"),
+        (lambda: Retina((16, 40), size=5, scales=2**31), "largest square.*20×20.*16×40"),
         (lambda: Retina(SIZE, size=0), "size of the retina is 0"),
         (lambda: Retina(SIZE, scales=0), "scales of the retina is 0"),
         (lambda: Retina(SIZE, growth=1), "growth of the retina is 1"),

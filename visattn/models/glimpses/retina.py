@@ -73,7 +73,9 @@ class Retina(Sensor):
                 raise InputError(f"{name} of the retina is {value}; it must be at least {least}")
         if padding not in get_args(Padding):
             raise InputError(f"padding of the retina is '{padding}'; it must be one of {', '.join(get_args(Padding))}")
-        self.squares = tuple(size * growth**k for k in range(scales))
+        self.squares: tuple[int, ...] = (size,)
+        while len(self.squares) < scales and self.squares[-1] <= min(image_size):
+            self.squares += (self.squares[-1] * growth,)
         if self.squares[-1] > min(image_size):
             raise InputError(
                 f"the largest square of the retina has {self.squares[-1]}×{self.squares[-1]} pixels and the picture "
