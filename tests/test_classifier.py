@@ -57,7 +57,7 @@ def test_nothing_is_mixed_unless_it_is_asked_for():
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_invalid_probabilities_are_refused(share):
-    with pytest.raises(InputError, match=r"mix_probability is .* at least 0 and at most 1"):
+    with pytest.raises(InputError, match=r"mix_probability is .*0 .*1"):
         classifier(cutmix=1.0, mix_probability=share)
 
 

@@ -410,7 +410,7 @@ def test_images_without_captions_are_dropped_and_counted(root: Path, caplog: pyt
     assert "999" in stray
     assert "1 of 8 captions are left out because they have no words, such as ' . ' of image 17" in empty
     assert "1 images are left out because they have no captions, such as 13 (13.png)" in bare
-    with pytest.raises(InputError, match=r"2 of 8 captions would be left out, more than 24%.*max_left_out"):
+    with pytest.raises(InputError, match=r"2 of 8 captions .*24%.*max_left_out"):
         read_annotations(root / "captions.json", max_left_out=0.24)
 
 
@@ -460,7 +460,7 @@ def test_missing_pictures_are_named_before_training(root: Path) -> None:
     data = Photographs(root, write(root, coco()), min_count=1)
     for i in (13, 19):
         (root / "images" / f"{i}.png").unlink()
-    with pytest.raises(InputError, match=r"2 of 5 annotated images are not in .*images: (13|19)\.png, (13|19)\.png"):
+    with pytest.raises(InputError, match=r"2 of 5 .*images: (13|19)\.png, (13|19)\.png"):
         data.setup("fit")
     data.features = {}  # with features, image files are not needed
     data.setup("fit")
@@ -570,7 +570,7 @@ def test_bad_images_are_skipped_counted_and_named(many: Many, caplog: pytest.Log
 
 def test_more_than_one_percent_of_bad_images_is_an_error(many: Many) -> None:
     many.spoil(31, 32, 170)
-    with pytest.raises(InputError, match=r"3 of 200 images cannot be used, more than 1.0%, such as 031 \(.*031\.png"):
+    with pytest.raises(InputError, match=r"3 of 200 images .*1.0%.*031 \(.*031\.png"):
         many.data(on_bad_image="skip").setup("fit")
 
 
@@ -578,7 +578,7 @@ def test_images_that_cannot_be_fitted_are_bad_images(many: Many) -> None:
     Image.new("RGB", (90, 1)).save(many.root / "images" / "031.png")
     data = many.data(fit="pad")
     data.setup("fit")
-    with pytest.raises(InputError, match=r"031\.png: an image of 90×1 pixels cannot be resized to 7×7"):
+    with pytest.raises(InputError, match=r"031\.png: .*90×1 .*7×7"):
         epoch(data)
     data = many.data(fit="pad", on_bad_image="skip")
     data.setup("fit")

@@ -170,7 +170,7 @@ def test_crop_flip_equals_one_image_at_a_time(padding: int, flip: bool) -> None:
 
 
 def test_errors(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere does not contain all of CIFAR10 .* or download to true"):
+    with pytest.raises(InputError, match=r"nowhere .*CIFAR10 .*download to true"):
         CIFAR10(tmp_path / "nowhere", download=False).train_dataloader()
     (root / datasets.CIFAR10.base_folder / "test_batch").write_bytes(b"rotten")
     with pytest.raises(InputError, match="does not contain all of CIFAR10"):
@@ -182,9 +182,9 @@ def test_errors(root: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_held_out_and_too_much_padding(root: Path) -> None:
-    with pytest.raises(InputError, match="no images in its val split; check val_fraction"):
+    with pytest.raises(InputError, match="val split.*val_fraction"):
         CIFAR10(root, val_fraction=0).val_dataloader()
-    with pytest.raises(InputError, match="padding is 32; it must be less than the images' side, 32"):
+    with pytest.raises(InputError, match="padding is 32; .*32"):
         CIFAR10(root, padding=32).train_dataloader()
 
 
@@ -193,7 +193,7 @@ def test_a_failed_download_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("no network")
 
     monkeypatch.setattr(datasets.CIFAR10, "download", offline)
-    with pytest.raises(InputError, match=r"CIFAR10 could not be downloaded to .*: no network"):
+    with pytest.raises(InputError, match=r"CIFAR10 .*downloaded.*: no network"):
         CIFAR10(tmp_path).prepare_data()
 
 
@@ -253,7 +253,7 @@ def test_missing_and_damaged_parts_are_named(root: Path, tmp_path: Path, monkeyp
     whole = parts(root, folder := tmp_path / "parts", 3)
     last = (folder / "part_2.npz").read_bytes()
     (folder / "part_2.npz").unlink()
-    with pytest.raises(InputError, match=r"2 parts in .* have 154 training and 0 test images, not 200 and 30"):
+    with pytest.raises(InputError, match=r"2 parts .*154 .* 0 .*200 and 30"):
         CIFAR10(folder).test_dataloader()
     for damaged in (last[:1000], b"junk"):
         (folder / "part_2.npz").write_bytes(damaged)
@@ -269,5 +269,5 @@ def test_missing_and_damaged_parts_are_named(root: Path, tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"labels of .* between 0 and 9"):
         CIFAR10(folder).test_dataloader()
     (folder / "part_0.npz").unlink()
-    with pytest.raises(InputError, match=r"part_0.npz is missing, though there is a part_2"):
+    with pytest.raises(InputError, match=r"part_0.npz is missing.*part_2"):
         CIFAR10(folder).test_dataloader()

@@ -84,7 +84,7 @@ def test_sixteen_bits_of_every_kind(tmp_path: Path) -> None:
 
     for worst in (-1, 65536):
         Image.fromarray(np.array([[0, worst]], dtype=np.int32)).save(tmp_path / "wider.tif")
-        with pytest.raises(InputError, match=r"wider\.tif .*32-bit numbers of an unknown range"):
+        with pytest.raises(InputError, match=r"wider\.tif .*32-bit .*range"):
             load_image(tmp_path / "wider.tif")
 
 
@@ -232,13 +232,13 @@ def test_no_format_that_starts_a_program(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 7 7\nshowpage\n")
     with Image.open(tmp_path / "page.jpg") as image:
         assert image.format == "EPS"  # PIL itself would hand it to Ghostscript
-    with pytest.raises(InputError, match=r"page\.jpg cannot be read as an image \(unknown format\)"):
+    with pytest.raises(InputError, match=r"page\.jpg .*unknown format"):
         load_image(tmp_path / "page.jpg")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(InputError, match=r"pipe\.jpg cannot be read as an image: it is not a file"):
+    with pytest.raises(InputError, match=r"pipe\.jpg .*not a file"):
         load_image(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match=r"cannot be read as an image|no such image"):
         load_image(tmp_path / "a\0b.jpg")

@@ -190,7 +190,7 @@ def test_a_file_in_another_format(tmp_path):
 )
 def test_an_outline_that_cannot_be_drawn(instances, outline, what):
     things = instances(thing(5, 3, segmentation=outline))
-    with pytest.raises(InputError, match=f"outline of 'dog' in image 5 cannot be used: .*{what}"):
+    with pytest.raises(InputError, match=f"'dog' in image 5 .*{what}"):
         things.mask("5", "dog")
 
 
@@ -354,7 +354,7 @@ def test_images_are_found_by_id_or_by_file_name(root, caplog):
     path.write_text(
         known.replace('"id": 5', '"id": 55').replace('"image_id": 5', '"image_id": 55').replace('"5.png"', '"55.png"')
     )
-    with pytest.raises(InputError, match=r"instances\.json has none of the 1 validation and test images, such as 11"):
+    with pytest.raises(InputError, match=r"instances\.json has none .*1 validation .*11"):
         karpathy().setup("fit")
     path.write_text(known)
     (root / "karpathy.json").write_text(
@@ -391,7 +391,7 @@ def test_images_without_instances_are_counted(root, caplog):
 
 def test_a_picture_of_other_proportions_is_refused(root):
     paint(root / "images" / "5.png", (53, 97 + 2), PLACES[5])
-    with pytest.raises(InputError, match=r"5\.png is 99×53 pixels, but .*instances\.json says 291×159"):
+    with pytest.raises(InputError, match=r"5\.png .*99×53 .*instances\.json .*291×159"):
         photographs(root).regions("5", ["dog"])
     paint(root / "images" / "5.png", (53 // 2, 97 // 2), PLACES[5])  # rounded: 26 × 48
     assert photographs(root).regions("5", ["dog"])[0] is not None

@@ -181,9 +181,9 @@ def test_bad_samples_are_named_and_counted(tmp_path: Path, caplog: pytest.LogCap
     assert sum("left out: " in line for line in told) == len(BAD)
     assert all(any(f"sample {key}" in line for line in told) for key in BAD)
     assert told[-1].endswith(f"5 of {TRAIN} images were left out")
-    with pytest.raises(InputError, match=rf"of {TRAIN} images cannot be used, more than 1.0%, such as"):
+    with pytest.raises(InputError, match=rf"of {TRAIN} images .*1.0%"):
         epoch(shards(root, workers=workers))
-    with pytest.raises(InputError, match=rf"5 of {TRAIN} images cannot be used, more than 7.0%"):
+    with pytest.raises(InputError, match=rf"5 of {TRAIN} images .*7.0%"):
         epoch(shards(root, max_bad=0.07, workers=workers))
 
 
@@ -195,17 +195,17 @@ def test_a_batch_of_which_nothing_can_be_used_is_passed_over(tmp_path: Path) -> 
 def test_unreadable_captions_are_reported_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     latin = {f"t00000{i:04d}": {"txt": "Un chien court à côté".encode("latin-1")} for i in range(4)}
     root = write(tmp_path, latin)
-    with pytest.raises(InputError, match=r"4 of 65 captions would be left out, more than 5%.*not UTF-8.*t000000000"):
+    with pytest.raises(InputError, match=r"4 of 65 captions .*5%.*UTF-8.*t000000000"):
         shards(root).setup("fit")
     shards(root, max_left_out=0.07).setup("fit")
     assert any("4 of 65 captions are left out" in message for message in caplog.messages)
-    with pytest.raises(InputError, match=r"words of the training captions are unknown .*min_count"):
+    with pytest.raises(InputError, match=r"words .*unknown .*min_count"):
         shards(root, max_left_out=0.07, min_count=64).setup("fit")
     dotted = {}
     for n in range(5):
         dotted[f"x{n}.input"], dotted[f"x{n}.outputs"] = {"jpg": jpeg(n)}, {"txt": b"A dog."}
     write_shard(tmp_path / "train" / "00000.tar", dotted)
-    with pytest.raises(InputError, match=r"'x0\.outputs\.txt' is the sample 'x0' with the suffix '\.outputs\.txt'"):
+    with pytest.raises(InputError, match=r"'x0\.outputs\.txt' .*'x0' .*'\.outputs\.txt'"):
         Shards(root, "train/00000.tar", "val/*.tar").vocabulary  # noqa: B018
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_shard_is_named(root: Path) -> None:
     path.write_bytes(content)
     loader = shards(root).train_dataloader()
     path.write_bytes((root / "train" / "00001.tar").read_bytes())
-    with pytest.raises(InputError, match=r"00002\.tar has 3 samples, but had 29 when the run began"):
+    with pytest.raises(InputError, match=r"00002\.tar .*3 samples.* 29 "):
         list(loader)
 
 
@@ -228,7 +228,7 @@ def test_bad_options(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for option, value in {"epoch_size": 0, "shuffle": 0, "max_length": 0, "image_size": 0, "max_bad": 1.0}.items():
         with pytest.raises(InputError, match=f"{option} is {value}"):
             shards(root, **{option: value})
-    with pytest.raises(InputError, match=r"no sample has a caption in 'alt'; set the option captions"):
+    with pytest.raises(InputError, match=r"caption in 'alt'.*option captions"):
         shards(root, captions="alt").vocabulary  # noqa: B018
     with pytest.raises(InputError, match=r"gone.*no such shard \(option train\)"):
         Shards(root, "gone/*.tar", "val/*.tar").vocabulary  # noqa: B018

@@ -58,7 +58,7 @@ def test_the_head_takes_weights_files_and_is_frozen_like_stages(tmp_path):
 
 
 def test_a_backbone_without_a_grid_before_its_head_is_refused():
-    with pytest.raises(InputError, match="'test_vit' has no grid before its head; use stage -1"):
+    with pytest.raises(InputError, match="'test_vit' has no grid.*stage -1"):
         Encoder("test_vit", "head").eval()(images(160, 160))
 
 
@@ -121,7 +121,7 @@ def test_local_weights_are_loaded_whole_or_refused(tmp_path):
     encoder = Encoder("resnet10t", 2, weights=str(path))
     encoder.load_weights()
     torch.testing.assert_close(encoder.body.conv1[0].weight, source.body.conv1[0].weight + 1)
-    with pytest.raises(InputError, match=r"w.safetensors does not contain weights of the backbone 'resnet18'"):
+    with pytest.raises(InputError, match=r"w.safetensors .*backbone 'resnet18'"):
         Encoder("resnet18", weights=str(path)).load_weights()
     with pytest.raises(InputError, match="no weights file at"):
         Encoder("resnet10t", weights=str(tmp_path / "none.pth")).load_weights()
@@ -171,7 +171,7 @@ def test_weights_of_another_backbone_are_not_resampled(other, tmp_path):
     save_file(timm.create_model(name, **sizes | other).state_dict(), path)
     encoder = Encoder(name, weights=str(path), options=sizes | {"img_size": (48, 80)})
     before = {key: value.clone() for key, value in encoder.body.state_dict().items()}
-    with pytest.raises(InputError, match="does not contain weights of the backbone 'vit_tiny_patch16_224'"):
+    with pytest.raises(InputError, match="backbone 'vit_tiny_patch16_224'"):
         encoder.load_weights()
     assert all(torch.equal(value, before[key]) for key, value in encoder.body.state_dict().items())
 

@@ -412,13 +412,13 @@ def test_relevance_points_at_the_patch_that_decides(place):
     ],
 )
 def test_other_models_are_refused(name, options, reason):
-    with pytest.raises(InputError, match=f"{name} is not a Vision Transformer with readable maps: .*{reason}"):
+    with pytest.raises(InputError, match=f"{name} is not .*: .*{reason}"):
         ViT(timm.create_model(name, **options), name)
 
 
 def test_blocks_that_attend_otherwise_are_refused_when_they_run():
     talking = timm.create_model("cait_xxs24_224", img_size=32, depth=2, embed_dim=12, num_heads=2)
-    with pytest.raises(InputError, match="the model is not a Vision Transformer with readable maps: its attention"):
+    with pytest.raises(InputError, match="the model is not .*: its attention"):
         Rollout()(ViT(talking), images((32, 32)))
 
 

@@ -165,14 +165,14 @@ def test_a_server_that_cannot_be_reached_is_one_sentence(monkeypatch):
         raise OSError("no route\nto host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(InputError, match=r"vit_b_16 could not be downloaded .*no route to host.*--weights random"):
+    with pytest.raises(InputError, match=r"vit_b_16 .*no route to host.*--weights random"):
         subject_of("torchvision:vit_b_16")
 
 
 @pytest.mark.parametrize(("name", "extra"), [("hf:x", "transformers"), ("open_clip:x", "open_clip")])
 def test_a_library_that_is_not_installed_is_named_with_its_extra(name, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, extra, None)
-    with pytest.raises(InputError, match=rf"{extra} is not installed .*visattn\[{extra}\]"):
+    with pytest.raises(InputError, match=rf"{extra} is not .*visattn\[{extra}\]"):
         subject_of(name)
 
 

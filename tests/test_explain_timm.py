@@ -172,13 +172,13 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
-    with pytest.raises(InputError, match=r"could not be downloaded from timm's hub \(\w*Error: .*--weights random"):
+    with pytest.raises(InputError, match=r"timm's hub \(\w*Error: .*--weights random"):
         timm_subject(NAME)
 
 
 def test_pictures_smaller_than_a_patch_are_refused():
     subject = timm_subject(NAME, "random", **SMALL)
-    with pytest.raises(InputError, match="15×40 pixels is smaller than a patch of vit_tiny_patch16_224, 16×16"):
+    with pytest.raises(InputError, match="15×40 .*vit_tiny_patch16_224, 16×16"):
         subject.see(Image.new("RGB", (15, 40)))
     assert subject.see(Image.new("RGB", (16, 16)))[0].size == (224, 224)
 

@@ -379,9 +379,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", offline)
-    with pytest.raises(
-        InputError, match=r"owner/name could not be loaded .*couldn't connect to the hub.* save_pretrained"
-    ):
+    with pytest.raises(InputError, match=r"owner/name .*connect to the hub.*save_pretrained"):
         subject_of("hf:owner/name")
 
 

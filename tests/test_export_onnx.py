@@ -98,7 +98,7 @@ def test_a_captioner_is_exported_and_the_example_captions_without_pytorch(
     step.write_bytes(step.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"step\.onnx .* is not the exported file"):
         load_captioner_graphs(output)
-    with pytest.raises(InputError, match=r"step\.onnx is not a graph that onnxruntime can run"):
+    with pytest.raises(InputError, match=r"step\.onnx .*onnxruntime"):
         Graph(step.read_bytes()[: len(step.read_bytes()) // 2], step)
 
 
@@ -127,13 +127,11 @@ def test_graphs_that_are_not_the_model_are_not_kept(tmp_path):
 def test_attention_that_draws_and_packages_that_are_missing_are_named(tmp_path, monkeypatch):
     ours = captioner("Luong, hard, scaled dot")
     ours.decoder.attention.evaluation = "sample"
-    with pytest.raises(
-        InputError, match="hard attention samples places, which a graph cannot do; give --places argmax"
-    ):
+    with pytest.raises(InputError, match="hard attention samples.*--places argmax"):
         work.export(ours, tmp_path / "out", images(), onnx=True)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     find_spec = work.check_installed.__globals__["importlib"].util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
-    with pytest.raises(InputError, match=r"ONNX needs onnxscript: install the extra, pip install 'visattn\[onnx\]'"):
+    with pytest.raises(InputError, match=r"onnxscript.*pip install 'visattn\[onnx\]'"):
         work.export(ours, tmp_path / "out", images(), onnx=True)
     assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_a_truncated_download_is_no_model(name, hub, tmp_path):
     assert cached(tmp_path, name) == []
     assert not list((tmp_path / "cache").rglob("*.incomplete"))
     hub.broken = True  # the other file may be in the cache, which is not the whole
-    with pytest.raises(InputError, match=r"is not in the cache .*, or not completely, and .* cannot be reached"):
+    with pytest.raises(InputError, match=r"not in the cache .*cannot be reached"):
         load_exported("hf:lab/vit")
     hub.broken, hub.truncated = False, set()
     assert load_exported("hf:lab/vit").class_names
@@ -185,7 +185,7 @@ def test_a_truncated_download_is_no_model(name, hub, tmp_path):
 def test_other_bytes_are_found_and_forgotten(hub, tmp_path):
     hub.create("lab/vit", files_of(CLASSIFIER))
     hub.garbled = {"model.safetensors"}
-    with pytest.raises(InputError, match=r"model.safetensors of hf:lab/vit is not the exported file.*removed from the"):
+    with pytest.raises(InputError, match=r"model.safetensors of hf:lab/vit .*removed"):
         load_exported("hf:lab/vit")
     assert cached(tmp_path, "model.safetensors") == []
     hub.garbled = set()
@@ -241,7 +241,7 @@ def test_a_damaged_description_is_named_by_its_address(hub):
     described = json.loads((CLASSIFIER / "model.json").read_text())
     described["model"]["class_path"] = "os.system"
     hub.create("lab/evil", {**files_of(CLASSIFIER), "model.json": json.dumps(described).encode()})
-    with pytest.raises(InputError, match=r"^hf:lab/evil/model\.json: its model is 'os\.system'"):
+    with pytest.raises(InputError, match=r"^hf:lab/evil/model\.json: .*'os\.system'"):
         load_exported("hf:lab/evil")
 
 

@@ -93,7 +93,7 @@ def test_the_map_of_a_bright_dot_lies_on_it_from_file_to_sheet(size, fit, turn, 
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 def test_a_line_is_refused_and_a_strip_is_drawn(tmp_path, fit):
     Image.fromarray(scene(1, 5000)).save(tmp_path / "line.png")
-    with pytest.raises(InputError, match=r"line\.png is 5000×1 pixels: one side is more than 100 times the other"):
+    with pytest.raises(InputError, match=r"line\.png .*5000×1 .*100 times"):
         list(read_inputs([tmp_path / "line.png"], (224, 224), fit))
     Image.fromarray(scene(53, 5000)).save(tmp_path / "strip.png")
     (item,) = read_inputs([tmp_path / "strip.png"], (224, 224), fit)

@@ -104,7 +104,7 @@ def test_a_complete_part_needs_no_request(server, tmp_path, part):
 
 def test_a_file_with_a_wrong_checksum_is_not_renamed(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(b"x" * 12_345)
-    with pytest.raises(InputError, match=f"its MD5 sum is [0-9a-f]+, not {MD5}; it was deleted"):
+    with pytest.raises(InputError, match=f"[0-9a-f]+, not {MD5}; .*deleted"):
         download(f"{server.url}/file.zip", tmp_path / "file.zip", MD5)
     assert list(tmp_path.iterdir()) == []
 

@@ -195,9 +195,9 @@ def test_missing_encoder_weights_give_advice(no_hub, monkeypatch, capsys, grace_
 def test_unknown_names_list_the_included_models(tmp_path, monkeypatch):
     assert list(SHIPPED) == ["vit-cifar10", "captioner-shapes", "captioner-flickr8k"]
     names = ", ".join(SHIPPED)
-    with pytest.raises(InputError, match=f"there is no checkpoint vit-cifar100; .* an included one: {names}$"):
+    with pytest.raises(InputError, match=f"no checkpoint vit-cifar100; .*: {names}$"):
         load_model("vit-cifar100", Classifier)
-    with pytest.raises(InputError, match=r"holds .*Classifier, but a checkpoint of .*Captioner"):
+    with pytest.raises(InputError, match=r"holds .*Classifier, .*Captioner"):
         load_model("vit-cifar10", Captioner)
     monkeypatch.chdir(tmp_path)
     Path("vit-cifar10").write_bytes(b"not a model")

@@ -106,7 +106,7 @@ def test_another_input_size_takes_interpolated_positions():
 
 @pytest.mark.parametrize("size", [(24, 44), (20, 40)])
 def test_sides_must_be_multiples_of_the_patch(size):
-    with pytest.raises(InputError, match=f"{size[0]}×{size[1]} pixels cannot be cut into patches of 8×8"):
+    with pytest.raises(InputError, match=f"{size[0]}×{size[1]} .*8×8"):
         vit()(images(size=size))
 
 

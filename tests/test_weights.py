@@ -52,7 +52,7 @@ def test_a_package_gives_what_a_file_of_the_same_weights_gives(stage, package, n
 def test_other_weights_in_the_package_are_refused(package):
     path, state = package
     torch.save({name: value + 1 for name, value in state.items()}, path)
-    with pytest.raises(InputError, match=r"a\.pth does not contain the expected weights; .* the-carrier"):
+    with pytest.raises(InputError, match=r"a\.pth .*expected weights.* the-carrier"):
         Encoder(BACKBONE, weights="pretrained").load_weights()
     path.unlink()
     with pytest.raises(InputError, match=r"a\.pth is missing; .* the-carrier"):
@@ -65,7 +65,7 @@ def test_missing_package_and_hub_give_advice(no_hub, monkeypatch):
         Encoder("test_vit", weights="pretrained").load_weights()
     missing = weights.Package("the-carrier", "no_such_carrier", "a.pth", "")
     monkeypatch.setattr(weights, "PACKAGES", {BACKBONE: missing})
-    with pytest.raises(InputError, match=r"install the extra photos, which has them in the-carrier, or give a weights"):
+    with pytest.raises(InputError, match=r"extra photos.*the-carrier.*weights"):
         Encoder(BACKBONE, weights="pretrained").load_weights()
 
 
@@ -136,7 +136,7 @@ def test_a_folder_without_its_encoders_weights(captioner, no_hub, tmp_path, monk
             load_captioner(folder, pretrained=True)
     (folder / "model.json").write_text(json.dumps(described))
     monkeypatch.setattr(weights, "PACKAGES", {})
-    with pytest.raises(InputError, match=r"could not be downloaded from timm's hub \(cannot reach the hub\)$"):
+    with pytest.raises(InputError, match=r"timm's hub \(cannot reach the hub\)$"):
         load_captioner(folder, pretrained=True)
 
 
