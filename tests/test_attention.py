@@ -114,7 +114,7 @@ def test_location_score_looks_at_the_query_alone():
 
 def test_location_score_refuses_more_places_than_it_has():
     attention = SoftAttention(Q, D, lambda q, d: LocationScore(q, d, places=13))
-    with pytest.raises(InputError, match="13 places.* 15.*option places"):
+    with pytest.raises(InputError, match=r"13 places.* 15.*option places"):
         attention.prepare(torch.zeros(1, H * W, D), (H, W))
     with pytest.raises(InputError, match="places is 0"):
         LocationScore(Q, D, places=0)

@@ -48,7 +48,7 @@ def test_a_figure_is_drawn(run, tmp_path):
 
 
 def test_missing_logs_are_named(run, tmp_path):
-    with pytest.raises(InputError, match="'val/CIDEr-D'.*train/loss, val/accuracy"):
+    with pytest.raises(InputError, match=r"'val/CIDEr-D'.*train/loss, val/accuracy"):
         work.line(work.read_metrics(run), "val/CIDEr-D", run)
     with pytest.raises(InputError, match="has no logs"):
         work.read_metrics(tmp_path)

@@ -182,9 +182,9 @@ def test_errors(root: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_held_out_and_too_much_padding(root: Path) -> None:
-    with pytest.raises(InputError, match="val split.*val_fraction"):
+    with pytest.raises(InputError, match=r"val split.*val_fraction"):
         CIFAR10(root, val_fraction=0).val_dataloader()
-    with pytest.raises(InputError, match="padding is 32; .*32"):
+    with pytest.raises(InputError, match=r"padding is 32; .*32"):
         CIFAR10(root, padding=32).train_dataloader()
 
 

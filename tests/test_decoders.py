@@ -64,6 +64,7 @@ DECODERS = {
         f"{order.__name__} placed": lambda order=order: order(V, D, hidden=13, embedding=19, placed=20)
         for order in (LSTMDecoder, LuongDecoder)
     },
+    "LuongDecoder learned initial state": lambda: LuongDecoder(V, D, hidden=13, embedding=19, initial_state="learned"),
     "Transformer": lambda: TransformerDecoder(V, D, size=12, layers=2, heads=3),
 }
 every_decoder = pytest.mark.parametrize("make", DECODERS.values(), ids=DECODERS)
@@ -287,6 +288,18 @@ def test_placed_annotation_vectors_are_normalised_and_depend_on_position(order):
     torch.testing.assert_close(what.mean(dim=-1), torch.zeros(B, L), rtol=0, atol=1e-5)
     torch.testing.assert_close(what.var(dim=-1, correction=0), torch.ones(B, L), rtol=0, atol=1e-3)
     assert order(V, D, hidden=13, embedding=19).prepare(alike, GRID).values.equal(alike)  # as published
+
+
+@pytest.mark.parametrize("order", [LSTMDecoder, LuongDecoder])
+def test_a_learned_initial_state_is_the_same_for_all_images(order):
+    model = order(V, D, hidden=13, embedding=19, initial_state="learned")
+    with torch.no_grad():
+        model.initial.normal_(generator=torch.Generator().manual_seed(1))
+    states = model.init(model.prepare(values(), GRID), captions=3)
+    for rows, row in zip((states.hidden, states.cell), model.initial, strict=True):
+        assert rows.equal(row.expand(B * 3, 13))
+    with pytest.raises(InputError, match=r"initial_state is 'zero'.*learned"):
+        order(V, D, initial_state="zero")
 
 
 @pytest.mark.parametrize("size", [0, 30])

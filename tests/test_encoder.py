@@ -58,7 +58,7 @@ def test_the_head_takes_weights_files_and_is_frozen_like_stages(tmp_path):
 
 
 def test_a_backbone_without_a_grid_before_its_head_is_refused():
-    with pytest.raises(InputError, match="'test_vit' has no grid.*stage -1"):
+    with pytest.raises(InputError, match=r"'test_vit' has no grid.*stage -1"):
         Encoder("test_vit", "head").eval()(images(160, 160))
 
 

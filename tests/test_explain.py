@@ -418,7 +418,7 @@ def test_other_models_are_refused(name, options, reason):
 
 def test_blocks_that_attend_otherwise_are_refused_when_they_run():
     talking = timm.create_model("cait_xxs24_224", img_size=32, depth=2, embed_dim=12, num_heads=2)
-    with pytest.raises(InputError, match="the model is not .*: its attention"):
+    with pytest.raises(InputError, match=r"the model is not .*: its attention"):
         Rollout()(ViT(talking), images((32, 32)))
 
 

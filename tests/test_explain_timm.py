@@ -178,7 +178,7 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
 
 def test_pictures_smaller_than_a_patch_are_refused():
     subject = timm_subject(NAME, "random", **SMALL)
-    with pytest.raises(InputError, match="15×40 .*vit_tiny_patch16_224, 16×16"):
+    with pytest.raises(InputError, match=r"15×40 .*vit_tiny_patch16_224, 16×16"):
         subject.see(Image.new("RGB", (15, 40)))
     assert subject.see(Image.new("RGB", (16, 16)))[0].size == (224, 224)
 

@@ -42,6 +42,7 @@ DECODERS = {
     "Xu, local-p": partial(LSTM, attention=partial(PredictiveLocalAttention, window=2, hidden=3)),
     "Xu, multi-head": partial(LSTM, attention=partial(MultiHeadAttention, heads=3, size=15)),
     "Luong, placed": partial(LUONG, placed=20),
+    "Luong, learned initial state": partial(LUONG, initial_state="learned"),
     "Transformer": partial(TransformerDecoder, size=20, layers=2, heads=5, map_layer=0),
 }
 
@@ -127,7 +128,7 @@ def test_graphs_that_are_not_the_model_are_not_kept(tmp_path):
 def test_attention_that_draws_and_packages_that_are_missing_are_named(tmp_path, monkeypatch):
     ours = captioner("Luong, hard, scaled dot")
     ours.decoder.attention.evaluation = "sample"
-    with pytest.raises(InputError, match="hard attention samples.*--places argmax"):
+    with pytest.raises(InputError, match=r"hard attention samples.*--places argmax"):
         work.export(ours, tmp_path / "out", images(), onnx=True)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     find_spec = work.check_installed.__globals__["importlib"].util.find_spec

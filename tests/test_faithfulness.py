@@ -220,7 +220,7 @@ def test_difference_counts_an_image_once():
 
 def test_what_cannot_be_measured_is_named():
     geometry = Geometry.identity((H, W))
-    with pytest.raises(InputError, match="'patches'; .*pixels, cells"):
+    with pytest.raises(InputError, match=r"'patches'; .*pixels, cells"):
         descending(np.ones(CELLS), geometry, "patches")
     for wrong in (np.ones(5), np.full(CELLS, np.nan)):
         with pytest.raises(ValueError, match="a map must be"):

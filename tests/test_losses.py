@@ -79,7 +79,7 @@ def test_sentences_may_be_plain_text(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     assert read_annotations(path)[0].captions == [["a", "dog", "runs"]]
     path.write_text(json.dumps(karpathy("A dog.", None, 7, {"caption": "A cat."})))
-    with pytest.raises(InputError, match="3 .*not text.*'None' of image 1, '7' of image 1"):
+    with pytest.raises(InputError, match=r"3 .*not text.*'None' of image 1, '7' of image 1"):
         read_annotations(path)
 
 
@@ -122,7 +122,7 @@ def test_what_is_left_out_is_counted_by_reason(caplog: pytest.LogCaptureFixture)
     for n in range(7):
         lost.add("have no words", f"caption {n}")
     lost.add_image("have no captions", "9")
-    with pytest.raises(InputError, match="7 of 100 captions .*5%"):
+    with pytest.raises(InputError, match=r"7 of 100 captions .*5%"):
         lost.report("data")
     assert [record.getMessage() for record in caplog.records] == [
         "data: 7 of 100 captions are left out because they have no words, such as caption 0, caption 1, caption 2",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from visattn.models.decoder import Decoder
 from visattn.models.positions import check_placed_size, placed
 from visattn.vocabulary import PAD
 
+InitialState = Literal["mean", "learned"]
 Gates = Callable[[Tensor], Tensor]
 """The LSTM's inputs besides the word, with its hidden state (N, fed + H), to the gates' pre-activations (N, 4 H)."""
 
@@ -46,7 +47,8 @@ class LSTMState(NamedTuple):
 class RecurrentDecoder(Decoder):
     """One LSTM layer with attention; subclasses define the order of steps and how words are predicted.
 
-    h₀ and c₀ come from the mean annotation vector through a tanh layer each (Xu 2015, section 3.1.2).
+    h₀ and c₀ come from the mean annotation vector through a tanh layer each (Xu 2015, section 3.1.2). With the option
+    `initial_state: learned` they are parameters, so that the decoder knows of the image only what it attends to.
 
     The vectors of a convolutional map carry no position, so a decoder cannot tell which of two objects is left of the
     other. With the option `placed` they are projected to that size and normalised, and sinusoids of row and column are
@@ -60,10 +62,11 @@ class RecurrentDecoder(Decoder):
         embedding: E, size of a word's vector.
         dropout: on word vectors and on the vector that predicts words.
         placed: size of annotation vectors with positions, a multiple of 4; None leaves them unchanged, as published.
+        initial_state: h₀ and c₀: from the "mean" annotation vector, as published, or "learned".
         fed: size of the LSTM's inputs besides the word and the hidden state.
 
     Raises:
-        InputError: if a size is out of its range.
+        InputError: if an option is out of its range.
     """
 
     def __init__(
@@ -75,12 +78,17 @@ class RecurrentDecoder(Decoder):
         embedding: int,
         dropout: float,
         placed: int | None,
+        initial_state: InitialState,
         fed: int,
     ) -> None:
         super().__init__()
         for name, value in (("hidden", hidden), ("embedding", embedding)):
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
+        if initial_state not in get_args(InitialState):
+            raise InputError(
+                f"initial_state is '{initial_state}'; it must be one of {', '.join(get_args(InitialState))}"
+            )
         self.project: nn.Module | None = None
         if placed is not None:
             check_placed_size("placed", placed)
@@ -88,8 +96,12 @@ class RecurrentDecoder(Decoder):
             value_size = placed
         self.attention = attention(hidden, value_size)
         self.embedding = nn.Embedding(vocabulary_size, embedding, padding_idx=PAD)
-        self.init_hidden = Linear(value_size, hidden)
-        self.init_cell = Linear(value_size, hidden)
+        self.initial: nn.Parameter | None = None
+        if initial_state == "learned":
+            self.initial = nn.Parameter(torch.zeros(2, hidden))
+        else:
+            self.init_hidden = Linear(value_size, hidden)
+            self.init_cell = Linear(value_size, hidden)
         # The gates' pre-activations are a sum: the words' part is computed for all steps at once, the rest in the loop.
         self.gates_of_word = Linear(embedding, 4 * hidden)
         self.gates_of_state = Linear(fed + hidden, 4 * hidden, bias=False)
@@ -115,6 +127,9 @@ class RecurrentDecoder(Decoder):
         self.attention.check_grid(grid)
 
     def init(self, memory: Memory, captions: int = 1) -> LSTMState:
+        if self.initial is not None:
+            hidden, cell = self.initial.unsqueeze(1).expand(-1, memory.values.shape[0] * captions, -1)
+            return LSTMState(hidden, cell, torch.zeros_like(hidden), 0, memory)
         if memory.mask is None:
             with torch.autocast(
                 memory.values.device.type, enabled=False
@@ -169,6 +184,7 @@ class LSTMDecoder(RecurrentDecoder):
         embedding: E, size of a word's vector and of the deep output.
         dropout: on word vectors, hidden state and deep output.
         placed: None, or the size of annotation vectors with positions; see `RecurrentDecoder`.
+        initial_state: "mean" or "learned"; see `RecurrentDecoder`.
     """
 
     def __init__(
@@ -180,9 +196,12 @@ class LSTMDecoder(RecurrentDecoder):
         embedding: int = 512,
         dropout: float = 0.5,
         placed: int | None = None,
+        initial_state: InitialState = "mean",
     ) -> None:
         context = placed or value_size
-        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, fed=context)
+        super().__init__(
+            vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, initial_state, fed=context
+        )
         self.beta = Linear(hidden, 1)
         self.out_hidden = Linear(hidden, embedding)
         self.out_context = Linear(context, embedding, bias=False)
@@ -216,6 +235,7 @@ class LuongDecoder(RecurrentDecoder):
         embedding: E, size of a word's vector.
         dropout: on word vectors and attentional vectors.
         placed: None, or the size of annotation vectors with positions; see `RecurrentDecoder`.
+        initial_state: "mean" or "learned"; see `RecurrentDecoder`.
     """
 
     def __init__(
@@ -227,8 +247,11 @@ class LuongDecoder(RecurrentDecoder):
         embedding: int = 512,
         dropout: float = 0.5,
         placed: int | None = None,
+        initial_state: InitialState = "mean",
     ) -> None:
-        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, fed=hidden)
+        super().__init__(
+            vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, initial_state, fed=hidden
+        )
         self.attentional = Linear((placed or value_size) + hidden, hidden, bias=False)
         self.out = Linear(hidden, vocabulary_size)
 
