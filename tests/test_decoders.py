@@ -65,6 +65,7 @@ DECODERS = {
         for order in (LSTMDecoder, LuongDecoder)
     },
     "LuongDecoder learned initial state": lambda: LuongDecoder(V, D, hidden=13, embedding=19, initial_state="learned"),
+    "LuongDecoder without input feeding": lambda: LuongDecoder(V, D, hidden=13, embedding=19, input_feeding=False),
     "Transformer": lambda: TransformerDecoder(V, D, size=12, layers=2, heads=3),
 }
 every_decoder = pytest.mark.parametrize("make", DECODERS.values(), ids=DECODERS)
@@ -300,6 +301,21 @@ def test_a_learned_initial_state_is_the_same_for_all_images(order):
         assert rows.equal(row.expand(B * 3, 13))
     with pytest.raises(InputError, match=r"initial_state is 'zero'.*learned"):
         order(V, D, initial_state="zero")
+
+
+def test_without_input_feeding_an_image_is_known_only_through_the_current_glimpse():
+    torch.manual_seed(0)
+    tokens = torch.randint(4, V, (B, T))
+    for feeding in (False, True):
+        model = LuongDecoder(V, D, hidden=13, embedding=19, initial_state="learned", input_feeding=feeding).eval()
+        states = []
+        for image in (1, 2):
+            state = model.init(model.prepare(values(seed=image), GRID))
+            for t in range(T):
+                _, _, state = model.step(state, tokens[:, t])
+            states.append(state)
+        assert states[0].hidden.equal(states[1].hidden) == (not feeding)
+        assert not states[0].out.allclose(states[1].out)
 
 
 @pytest.mark.parametrize("size", [0, 30])

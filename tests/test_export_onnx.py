@@ -42,7 +42,7 @@ DECODERS = {
     "Xu, local-p": partial(LSTM, attention=partial(PredictiveLocalAttention, window=2, hidden=3)),
     "Xu, multi-head": partial(LSTM, attention=partial(MultiHeadAttention, heads=3, size=15)),
     "Luong, placed": partial(LUONG, placed=20),
-    "Luong, learned initial state": partial(LUONG, initial_state="learned"),
+    "Luong, learned initial state": partial(LUONG, initial_state="learned", input_feeding=False),
     "Transformer": partial(TransformerDecoder, size=20, layers=2, heads=5, map_layer=0),
 }
 

@@ -236,6 +236,8 @@ class LuongDecoder(RecurrentDecoder):
         dropout: on word vectors and attentional vectors.
         placed: None, or the size of annotation vectors with positions; see `RecurrentDecoder`.
         initial_state: "mean" or "learned"; see `RecurrentDecoder`.
+        input_feeding: whether the LSTM's input includes the previous attentional vector. Without it, and with a learned
+            initial state, a word depends on the image only through its own glimpse.
     """
 
     def __init__(
@@ -248,15 +250,16 @@ class LuongDecoder(RecurrentDecoder):
         dropout: float = 0.5,
         placed: int | None = None,
         initial_state: InitialState = "mean",
+        input_feeding: bool = True,
     ) -> None:
-        super().__init__(
-            vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, initial_state, fed=hidden
-        )
+        fed = hidden if input_feeding else 0
+        super().__init__(vocabulary_size, value_size, attention, hidden, embedding, dropout, placed, initial_state, fed)
+        self.fed = fed
         self.attentional = Linear((placed or value_size) + hidden, hidden, bias=False)
         self.out = Linear(hidden, vocabulary_size)
 
     def advance(self, state: LSTMState, gates: Gates) -> tuple[Glimpse, LSTMState]:
-        hidden, cell = self.lstm(state, gates, fed=state.out)
+        hidden, cell = self.lstm(state, gates, fed=state.out[:, : self.fed])
         glimpse = self.attention(hidden, state.memory, state.t)
         attentional = torch.tanh(self.attentional(torch.cat([glimpse.context, hidden], dim=-1)))
         return glimpse, LSTMState(hidden, cell, attentional, state.t + 1, state.memory)
