@@ -103,7 +103,7 @@ def leave_one_out(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (C, K) by s, whose sum over S has the mean 1, and (C, K, K) by s and s', whose sum over s' has.
     """
-    rest = (1 - log_prob.exp().sum(dim=1)).clamp_min(1e-12).log()  # log a, 0 for the set of all sequences
+    rest = (1 - log_prob.exp().sum(dim=1)).clamp_min(1e-12).log()  # log a; a is 0 if S is D
     # With y = a x and t = log y; beyond these limits the integrand is below e⁻³⁶ of the whole.
     t = torch.linspace(-37, 4, 165, dtype=log_prob.dtype, device=log_prob.device)
     log_rate = (log_prob - rest.unsqueeze(1)).unsqueeze(2) + t  # (C, K, Q)
