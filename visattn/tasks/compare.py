@@ -29,7 +29,6 @@ from visattn.training.runs.configurations import packaged
 from visattn.training.runs.program import run_cli
 
 DECODER = "--model.init_args.decoder.init_args"
-ATTENTION = f"{DECODER}.attention.init_args"
 OPTIMIZATION = "--model.init_args.optimization.init_args"
 
 
@@ -61,9 +60,7 @@ MECHANISMS = {
     ),
     "hard_without_replacement": Mechanism("Hard, without replacement", ("hard_without_replacement", "luong")),
     "hard_rebar": Mechanism("Hard, REBAR", ("hard_rebar", "luong")),
-    "hard_straight_through": Mechanism(
-        "Hard, straight-through", ("reinmax", "luong"), (f"{ATTENTION}.relaxation=visattn.attention.StraightThrough",)
-    ),
+    "hard_straight_through": Mechanism("Hard, straight-through", ("straight_through", "luong")),
     "hard_reinmax": Mechanism("Hard, ReinMax", ("reinmax", "luong")),
     "sparsemax": Mechanism("Sparsemax", ("sparsemax", "luong")),
     "entmax": Mechanism("1.5-entmax", ("entmax", "luong")),
