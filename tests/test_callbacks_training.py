@@ -8,7 +8,7 @@ from lightning import LightningModule
 from torch import nn
 
 from visattn.errors import InputError
-from visattn.training.callbacks import Compilation, StopWhenNotFinite
+from visattn.training.callbacks import Compilation, StopWhenNotFinite, Throughput
 
 
 class Module(LightningModule):
@@ -38,6 +38,32 @@ def test_validation_can_run_what_is_not_compiled(training_only, compiled, monkey
         found.append(len(calls))
     assert found == compiled
     assert calls[0] == {"backend": "inductor", "mode": "reduce-overhead"}
+
+
+def test_training_time_is_logged_without_validation(monkeypatch):
+    """Steps of 2, 3 and 5 seconds, validation of 7 after the second; then the run is resumed."""
+    now, logged = [100.0], {}
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.process_time", lambda: now[0] / 2)
+    module = SimpleNamespace(log_dict=lambda values, **_: logged.update(values))
+    trainer, batch = SimpleNamespace(log_every_n_steps=3, world_size=1), SimpleNamespace(ids=["a"] * 4)
+    callback = Throughput()
+    callback.on_train_start(trainer, module)
+    for index, seconds in enumerate((2, 3, 5)):
+        now[0] += seconds
+        callback.on_train_batch_end(trainer, module, None, batch, index)
+        if index == 1:
+            now[0] += 7
+            callback.on_validation_end(trainer, module)
+    callback.on_train_epoch_end(trainer, module)
+    assert logged == {"train/images_per_s": 12 / 10, "train/seconds": 10.0, "train/processor_s": 5.0}
+    resumed = Throughput()
+    resumed.load_state_dict(callback.state_dict())
+    resumed.on_train_start(trainer, module)
+    now[0] += 1
+    resumed.on_train_batch_end(trainer, module, None, batch, 3)
+    resumed.on_train_epoch_end(trainer, module)
+    assert logged["train/seconds"] == 11.0
 
 
 class Far(torch.Tensor):

@@ -30,6 +30,25 @@ def test_values_are_drawn_at_their_epoch(run):
     assert values.tolist() == [0.5, 2.0, 1.5]
 
 
+def test_values_are_drawn_along_steps_or_seconds(run):
+    rows = [*work.read_metrics(run), {"step": "6", "train/seconds": "21.0"}, {"step": "13", "train/seconds": "35.0"}]
+    assert work.line(rows, "val/accuracy", run, "step")[0].tolist() == [7, 14]
+    seconds, values = work.line(rows, "train/loss", run, "train/seconds")
+    assert seconds.tolist() == [6.0, 12.0, 21.0 + 4 * 2.0]
+    assert values.tolist() == [0.5, 2.0, 1.5]
+    with pytest.raises(InputError, match="did not log 'train/seconds'; it logged"):
+        work.line(work.read_metrics(run), "train/loss", run, "train/seconds")
+
+
+def test_runs_that_differ_only_in_their_seed_are_averaged(run):
+    one, other = (np.array([1.0, 2.0]), np.array([0.25, 0.75])), (np.array([1.5, 2.5]), np.array([0.5, 1.0]))
+    found = work.mean_of_seeds({"hard": one, "hard_seed3": other, "hard_2": one})
+    assert list(found) == ["hard", "hard_2"]
+    assert [part.tolist() for part in found["hard"]] == [[1.25, 2.25], [0.375, 0.875]]
+    with pytest.raises(InputError, match="seeds of 'hard'"):
+        work.mean_of_seeds({"hard": one, "hard_seed3": tuple(part[:1] for part in one)})
+
+
 def test_the_mean_of_an_epoch_is_drawn_at_its_end(run):
     rows = work.read_metrics(run)
     epochs, values = work.means(*work.line(rows, "train/loss", run))
@@ -45,6 +64,8 @@ def test_a_figure_is_drawn(run, tmp_path):
     assert not curves.main([str(word) for word in words])
     assert output.read_bytes().startswith(b"\x89PNG")
     assert not curves.main([str(word) for word in [*words, "--means"]])
+    assert not curves.main([str(word) for word in [*words, "--along", "step", "--along", "epoch", "--seeds"]])
+    assert curves.main([str(word) for word in [*words, "--means", "--along", "step"]]) == 2
 
 
 def test_missing_logs_are_named(run, tmp_path):

@@ -36,7 +36,10 @@ from visattn.training.objectives import (
     Reinforce,
     Relax,
     Vimco,
+    WithoutReplacement,
 )
+from visattn.training.objectives.without_replacement import leave_one_out, stochastic_beams
+from visattn.vocabulary import PAD
 
 Q, D, COPIES = 7, 5, 37
 
@@ -210,13 +213,80 @@ def test_without_samples_a_relaxation_is_soft_attention():
     assert torch.all(seen.focus[memory.drawn].max(1).values == 1)
 
 
-def test_with_the_coin_on_soft_enumeration_adds_nothing():
+@pytest.mark.parametrize("make", [Enumeration, WithoutReplacement])
+def test_with_the_coin_on_soft_nothing_is_added(make):
     """Images whose coin falls on α have the plain gradient, though they are copied for every sequence."""
     decoder, data = sharp_decoder(), scenes()
     decoder.attention.probability = 1e-9
-    found = gradient_of(decoder, objective(Enumeration()), data)
+    found = gradient_of(decoder, objective(make()), data)
     decoder.attention.probability = 0.0
     torch.testing.assert_close(found, gradient_of(decoder, objective(None), data), rtol=1e-4, atol=1e-7)
+
+
+def all_sequences(decoder, data):
+    """(81,) the probability of each sequence of places."""
+    focus = Enumeration().focus(decoder, decoder.prepare(data.values, GRID), data.tokens[:, :-1].repeat(81, 1), None)
+    memory = prescribed(decoder.prepare(data.values, GRID), focus.double())
+    return decoder(memory, data.tokens[:, :-1].repeat(81, 1))[1].log_prob.sum(1).exp().detach()
+
+
+def test_stochastic_beams_sample_without_replacement():
+    """How often each sequence is one of two, against p(s) + Σ p(s') p(s) / (1 − p(s'))."""
+    decoder, data, many = sharp_decoder(), scenes(), 4001
+    heard = data.tokens[:, :-1].repeat(2 * many, 1)
+    torch.manual_seed(7)
+    memory = decoder.prepare(data.values, GRID)
+    places = stochastic_beams(decoder, memory, heard, torch.ones_like(heard, dtype=torch.bool), 2).argmax(-1)
+    found = (places @ torch.tensor([PLACES, 1])).view(many, 2)
+    assert (found[:, 0] != found[:, 1]).all()
+    p = all_sequences(decoder, data)
+    second = p * ((p / (1 - p)).sum() - p / (1 - p))
+    shares = torch.bincount(found.flatten(), minlength=81) / many
+    error = ((p + second) * (1 - p - second) / many).sqrt()
+    assert ((shares - p - second).abs() < 4 * error + 1 / many).all()
+    assert ((torch.bincount(found[:, 0], minlength=81) / many - p).abs() < 4 * (p / many).sqrt() + 1 / many).all()
+
+
+def test_leave_one_out_ratios_by_hand():
+    """p(S) as the sum over all orders in which S can be drawn; a batch with a set of very improbable sequences."""
+
+    def of_set(p, members):
+        total = 0.0
+        for order in itertools.permutations(members):
+            rest, one = p.sum(), 1.0
+            for s in order:
+                one, rest = one * p[s] / rest, rest - p[s]
+            total += one
+        return total
+
+    def without(p, s):
+        return p.index_fill(0, torch.tensor(s), 0.0)
+
+    p = torch.tensor([0.5, 0.2, 0.1, 0.05, 0.15], dtype=torch.float64)
+    members = [0, 2, 3]
+    one, two = torch.zeros(3, dtype=p.dtype), torch.eye(3, dtype=p.dtype) * p[members]
+    for i, s in enumerate(members):
+        others = [x for x in members if x != s]
+        one[i] = p[s] * of_set(without(p, s), others) / of_set(p, members)
+        for j, other in enumerate(members):
+            if i != j:
+                left = [x for x in others if x != other]
+                two[i, j] = p[other] * of_set(without(without(p, s), other), left) / of_set(without(p, s), others)
+    found = leave_one_out(torch.stack([p[members].log(), torch.tensor([-300.0, -307.0, -290.0]).double()]))
+    torch.testing.assert_close(found[0][0], one)
+    torch.testing.assert_close(found[1][0], two)
+    torch.testing.assert_close(found[0][1], torch.full((3,), 1 / 3, dtype=torch.float64))
+    torch.testing.assert_close(found[1][1], 0.5 * (1 - torch.eye(3, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize(("draws", "words"), [(81, 2), (83, 2), (9, 1), (11, 1)])
+def test_all_sequences_without_replacement_are_the_exact_gradient(draws, words):
+    """Also where there are fewer than draws, and if the rest of the caption is padding."""
+    data = scenes()
+    data.tokens[:, 1 + words :] = PAD
+    exact = gradient_of(sharp_decoder(), objective(Enumeration()), data)
+    found = gradient_of(sharp_decoder(), objective(WithoutReplacement(draws)), data)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-6)
 
 
 def test_vimco_is_the_gradient_of_its_bound():
@@ -288,6 +358,13 @@ def prescribe_without_samples():
         (lambda: Rebar(reward="bleu"), ["reward is 'bleu'"]),
         (lambda: Relax(hidden=0), ["hidden is 0"]),
         (lambda: Vimco(draws=1), ["draws is 1"]),
+        (lambda: WithoutReplacement(draws=1), ["draws is 1"]),
+        (lambda: WithoutReplacement(reward="to_go"), ["reward is 'to_go'", "caption"]),
+        (lambda: WithoutReplacement(reward="bleu"), ["reward is 'bleu'"]),
+        (
+            lambda: WithoutReplacement().check(HardAttention(Q, D, coin="step"), 9),
+            ["coin is 'step'", "WithoutReplacement"],
+        ),
         (lambda: LearnedBaseline(hidden=0), ["hidden is 0"]),
         (lambda: LearnedBaseline(weight=0.0), ["weight is 0.0"]),
         (lambda: GumbelSoftmax(0.0), ["temperature is 0.0"]),
@@ -307,4 +384,5 @@ def test_several_copies_belong_to_the_estimator():
     assert CaptionLoss(reinforce=Enumeration()).copies(9, 2) == 81
     assert CaptionLoss(reinforce=Vimco(draws=3)).copies(9, 2) == 3
     assert CaptionLoss(reinforce=METHODS["rloo"].estimator()).copies(9, 2) == 4
+    assert CaptionLoss(reinforce=WithoutReplacement(draws=5)).copies(9, 2) == 5
     assert CaptionLoss().copies(9, 2) == 1

@@ -20,6 +20,7 @@ def overlay(name):
     [
         ("reinmax", []),
         ("hard_learned", []),
+        ("hard_without_replacement", []),
         ("hard_rebar", [f"{LOSS}.reinforce=visattn.training.objectives.Relax"]),
     ],
 )

@@ -23,6 +23,7 @@ from visattn.training.objectives import (
     LinearDecay,
     Reinforce,
     SelfCriticalLoss,
+    WithoutReplacement,
 )
 from visattn.training.regimes import ScheduledSampling, SelfCritical, TeacherForcing
 from visattn.vocabulary import END, PAD, SPECIALS, START, Vocabulary
@@ -279,15 +280,17 @@ def test_training_on_rewards_raises_them():
 
 @pytest.mark.parametrize("drawn", [[True, False, True], [False] * 3, [True] * 3])
 @pytest.mark.parametrize("each", [1, 2])
-def test_a_caption_whose_places_are_not_sampled_is_computed_once(drawn, each, monkeypatch):
+@pytest.mark.parametrize("estimator", [Reinforce(baseline=LeaveOneOut(3)), WithoutReplacement(3)])
+def test_a_caption_whose_places_are_not_sampled_is_computed_once(drawn, each, estimator, monkeypatch):
     """With `draws` copies, the loss and gradients are those of computing every copy."""
     monkeypatch.setattr(shares.SecondPlace, "draws", 3)
     model = LSTMDecoder(V, D, lambda q, d: shares.SecondPlace(q, d, probability=1.0), 11, 7, dropout=0.0)
-    loss, found, computed = CaptionLoss(0.4, reinforce=Reinforce(baseline=LeaveOneOut(3))), [], []
+    loss, found, computed = CaptionLoss(0.4, reinforce=estimator), [], []
     model.register_forward_pre_hook(lambda module, args: computed.append(len(args[1])))
     for once in (True, False):
         memory = dataclasses.replace(model.prepare(values(), GRID), drawn=torch.tensor(drawn))
         model.zero_grad()
+        torch.manual_seed(5)
         if not once:
             monkeypatch.setattr(regimes, "decode_copies", lambda decoder, memory, heard, draws: decoder(memory, heard))
         taught = TeacherForcing().teach(model, memory, batch(each), loss, 0)

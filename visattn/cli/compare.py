@@ -17,9 +17,14 @@ from visattn.cli.program import check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 
 DATA = ("shapes", "flickr8k")
-RIVALS = ("sparsemax", "entmax", "sentinel")  # of soft attention; only when they are named
+# Rivals of soft attention, and other estimators of hard attention; only when they are named.
+RIVALS = ("sparsemax", "entmax", "sentinel")
+ESTIMATORS = (
+    *("hard_average", "hard_2", "hard_without_replacement", "hard_rebar"),
+    *("hard_straight_through", "hard_reinmax"),
+)
 MECHANISMS = (
-    *("mean", "soft_xu", "hard_xu", "soft", "hard", *RIVALS),
+    *("mean", "soft_xu", "hard_xu", "soft", "hard", *ESTIMATORS, *RIVALS),
     *("local_m", "local_p", "multihead", "transformer"),
 )
 
@@ -37,9 +42,9 @@ def main(args: Sequence[str] | None = None) -> None:
         "--mechanisms",
         nargs="+",
         choices=MECHANISMS,
-        default=[name for name in MECHANISMS if name not in RIVALS],
+        default=[name for name in MECHANISMS if name not in RIVALS + ESTIMATORS],
         metavar="NAME",
-        help=f"of {', '.join(MECHANISMS)} (default: all but {', '.join(RIVALS)})",
+        help=f"of {', '.join(MECHANISMS)} (default: all but {', '.join(RIVALS + ESTIMATORS)})",
     )
     parser.add_argument(
         "--seeds",

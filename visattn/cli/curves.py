@@ -2,6 +2,7 @@
 
     visattn curves runs/cifar10_vit --number val/accuracy --number val/loss --output cifar10.png
     visattn curves runs/a runs/b --number train/loss --means --number val/CIDEr-D --output compared.png
+    visattn curves runs/compare/hard* --seeds --number val/true --along step --along train/seconds --output time.png
 
 Reads `logs/*/metrics.csv` in the folder of each run; a resumed run has several, which are joined. Metric names are the
 columns of that file. A metric logged within epochs, such as the training loss of a batch, is plotted as logged, or with
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.program import command_parser, parse, program
+from visattn.errors import InputError
 
 
 @program
@@ -27,6 +29,16 @@ def main(args: Sequence[str] | None = None) -> None:
         help="metric to plot, such as val/accuracy; can be repeated",
     )
     parser.add_argument("--means", action="store_true", help="plot the mean of each epoch instead of every value")
+    parser.add_argument(
+        "--along",
+        action="append",
+        metavar="NAME",
+        help="horizontal axis: epoch (default), step, train/seconds or train/processor_s (without validation); can be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--seeds", action="store_true", help="plot the mean of runs whose names differ only in an ending such as _seed3"
+    )
     parser.add_argument("--title", default="", help="title of the figure")
     parser.add_argument("--note", default="", help="small text under the title")
     parser.add_argument("--output", type=Path, required=True, help="figure to write: .png, .svg or .pdf")
@@ -34,5 +46,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.tasks.curves import draw_curves
 
-    draw_curves(options.runs, options.output, options.number, options.means, options.title, options.note)
+    options.along = options.along or ["epoch"]
+    if options.means and options.along != ["epoch"]:
+        raise InputError("--means is of epochs; leave out --along")
+    texts = options.title, options.note
+    draw_curves(options.runs, options.output, options.number, options.means, *texts, options.along, options.seeds)
     print(f"figure: {options.output}")

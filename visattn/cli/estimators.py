@@ -29,6 +29,7 @@ METHODS = (
     "average",
     "learned",
     "rloo",
+    "without-replacement",
     "rebar",
     "relax",
     "straight-through",

@@ -34,6 +34,7 @@ from visattn.training.objectives import (
     Rebar,
     Reinforce,
     Relax,
+    WithoutReplacement,
     rerun_of,
 )
 from visattn.vocabulary import SPECIALS, START
@@ -73,6 +74,7 @@ METHODS: dict[str, Method] = {
     "average": _reinforce("moving average", partial(MovingAverage, steps=WORDS)),
     "learned": _reinforce("learned baseline", partial(LearnedBaseline, steps=WORDS)),
     "rloo": _reinforce("leave-one-out (RLOO), K = 4", partial(LeaveOneOut, 4), passes=4),
+    "without-replacement": Method("without replacement, K = 4", True, 12, WithoutReplacement),
     "rebar": Method("REBAR", True, 2, Rebar),
     "relax": Method("RELAX", True, 2, Relax),
     "straight-through": Method("straight-through", False, 1, None, StraightThrough),
@@ -124,7 +126,7 @@ def loss_of(decoder: LuongDecoder, loss: CaptionLoss, scenes: Scenes) -> Tensor:
     """The objective, per caption: its gradient is the estimate."""
     tokens = scenes.tokens.repeat_interleave(loss.copies(PLACES, WORDS), dim=0)
     heard, targets = tokens[:, :-1], tokens[:, 1:]
-    memory = loss.placed(decoder.prepare(scenes.values, GRID), *heard.shape)
+    memory = loss.placed(decoder, decoder.prepare(scenes.values, GRID), heard, targets)
     logits, glimpses = decoder(memory, heard)
     return WORDS * loss(logits, glimpses, targets, rerun=rerun_of(decoder, memory, heard, targets)).loss
 

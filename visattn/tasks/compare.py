@@ -28,6 +28,9 @@ from visattn.training.captioner import Captioner
 from visattn.training.runs.configurations import packaged
 from visattn.training.runs.program import run_cli
 
+DECODER = "--model.init_args.decoder.init_args"
+OPTIMIZATION = "--model.init_args.optimization.init_args"
+
 
 class Mechanism(NamedTuple):
     """A row of the table.
@@ -35,10 +38,12 @@ class Mechanism(NamedTuple):
     Attributes:
         title: what people read.
         overlays: names of files in configs/attention, laid over the data's configuration in this order.
+        options: further words for the command line of a run.
     """
 
     title: str
     overlays: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
 
 MECHANISMS = {
@@ -47,6 +52,16 @@ MECHANISMS = {
     "hard_xu": Mechanism("Hard, published form (Xu)", ("hard_published", "xu")),
     "soft": Mechanism("Soft", ("soft", "luong")),
     "hard": Mechanism("Hard, leave one out", ("hard", "luong")),
+    "hard_average": Mechanism("Hard, moving average", ("hard_published", "luong")),
+    "hard_2": Mechanism(
+        "Hard, leave one out, K = 2",
+        ("hard", "luong"),
+        ("--model.init_args.loss.init_args.reinforce.init_args.baseline.init_args.draws=2",),
+    ),
+    "hard_without_replacement": Mechanism("Hard, without replacement", ("hard_without_replacement", "luong")),
+    "hard_rebar": Mechanism("Hard, REBAR", ("hard_rebar", "luong")),
+    "hard_straight_through": Mechanism("Hard, straight-through", ("straight_through", "luong")),
+    "hard_reinmax": Mechanism("Hard, ReinMax", ("reinmax", "luong")),
     "sparsemax": Mechanism("Sparsemax", ("sparsemax", "luong")),
     "entmax": Mechanism("1.5-entmax", ("entmax", "luong")),
     "sentinel": Mechanism("Soft with a sentinel", ("sentinel", "luong")),
@@ -74,8 +89,6 @@ class Source(NamedTuple):
     transformer: tuple[str, ...] = ()
 
 
-DECODER = "--model.init_args.decoder.init_args"
-OPTIMIZATION = "--model.init_args.optimization.init_args"
 SOURCES = {
     # Fewer epochs than the recipe's, for what eight trainings take; five are enough to tell mechanisms apart.
     "shapes": Source("shapes_captioner", "test", ("--trainer.max_epochs=5",)),
@@ -106,7 +119,7 @@ def command(trial: Trial, source: Source, output: Path, options: Sequence[str]) 
     configs = [packaged(source.config), *(packaged(f"attention/{o}") for o in MECHANISMS[name].overlays)]
     words = [word for config in configs for word in ("--config", str(config))]
     words += ["--output", str(output / trial.folder), "--trainer.enable_progress_bar=false"]
-    words += [f"--seed_everything={seed}", *source.options]
+    words += [f"--seed_everything={seed}", *source.options, *MECHANISMS[name].options]
     return [*words, *(source.transformer if name == "transformer" else ()), *options]
 
 
@@ -176,7 +189,7 @@ def compare(
         source: what for training.
         mechanisms: keys of `MECHANISMS`.
         seeds: each mechanism is trained with each; the figure and the times are those of the first.
-        jobs: trainings at a time; the processor's cores are divided among them.
+        jobs: trainings at a time; PyTorch's threads are divided among them.
         scenes: pictures in the figure.
         options: more words for the command line of every run.
 
@@ -185,7 +198,7 @@ def compare(
     """
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, torch.get_num_threads() // jobs)  # as OMP_NUM_THREADS says, if it is set
     trials = [Trial(name, seed) for seed in seeds for name in mechanisms]
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(trials), desc="Training", unit="run") as bar:
         waiting = {pool.submit(train, trial, source, output, options, threads): trial for trial in trials}
@@ -206,6 +219,7 @@ def compare(
         name: {
             "title": MECHANISMS[name].title,
             "configs": [source.config, *(f"attention/{overlay}" for overlay in MECHANISMS[name].overlays)],
+            "options": list(MECHANISMS[name].options),
             "minutes": [float((output / Trial(name, seed).folder / "minutes.txt").read_text()) for seed in seeds],
             "parameters": sum(parameter.numel() for parameter in models[name].decoder.parameters()),
             **summarised(scores[name]),

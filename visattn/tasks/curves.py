@@ -1,6 +1,8 @@
 """Plot logged metrics over epochs, for one run or several on the same axes."""
 
 import csv
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,19 +30,46 @@ def read_metrics(run: Path) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: int(row["step"]))
 
 
-def line(rows: Sequence[dict[str, str]], number: str, run: Path) -> tuple[np.ndarray, np.ndarray]:
+def line(rows: Sequence[dict[str, str]], number: str, run: Path, along: str = "epoch") -> tuple[np.ndarray, np.ndarray]:
     """A number along the epochs: (K,) epochs and (K,) values, those after a whole epoch at 1, 2, ….
+
+    With `along` steps, or another number that was logged and begins at 0, such as train/seconds, it is along these.
 
     Raises:
         InputError: if it was not logged; the sentence names what was.
     """
-    found = {int(row["step"]): float(row[number]) for row in rows if row.get(number)}
+    steps, values = _logged(rows, number, run)
+    if along == "step":
+        return steps, values
+    if along != "epoch":
+        of_along, ticks = _logged(rows, along, run)
+        return np.interp(steps, np.append(0, of_along), np.append(0.0, ticks)), values
+    steps_of_epoch = max((int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in rows if row.get("epoch"))
+    return steps / steps_of_epoch, values
+
+
+def _logged(rows: Sequence[dict[str, str]], number: str, run: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) steps done, and (K,) the number after them."""
+    found = {int(row["step"]) + 1: float(row[number]) for row in rows if row.get(number)}
     if not found:
         logged = sorted({name for row in rows for name, value in row.items() if value and "/" in name})
         raise InputError(f"{run} did not log {number!r}; it logged {', '.join(logged)}")
-    steps_of_epoch = max((int(row["step"]) + 1) / (int(row["epoch"]) + 1) for row in rows if row.get("epoch"))
-    steps, values = np.array(list(found)), np.array(list(found.values()))
-    return (steps + 1) / steps_of_epoch, values
+    return np.array(list(found)), np.array(list(found.values()))
+
+
+def mean_of_seeds(lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The mean line of the runs whose names differ only in an ending such as _seed3, by the name without it.
+
+    Raises:
+        InputError: if they do not have as many values.
+    """
+    groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for name, one in lines.items():
+        groups.setdefault(re.sub(r"_seed\d+$", "", name), []).append(one)
+    for name, group in groups.items():
+        if len({len(values) for _, values in group}) > 1:
+            raise InputError(f"the seeds of '{name}' have different numbers of values; leave out --seeds, or some runs")
+    return {name: tuple(np.mean(group, axis=0)) for name, group in groups.items()}
 
 
 def means(epochs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +81,14 @@ def means(epochs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def draw_curves(
-    runs: Sequence[Path], output: Path, numbers: Sequence[str], averaged: bool = False, title: str = "", note: str = ""
+    runs: Sequence[Path],
+    output: Path,
+    numbers: Sequence[str],
+    averaged: bool = False,
+    title: str = "",
+    note: str = "",
+    alongs: Sequence[str] = ("epoch",),
+    seeds: bool = False,
 ) -> None:
     """Draw logged numbers of trainings.
 
@@ -63,6 +99,8 @@ def draw_curves(
         averaged: draw the mean of each epoch, not every number logged.
         title: above the panels.
         note: small text below the panels.
+        alongs: what the numbers are drawn along, see `line`; each has panels of its own.
+        seeds: draw the mean of runs that differ only in their seed.
 
     Raises:
         InputError: if a run has no log, or has not logged such a number, or it is not finite.
@@ -73,14 +111,17 @@ def draw_curves(
     if len(logs) < len(runs):
         raise InputError("two runs have the same name; the last parts of their paths must differ")
     panels = []
-    for number in numbers:
-        lines = {name: line(rows, number, run) for name, (run, rows) in logs.items()}
+    for along, number in itertools.product(alongs, numbers):
+        lines = {name: line(rows, number, run, along) for name, (run, rows) in logs.items()}
         if averaged:
             lines = {name: means(*logged) for name, logged in lines.items()}
+        if seeds:
+            lines = mean_of_seeds(lines)
         values = np.concatenate([values for _, values in lines.values()])
         if not np.isfinite(values).all():
             raise InputError(f"{number} has values that are not finite and cannot be plotted")
-        if number.endswith("accuracy"):
-            lines = {name: (epochs, 100 * values) for name, (epochs, values) in lines.items()}
-        panels.append(Curves(number, lines, " %" if number.endswith("accuracy") else ""))
+        share = number.endswith(("accuracy", "/true", "pointing"))
+        if share:
+            lines = {name: (x, 100 * values) for name, (x, values) in lines.items()}
+        panels.append(Curves(number, lines, " %" if share else "", along))
     save_figure(curves_sheet(panels, title=title, note=note), output)

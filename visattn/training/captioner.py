@@ -27,7 +27,7 @@ from visattn.metrics import (
 from visattn.models import Annotations, Decoder, GridEncoder, LSTMDecoder
 from visattn.training import processes
 from visattn.training.evaluation import CaptionEvaluation, EvaluatedImage, collect
-from visattn.training.objectives import CaptionLoss, Enumeration, gradient_share
+from visattn.training.objectives import CaptionLoss, Enumeration, WithoutReplacement, gradient_share
 from visattn.training.optimization import Optimization
 from visattn.training.regimes import Regime, TeacherForcing, rows
 from visattn.vocabulary import END, Vocabulary, Words
@@ -206,10 +206,10 @@ class Captioner(Captioning, LightningModule):
         height, width = self.encoder.grid(self.image_size)
         for attention in sampling:
             estimator.check(attention, height * width)
-        if isinstance(estimator, Enumeration) and not isinstance(self.regime, TeacherForcing):
+        if isinstance(estimator, Enumeration | WithoutReplacement) and not isinstance(self.regime, TeacherForcing):
             raise InputError(
-                f"reinforce is Enumeration, which needs given captions, and {type(self.regime).__name__} gives others; "
-                "leave out the regime, or use another estimator"
+                f"reinforce is {type(estimator).__name__}, which needs given captions, and "
+                f"{type(self.regime).__name__} gives others; leave out the regime, or use another estimator"
             )
 
     def _require_facts(self) -> None:

@@ -5,6 +5,7 @@ regime computes the loss of a batch; it runs the decoder, and does not depend on
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -260,11 +261,11 @@ def forced(
 
     Regions are those of `CaptionBatch`, for each of its captions, which may be repeated here.
     """
-    memory = loss.placed(memory, *heard.shape)
+    targets = tokens[:, 1:]
+    memory = loss.placed(decoder, memory, heard, targets)
     logits, glimpses = decode_copies(decoder, memory, heard, draws)
     if regions is not None:
         regions = regions.repeat_interleave(len(tokens) // len(regions), dim=0)
-    targets = tokens[:, 1:]
     losses = loss(logits, glimpses, targets, regions, rerun_of(decoder, memory, heard, targets))
     logs = {
         "cross_entropy": losses.cross_entropy,
@@ -283,7 +284,7 @@ def decode_copies(decoder: Decoder, memory: Memory, heard: Tensor, draws: int) -
     the first one's inputs, and serves as all of them. On a GPU, where rows cost little, and for compiled decoders,
     which one size suits better, all are computed.
     """
-    drawn = memory.drawn if isinstance(memory, SampledMemory) and memory.focus is None else None
+    drawn = memory.drawn if isinstance(memory, SampledMemory) else None
     if draws == 1 or drawn is None or heard.device.type != "cpu" or decoder._compiled_call_impl or bool(drawn.all()):
         return decoder(memory, heard)
     order, parts = [], []
@@ -291,7 +292,10 @@ def decode_copies(decoder: Decoder, memory: Memory, heard: Tensor, draws: int) -
     for images, times in ((drawn.nonzero().flatten(), 1), ((~drawn).nonzero().flatten(), draws)):
         if len(images):
             order.append(numbers[images].flatten())
-            logits, glimpses = decoder(memory.rows(images), heard[order[-1][::times]])
+            own = memory.rows(images)
+            if times > 1:
+                own = replace(own, focus=None)  # prescribed for each copy, and not used
+            logits, glimpses = decoder(own, heard[order[-1][::times]])
             parts.append([part.repeat_interleave(times, dim=0) for part in (logits, *glimpses)])
     back = torch.cat(order).argsort()
     logits, *glimpse = (torch.cat(part)[back] for part in zip(*parts, strict=True))

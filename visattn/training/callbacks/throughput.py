@@ -11,27 +11,53 @@ from visattn.vocabulary import PAD
 
 
 class Throughput(Callback):
-    """Logs `train/images_per_s` and, for captions, `train/tokens_per_s`, over the steps since the last log.
+    """Logs how fast training is.
 
-    They include all processes.
+    `train/images_per_s` and, for captions, `train/tokens_per_s`, of all processes: over the steps since the last log.
+    After each epoch `train/seconds` and `train/processor_s`, clock and processor time of the main process, all its
+    threads: of all steps since the run began, also if it was resumed, with loading and without validation.
     """
+
+    def __init__(self) -> None:
+        self._spent = {"train/seconds": 0.0, "train/processor_s": 0.0}
+
+    def state_dict(self) -> dict[str, float]:
+        return dict(self._spent)
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._spent.update(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_train_epoch_start(trainer, pl_module)  # not called if a run is resumed within an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since, self._images, self._tokens = time.perf_counter(), 0, 0
+        self._mark = time.perf_counter(), time.process_time()
+        self._count()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: CaptionBatch | ImageBatch, index: int
     ) -> None:
+        now = time.perf_counter(), time.process_time()
+        for name, start, end in zip(self._spent, self._mark, now, strict=True):
+            self._spent[name] += end - start
+        self._mark = now
         self._images += len(batch.ids)
         if isinstance(batch, CaptionBatch):
             self._tokens += int((batch.tokens[:, 1:] != PAD).sum())
         if (index + 1) % trainer.log_every_n_steps == 0:
-            seconds = (time.perf_counter() - self._since) / trainer.world_size  # mean rate = total
+            seconds = (self._spent["train/seconds"] - self._before) / trainer.world_size  # mean rate = total
             rates = {"train/images_per_s": self._images / seconds}
             if self._tokens:
                 rates["train/tokens_per_s"] = self._tokens / seconds
             pl_module.log_dict(rates, sync_dist=True)
-            self.on_train_epoch_start(trainer, pl_module)
+            self._count()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mark = time.perf_counter(), time.process_time()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log_dict(self._spent, rank_zero_only=True)
+
+    def _count(self) -> None:
+        """Begin to count what is logged next."""
+        self._before, self._images, self._tokens = self._spent["train/seconds"], 0, 0

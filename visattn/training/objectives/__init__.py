@@ -1,4 +1,4 @@
-"""Training objectives. They depend on logits, glimpses and tokens, not on a model."""
+"""Training objectives. They depend on logits, glimpses and tokens, not on a certain model."""
 
 from visattn.training.objectives.enumeration import Enumeration
 from visattn.training.objectives.estimator import Estimate, Estimator
@@ -26,6 +26,7 @@ from visattn.training.objectives.relax import Relax
 from visattn.training.objectives.schedules import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
 from visattn.training.objectives.self_critical import SelfCriticalLoss
 from visattn.training.objectives.vimco import Vimco
+from visattn.training.objectives.without_replacement import WithoutReplacement
 
 __all__ = [
     "ArcticReinforce",
@@ -52,6 +53,7 @@ __all__ = [
     "Schedule",
     "SelfCriticalLoss",
     "Vimco",
+    "WithoutReplacement",
     "doubly_stochastic_penalty",
     "gradient_share",
     "rerun_of",

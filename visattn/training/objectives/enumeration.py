@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visattn.attention import Glimpse, HardAttention
+from visattn.attention import Glimpse, HardAttention, Memory
 from visattn.errors import InputError
+from visattn.models.decoder import Decoder
 from visattn.training.objectives.estimator import (
     Estimate,
     Estimator,
@@ -50,9 +51,10 @@ class Enumeration(Estimator):
             )
         return places**steps
 
-    def focus(self, places: int, steps: int) -> Tensor:
-        digits = torch.cartesian_prod(*[torch.arange(places)] * steps).view(-1, steps)
-        return F.one_hot(digits, places).float()
+    def focus(self, decoder: Decoder, memory: Memory, heard: Tensor, mask: Tensor) -> Tensor:
+        places, steps = memory.values.shape[1], heard.shape[1]
+        digits = torch.cartesian_prod(*[torch.arange(places, device=heard.device)] * steps).view(-1, steps)
+        return F.one_hot(digits, places).float().repeat(len(heard) // len(digits), 1, 1)
 
     def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor, rerun: Rerun | None = None) -> Estimate:
         paths = self.copies(glimpses.weights.shape[-1], mask.shape[1])

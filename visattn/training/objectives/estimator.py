@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from visattn.attention import Glimpse, HardAttention
+from visattn.attention import Glimpse, HardAttention, Memory
 from visattn.errors import InputError
+from visattn.models.decoder import Decoder
 from visattn.training import processes
 
 Reward = Literal["caption", "to_go", "step", "mean"]
@@ -63,8 +64,12 @@ class Estimator(nn.Module):
         """Number of consecutive copies of each caption of so many steps that it needs in a batch."""
         return 1
 
-    def focus(self, places: int, steps: int) -> Tensor | None:
-        """(K, T, L) the weights that the K copies of a caption use in place of samples; None if they sample."""
+    def focus(self, decoder: Decoder, memory: Memory, heard: Tensor, mask: Tensor) -> Tensor | None:
+        """(N, T, L) the weights that captions use in place of samples; None if they sample.
+
+        `decoder` is in training mode, `memory` that of its images; `heard` (N, T) are its inputs, with the copies of
+        each caption, and `mask` is True if there is a word.
+        """
         return None
 
     def forward(self, nll: Tensor, glimpses: Glimpse, mask: Tensor, rerun: Rerun | None = None) -> Estimate:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from visattn.attention import Glimpse, Memory, prescribed
 from visattn.errors import InputError
+from visattn.models.decoder import Decoder
 from visattn.training import processes
 from visattn.training.objectives.estimator import Estimator, Rerun
 from visattn.vocabulary import PAD
@@ -126,13 +127,17 @@ class CaptionLoss(nn.Module):
         """
         return 1 if self.reinforce is None else self.reinforce.copies(places, steps)
 
-    def placed(self, memory: Memory, captions: int, steps: int) -> Memory:
-        """The memory for captions in a training batch, with the places that the estimator prescribes, if it does."""
-        places = memory.values.shape[1]
-        focus = None if self.reinforce is None else self.reinforce.focus(places, steps)
-        if focus is None:
-            return memory
-        return prescribed(memory, focus.to(memory.values.device).repeat(captions // len(focus), 1, 1))
+    def placed(self, decoder: Decoder, memory: Memory, heard: Tensor, targets: Tensor) -> Memory:
+        """The memory for a training batch, with the places that the estimator prescribes, if it does.
+
+        Args:
+            decoder: in training mode.
+            memory: of the batch's images.
+            heard: (B, T) the decoder's inputs.
+            targets: (B, T) the words, PAD after END.
+        """
+        focus = None if self.reinforce is None else self.reinforce.focus(decoder, memory, heard, targets != PAD)
+        return memory if focus is None else prescribed(memory, focus)
 
     def forward(
         self,
