@@ -211,7 +211,7 @@ def test_the_app_compares_a_photograph_with_what_is_typed(folders, tmp_path):
         compared = subject.comparing(TEXTS)
         assert (answer.text, list(answer.steps)) == (text, ["relevance", "rollout", "last layer"])
         (cosine,) = compared.cosines(seen.item.tensor[None])[:, TEXTS.index(text)]
-        assert answer.score == f"cosine {cosine:.3f}"
+        assert answer.score == f"cosine {cosine:.3f}".replace("-", "−")
         with Image.open(tmp_path / "noise.png") as image:
             expected, _ = compared.map(image, Relevance(), text)
         np.testing.assert_allclose(answer.maps[0], expected, rtol=1e-4, atol=1e-6)

@@ -270,7 +270,8 @@ class TextReader(ClassReader):
             (found,) = see(subject, [seen.item], of_each_text(self.of_text, [text]), None)
         found["texts"] = np.array([text])
         remarks = [f"for “{text}”" if method in OF_CLASS else "the same for every text" for method in self.of_text]
-        return _explained(found, self.of_text, text, f"cosine {found['cosines'][0]:.3f}", remarks)
+        score = f"cosine {found['cosines'][0]:.3f}".replace("-", "−")
+        return _explained(found, self.of_text, text, score, remarks)
 
 
 def _explained(found: Any, methods: Iterable[str], text: str, score: str, remarks: Sequence[str]) -> Answer:
