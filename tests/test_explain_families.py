@@ -3,15 +3,18 @@
 What a family computes without fused kernels is caught where it takes its softmax, and laid out by hand.
 """
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models import maxxvit, nest, swin_transformer
 from torch.nn import functional as F
 
 from visattn.cli import main
 from visattn.errors import InputError
 from visattn.explain import GradientRollout, Layered, Raw, Relevance, ViT, as_read, record, timm_subject
+from visattn.overlay import heatmap
 
 SWIN = {"img_size": (32, 64), "window_size": 4, "depths": (2, 1), "embed_dim": 12, "num_heads": (2, 3)}
 
@@ -273,10 +276,31 @@ FAMILIES = {
 }
 SAMPLE = ["swin", "pvt", "cait", "sam", "max pooling", "hiera"]
 
+# Models of all kinds, at their own size.
+NAMED = """
+    vit_tiny_patch16_224 deit_tiny_patch16_224 deit_tiny_distilled_patch16_224 deit3_small_patch16_224
+    vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_small_patch16_dinov3 vit_small_plus_patch16_dinov3
+    vit_base_patch16_siglip_224 vit_base_patch16_siglip_gap_224 naflexvit_base_patch16_gap
+    naflexvit_base_patch16_siglip eva02_tiny_patch14_224 beit_base_patch16_224 beitv2_base_patch16_224 cait_xxs24_224
+    xcit_nano_12_p16_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 pvt_v2_b0 twins_svt_small
+    crossvit_9_240 pit_ti_224 mobilevit_xxs mobilevitv2_050 levit_128s coat_tiny hiera_tiny_224
+    maxvit_rmlp_pico_rw_256 vit_base_patch16_clip_224 vit_pe_core_tiny_patch16_384 vit_base_patch16_rope_reg1_gap_256
+    vit_small_patch16_rope_ape_224 samvit_base_patch16 volo_d1_224 convit_tiny flexivit_small
+    visformer_tiny mvitv2_tiny davit_tiny efficientformer_l1 efficientvit_b0 fastvit_t8 nest_tiny gcvit_xxtiny
+    edgenext_xx_small tnt_s_patch16_224 vitamin_small_224 vit_relpos_small_patch16_224 vit_srelpos_small_patch16_224
+    vit_small_r26_s32_224 vit_base_patch16_plus_clip_240 aimv2_large_patch14_224 vit_so150m_patch16_reg4_gap_256
+    vit_medium_patch16_reg4_gap_256 vit_dwee_patch16_reg1_gap_256 vit_dpwee_patch16_reg1_gap_256
+    vit_dlittle_patch16_reg1_gap_256 test_vit test_vit2 test_vit3 test_vit4 beit3_base_patch16_224 csatv2
+    tiny_vit_5m_224
+"""
+REFUSED = ["coat_tiny", "edgenext_xx_small", "efficientvit_b0", "fastvit_t8", "mobilevitv2_050"]
+
 
 def pytest_generate_tests(metafunc):
     if "family" in metafunc.fixturenames:
         metafunc.parametrize("family", FAMILIES if metafunc.config.getoption("--every-family") else SAMPLE)
+    if "named" in metafunc.fixturenames:
+        metafunc.parametrize("named", NAMED.split() if metafunc.config.getoption("--every-family") else ["test_vit4"])
 
 
 def built(family):
@@ -411,6 +435,23 @@ def test_cells_are_where_convolutions_look():
 def test_what_has_no_map_is_refused(name, options, why):
     with pytest.raises(InputError, match=f"{name} .*{why}"):
         timm_subject(name, "random", **options)
+
+
+def test_a_model_is_read_or_refused_at_its_own_size(named):
+    torch.manual_seed(0)
+    if named in REFUSED:
+        with pytest.raises(InputError, match=f"^{named} "):
+            timm_subject(named, "random")
+        return
+    subject = timm_subject(named, "random")
+    photograph = Image.effect_noise((301, 257), 90).convert("RGB")
+    for layer in (0, -1):
+        weights, geometry = subject.map(photograph, Raw(layer))
+        assert weights.shape == subject.vit.grid(geometry.input)
+        assert np.isfinite(weights).all()
+        assert np.abs(weights).sum() > 0
+        assert weights.sum() < 1 + 1e-4 or "cait" in named  # whose heads are mixed after the softmax
+        assert heatmap(np.asarray(photograph), weights, geometry).shape == (257, 301, 3)
 
 
 def test_plain_transformers_are_read_as_before():

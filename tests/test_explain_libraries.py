@@ -8,10 +8,11 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from support.added import norms_of_what_is_added
 
 from visattn.cli import main
 from visattn.errors import InputError
-from visattn.explain import Layered, Raw, Relevance, Rollout, ViT, as_read, record, subject_of
+from visattn.explain import Layered, Raw, Relevance, Rollout, ValueNorm, ViT, as_read, record, subject_of
 from visattn.explain.libraries.open_clip import open_clip_fitting
 from visattn.explain.libraries.torchvision import torchvision_fitting
 
@@ -64,6 +65,13 @@ def test_torchvisions_vision_transformer():
     assert Relevance()(vit, images).shape == Rollout()(vit, images).shape == (2, 5, 5)
     with pytest.raises(InputError, match="takes images of 40×40 pixels, not 48×40"):
         Raw()(vit, pixels(40, 48))
+
+
+def test_value_norm_of_torchvisions():
+    model = drawn(torchvision.models.VisionTransformer(40, 8, 2, 3, 24, 31, num_classes=7))
+    vit, images = as_read(model, "torchvision's", (40, 40)), pixels(40, 40)
+    added = norms_of_what_is_added(model, model.encoder.layers[1].self_attention, images, 1, 26)
+    torch.testing.assert_close(ValueNorm()(vit, images).flatten(1), added[:, 0, 1:], rtol=1e-3, atol=1e-5)
 
 
 def test_torchvisions_outputs_stay_as_they_are(one_thread):
@@ -213,6 +221,16 @@ def test_open_clips_own_tower(open_clip, pooling):
     with record(model) as attention:
         assert torch.equal(model(images), plain)
     assert len(attention) == 2
+
+
+def test_value_norm_of_open_clips_towers(open_clip):
+    model, images = tower(open_clip), pixels(40, 40)
+    added = norms_of_what_is_added(model, model.transformer.resblocks[1].attn, images, 1, 26)
+    found = ValueNorm()(as_read(model, "a tower", (40, 40)), images)
+    torch.testing.assert_close(found.flatten(1), added[:, 0, 1:], rtol=1e-3, atol=1e-5)
+    scaled = as_read(tower(open_clip, scale_heads=True), "a scaled tower", (40, 40))
+    with pytest.raises(InputError, match="a scaled tower rescales"):
+        ValueNorm()(scaled, images)
 
 
 def test_a_tower_of_timm_and_one_with_latent_queries(open_clip):

@@ -1,6 +1,7 @@
 """Texts as classes of models that compare images with texts: logits and gradients against the libraries' own."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from visattn.cli import main
 from visattn.errors import InputError
 from visattn.explain import LRP, GradCAM, GradientRollout, IntegratedGradients, LeGrad, Relevance, subject_of
 from visattn.explain.pixels import pixel_gradient
+from visattn.results import list_results
+from visattn.tasks.app.readers import TextReader
+from visattn.tasks.app.run import choose_reader
 
 WORDS = ["a", "cat", "dog", "photo", "of"]
 TEXTS = ["a cat", "a photo of a dog"]
+COMPARING = ("clip", "metaclip_2", "chinese_clip", "siglip", "blip")
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 31}
 VISION = {**SMALL, "image_size": 40, "patch_size": 8}
 TEXT = {**SMALL, "vocab_size": 11, "max_position_embeddings": 7, "bos_token_id": 1, "eos_token_id": 2}
@@ -50,6 +55,10 @@ def saved(name, folder):
         config = transformers.CLIPConfig(vision_config=VISION, text_config=text, projection_dim=13)
     elif name == "blip":
         config = transformers.BlipConfig(vision_config=VISION, text_config=text, projection_dim=13)
+    elif name == "metaclip_2":
+        config = transformers.MetaClip2Config(vision_config=VISION, text_config=text, projection_dim=13)
+    elif name == "chinese_clip":
+        config = transformers.ChineseCLIPConfig(vision_config=VISION, text_config=text, projection_dim=13)
     else:
         config = transformers.SiglipConfig(vision_config=VISION, text_config=text)
     torch.manual_seed(0)
@@ -64,7 +73,7 @@ def saved(name, folder):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     made = {}
-    for name in ("clip", "siglip", "blip"):
+    for name in COMPARING:
         folder = tmp_path_factory.mktemp(name)
         made[name] = (saved(name, folder), folder)
     return made
@@ -74,7 +83,7 @@ def noise(*size):
     return torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "blip"])
+@pytest.mark.parametrize("name", COMPARING)
 def test_logits_and_their_gradients_are_the_librarys(name, folders):
     model, folder = folders[name]
     subject = subject_of(f"hf:{folder}", texts=TEXTS)
@@ -165,6 +174,9 @@ def test_the_command_draws_a_map_for_each_text(folders, tmp_path, capsys):
         assert list(entry["cosines"].values()) == pytest.approx(file["cosines"].tolist())
         assert file["legrad_0"].shape == file["legrad_1"].shape == file["raw"].shape == (5, 5)
         assert not np.allclose(file["legrad_0"], file["legrad_1"])
+    (reading,) = list_results(tmp_path / "out")
+    names = list(reading.read().maps)
+    assert names == ["layers", "a cat: legrad", "a photo of a dog: legrad", "raw"]
     assert main(["view", "--output", str(tmp_path / "view.html"), str(tmp_path / "out")]) == 0
     for options, message in (
         (["--text", "a cat", "--target", "a cat", "--method", "relevance"], "--target exclude"),
@@ -175,6 +187,44 @@ def test_the_command_draws_a_map_for_each_text(folders, tmp_path, capsys):
     ):
         assert main([*given, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_of_a_single_text_the_results_are_those(folders, tmp_path):
+    Image.fromarray(noise(61, 97)[0].permute(1, 2, 0).numpy()).save(tmp_path / "noise.png")
+    given = ["overlay", "--model", f"hf:{folders['clip'][1]}", str(tmp_path / "noise.png"), "--text", "a cat"]
+    assert main([*given, "--output", str(tmp_path / "out")]) == 0
+    (listed,) = list_results(tmp_path / "out")
+    reading = listed.read()
+    assert reading.answer == ("a cat", None)
+    assert list(reading.maps) == ["layers", "relevance"]
+
+
+def test_the_app_compares_a_photograph_with_what_is_typed(folders, tmp_path):
+    Image.fromarray(noise(61, 97)[0].permute(1, 2, 0).numpy()).save(tmp_path / "noise.png")
+    subject = subject_of(f"hf:{folders['clip'][1]}")
+    reader = TextReader(subject, "clip", "32")
+    seen = reader.look(tmp_path / "noise.png")
+    assert list(seen.choices) == []
+    assert list(reader.choose(seen, 0).steps) == ["rollout", "last layer"]
+    for text in TEXTS:
+        answer = reader.read(seen, f"  {text} ")
+        compared = subject.comparing(TEXTS)
+        assert (answer.text, list(answer.steps)) == (text, ["relevance", "rollout", "last layer"])
+        (cosine,) = compared.cosines(seen.item.tensor[None])[:, TEXTS.index(text)]
+        assert answer.score == f"cosine {cosine:.3f}".replace("-", "−")
+        with Image.open(tmp_path / "noise.png") as image:
+            expected, _ = compared.map(image, Relevance(), text)
+        np.testing.assert_allclose(answer.maps[0], expected, rtol=1e-4, atol=1e-6)
+    (tmp_path / "files").mkdir()
+    assert [path.name for path in reader.write(seen, answer, tmp_path / "files")] == ["noise.png", "noise.html"]
+    (listed,) = list_results(tmp_path / "files" / "maps")
+    assert listed.read().answer.text == TEXTS[1]
+    for text, message in (("", "is empty"), ("a " * 9, "up to 7 tokens")):
+        with pytest.raises(InputError, match=message):
+            reader.read(seen, text)
+    options = {"model": f"hf:{folders['clip'][1]}", "device": "cpu", "precision": "32"}
+    names = ("checkpoint", "timm", "weights", "classes", "image_size")
+    assert isinstance(choose_reader(SimpleNamespace(**dict.fromkeys(names), **options)), TextReader)
 
 
 @pytest.mark.parametrize("model", ["timm:test_vit", "hf"])

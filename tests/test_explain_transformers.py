@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.added import norms_of_what_is_added
 
 from visattn.cli import main
 from visattn.errors import InputError
-from visattn.explain import Layered, Raw, Relevance, Rollout, ViT, as_read, record, subject_of
+from visattn.explain import Layered, Raw, Relevance, Rollout, ValueNorm, ViT, as_read, record, subject_of
 from visattn.explain.features import hidden_states
 
 transformers = pytest.importorskip("transformers")
@@ -130,6 +131,19 @@ def test_maps_are_the_librarys_own(family, implementation):
         else:
             expected = rows(own, prefix)
         torch.testing.assert_close(maps[:, layer].flatten(-2), expected, rtol=0, atol=1e-5)
+
+
+@every_family
+def test_value_norm_is_the_length_of_what_a_patch_adds(family):
+    model = built(family)
+    vit = as_read(model, family, SIZE)
+    with record(model) as attention:
+        vit.logits(pixels())
+    names = [entry.name for entry in attention if entry.shape[2] > 1]  # one query is an attention pooling
+    module = model.get_submodule(names[1].removesuffix(".attention") if family == "data2vec" else names[1])
+    seen = vit.run(pixels(), lambda *_: None)
+    added = norms_of_what_is_added(vit.logits, module, pixels(), 1, vit.prefix + 25)
+    torch.testing.assert_close(ValueNorm()(vit, pixels()), vit.read(added, seen), rtol=1e-3, atol=1e-5)
 
 
 @every_family

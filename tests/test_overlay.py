@@ -31,6 +31,7 @@ from visattn.overlay import (
     shared_limits,
 )
 from visattn.overlay.heatmap import robust_limits
+from visattn.overlay.maps import ABOVE
 
 HOSTILE = [
     r"bad $\frac{ $",
@@ -349,6 +350,32 @@ def test_a_few_cells_far_above_all_others_leave_the_rest_its_colours():
     plain = classification_sheet(image, [("map", weights)], geometry, label="a", probability=0.5, style=Style("own"))
     assert "max 3" in texts(plain)
     assert "far above the end of the scale" not in texts(plain)
+
+
+def test_a_sink_and_the_place_asked_about_have_frames_of_two_colours():
+    image, geometry = grey(96, 96), Geometry.identity((96, 96))
+    weights = np.full((12, 12), 0.01)
+    weights[2:5, 2:5], weights[9, 9] = 0.2, 3
+    said = {"label": "a", "probability": 0.5}
+
+    def colours(asked):
+        figure = classification_sheet(image, [("map", weights)], geometry, asked=asked, **said)
+        frames = [artist for artist in figure.artists if isinstance(artist, Rectangle) and not artist.get_fill()]
+        in_legend = {tuple(pixel) for part in images_of(figure)[-2:] for pixel in part.get_array().reshape(-1, 3)}
+        return {matplotlib.colors.to_hex(frame.get_edgecolor()) for frame in frames}, in_legend
+
+    sink = tuple(round(255 * value) for value in matplotlib.colors.to_rgb(ABOVE))
+    assert colours(None)[0] == {"#000000", ABOVE}
+    both, in_legend = colours(3)
+    assert both == {"#000000", "#ffffff", ABOVE}
+    assert {sink, (255, 255, 255)} <= in_legend
+
+
+def test_a_long_name_of_a_map_is_written_smaller_before_it_is_cut():
+    image, maps = grey(96, 48), some_maps(2)[..., :6]
+    figure = caption_sheet(image, ["raw", "value norm, last layer"], maps, Geometry.identity((96, 48)))
+    size = {text.get_text(): text.get_fontsize() for text in figure.texts}
+    assert size["value norm, last layer"] < size["raw"]
 
 
 @pytest.mark.parametrize("maps", [[], [np.zeros((3, 5))], [np.eye(1)], [np.arange(35.0).reshape(5, 7)]])

@@ -4,11 +4,13 @@
     visattn app --checkpoint runs/demo/captioner/best.ckpt
     visattn app --checkpoint hf:ORG/NAME
     visattn app --timm vit_small_patch16_224 --port 8080
+    visattn app --model open_clip:ViT-B-16/openai
 
 A photograph comes from disk, the clipboard or the camera. Each word of a caption is a button that shows its map over
 the photograph; arrow keys step through them. The other captions of the beam search can be chosen, and a caption of your
 own can be typed, to see how the model reads it. Of a Vision Transformer the buttons are its likeliest classes and the
-methods relevance, rollout and the attention of the last layer. Sheet, animation and viewer page can be downloaded.
+methods relevance, rollout and the attention of the last layer; a model that compares images with texts (CLIP, SigLIP)
+explains any text that is typed. Sheet, animation and viewer page can be downloaded.
 
 The page is open to this machine alone, unless --host says otherwise; there is no password. Nothing is sent anywhere,
 and photographs are deleted when the program ends. It needs the extra app: pip install 'visattn[app]'.

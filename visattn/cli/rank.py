@@ -15,7 +15,7 @@ The class explained is the one predicted. Scores, each with its 95 % bootstrap i
     mass        the share of the map, as far as it is positive, that lies on it
     random ρ    rank correlation with the map after all weights of the model are shuffled (Adebayo et al. 2018); a map
                 that stays the same does not show what was learnt
-    inferences  time of a map as a multiple of a plain inference
+    inferences  processor time (on a GPU, time) of a map as a multiple of a plain inference's
 
 Outlines: --data shapes knows them; images need --instances, in COCO's format, and class names that are its categories.
 

@@ -1,6 +1,6 @@
 """A classifier to explain, with its preprocessing and class names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visattn.errors import InputError
-from visattn.explain.texts import Texts
+from visattn.explain.texts import Texts, checked_texts
 from visattn.explain.vit import ViT
 from visattn.images import Geometry
 from visattn.models.mode import evaluating
@@ -25,6 +25,8 @@ class Subject(NamedTuple):
         class_names: names of its classes, in order; empty if it has none. Of a model that compares images with texts,
             they are the texts.
         texts: the encoded texts, if its classes are texts.
+        compare: of a model that compares images with texts, from texts to them encoded and the network as a classifier
+            of them.
     """
 
     vit: ViT
@@ -32,6 +34,21 @@ class Subject(NamedTuple):
     fit: Callable[[Image.Image], tuple[Image.Image, Geometry]]
     class_names: list[str]
     texts: Texts | None = None
+    compare: Callable[[list[str]], tuple[ViT, Texts]] | None = None
+
+    def comparing(self, texts: Sequence[str]) -> "Subject":
+        """The same model with these texts as its classes, in place of others that it may have.
+
+        Raises:
+            InputError: if it compares no images with texts, or there are none, or one is empty or too long.
+        """
+        if self.compare is None:
+            raise InputError(
+                f"{self.vit.name} compares no images with texts; give a model that does, such as "
+                "open_clip:ViT-B-32/openai, or leave out --text"
+            )
+        vit, encoded = self.compare(checked_texts(texts))
+        return self._replace(vit=vit, class_names=encoded.texts, texts=encoded)
 
     def see(self, image: Image.Image) -> tuple[Image.Image, Geometry]:
         """`fit`, for an image with at least as many pixels as a patch.
@@ -71,7 +88,7 @@ class Subject(NamedTuple):
             InputError: if the model was made without texts.
         """
         if self.texts is None:
-            raise InputError(f"{self.vit.name} has no texts to compare images with; give them to subject_of")
+            raise InputError(f"{self.vit.name} has no texts to compare images with; give them to comparing")
         with evaluating(self.vit.model):
             return self.texts.cosines(self.vit.logits(self.normalise(images)))
 

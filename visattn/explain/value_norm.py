@@ -4,6 +4,7 @@ A head adds Σ_j α_ij f(x_j) to token i, where f(x) = (x W_V + b_V) W_O is the 
 weight on a token with a small f(x) adds little, so the map is ‖α f(x)‖; of several heads ‖Σ_h α_h f_h(x)‖.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +16,30 @@ from visattn.explain.calls import AttentionCall
 from visattn.explain.reading import running
 from visattn.explain.vit import Reading, ViT
 
+PROJECTIONS = ("proj", "o_proj", "out_proj", "projection", "output.dense")
+"""Where modules of timm, transformers, PyTorch and OpenCLIP have their output projection."""
+BETWEEN = ("norm", "sub_norm", "ln_inner", "head_scale")
+"""What some of them do to what their heads have attended to before it is projected."""
+
+
+def _output_projection(module: nn.Module) -> nn.Linear | None:
+    found = (functools.reduce(_part, name.split("."), module) for name in PROJECTIONS)
+    return next((part for part in found if isinstance(part, nn.Linear)), None)
+
+
+def _part(module: Any, name: str) -> Any:
+    return getattr(module, name, None)
+
 
 def _projection(call: AttentionCall, name: str) -> Tensor:
     """W_O of the module that attends at the moment, a part for each head: (heads, d′, D)."""
-    module = running(lambda part: isinstance(getattr(part, "proj", None), nn.Linear))
-    projection: Any = getattr(module, "proj", None)
+    module = running(_output_projection)
+    projection = None if module is None else _output_projection(module)
     heads, size = call.value.shape[1], call.value.shape[3]
     if projection is None or projection.in_features != heads * size:
         raise InputError(f"{name} has no linear output projection of its heads, which value-norm needs; choose raw")
-    if not all(isinstance(getattr(module, norm, None), nn.Identity | None) for norm in ("norm", "sub_norm")):
-        raise InputError(f"{name} normalises what its heads have attended to, so value-norm is not defined; choose raw")
+    if not all(isinstance(_part(module, part), nn.Identity | None) for part in BETWEEN):
+        raise InputError(f"{name} rescales what its heads have attended to, so value-norm is not defined; choose raw")
     return projection.weight.detach().float().T.unflatten(0, (heads, size))
 
 

@@ -82,15 +82,17 @@ class Sheet:
         """Draw a filled rectangle."""
         self._rectangle(x, y, width, height, facecolor=colour, linewidth=0)
 
-    def frame(self, x: int, y: int, box: tuple[float, float, float, float], points: float = 1.3) -> None:
-        """Frame (top, left, bottom, right) of the image at (x, y) with a line visible on any background."""
+    def frame(
+        self, x: int, y: int, box: tuple[float, float, float, float], points: float = 1.3, colour: str = "white"
+    ) -> None:
+        """Frame (top, left, bottom, right) of the image at (x, y) with a light line, visible on any background."""
         top, left, bottom, right = box
-        for thickness, colour in ((2.2 * points, "black"), (points, "white")):
+        for thickness, line in ((2.2 * points, "black"), (points, colour)):
             self._rectangle(
                 *(x + left, y + top, right - left, bottom - top),
                 fill=False,
                 linewidth=thickness * self.scale,
-                edgecolor=colour,
+                edgecolor=line,
             )
 
     def lines(

@@ -11,7 +11,7 @@ from visattn.images import Geometry, Interpolation
 from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE, rasterise
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, colour_strip, hatched, heatmap
 from visattn.overlay.layout import Measures, Panel, draw, stand_in_a_row
-from visattn.overlay.maps import Drawn
+from visattn.overlay.maps import ABOVE, Drawn
 from visattn.overlay.sheet import framed_item, unseen_items
 from visattn.overlay.style import Paper
 from visattn.overlay.text import DPI, font
@@ -101,7 +101,7 @@ def feature_sheet(
         ["low", strip, "high, each map on its own scale"],
     ]
     legend += [] if views.asked is None else [framed_item("the patch asked about")]
-    legend += [framed_item(f"{artefact} (map of norms)")] if boxes else []
+    legend += [framed_item(f"{artefact} (map of norms)", ABOVE)] if boxes else []
     header = [(title, TITLE_SIZE, INK), (verdict, SMALL + 1, MUTED)]
     columns = len(panels) if stand_in_a_row(len(panels), picture.shape[1]) else None
     return draw(measures, header, panels, [*legend, *unseen_items(shown)], columns)

@@ -176,7 +176,9 @@ def _draw_panel(sheet: Sheet, panel: Panel, x: int, y: int, slot: int) -> None:
     room = slot - (text_width(aside, SMALL) + 14 if aside else 0)
     middle = y + HEADING // 2 - 3
     if panel.heading.strip():
-        sheet.text(x, middle, shorten(panel.heading, max(room, slot // 3), WORD_SIZE), WORD_SIZE, panel.colour)
+        room = max(room, slot // 3)
+        size = WORD_SIZE if text_width(panel.heading[:99], WORD_SIZE) <= room else SMALL
+        sheet.text(x, middle, shorten(panel.heading, room, size), size, panel.colour)
     else:
         sheet.text(x, middle, "(empty)", SMALL, MUTED)
     height, width = panel.drawn.put(sheet, x, y + HEADING)

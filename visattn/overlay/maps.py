@@ -11,6 +11,7 @@ from visattn.overlay.contour import mass_contours
 from visattn.overlay.heatmap import FAR, cell_box, check_map, check_picture, heatmap, robust_limits, shared_limits
 from visattn.overlay.style import Style
 
+ABOVE = "#4dd2ff"  # frames of cells far above the end of a colour scale; not a colour of inferno
 _CONTOURS = (1.0, 0.6)  # line widths in points of the first contour and the others
 
 
@@ -57,9 +58,9 @@ class Drawn(NamedTuple):
         for n, lines in enumerate(self.contours):
             thickness = _CONTOURS[min(n, 1)] * points
             sheet.lines(x, y, (height, width), [line / sheet.detail for line in lines], thickness)
-        for box, thickness in [*((box, 0.8) for box in self.above), (self.box, 1.3)]:
+        for box, thickness, colour in [*((box, 0.8, ABOVE) for box in self.above), (self.box, 1.3, "white")]:
             if box is not None:
-                sheet.frame(x, y, tuple(side / sheet.detail for side in box), thickness * points)
+                sheet.frame(x, y, tuple(side / sheet.detail for side in box), thickness * points, colour)
         return height, width
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import ImageColor
 
 from visattn.images import Geometry
 from visattn.overlay.canvas import INK, MUTED, SMALL, TITLE_SIZE
 from visattn.overlay.heatmap import cell_box, check_map, check_picture, colour_strip, hatched
 from visattn.overlay.layout import RIGHT, WRONG, Measures, Panel, draw, percent, stand_in_a_row
-from visattn.overlay.maps import Drawn, check_words, draw_map, draw_words, limits_of
+from visattn.overlay.maps import ABOVE, Drawn, check_words, draw_map, draw_words, limits_of
 from visattn.overlay.style import WORD_SIZE, Paper, Style
 
 _STRIP = 260  # length of the colour scale
@@ -181,17 +182,18 @@ def legend_items(
         line[1:8], line[3:6] = 0, 255
         shares = " and ".join(f"{100 * share:.3g} %" for share in style.contour)
         items.append([line, f"smallest area with {shares} of the weight"])
-    for shown_as, what in (("box", boxed), ("above", "far above the end of the scale")):
+    for shown_as, what, colour in (("box", boxed, "white"), ("above", "far above the end of the scale", ABOVE)):
         if any(getattr(panel, shown_as) for panel in panels):
-            items.append(framed_item(what))
+            items.append(framed_item(what, colour))
     return [*items, *unseen_items(shown)]
 
 
-def framed_item(what: str) -> list[str | np.ndarray]:
-    """A legend item that says what framed cells are."""
+def framed_item(what: str, colour: str = "white") -> list[str | np.ndarray]:
+    """A legend item that says what cells framed in a colour are."""
     box = np.full((22, 22, 3), 255, dtype=np.uint8)
-    box[1:-1, 1:-1], box[5:-5, 5:-5] = 0, 120
-    box[2:-2, 2:4] = box[2:-2, -4:-2] = box[2:4, 2:-2] = box[-4:-2, 2:-2] = 255
+    box[1:-1, 1:-1] = 0
+    box[2:-2, 2:-2] = ImageColor.getrgb(colour)
+    box[4:-4, 4:-4], box[5:-5, 5:-5] = 0, 120
     return [box, what]
 
 

@@ -196,14 +196,23 @@ def _class(geometry: Geometry, entry: dict[str, Any], arrays: Arrays) -> Reading
     classes = _strings("classes", arrays.pop("classes", np.zeros(0)))
     probabilities = _row("probabilities", arrays.pop("probabilities", None), len(classes))
     likely = [] if probabilities is None else np.argsort(-probabilities, kind="stable")[:CLASSES]
-    answer = Answer(str(entry.get("class", "")), _score(entry.get("probability")))  # a model may have no classes
     carried = {name: arrays.pop(name) for name in ("queries", "queries_high", "queries_layers") if name in arrays}
-    maps = {name: _stack(name, array[None], 1) for name, array in arrays.items() if array.ndim in (2, 4)}
+    texts = _strings("texts", arrays.pop("texts", np.zeros(0)))
+    maps = {_named(name, texts): _stack(name, array[None], 1) for name, array in arrays.items() if array.ndim in (2, 4)}
     if not maps:
         raise ValueError("it has no maps")
+    said = texts[0] if len(texts) == 1 else ""  # a model may have no classes
+    answer = Answer(str(entry.get("class", said)), _score(entry.get("probability")))
     others = [Answer(classes[i], float(probabilities[i])) for i in likely if classes[i] != answer.text]
     queries = _queries(carried, maps["layers"]) if carried else None
     return Reading("class", geometry, answer, maps, others=others, queries=queries)
+
+
+def _named(name: str, texts: Sequence[str]) -> str:
+    """A map's name; of one of several texts with that text in place of its number."""
+    method, _, number = name.rpartition("_")
+    several = len(texts) > 1 and number.isdecimal() and int(number) < len(texts)
+    return f"{texts[int(number)]}: {method}" if several else name
 
 
 def _queries(arrays: Arrays, maps: np.ndarray) -> Queries:

@@ -201,7 +201,7 @@ def overlay_images(
 def _notes(methods: Mapping[str, Method], found: Mapping[str, np.ndarray]) -> dict[str, str]:
     """What stands below the maps of texts: how well each fits the image."""
     return {
-        name: f"cosine {found['cosines'][method.number]:.3f}"
+        name: f"cosine {found['cosines'][method.number]:.3f}".replace("-", "−")
         for name, method in methods.items()
         if isinstance(method, OfText)
     }

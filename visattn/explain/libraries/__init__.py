@@ -42,7 +42,8 @@ def subject_of(
         raise InputError(f"'{name}' names no model of a known library; give {known} or hf:FOLDER")
     if texts is not None and library not in READ_TEXTS:
         raise InputError(f"{name} reads no texts; give a model that does, such as open_clip:ViT-B-32/openai (--text)")
+    texts = None if texts is None else checked_texts(texts)  # before a model is fetched
     module = importlib.import_module(f"visattn.explain.libraries.{LIBRARIES[library]}")
     load: Callable[..., Subject] = getattr(module, f"{LIBRARIES[library]}_subject")
-    options = {} if texts is None else {"texts": checked_texts(texts)}
-    return load(rest, weights, class_names, image_size, **options)
+    found = load(rest, weights, class_names, image_size)
+    return found if texts is None else found.comparing(texts)

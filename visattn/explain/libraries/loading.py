@@ -1,5 +1,6 @@
 """Loading of models of other libraries: the steps that all of them share."""
 
+import functools
 import importlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from visattn.explain.fitting import Fitting
 from visattn.explain.layered import as_read
 from visattn.explain.subject import Subject
 from visattn.explain.texts import Texts, compared
+from visattn.explain.vit import ViT
 from visattn.models.normalise import Normalise
 
 MAX_SIDE = 4096  # pixels of an input's side, and …
@@ -82,7 +84,7 @@ def subject(
     mean_std: tuple[Sequence[float], Sequence[float]],
     class_names: Sequence[str] | None,
     own_names: Callable[[], Sequence[str]],
-    texts: Texts | None = None,
+    encode: Callable[[list[str]], Texts] | None = None,
 ) -> Subject:
     """A model with its preprocessing.
 
@@ -93,7 +95,7 @@ def subject(
         mean_std: of pixels in [0, 1].
         class_names: as given by the user; None takes the model's own.
         own_names: the model's own, where it has classes.
-        texts: what images are compared with, in place of classes.
+        encode: texts that images are compared with, if the model does that.
 
     Raises:
         InputError: if it cannot be read, takes other than colour images, or the names are not as many as the
@@ -106,13 +108,17 @@ def subject(
         raise InputError(f"an input of {size[1]}×{size[0]} pixels has {cells:,} patches, more than {MAX_CELLS:,}")
     if vit.channels not in (None, 3):
         raise InputError(f"{name} takes images with {vit.channels} channels, but images have 3; leave out in_chans")
-    if texts is not None:
-        vit, class_names = compared(vit, texts), texts.texts
-    elif class_names is None:
+    if class_names is None:
         class_names = own_names() if vit.classes else []
     if len(class_names) != vit.classes:
         raise InputError(f"{len(class_names)} class names were given, but {name} has {vit.classes} classes")
-    return Subject(vit, Normalise(*mean_std), fitting.at(vit.cells(size)), list(class_names), texts)
+    compare = None if encode is None else functools.partial(_compare, vit, encode)
+    return Subject(vit, Normalise(*mean_std), fitting.at(vit.cells(size)), list(class_names), compare=compare)
+
+
+def _compare(vit: ViT, encode: Callable[[list[str]], Texts], texts: list[str]) -> tuple[ViT, Texts]:
+    encoded = encode(texts)
+    return compared(vit, encoded), encoded
 
 
 def state_of(path: Path, name: str) -> dict[str, torch.Tensor]:

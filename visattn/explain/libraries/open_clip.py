@@ -1,5 +1,6 @@
 """Image towers of OpenCLIP, with their own preprocessing."""
 
+import functools
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,11 +23,10 @@ def open_clip_subject(
     weights: str | Path = "pretrained",
     class_names: Sequence[str] | None = None,
     image_size: int | Sequence[int] | None = None,
-    texts: Sequence[str] | None = None,
 ) -> Subject:
     """The image tower of a model of OpenCLIP, in evaluation mode, on the CPU.
 
-    It has features, and no classes unless texts are given.
+    It has features, and no classes until texts are given; see `Subject.comparing`.
 
     Args:
         name: of the model, such as ViT-B-32, or of the model and of its weights, such as ViT-B-32/openai.
@@ -34,11 +34,11 @@ def open_clip_subject(
         class_names: none can be given.
         image_size: (h, w) of the input, or the side of a square, to which OpenCLIP resamples position embeddings; None
             takes what the model says.
-        texts: what images are compared with, in place of classes.
 
     Raises:
         InputError: if OpenCLIP is not installed or has no such model; if its weights are not named or cannot be had; if
-            it cannot be read (see `ViT`, `Layered`); if a text is too long, or its tokenizer cannot be had.
+            it cannot be read (see `ViT`, `Layered`). `comparing` also raises it if a text is too long, or the
+            tokenizer cannot be had.
     """
     open_clip, size = installed("open_clip", "open_clip"), checked_size(image_size)
     architecture, _, tag = name.partition("/")
@@ -50,8 +50,8 @@ def open_clip_subject(
     model = _with_weights(open_clip, architecture, tag, weights, size).eval()
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     fitting = open_clip_fitting(open_clip, config)
-    encoded = None if texts is None else _encoded(open_clip, architecture, model, list(texts))
-    return subject(model, name, fitting, (config.mean, config.std), class_names, list, encoded)
+    encode = functools.partial(_encoded, open_clip, architecture, model)
+    return subject(model, name, fitting, (config.mean, config.std), class_names, list, encode)
 
 
 def _encoded(open_clip: Any, architecture: str, model: Any, texts: list[str]) -> Texts:
@@ -66,7 +66,7 @@ def _encoded(open_clip: Any, architecture: str, model: Any, texts: list[str]) ->
     if cut:
         raise InputError(f"{architecture} takes texts of up to {length} tokens; shorten '{cut[0]}'")
     with torch.no_grad():
-        features = model.encode_text(tokens)
+        features = model.encode_text(tokens.to(model.logit_scale.device))
     return texts_of(model, texts, features, nn.Identity())
 
 

@@ -1,8 +1,9 @@
 """Vision models of transformers, from the hub or a folder of `save_pretrained`, with their own processor and labels."""
 
+import functools
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,6 @@ def transformers_subject(
     weights: str | Path = "pretrained",
     class_names: Sequence[str] | None = None,
     image_size: int | Sequence[int] | None = None,
-    texts: Sequence[str] | None = None,
 ) -> Subject:
     """A vision model of transformers, in evaluation mode, on the CPU, in float32.
 
@@ -55,12 +55,11 @@ def transformers_subject(
         class_names: of its classes; None takes `id2label` of the configuration.
         image_size: (h, w) of the input, or the side of a square; None takes what the processor says. A folder without
             a `preprocessor_config.json` gets its family's, and a line is logged.
-        texts: what images are compared with, in place of classes; for CLIP, SigLIP and the like.
 
     Raises:
         InputError: if transformers is not installed or does not know the model; if it cannot be had, or its weights are
-            incomplete; if it cannot be read (see `ViT`, `Layered`); if its processor pads, or does not say one size; if
-            texts are given, and it compares no images with texts, has no tokenizer, or cannot take one that long.
+            incomplete; if it cannot be read (see `ViT`, `Layered`); if its processor pads, or does not say one size.
+            `comparing` also raises it if there is no tokenizer, or a text is too long.
     """
     transformers, size = installed("transformers", "transformers"), checked_size(image_size)
     if str(weights) not in ("pretrained", "random"):
@@ -73,26 +72,34 @@ def transformers_subject(
     config = _fetched(transformers.AutoConfig.from_pretrained, name)
     model = _model(transformers, name, config, str(weights)).float().eval()
     processor = _processor(transformers, name, vision_config(model))
-    encoded = None if texts is None else _encoded(transformers, name, model, list(texts))
     fitting, mean_std = _fitting(processor, size, name), _mean_std(processor)
     labels = [str(config.id2label[number]) for number in sorted(config.id2label)]
     imagenet = len(labels) in (1000, 21841, 21843)  # whose labels are all words for a class
     own = shortened(labels) if imagenet else labels
-    return subject(model, name, fitting, mean_std, class_names, lambda: own, encoded)
+    return subject(model, name, fitting, mean_std, class_names, lambda: own, _encoder(transformers, name, model))
 
 
 _COMPARING = ("clip", "metaclip_2", "chinese_clip", "siglip", "siglip2", "blip")  # model types
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
-def _encoded(transformers: Any, name: str, model: Any, texts: list[str]) -> Texts:
+def _encoder(transformers: Any, name: str, model: Any) -> Callable[[list[str]], Texts] | None:
+    """How texts are encoded; None if the model compares no images with texts."""
+    if model.config.model_type not in _COMPARING or not hasattr(model, "get_text_features"):
+        return None
+
+    @functools.cache
+    def tokenizer() -> Any:
+        if (folder := Path(name)).is_dir() and not any((folder / file).is_file() for file in _VOCABULARIES):
+            raise InputError(f"{name} has no tokenizer for texts; save the model's own to the folder")
+        return _fetched(transformers.AutoTokenizer.from_pretrained, name)
+
+    return lambda texts: _encoded(name, model, tokenizer(), texts)
+
+
+def _encoded(name: str, model: Any, tokenizer: Any, texts: list[str]) -> Texts:
     """Texts as the model encodes them."""
-    config, kind = model.config, type(model).__name__
-    if config.model_type not in _COMPARING or not hasattr(model, "get_text_features"):
-        raise InputError(f"{name} compares no images with texts: it is a {kind}; leave out --text, or give a CLIPModel")
-    if (folder := Path(name)).is_dir() and not any((folder / file).is_file() for file in _VOCABULARIES):
-        raise InputError(f"{name} has no tokenizer for texts; save the model's own to the folder")
-    tokenizer = _fetched(transformers.AutoTokenizer.from_pretrained, name)
+    config = model.config
     length = config.text_config.max_position_embeddings
     # SigLIP was trained on texts padded to their full length, without a mask.
     padding: dict[str, Any] = {"padding": True}
@@ -102,7 +109,7 @@ def _encoded(transformers: Any, name: str, model: Any, texts: list[str]) -> Text
     if tokens["input_ids"].shape[1] > length:
         raise InputError(f"{name} takes texts of up to {length} tokens; shorten '{max(texts, key=len)}'")
     with torch.no_grad():
-        features = model.get_text_features(**tokens, return_dict=True).pooler_output
+        features = model.get_text_features(**tokens.to(model.device), return_dict=True).pooler_output
     return texts_of(model, texts, features, getattr(model, "visual_projection", nn.Identity()))
 
 

@@ -118,7 +118,7 @@ class Pane {
       const fill = make("i");
       fill.style.width = `${100 * clamp(score ?? 0, 0, 1)}%`;
       return make("li", {}, own(name, "word"), make("span", { class: "number" }, score === null ? "" : percent(score)),
-        make("span", { class: "bar", "aria-hidden": "true" }, fill));
+        score === null ? null : make("span", { class: "bar", "aria-hidden": "true" }, fill));
     }));
   }
 

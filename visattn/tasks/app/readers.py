@@ -1,11 +1,12 @@
 """Models as the app uses them: a photograph to answers, and an answer to steps, each with a map.
 
-An answer of a captioner is a caption, with a step for each word; one of a classifier is a class, with a step for each
-method. Models run one at a time, since methods observe them while they run.
+An answer of a captioner is a caption, with a step for each word; one of a classifier is a class, and one of a model
+that compares images with texts is a text, with a step for each method. Models run one at a time, since methods observe
+them while they run.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,14 +23,14 @@ from visattn.overlay.heatmap import as_shown
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionWriter, ClassWriter
 from visattn.results.reading import CLASSES
-from visattn.tasks.overlay import meaning_of, see
+from visattn.tasks.overlay import meaning_of, of_each_text, see
 from visattn.tasks.view import view
 
 SIDE = 900  # a photograph is shown with about SIDE² pixels
 WORDS = 40  # of a caption that a user types
 
 _METHODS = ("relevance", "rollout", "raw")
-_NAMES = {"relevance": "relevance", "rollout": "rollout", "raw": "last layer"}
+_NAMES = {"relevance": "relevance", "lrp": "relevance of the pixels", "rollout": "rollout", "raw": "last layer"}
 
 
 class Answer(NamedTuple):
@@ -222,11 +223,13 @@ class ClassReader:
 
     def write(self, seen: Seen, answer: Answer, folder: Path) -> list[Path]:
         """See `Reader`."""
-        titles = {method: f"{step}, {answer.text}" if method in OF_CLASS else step for method, step in self._titled()}
+        methods = [method for method in _NAMES if method in answer.found]
+        titles = {m: f"{_NAMES[m]}, {answer.text}" if m in OF_CLASS else _NAMES[m] for m in methods}
+        notes = {m: answer.score for m in methods if m in OF_CLASS}
         style = Style("own", end="robust")
         names = self.subject.class_names
-        writer = ClassWriter(folder, names, ("sheet",), style, meaning=meaning_of(self.methods))
-        writer.write(seen.item, answer.found, titles)
+        writer = ClassWriter(folder, names, ("sheet",), style, meaning=meaning_of(methods))
+        writer.write(seen.item, answer.found, titles, notes=notes)
         maps = ClassWriter(_inside(folder, "maps"), names, ("npz",), style)
         maps.finish([maps.write(seen.item, answer.found, titles)])
         page = folder / f"{seen.item.name}.html"
@@ -236,24 +239,44 @@ class ClassReader:
     def _explain(self, seen: Seen, number: int | None) -> Answer:
         with autocast(self.precision, self.subject.device):
             (found,) = see(self.subject, [seen.item], self.methods, number)
-        text, score = "", ""
-        if number is not None:
-            text, score = self.subject.class_names[number], f"probability {found['probabilities'][number]:.1%}"
-        of_class = [f"for {text}" if method in OF_CLASS else "the same for every class" for method in self.methods]
-        steps = [step for _, step in self._titled()]
-        return Answer(
-            text,
-            score,
-            steps,
-            [found[m] for m in self.methods],
-            of_class if text else [""] * len(steps),
-            None,
-            "",
-            found,
-        )
+        if number is None:
+            return _explained(found, self.methods, "", "", [""] * len(self.methods))
+        text, score = self.subject.class_names[number], f"probability {found['probabilities'][number]:.1%}"
+        remarks = [f"for {text}" if method in OF_CLASS else "the same for every class" for method in self.methods]
+        return _explained(found, self.methods, text, score, remarks)
 
-    def _titled(self) -> list[tuple[str, str]]:
-        return [(method, _NAMES[method]) for method in self.methods]
+
+class TextReader(ClassReader):
+    """A model that compares images with texts, such as CLIP; what a user types takes the place of a class.
+
+    Args:
+        subject: the model, without texts.
+        name: of the model.
+        precision: as `of_option` takes it.
+    """
+
+    def __init__(self, subject: Subject, name: str, precision: str = "auto") -> None:
+        super().__init__(subject, name, precision)
+        of_text = "relevance" if "relevance" in methods_of(subject.vit) else "lrp"
+        self.of_text = {of_text: METHODS[of_text](), **self.methods}
+        self.asks = ("A text to compare the photograph with", "a photo of a cat", "Compare")
+        self.purpose = "compares a photograph with a text, and shows what in it speaks for the text."
+
+    def read(self, seen: Seen, text: str) -> Answer:
+        """See `Reader`."""
+        subject = self.subject.comparing([text])
+        (text,) = subject.class_names
+        with autocast(self.precision, subject.device):
+            (found,) = see(subject, [seen.item], of_each_text(self.of_text, [text]), None)
+        found["texts"] = np.array([text])
+        remarks = [f"for “{text}”" if method in OF_CLASS else "the same for every text" for method in self.of_text]
+        score = f"cosine {found['cosines'][0]:.3f}".replace("-", "−")
+        return _explained(found, self.of_text, text, score, remarks)
+
+
+def _explained(found: Any, methods: Iterable[str], text: str, score: str, remarks: Sequence[str]) -> Answer:
+    steps, maps = [_NAMES[method] for method in methods], [found[method] for method in methods]
+    return Answer(text, score, steps, maps, remarks, None, "", found)
 
 
 def _opened(path: Path, fit: Any) -> tuple[Input, np.ndarray, Geometry]:

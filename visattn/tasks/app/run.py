@@ -9,7 +9,7 @@ from pathlib import Path
 
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.tasks.app.readers import CaptionReader, ClassReader, Reader
+from visattn.tasks.app.readers import CaptionReader, ClassReader, Reader, TextReader
 from visattn.tasks.overlay import choose_subject
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
@@ -28,7 +28,8 @@ def choose_reader(options: argparse.Namespace) -> Reader:
     device = choose_device(options.device)
     if options.model is not None or options.timm is not None:
         subject = choose_subject(options).to(device)
-        return ClassReader(subject, options.model or f"timm:{options.timm}", options.precision)
+        kind = ClassReader if subject.compare is None or subject.class_names else TextReader
+        return kind(subject, options.model or f"timm:{options.timm}", options.precision)
     checkpoint = options.checkpoint or CAPTIONER
     for option in ("weights", "classes", "image_size"):
         if getattr(options, option) is not None:
