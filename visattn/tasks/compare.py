@@ -79,23 +79,19 @@ class Source(NamedTuple):
     Attributes:
         config: of the captioner, in configs.
         split: on which the best checkpoints are scored.
-        options: words for the command line of every run.
-        transformer: more of them for the Transformer decoder, whose sizes are its own.
+        transformer: words for the command line of the Transformer decoder, whose sizes are its own.
     """
 
     config: str
     split: str
-    options: tuple[str, ...] = ()
     transformer: tuple[str, ...] = ()
 
 
 SOURCES = {
-    # Fewer epochs than the recipe's, for what eight trainings take; five are enough to tell mechanisms apart.
-    "shapes": Source("shapes_captioner", "test", ("--trainer.max_epochs=5",)),
+    "shapes": Source("shapes_captioner", "test"),
     "flickr8k": Source(
         "flickr8k_soft",
         "val",
-        (),
         (f"{DECODER}.size=512", f"{DECODER}.heads=8", f"{DECODER}.dropout=0.3", f"{OPTIMIZATION}.lr=5e-4"),
     ),
 }
@@ -119,7 +115,7 @@ def command(trial: Trial, source: Source, output: Path, options: Sequence[str]) 
     configs = [packaged(source.config), *(packaged(f"attention/{o}") for o in MECHANISMS[name].overlays)]
     words = [word for config in configs for word in ("--config", str(config))]
     words += ["--output", str(output / trial.folder), "--trainer.enable_progress_bar=false"]
-    words += [f"--seed_everything={seed}", *source.options, *MECHANISMS[name].options]
+    words += [f"--seed_everything={seed}", *MECHANISMS[name].options]
     return [*words, *(source.transformer if name == "transformer" else ()), *options]
 
 
@@ -237,7 +233,7 @@ def compare(
         "minutes": round((time.perf_counter() - start) / 60, 1),
         "data": data.describe(),
         "split": source.split,
-        "options": [*source.options, *options],
+        "options": [*options],
         "seeds": list(seeds),
         "jobs": jobs,
         "threads_each": threads,
