@@ -19,7 +19,7 @@ COLUMNS = {
     "saco": "SaCo ↑",
     "pointing": "pointing ↑",
     "mass": "mass ↑",
-    "randomised": "random weights ρ ↓",
+    "randomised": "random ρ ↓",
 }
 CONTROLS = (RANDOM, CENTRE)
 
