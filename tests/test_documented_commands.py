@@ -39,6 +39,7 @@ ELSEWHERE = {
     r"uv run python docs/learn/.*": "tests/test_learn.py runs every chapter",
     r"uv run python docs/examples/coco_head\.py .*": "tests/test_coco_head.py runs it",
     r"uv run visattn rank .* runs/head/held_out": "needs that head; tests/test_rank_script.py ranks such photographs",
+    r".*visattn fit .* --data.annotations mixed\.json .*": "needs outlines: tests/test_supervision.py",
     r".* --import my_attention\.py .*": "tests/test_own_classes.py runs that page",
     r".*visattn app.*": "serves until it is stopped: tests/test_app.py",
     r".*visattn gpu-check .*": "needs a GPU; in small tests/test_gpu_check.py",
