@@ -40,6 +40,7 @@ ELSEWHERE = {
     r"uv run python docs/examples/coco_head\.py .*": "tests/test_coco_head.py runs it",
     r"uv run visattn rank .* runs/head/held_out": "needs that head; tests/test_rank_script.py ranks such photographs",
     r".*visattn fit .* --data.annotations mixed\.json .*": "needs outlines: tests/test_supervision.py",
+    r".*visattn curves runs/compare/.*": "needs those runs; tests/test_curves.py draws along time",
     r".* --import my_attention\.py .*": "tests/test_own_classes.py runs that page",
     r".*visattn app.*": "serves until it is stopped: tests/test_app.py",
     r".*visattn gpu-check .*": "needs a GPU; in small tests/test_gpu_check.py",
@@ -50,7 +51,7 @@ ELSEWHERE = {
 }
 LATER = {
     r"uv run visattn demo": "10 minutes; in small tests/test_scripts.py",
-    r"uv run visattn compare.*": "hours; in small tests/test_compare.py",
+    r".*visattn compare.*": "hours; in small tests/test_compare.py",
     r".*visattn glimpses .*": "an hour; in small tests/test_glimpses_run.py",
     r".*visattn export .* --format both .*": "7 seconds; tests/test_own_classes.py and tests/test_export_onnx.py",
     r".*visattn evaluate .* --meteor .*": "needs Java and the extra coco; tests/test_evaluate.py, where they are",
