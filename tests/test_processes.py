@@ -144,7 +144,11 @@ def logged(folder):
     """
     with (folder / "logs" / "version_0" / "metrics.csv").open() as file:
         return [
-            {key: float(value) for key, value in row.items() if value and not key.endswith(("_per_s", "pointing"))}
+            {
+                key: float(value)
+                for key, value in row.items()
+                if value and not key.endswith(("_per_s", "seconds", "processor_s", "pointing"))
+            }
             for row in csv.DictReader(file)
         ]
 

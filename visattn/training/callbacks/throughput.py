@@ -14,8 +14,9 @@ class Throughput(Callback):
     """Logs how fast training is.
 
     `train/images_per_s` and, for captions, `train/tokens_per_s`, of all processes: over the steps since the last log.
-    After each epoch `train/seconds` and `train/processor_s`, clock and processor time of the main process, all its
-    threads: of all steps since the run began, also if it was resumed, with loading and without validation.
+    After each epoch `train/seconds` and `train/processor_s`, clock and processor time of a process, all its threads,
+    averaged over processes: of all steps since the run began, also if it was resumed, with loading and without
+    validation.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Throughput(Callback):
         self._mark = time.perf_counter(), time.process_time()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.log_dict(self._spent, rank_zero_only=True)
+        pl_module.log_dict(self._spent, sync_dist=True)
 
     def _count(self) -> None:
         """Begin to count what is logged next."""
