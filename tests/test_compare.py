@@ -151,6 +151,16 @@ def test_a_comparison_shows_the_weights_where_they_are():
     assert len([artist for artist in figure.artists if isinstance(artist, Rectangle)]) == 2  # one frame, of two lines
 
 
+def test_the_picture_is_visible_under_an_even_map():
+    """The mean vector's row was one bright colour."""
+    even = np.full((2, 5, 7), 1 / 35)
+    figure = comparison_sheet([comparison(maps=even)])
+    encode_figure(figure)
+    assert "scale to 0.11" in {text.get_text() for text in figure.texts}
+    panel = pixels_of(figure)[1].astype(int)
+    assert panel.max() < 170
+
+
 @pytest.mark.parametrize("size", [(40, 60), (40, 400), (400, 40)])
 def test_long_names_do_not_overlap(size):
     image = np.full((*size, 3), 128, dtype=np.uint8)

@@ -62,8 +62,9 @@ class Comparison(NamedTuple):
 def comparison_sheet(comparisons: Sequence[Comparison]) -> Figure:
     """Draw comparisons one under the other.
 
-    Each row has one colour scale, from 0 to its largest weight, which is written beside it: mechanisms differ so much
-    in how they spread attention that on a scale for all only the sharpest would be seen.
+    Each row has one colour scale, from 0 to its largest weight, or to four times the mean weight if that is more; its
+    end is written beside it. Mechanisms differ so much in how they spread attention that on a scale for all only the
+    sharpest would be seen.
 
     Raises:
         InputError: see `heatmap`.
@@ -108,7 +109,8 @@ def _label(row: Row) -> list[tuple[str, float, str]]:
 
 
 def _high(row: Row) -> float:
-    return max((float(weights.max()) for weights in row.maps), default=0.0)
+    """The end of a row's scale: at least four times the mean, or even maps would cover the picture in bright colour."""
+    return max((max(float(weights.max()), 4 * float(weights.mean())) for weights in row.maps), default=0.0)
 
 
 def _pitch(comparison: Comparison, picture: np.ndarray) -> int:
