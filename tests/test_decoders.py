@@ -1,5 +1,7 @@
 """Decoders and decoding: `step` equals `forward`; padding and other images of a batch have no effect."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from visattn.attention import (
 )
 from visattn.decoding import captions, decode
 from visattn.errors import InputError
-from visattn.models import LSTMDecoder, LuongDecoder, TransformerDecoder
+from visattn.models import Ensemble, LSTMDecoder, LuongDecoder, TransformerDecoder
 from visattn.models.positions import grid_sinusoid
 from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
@@ -52,6 +54,11 @@ ATTENTIONS = {
     "local-p": PredictiveLocalAttention,
     "multi-head": lambda query, value: MultiHeadAttention(query, value, heads=2, size=14),
 }
+MEMBERS = (
+    partial(LuongDecoder, hidden=13, embedding=19, placed=20),
+    partial(TransformerDecoder, size=12, layers=1, heads=3),
+    partial(LSTMDecoder, hidden=7, embedding=5),
+)
 DECODERS = {
     **{
         f"{order.__name__} {name}": (
@@ -67,6 +74,7 @@ DECODERS = {
     "LuongDecoder learned initial state": lambda: LuongDecoder(V, D, hidden=13, embedding=19, initial_state="learned"),
     "LuongDecoder without input feeding": lambda: LuongDecoder(V, D, hidden=13, embedding=19, input_feeding=False),
     "Transformer": lambda: TransformerDecoder(V, D, size=12, layers=2, heads=3),
+    "Ensemble": lambda: Ensemble(V, D, MEMBERS),
 }
 every_decoder = pytest.mark.parametrize("make", DECODERS.values(), ids=DECODERS)
 
@@ -78,6 +86,11 @@ def every_decoder_but(*kinds):
 def decoder(make=DECODERS["LSTMDecoder additive"], seed=0):
     torch.manual_seed(seed)
     return make().eval()
+
+
+def outputs(model):
+    """The output layers of a decoder, or of an ensemble's members."""
+    return [each.out for each in getattr(model, "members", [model])]
 
 
 def values(n=B, seed=5):
@@ -323,3 +336,20 @@ def test_without_input_feeding_an_image_is_known_only_through_the_current_glimps
 def test_a_size_that_cannot_hold_positions_is_refused(order, size):
     with pytest.raises(InputError, match=f"placed is {size}; .* multiple of 4"):
         order(V, D, placed=size)
+
+
+def test_an_ensemble_takes_the_means_of_its_members():
+    model = decoder(DECODERS["Ensemble"])
+    tokens = torch.randint(4, V, (2 * B, T), generator=torch.Generator().manual_seed(2))
+    logits, seen = model(model.prepare(values(), GRID), tokens)
+    single = [member(member.prepare(values(), GRID), tokens) for member in model.members]
+    mean = sum(each.softmax(-1) for each, _ in single) / 3
+    torch.testing.assert_close(logits.exp(), mean)
+    torch.testing.assert_close(seen.weights, sum(glimpse.weights for _, glimpse in single) / 3)
+    torch.testing.assert_close(seen.gate, (2 + single[2][1].gate) / 3)
+    assert not torch.allclose(single[0][0].softmax(-1), mean, atol=1e-3)
+
+
+def test_an_ensemble_needs_a_member():
+    with pytest.raises(InputError, match="members is empty"):
+        Ensemble(V, D, [])

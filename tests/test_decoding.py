@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from test_decoders import DECODERS, GRID, D, L, T, V, decoder, every_decoder_but, values, vocabulary
+from test_decoders import DECODERS, GRID, D, L, T, V, decoder, every_decoder_but, outputs, values, vocabulary
 
 from visattn.decoding import BeamSearch, Greedy, Sampling, captions, decode
 from visattn.decoding.loop import repeats
@@ -78,7 +78,8 @@ def test_results_of_a_beam_belong_to_its_words(name):
     """Given its words, the decoder says the same log-probabilities and looks at the same places."""
     model = decoder(DECODERS[name], seed=8)
     with torch.no_grad():
-        model.out.weight.mul_(4)
+        for out in outputs(model):
+            out.weight.mul_(4)
     memory = model.prepare(values(5), GRID)
     decoded = decode(model, memory, BeamSearch(5, best=3), T)
     said = decoded.tokens != PAD
@@ -104,7 +105,8 @@ def test_a_batched_beam_equals_one_image_at_a_time(name):
     """Images end at different steps, and are then dropped from the batch."""
     model, many = decoder(DECODERS[name], seed=6), 3 * values(7)
     with torch.no_grad():
-        model.out.weight.mul_(4)
+        for out in outputs(model):
+            out.weight.mul_(4)
     search = BeamSearch(4, best=2)
     together = captions(decode(model, model.prepare(many, GRID), search, T), vocabulary(), GRID)
     for i in range(7):
@@ -240,7 +242,8 @@ def test_no_step_computes_what_depends_on_the_image_alone(name, monkeypatch):
         if hasattr(module, "keys") and callable(module.keys):
             monkeypatch.setattr(module, "keys", lambda *_: pytest.fail("keys were projected in a step"))
     with torch.no_grad():
-        model.out.bias[END] = -1e4  # no image is done before the others
+        for out in outputs(model):
+            out.bias[END] = -1e4  # no image is done before the others
     assert len(decode(model, memory, BeamSearch(5), T).tokens) == 3
 
 

@@ -3,20 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from test_decoders import DECODERS, GRID, B, D, L, T, V, decoder, values
+from test_decoders import DECODERS, GRID, MEMBERS, B, D, L, T, V, decoder, values
 from torch import nn
 
 from visattn.attention import HardAttention, MultiHeadAttention, SentinelAttention, SoftAttention, SpatialAttention
 from visattn.attention import multihead as multihead_room
+from visattn.errors import InputError
 from visattn.explain import caption_relevance, word_relevance
-from visattn.models import Decoder, LSTMDecoder, TransformerDecoder
+from visattn.models import Decoder, Ensemble, LSTMDecoder, TransformerDecoder
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
 from visattn.vocabulary import END, PAD, START
 
-RECURRENT = [name for name in DECODERS if name != "Transformer" and "sample" not in name]
+RECURRENT = [name for name in DECODERS if name not in ("Transformer", "Ensemble") and "sample" not in name]
 every_recurrent = pytest.mark.parametrize("name", RECURRENT)
-every = pytest.mark.parametrize("name", [*RECURRENT, "Transformer"])
+every = pytest.mark.parametrize("name", [*RECURRENT, "Transformer", "Ensemble"])
 
 
 def caption(count=B, seed=7):
@@ -88,6 +89,25 @@ def test_relevance_of_a_recurrent_decoder_by_brute_force(name):
             logits, _ = model(memory, previous)
             kept = model.attention.kept[: t + 1]
             gradients = torch.autograd.grad(log_prob(logits, words, n, t), [shift for _, shift in kept])
+            parts = [(a * g).clamp(min=0).mean(1)[n] for (a, _), g in zip(kept, gradients, strict=True)]
+            torch.testing.assert_close(found[n, t], torch.stack(parts).sum(0).detach(), rtol=1e-3, atol=1e-7)
+
+
+def test_relevance_of_an_ensemble_of_recurrent_decoders_by_brute_force():
+    """Of the mean of the probabilities, to the glimpses of all members."""
+    model = decoder(lambda: Ensemble(V, D, (MEMBERS[0], MEMBERS[2])))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    previous, words = caption()
+    found = word_relevance(model, model.prepare(values(), GRID), previous, words)
+    for member in model.members:
+        member.attention = Explicit(member.attention)
+    logits, _ = model(model.prepare(values(), GRID), previous)
+    for n in range(B):
+        for t in (0, 3, T - 1):
+            kept = [each for member in model.members for each in member.attention.kept[: t + 1]]
+            shifts = [shift for _, shift in kept]
+            gradients = torch.autograd.grad(log_prob(logits, words, n, t), shifts, retain_graph=True)
             parts = [(a * g).clamp(min=0).mean(1)[n] for (a, _), g in zip(kept, gradients, strict=True)]
             torch.testing.assert_close(found[n, t], torch.stack(parts).sum(0).detach(), rtol=1e-3, atol=1e-7)
 
@@ -210,7 +230,7 @@ def test_a_captioner_explains_given_words(captioner_checkpoint):
 
 
 def test_other_decoders_are_refused():
-    with pytest.raises(TypeError, match="recurrent and Transformer decoders"):
+    with pytest.raises(InputError, match="recurrent and Transformer decoders"):
         word_relevance(
             Decoder(), TransformerDecoder(V, D, size=12, layers=1, heads=3).prepare(values(), GRID), *caption()
         )

@@ -167,6 +167,62 @@ def test_a_checkpoint_of_a_captioner_is_exported(captioner_checkpoint, tmp_path,
     assert str(captioner_checkpoint.parent) not in (output / DESCRIPTION).read_text()
 
 
+def other_captioner(checkpoint, path, change=lambda state: None):
+    """A captioner whose decoder has other weights than that of a checkpoint, and the same encoder."""
+    stored = torch.load(checkpoint, weights_only=True)
+    generator = torch.Generator().manual_seed(5)
+    for name, tensor in stored["state_dict"].items():
+        if name.startswith("decoder.") and tensor.is_floating_point():
+            tensor += 0.3 * torch.randn(tensor.shape, generator=generator)
+    change(stored)
+    torch.save(stored, path)
+    return path
+
+
+def test_several_captioners_are_exported_as_an_ensemble(captioner_checkpoint, tmp_path):
+    other, output = other_captioner(captioner_checkpoint, tmp_path / "other.ckpt"), tmp_path / "exported"
+    both = [captioner_checkpoint, other]
+    assert export.main(["--checkpoint", *map(str, both), "--output", str(output), "--dtype", "float32"]) == 0
+    first, second = (load_model(path, Captioner) for path in both)
+    found = load_model(output, Captioner)
+    pixels, tokens = images(3, first.image_size), torch.tensor([[1, 5, 4, 7]] * 3)
+    with torch.inference_mode():
+        single = [m.decoder(m.decoder.prepare(*m.encoder(pixels)), tokens)[0].softmax(-1) for m in (first, second)]
+        logits, _ = found.decoder(found.decoder.prepare(*found.encoder(pixels)), tokens)
+    assert not torch.allclose(*single, atol=1e-2)
+    torch.testing.assert_close(logits.exp(), (single[0] + single[1]) / 2)
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "scene.png")
+    words = ["--checkpoint", str(output), "--output", str(tmp_path / "captions"), "--map", "relevance"]
+    assert caption.main([*words, "--beam", "2", str(tmp_path / "scene.png")]) == 0
+    again = ["--checkpoint", str(output), str(other), "--output", str(tmp_path / "three")]
+    assert export.main(again) == 0  # an ensemble may be a member
+
+
+def test_captioners_that_cannot_be_an_ensemble_are_refused(
+    captioner_checkpoint, classifier_checkpoint, tmp_path, capsys
+):
+    def train_encoder(stored):
+        name = next(name for name in stored["state_dict"] if name.startswith("encoder.") and name.endswith("weight"))
+        stored["state_dict"][name] += 1.0
+
+    def rename(stored):
+        words = stored["hyper_parameters"]["output_names"]
+        words[-1], words[-2] = words[-2], words[-1]
+
+    trained = other_captioner(captioner_checkpoint, tmp_path / "trained.ckpt", train_encoder)
+    renamed = other_captioner(captioner_checkpoint, tmp_path / "renamed.ckpt", rename)
+    for other, said in (
+        (trained, "encoders have different weights"),
+        (renamed, "differ in their words"),
+        (classifier_checkpoint, "is no captioner"),
+        (captioner_checkpoint, "twice"),
+    ):
+        words = ["--checkpoint", str(captioner_checkpoint), str(other), "--output", str(tmp_path / "out")]
+        assert export.main(words) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_exported_folder_captions_as_its_checkpoint(captioner_checkpoint, tmp_path):
     folder, found = tmp_path / "exported", {}
     assert export.main(["--checkpoint", str(captioner_checkpoint), "--output", str(folder)]) == 0

@@ -4,11 +4,15 @@
     visattn export --checkpoint … --output … --dtype float16 --images photo.jpg folder/
     visattn export --checkpoint … --output … --format both
     visattn export --checkpoint … --output … --beam 5 --no-repeat 2
+    visattn export --checkpoint runs/soft_0/best.ckpt runs/soft_1/best.ckpt --output exported/ensemble
 
 Writes a new folder: `model.json` (architecture, words or classes, input, and the SHA-256 of every other file),
 `model.safetensors`, and with ONNX `encoder.onnx`, `prepare.onnx` and `step.onnx` of a captioner, or `classifier.onnx`.
 The exported files are read back and compared with the checkpoint's model on the images; the largest differences are
 printed. If they are too large, or anything else fails, no folder is left. docs/export.md shows how to use the files.
+
+Several captioners with the same vocabulary and the same frozen encoder are exported as an ensemble: a captioner whose
+words have the mean of their probabilities, and whose maps are the mean of theirs.
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,13 @@ ENCODER_WEIGHTS = ("file", "pretrained")
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("export", __doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help=f"model trained by 'visattn fit', {EXPORTED}")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        required=True,
+        help=f"model trained by 'visattn fit', {EXPORTED}; several captioners make an ensemble",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to create")
     parser.add_argument(
         "--format",
@@ -76,12 +86,12 @@ def main(args: Sequence[str] | None = None) -> None:
     from visattn.export.blueprint import read
     from visattn.export.folder import DTYPES as TORCH_DTYPES
     from visattn.tasks.decoding import search_of
-    from visattn.tasks.export import ExportedCaptioner, comparison_images, export, parts_of
+    from visattn.tasks.export import ExportedCaptioner, comparison_images, export, parts_of_all
 
     search = search_of(options)
     if search is not None:
         read("search", search)()  # its numbers may be out of range
-    exported = parts_of(options.checkpoint, options.places)
+    exported = parts_of_all(options.checkpoint, options.places)
     chosen = {"search": search, "no_repeat": options.no_repeat, "max_length": options.max_length}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if isinstance(exported, ExportedCaptioner):

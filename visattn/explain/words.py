@@ -13,9 +13,13 @@ where ∂/∂α goes all the ways from the glimpse to the word: through β, the 
 to propagate, since glimpses do not attend to glimpses. For hard attention α is what was really used, one place's 1
 (`focus`); it may speak against the word, and then no place is relevant.
 
+An ensemble's is the mean of its members', each weighted by its share of the word's probability: for recurrent decoders
+the same as the sum above over the glimpses of all, as ∂ log p̄ / ∂α = (p_m / Σ p) ∂ log p_m / ∂α for member m.
+
 Axis letters: those of `visattn.attention.contract`, and T words.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,10 +27,11 @@ import torch
 from torch import Tensor
 
 from visattn.attention import Glimpse, HeadsMemory, Memory
+from visattn.errors import InputError
 from visattn.explain.calls import AttentionCall
 from visattn.explain.reading import intercepted
 from visattn.explain.relevance import normalised, positive_part
-from visattn.models import Decoder, RecurrentDecoder, TransformerDecoder
+from visattn.models import Decoder, Ensemble, EnsembleMemory, RecurrentDecoder, TransformerDecoder
 from visattn.models.mode import evaluating
 from visattn.vocabulary import PAD
 
@@ -38,7 +43,7 @@ def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Te
     draws here, too, other places than it drew for the caption.
 
     Args:
-        decoder: recurrent, around any spatial attention, or a Transformer.
+        decoder: recurrent, around any spatial attention, a Transformer, or an ensemble of these.
         memory: of B images.
         previous: (N, T) the words before each, START first; as many captions of each image, in a row.
         words: (N, T) the words to explain; PAD has no relevance.
@@ -47,13 +52,14 @@ def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Te
         (N, T, L) float32, not negative, in the unit of log p; nothing is rescaled.
 
     Raises:
-        TypeError: for any other decoder.
+        InputError: for any other decoder.
     """
-    if not isinstance(decoder, RecurrentDecoder | TransformerDecoder):
-        raise TypeError(
-            f"the relevance of words is defined for recurrent and Transformer decoders, not {type(decoder)}"
+    explain: Any = next((how for kind, how in _HOW.items() if isinstance(decoder, kind)), None)
+    if explain is None:
+        raise InputError(
+            "the relevance of words is defined for recurrent and Transformer decoders, not for "
+            f"{type(decoder).__name__}; use its attention"
         )
-    explain: Any = _of_recurrent if isinstance(decoder, RecurrentDecoder) else _of_transformer
     with torch.inference_mode(False), torch.enable_grad(), evaluating(decoder):
         memory = memory.map(lambda part: part.detach().clone())
         relevance = explain(decoder, memory, previous.clone(), words.clone())
@@ -129,6 +135,23 @@ def _of_transformer(decoder: TransformerDecoder, memory: HeadsMemory, previous: 
             by_place = by_place + normalised(by_word).transpose(1, 2) @ of_places  # eq. 10, places as they were
         out[:, t] = by_place[:, t]
     return out
+
+
+def _of_ensemble(decoder: Ensemble, memory: EnsembleMemory, previous: Tensor, words: Tensor) -> Tensor:
+    pairs = list(zip(decoder.members, memory.members, strict=True))
+    with torch.no_grad():
+        logits = torch.stack([member(own, previous)[0].float() for member, own in pairs])
+        log_probs = logits.log_softmax(dim=-1).gather(3, words.expand(len(pairs), -1, -1).unsqueeze(3))
+        shares = log_probs.softmax(dim=0)  # (M, N, T, 1)
+    relevance = [word_relevance(member, own, previous, words) for member, own in pairs]
+    return (shares * torch.stack(relevance)).sum(dim=0)
+
+
+_HOW: dict[type[Decoder], Callable[..., Tensor]] = {
+    RecurrentDecoder: _of_recurrent,
+    TransformerDecoder: _of_transformer,
+    Ensemble: _of_ensemble,
+}
 
 
 def _by_caption(weights: Tensor, length: int) -> Tensor:

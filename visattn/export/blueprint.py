@@ -37,6 +37,7 @@ from visattn.models import (
     ContextNetwork,
     ConvolutionalStem,
     Encoder,
+    Ensemble,
     GaussianPolicy,
     GlimpseModel,
     GlimpseNetwork,
@@ -55,7 +56,7 @@ Blueprint = dict[str, Any]  # {"class_path": str, "init_args": {name: a plain va
 
 CLASSES: dict[str, tuple[type, ...]] = {
     "encoder": (Encoder,),
-    "decoder": (LSTMDecoder, LuongDecoder, TransformerDecoder),
+    "decoder": (LSTMDecoder, LuongDecoder, TransformerDecoder, Ensemble),
     "attention": (
         SoftAttention,
         SparsemaxAttention,
@@ -80,6 +81,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
 }
 """The allowed classes of each part; a part is identified by the name of its argument."""
 
+_LISTS = {"members": "decoder"}  # arguments that are lists of parts, and which
 # Arguments that are not exported: they concern training only, or (mean and std) are stored separately.
 _LEFT_OUT = {
     "encoder": frozenset({"weights", "train_from", "keep_statistics", "mean", "std"}),
@@ -97,7 +99,7 @@ def describe(role: str, configuration: Blueprint) -> Blueprint:
     """
     cls = _find(role, configuration.get("class_path"))
     arguments = {
-        name: describe(name, value) if _is_part(value) else value
+        name: _described(name, value)
         for name, value in (configuration.get("init_args") or {}).items()
         if name not in _LEFT_OUT.get(role, ())
     }
@@ -127,6 +129,8 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
             raise InputError(f"its {role} has an argument {name!r}, which {cls.__name__} does not take")
         if name in CLASSES and not (value is None and known[name].default is None):  # an optional part may be missing
             made[name] = read(name, value)
+        elif name in _LISTS and isinstance(value, list):
+            made[name] = [read(_LISTS[name], each) for each in value]
         elif role == "encoder" and name == "options":
             made[name] = _options(value)
         elif _is_plain(value):
@@ -134,6 +138,13 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
         else:
             raise InputError(f"the argument {name} of its {role} is not a plain value")
     return functools.partial(cls, **made)
+
+
+def _described(name: str, value: Any) -> Any:
+    """An argument: a part, a list of parts, or a plain value as it is."""
+    if name in _LISTS:
+        return [describe(_LISTS[name], each) for each in value]
+    return describe(name, value) if _is_part(value) else value
 
 
 def _find(role: str, path: Any) -> type:

@@ -2,6 +2,7 @@
 
 from visattn.models.decoder import Decoder
 from visattn.models.encoder import Encoder
+from visattn.models.ensemble import Ensemble, EnsembleMemory
 from visattn.models.glimpses import (
     CentrePolicy,
     ContextNetwork,
@@ -29,6 +30,8 @@ __all__ = [
     "ConvolutionalStem",
     "Decoder",
     "Encoder",
+    "Ensemble",
+    "EnsembleMemory",
     "GaussianPolicy",
     "GlimpseModel",
     "GlimpseNetwork",

@@ -1,6 +1,6 @@
 """Export a trained model as safetensors and JSON, or as ONNX graphs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,13 @@ from visattn.data.shapes import make_scene
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier, load_glimpses
 from visattn.export.blueprint import describe
+from visattn.export.ensemble import ensemble
 from visattn.export.folder import write_description, write_weights
 from visattn.export.graphs import check_installed, write_captioner_graphs, write_classifier_graph
 from visattn.export.parity import Parity, compare_captioners, compare_outputs
 from visattn.files import new_folder
 from visattn.images import fit_image
-from visattn.models import GlimpseModel
+from visattn.models import Ensemble, GlimpseModel
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model, read
 from visattn.training.classifier import Classifier
@@ -49,12 +50,34 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
         hard = [module for module in model.modules() if isinstance(module, HardAttention)]
         if not hard:
             raise InputError(f"{checkpoint} has no hard attention; leave out --places")
+        if isinstance(model, Captioner) and isinstance(model.decoder, Ensemble):
+            raise InputError(f"{checkpoint} is an ensemble; give --places when it is made of its captioners")
         hard[0].evaluation = parts["decoder"]["init_args"]["attention"]["init_args"]["evaluation"] = places
     size, fit = tuple(model.image_size), model.fit
     if isinstance(model, Captioner):
         own = model.encoder, model.decoder, model.vocabulary, size, fit, model.max_length
         return ExportedCaptioner(*own, parts, search=search, no_repeat=model.no_repeat)
     return ExportedClassifier(model.normalise, model.model, model.class_names, size, fit, parts)
+
+
+def parts_of_all(checkpoints: Sequence[Path], places: str | None = None) -> Exported:
+    """The parts of the model in a checkpoint, or of the ensemble of the captioners in several.
+
+    Raises:
+        InputError: as `parts_of` and `visattn.export.ensemble`, or if one of several is no captioner, or given
+            twice.
+    """
+    if len(checkpoints) == 1:
+        return parts_of(checkpoints[0], places)
+    captioners: dict[Path, ExportedCaptioner] = {}
+    for checkpoint in checkpoints:
+        if checkpoint in captioners:
+            raise InputError(f"--checkpoint names {checkpoint} twice; an ensemble needs different captioners")
+        exported = parts_of(checkpoint, places)
+        if not isinstance(exported, ExportedCaptioner):
+            raise InputError(f"--checkpoint {checkpoint} is no captioner; only captioners make an ensemble")
+        captioners[checkpoint] = exported
+    return ensemble(captioners)
 
 
 def comparison_images(exported: Exported, paths: Iterable[Path] = (), count: int = 8) -> Tensor:
