@@ -135,6 +135,23 @@ def test_an_id_is_the_same_as_number_and_as_text(run, fails):
         assert "the image_id of" in fails(coco(), [{"image_id": wrong, "caption": "A dog"}])
 
 
+def test_captions_of_visattn_caption_are_matched_by_file(run, fails):
+    listed = [
+        {"image": f"photos/{image}.jpg", "caption": written(words), "words": words, "overlay": f"{image}.png"}
+        for image, words in CANDIDATES.items()
+    ]
+    expected = run(coco(), results())[2]["scores"]
+    assert run(coco(), listed)[2]["scores"] == expected
+    assert run(karpathy(), listed)[2]["scores"] == expected
+    listed[0]["image"] = "photos/unknown.jpg"
+    assert "such as unknown.jpg" in fails(coco(), listed)
+    twice = coco()
+    for entry in twice["images"][:2]:
+        entry["file_name"] = "a/same.jpg"
+    listed[0]["image"] = "same.jpg"
+    assert "such as same.jpg" in fails(twice, listed[:1])
+
+
 def test_karpathy_files_are_scored_by_their_raw_sentences(run, fails):
     names = {image: image for image in REFERENCES}
     content = run(karpathy(), results(names))[2]

@@ -7,7 +7,8 @@ r"""Score captions against references like the official COCO tool: BLEU-1 to 4, 
 References: a COCO caption file ({"images", "annotations"}), or one split of a Karpathy file; its raw sentences are
 scored if it has them, otherwise its tokens. Candidates: COCO's results format, a list of {"image_id", "caption"}, as
 written by `visattn predict`; other keys are ignored. Image ids are compared as text: 9 and "9" are the same image,
-"009" is another. An image in a Karpathy file is identified by its `cocoid`, or else by its file name without suffix.
+"009" is another. An image in a Karpathy file is identified by its `cocoid`, or else by its file name without suffix. In
+the captions.json of `visattn caption`, whose entries have no id, images are identified by the names of their files.
 
 Captions are tokenised by `visattn.metrics.ptb`, which follows the official tokeniser (docs/tokeniser.md lists the
 differences), or with --tokenizer java by the official program; scores on other tokens are not comparable. Captions in a
@@ -52,7 +53,11 @@ def main(args: Sequence[str] | None = None) -> None:
         "--references", type=Path, required=True, metavar="FILE.json", help="COCO caption file or Karpathy file"
     )
     parser.add_argument(
-        "--candidates", type=Path, required=True, metavar="FILE.json", help='list of {"image_id", "caption"}'
+        "--candidates",
+        type=Path,
+        required=True,
+        metavar="FILE.json",
+        help='list of {"image_id", "caption"}, or captions.json',
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE.json", help="write all scores, including those of each image, to this file"

@@ -10,6 +10,7 @@ from visattn.errors import InputError
 from visattn.files import names_apart
 
 Captions = dict[str, list[str]]  # image id -> its captions
+Files = dict[str, str]  # name of an image file, without folders -> image id; only names that occur once
 
 
 class References(NamedTuple):
@@ -19,13 +20,15 @@ class References(NamedTuple):
         captions: image id -> its captions, at least one.
         name: of the file, with the splits used.
         bare: number of images without captions, which are left out.
+        files: image files -> image ids, as far as they are in the file.
         stray: number of captions without an image in the file, which are left out.
     """
 
     captions: Captions
     name: str
     bare: int
-    stray: int = 0
+    files: Files
+    stray: int
 
 
 def read_references(path: Path, split: str, split_asked: bool, tokens_given: bool) -> References:
@@ -45,10 +48,10 @@ def read_references(path: Path, split: str, split_asked: bool, tokens_given: boo
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         if split_asked:
             raise InputError(f"{path} is in COCO's layout and has no splits; leave out the split option")
-        found, stray = coco(content, path)
+        found, files, stray = coco(content, path)
         name = path.name
     elif isinstance(entries, list) and any(isinstance(entry, dict) and "sentences" in entry for entry in entries):
-        found, stray = karpathy(entries, path, split, tokens_given), 0
+        (found, files), stray = karpathy(entries, path, split, tokens_given), 0
         name = f"{path.name}[{split}]"
     else:
         raise InputError(
@@ -58,11 +61,11 @@ def read_references(path: Path, split: str, split_asked: bool, tokens_given: boo
     captions = {image: several for image, several in found.items() if several}
     if not captions:
         raise InputError(f"{path} has no captions; give a file of references")
-    return References(captions, name, len(found) - len(captions), stray)
+    return References(captions, name, len(found) - len(captions), files, stray)
 
 
-def coco(content: dict[str, Any], path: Path) -> tuple[Captions, int]:
-    """The captions of each image, and the number of captions without an image in the file."""
+def coco(content: dict[str, Any], path: Path) -> tuple[Captions, Files, int]:
+    """The captions of each image, the images' files, and the number of captions without an image in the file."""
     found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in content["annotations"]]
     images = content.get("images", [{"id": image} for image in dict.fromkeys(image for image, _ in found)])
     if not isinstance(images, list):
@@ -76,11 +79,12 @@ def coco(content: dict[str, Any], path: Path) -> tuple[Captions, int]:
             captions[image].append(text)
         else:
             stray += 1
-    return captions, stray
+    files = [(entry["file_name"], name) for entry, name in zip(images, listed, strict=True) if entry.get("file_name")]
+    return captions, _by_file(files), stray
 
 
-def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> Captions:
-    """The captions of each image in these splits."""
+def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> tuple[Captions, Files]:
+    """The captions of each image in these splits, and the images' files."""
     wanted = split.split(",")
     there = Counter(str(entry.get("split")) for entry in entries if isinstance(entry, dict))
     if absent := [name for name in wanted if name not in there]:
@@ -89,6 +93,7 @@ def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> 
             f"{path} has no {absent[0]} split; it has {splits}: choose with --split or --frequencies-split"
         )
     found: list[tuple[str, list[str]]] = []
+    files: list[tuple[Any, str]] = []
     names = names_apart([_file(entry) for entry in entries])
     for entry, stem in zip(entries, names, strict=True):
         if not isinstance(entry, dict) or not isinstance(entry.get("sentences"), list):
@@ -98,8 +103,16 @@ def karpathy(entries: list[Any], path: Path, split: str, tokens_given: bool) -> 
             name = image_id(entry, key, path)
             several = [sentence(s, path, tokens_given) for s in entry["sentences"]]
             found.append((name if key == "cocoid" else stem, several))
+            files.append((entry.get("filename", ""), found[-1][0]))
     refuse_twice((image for image, _ in found), path, "entries")
-    return dict(found)
+    return dict(found), _by_file(files)
+
+
+def _by_file(files: Sequence[tuple[Any, str]]) -> Files:
+    """Image ids by the names of their files, without folders; names of several images are left out."""
+    names = [Path(str(file)).name for file, _ in files]
+    count = Counter(names)
+    return {name: image for name, (_, image) in zip(names, files, strict=True) if count[name] == 1}
 
 
 def _file(entry: Any) -> str:
@@ -169,20 +182,35 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the right file") from error
 
 
-def read_candidates(path: Path) -> Captions:
-    """Read candidates (image id -> a list with its caption) in the format of COCO's results.
+def read_candidates(path: Path, files: Files) -> Captions:
+    """Read candidates (image id -> a list with its caption) in the format of COCO's results, or of `visattn caption`.
+
+    Args:
+        path: the file.
+        files: image files of the references -> image ids; the results of `visattn caption` name files.
 
     Raises:
         InputError: if the file is missing, has another layout, or repeats an image.
     """
     entries = read_json(path)
     if not isinstance(entries, list):
-        raise InputError(f'{path} is not a list of {{"image_id", "caption"}}; give COCO\'s results or predictions.json')
+        raise InputError(
+            f'{path} is not a list of {{"image_id", "caption"}}; give COCO\'s results, or predictions.json or '
+            "captions.json of visattn"
+        )
     if not entries:
         raise InputError(f"{path} has no candidates; give at least one")
-    found = [(image_id(entry, "image_id", path), caption(entry, path)) for entry in entries]
+    found = [(_candidate_id(entry, files, path), caption(entry, path)) for entry in entries]
     refuse_twice((image for image, _ in found), path, "candidates")
     return {image: [text] for image, text in found}
+
+
+def _candidate_id(entry: Any, files: Files, path: Path) -> str:
+    """The id of a candidate's image, found by its file if the entry has no id."""
+    if isinstance(entry, dict) and "image_id" not in entry and isinstance(entry.get("image"), str):
+        name = Path(entry["image"]).name
+        return files.get(name, name)
+    return image_id(entry, "image_id", path)
 
 
 def pair(known: References, said: Captions, references: Path, candidates: Path, partial: bool) -> list[str]:

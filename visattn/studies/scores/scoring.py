@@ -54,7 +54,7 @@ def evaluate(
 
     Args:
         references: COCO's caption file or a Karpathy file.
-        candidates: a list of {"image_id", "caption"}.
+        candidates: a list of {"image_id", "caption"}, or of {"image", "caption"} with the path of an image file.
         split: splits of a Karpathy file, separated by commas; None uses "test".
         tokenizer: "ptb", "java", "characters", a file (see `tokenizer_of`), or "spaces" if captions are tokens
             separated by spaces, which also selects a Karpathy file's tokens.
@@ -78,7 +78,7 @@ def evaluate(
     tok, tokenize = tokenizer_of(tokenizer)
     tokens_given = tokenizer == "spaces"
     known = read_references(references, split or "test", split is not None, tokens_given)
-    said = read_candidates(candidates)
+    said = read_candidates(candidates, known.files)
     scored = pair(known, said, references, candidates, partial)
 
     reference_tokens = tokenized({image: known.captions[image] for image in scored}, tokenize)
