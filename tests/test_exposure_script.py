@@ -29,7 +29,7 @@ def test_reports_side_by_side(report, tmp_path, capsys):
     assert lines[3].startswith("| other | ")
     scores = json.loads(report.read_text())["scores"]
     assert f"{scores['CIDEr-D']:.3f}" in lines[2]
-    assert f"{100 * scores['free_running_accuracy']:.1f} %" in lines[2]
+    assert f"{100 * scores['free_running_accuracy']:.1f}%" in lines[2]
     assert lines[2] in capsys.readouterr().out
 
 

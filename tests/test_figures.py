@@ -187,10 +187,10 @@ def test_equal_figures_are_equal_bytes_however_often_they_are_drawn():
 
 
 def test_curves_are_the_numbers_and_the_legend_gives_the_last():
-    figure = curves_sheet([Curves("a", {"one": epochs_of(0, 5, 7), "two": epochs_of(1, 2, 93.14)}, " %")])
+    figure = curves_sheet([Curves("a", {"one": epochs_of(0, 5, 7), "two": epochs_of(1, 2, 93.14)}, "%")])
     (axes,) = drawn(figure)
     assert [line.get_ydata().tolist() for line in axes.lines] == [[0, 5, 7], [1, 2, 93.14]]
-    assert {"one: 7 %", "two: 93.1 %", "a", "epoch"} <= set(said(figure))
+    assert {"one: 7%", "two: 93.1%", "a", "epoch"} <= set(said(figure))
     assert {"A title", "a note"} <= set(said(some_curves()))
     first, second = (
         {to_hex(line.get_color()) for line in axes.lines[:1]}
@@ -264,7 +264,7 @@ def test_positions_that_few_references_reach_are_left_out():
     for least, count in ((0.05, 5), (0.1, 3), (0, 7), (1, 2)):
         figure = exposure_sheet([model], least=least)
         assert {len(line.get_ydata()) for axes in drawn(figure) for line in axes.lines} == {count}
-        assert any(f"down to {100 * least:g} %" in text for text in said(figure))
+        assert any(f"down to {100 * least:g}%" in text for text in said(figure))
     (accuracy, _) = drawn(exposure_sheet([some_model(tokens=[10, *[0] * 12])]))
     assert {line.get_marker() for line in accuracy.lines} == {"o"}, "a single position is visible"
 
@@ -317,9 +317,7 @@ def test_work_is_the_numbers():
     assert axes.get_xscale() == "log"
     assert axes.get_ylim() == (0.6, 1)
     figure = work_sheet([some_line(), some_line("whole", 1.0)])
-    assert {"learned: 95.0 %, reads 8.3 % of the pixels", "whole: 95.0 %, reads 100 % of the pixels"} <= set(
-        said(figure)
-    )
+    assert {"learned: 95.0%, reads 8.3% of the pixels", "whole: 95.0%, reads 100% of the pixels"} <= set(said(figure))
 
 
 def test_stopping_is_the_numbers_and_where_the_model_stops():
@@ -337,9 +335,9 @@ def test_accuracy_against_length_is_the_numbers():
     (axes,) = drawn(figure)
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[5, 0.9], [11, 0.5], [41, 0.07]]] * 2
     assert len({line.get_color() for line in axes.lines}) == 2, "baselines are grey"
-    assert {"fixed: 50 % at 11, 7 % at 41", "soft: 50 % at 11, 7 % at 41"} <= set(said(figure))
+    assert {"fixed: 50% at 11, 7% at 41", "soft: 50% at 11, 7% at 41"} <= set(said(figure))
     (only,) = [text for text in said(lengths_sheet([some_lengths(trained=(1, 2))])) if text.startswith("soft")]
-    assert only == "soft: 7 % at 41", "no length of training was measured"
+    assert only == "soft: 7% at 41", "no length of training was measured"
 
 
 def test_true_and_sampled_places_are_marked():

@@ -388,14 +388,14 @@ def test_classification_sheet_says_what_was_predicted():
     arguments = {"image": scene(64, 64), "maps": [("rollout", weights), ("last layer", weights / 2)]}
     arguments |= {"geometry": Geometry.identity((64, 64)), "label": "ship", "top": [("ship", 0.97), ("frog", 0.002)]}
     figure = classification_sheet(**arguments, probability=0.97, truth="ship")
-    assert {"predicted: ship, 97 %", "✓ truth: ship", "rollout", "last layer", "97 %", "< 1 %"} <= set(texts(figure))
+    assert {"predicted: ship, 97%", "✓ truth: ship", "rollout", "last layer", "97%", "< 1%"} <= set(texts(figure))
     assert {"max 0.5", "max 0.25"} <= set(texts(figure))
     _, rollout, last = panels(figure)
     np.testing.assert_array_equal(rollout, last)  # each on its own scale
     figure = classification_sheet(**arguments, probability=0.9999, truth="frog", style=Style("shared"))
-    assert {"predicted: ship, > 99 %", "✗ truth: frog"} <= set(texts(figure))
+    assert {"predicted: ship, > 99%", "✗ truth: frog"} <= set(texts(figure))
     assert (panels(figure)[1] != panels(figure)[2]).any()
-    assert "predicted: ship, 100 %" in texts(classification_sheet(**arguments, probability=1.0))
+    assert "predicted: ship, 100%" in texts(classification_sheet(**arguments, probability=1.0))
     tracks = [patch.get_width() for patch in figure.findobj(matplotlib.patches.Rectangle) if patch in figure.artists]
     assert tracks[1] / tracks[0] == pytest.approx(0.97, abs=0.01)
 

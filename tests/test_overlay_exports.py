@@ -147,7 +147,7 @@ def test_contours_are_drawn_over_their_panels_and_explained():
     for line in lines:
         box = figure.transFigure.transform_bbox(line.get_path().get_extents())
         assert any(p.x0 <= box.x0 and box.x1 <= p.x1 and p.y0 <= box.y0 and box.y1 <= p.y1 for p in panels)
-    assert "smallest area with 25 % and 80 % of the weight" in texts(figure)
+    assert "smallest area with 25% and 80% of the weight" in texts(figure)
     assert_nothing_overlaps(figure)
 
 

@@ -172,7 +172,7 @@ def test_the_command_draws_them(classifier_checkpoint, photographs, tmp_path):
     assert len(set(sizes.values())) == 5
     text = (tmp_path / "here" / "wide.svg").read_text()
     assert all(said in text for said in FRAME)
-    assert re.search(r"predicted: \w+, (> |< )?\d+ %<", text)
+    assert re.search(r"predicted: \w+, (> |< )?\d+%<", text)
     with np.load(tmp_path / "one" / "wide.npz") as a, np.load(tmp_path / "some" / "wide.npz") as b:
         assert set(a) == set(b)
         np.testing.assert_array_equal(a["layers"], b["layers"])

@@ -105,7 +105,7 @@ def test_every_recipe_for_cifar_trains(overlay, cifar_root, tmp_path):
     assert "Validation accuracy" in file.read_text() or "Not yet measured" in file.read_text()
     options = [f"--data.root={cifar_root}", "--data.download=false", "--data.workers=0", "--data.batch_size=17"]
     options += ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
-    if overlay.startswith("gpu"):  # 2 % of 100 images are no split
+    if overlay.startswith("gpu"):  # 2% of 100 images are no split
         options += ["--data.val_fraction=0.1", "--trainer.callbacks=[]", "--data.batch_size=5"]
     assert run("fit", base, tmp_path / "run", *(["--config", str(file)] if over else []), *options) == 0
     model = load_model(tmp_path / "run" / "best.ckpt", Classifier)

@@ -378,7 +378,7 @@ def test_a_scan_plays_fixation_by_fixation(look):
     assert [step.inner_text().split()[:2] for step in steps.all()] == [["cat", "25"], ["dog", "50"], ["dog", "94"]]
     assert seen.page.locator("#all").inner_text() == "All fixations"
     seen.press("ArrowRight", "ArrowRight")
-    assert "fixation 2 of 3 · probability 50 %" in seen.page.locator(".readout").inner_text()
+    assert "fixation 2 of 3 · probability 50%" in seen.page.locator(".readout").inner_text()
     frame, box = (seen.page.locator(name).bounding_box() for name in (".frame", ".frame .box"))
     top, left = (box[side] - frame[side] for side in ("y", "x"))
     assert top / frame["height"] == pytest.approx(10 / SIZE[0], abs=0.01)

@@ -28,7 +28,7 @@ The checksum file has the format of `sha256sum`, with names relative to the imag
 are counted but not compared.
 
 Exit status: 0 if there are no faults, 1 if there are faults, 2 if the check failed (missing folder, annotation file in
-another format). Repair or download the files listed, or train with `--data.on_bad_image=skip`, which skips up to 1 % of
+another format). Repair or download the files listed, or train with `--data.on_bad_image=skip`, which skips up to 1% of
 unusable images.
 """
 

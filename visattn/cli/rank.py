@@ -5,7 +5,7 @@ r"""Rank attention maps: score every method, random maps and the centre on the s
     visattn rank --timm vit_small_patch14_dinov2 --weights FILE --classes names.txt --image-size 224 224 \
         --instances annotations/instances_val2017.json --output runs/rank photos/
 
-The class explained is the one predicted. Scores, each with its 95 % bootstrap interval over the images:
+The class explained is the one predicted. Scores, each with its 95% bootstrap interval over the images:
 
     deletion    probability of the class, mean over the image's removal in the order of the map; lower is better (RISE)
     insertion   the same while it is restored; higher is better

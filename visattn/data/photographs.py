@@ -59,7 +59,7 @@ class Photographs(CaptionData):
         limit: use only the first images of each split, at most this many; for a quick trial.
         on_bad_image: handling of images that are missing, damaged or cannot be fitted to `image_size`. "error" stops
             with an error. "skip" loads every image once before the first epoch, logs those that cannot be used, and
-            leaves them out everywhere; more than 1 % of them is an error. Since this is done before the first batch,
+            leaves them out everywhere; more than 1% of them is an error. Since this is done before the first batch,
             batches and their order remain a function of (seed, epoch); the vocabulary is that of all captions,
             including those of skipped images.
         batch_size: (image, caption) pairs of a training batch, per process.

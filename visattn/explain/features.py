@@ -196,7 +196,7 @@ def artefacts(norms: np.ndarray, times: float = ARTEFACT) -> np.ndarray:
     """Which patches have norms above so many times the median: (n,) to (n,) bool.
 
     Darcet et al. 2024, "Vision Transformers Need Registers" (section 2.1), find patches without content of their own
-    that large models use as a store of global information, about 2 % of all, with ten times the norm of the others.
+    that large models use as a store of global information, about 2% of all, with ten times the norm of the others.
     They part them by an absolute norm, 150 for DINOv2 ViT-g, chosen by hand between the two heaps of the histogram.
     Norms of other models differ, so here the norm is relative to the image's median, and 3 is as arbitrary as their
     150.

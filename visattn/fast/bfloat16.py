@@ -1,7 +1,7 @@
 """softmax(QKᵀ/√d) V in bfloat16 on a CPU, without PyTorch's kernel; exact products of bfloat16 numbers.
 
 PyTorch's fused kernel is slow there, especially backward, and its unfused one computes in float32. Here scores are
-rounded to bfloat16 like everything else; the output then has an error of 0.7 % instead of 0.4 %. In float32 there is
+rounded to bfloat16 like everything else; the output then has an error of 0.7% instead of 0.4%. In float32 there is
 little difference in speed.
 """
 

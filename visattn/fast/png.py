@@ -1,7 +1,7 @@
 """PNG files of drawings, with one filter for all rows.
 
 Pillow tries five filters on each row and keeps the best, which takes longer than the compression that follows. Here
-every row is stored as its difference from the row above ("Up"); sheets get 3 % larger.
+every row is stored as its difference from the row above ("Up"); sheets get 3% larger.
 """
 
 import struct

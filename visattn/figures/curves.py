@@ -15,7 +15,7 @@ class Curves(NamedTuple):
     Attributes:
         name: of the metric.
         lines: (K,) epochs, or what `along` says, and (K,) values by the run's name.
-        unit: written after every value, such as " %".
+        unit: written after every value, such as "%".
         along: what is counted on the horizontal axis.
     """
 

@@ -133,7 +133,7 @@ def _draw_accuracy(axes: Axes, model: Exposure) -> None:
     for name, (_, *look) in reversed(_LINES.items()):
         _line(axes, getattr(model, name), *look)
     axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
 
 
 def _line(axes: Axes, values: np.ndarray, colour: str, dashes: str | tuple, width: float) -> None:
@@ -149,7 +149,7 @@ def _write_legend(figure: Figure, models: Sequence[Exposure], least: float) -> N
         for name, (label, colour, dashes, width) in _LINES.items()
         if name != "another_reference" or with_person
     ]
-    entries.append((Patch(color=_BARS), f"references with a token there; drawn down to {100 * least:g} %"))
+    entries.append((Patch(color=_BARS), f"references with a token there; drawn down to {100 * least:g}%"))
     if len(models) > 1:
         entries.append((Line2D([], [], color=_OTHERS), "the other models' loss"))
     write_figure_legend(figure, *zip(*entries, strict=True))

@@ -64,7 +64,7 @@ def faithfulness_sheet(
             width = 2.2 if drawn.kind == "map" else 1.8
             lines += axes.plot(share, drawn.curves[way], linestyle=_LINES[drawn.kind], linewidth=width, **look)
         axes.set(xlim=(0, 1), ylim=_limits(maps))
-        axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
         axes.yaxis.set_major_formatter(lambda y, _: minus(f"{y:g}"))
         write_legend(key, lines, [f"{drawn.name}: {minus(f'{drawn.areas[way]:.3f}')}" for drawn in maps])
     return laid_out(figure)

@@ -75,7 +75,7 @@ def lengths_sheet(tasks: Sequence[Lengths], *, title: str = "", note: str = "") 
             drawn += axes.plot(task.lengths, line.accuracy, marker="o", markersize=4.5, clip_on=False, **look)
             axes.vlines(task.lengths, line.low, line.high, color=look["color"], linewidth=1.0)
         axes.set(ylim=(0, 1), xlim=(0, max(task.lengths) + 1))
-        axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
+        axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
         axes.xaxis.set_major_locator(FixedLocator(task.lengths))
         axes.xaxis.set_minor_locator(NullLocator())
         write_legend(key, drawn, [_entry(task, line) for line in task.lines])
@@ -85,7 +85,7 @@ def lengths_sheet(tasks: Sequence[Lengths], *, title: str = "", note: str = "") 
 def _entry(task: Lengths, line: LengthLine) -> str:
     within = [n for n, length in enumerate(task.lengths) if length <= task.trained[1]]
     shown = dict.fromkeys([*within[-1:], len(task.lengths) - 1])
-    return f"{line.name}: " + ", ".join(f"{100 * line.accuracy[n]:.0f} % at {task.lengths[n]}" for n in shown)
+    return f"{line.name}: " + ", ".join(f"{100 * line.accuracy[n]:.0f}% at {task.lengths[n]}" for n in shown)
 
 
 def _check(tasks: Sequence[Lengths]) -> None:

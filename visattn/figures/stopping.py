@@ -54,6 +54,6 @@ def stopping_sheet(lines: Sequence[StoppingLine], *, title: str = "", note: str 
         drawn += axes.plot(line.glimpses, line.accuracy, color=ink, linewidth=2.0, zorder=3, **marker)
         if line.chosen is not None:
             axes.plot(*line.chosen, marker="D", markersize=8, color=ink, markeredgecolor=INK, zorder=4)
-    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
     write_legend(key, drawn, [line.name for line in lines])
     return laid_out(figure)

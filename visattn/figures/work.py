@@ -56,14 +56,14 @@ def work_sheet(lines: Sequence[Line], *, title: str = "", note: str = "") -> Fig
         drawn += axes.plot(line.work, line.accuracy, zorder=3, **look)
         axes.vlines(line.work, line.low, line.high, color=colour(number), linewidth=1.0)
     axes.set_ylim(np.floor(10 * min(min(line.low) for line in lines)) / 10, 1)
-    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")
-    shown = (f"{n.name}: {100 * n.accuracy[-1]:.1f} %, reads {_percent(n.read)} of the pixels" for n in lines)
+    shown = (f"{n.name}: {100 * n.accuracy[-1]:.1f}%, reads {_percent(n.read)} of the pixels" for n in lines)
     write_legend(key, drawn, list(shown))
     return laid_out(figure)
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.1f}%"

@@ -12,7 +12,7 @@ def repeats_itself(words: Sequence[str], run: int = 2) -> bool:
 def repeat_share(captions: Iterable[Sequence[str]], run: int = 2) -> float:
     """The share of captions with a repeated n-gram of `run` words; NaN if there are no captions.
 
-    For comparison: of Flickr8k's training and validation captions 4.0 % repeat a bigram and 0.6 % a trigram.
+    For comparison: of Flickr8k's training and validation captions 4.0% repeat a bigram and 0.6% a trigram.
     """
     found = [repeats_itself(words, run) for words in captions]
     return sum(found) / len(found) if found else float("nan")

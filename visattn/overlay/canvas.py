@@ -35,7 +35,7 @@ MARGIN = 44
 HEADING, NOTE, LEGEND = 38, 30, 40  # heights of the lines above and below a panel, and of a legend line
 TITLE_SIZE, SMALL = 14.0, 8.5
 
-_PNG_LEVEL = 2  # of zlib: four times as fast as the default, 6, with files 8 % larger
+_PNG_LEVEL = 2  # of zlib: four times as fast as the default, 6, with files 8% larger
 
 
 class Sheet:

@@ -81,7 +81,7 @@ def feature_sheet(
     panels = [Panel(Drawn(picture, box=box), "original", colour=MUTED)]
     painted = painted_over(picture, views.colours, shown, interpolation)
     shares = " + ".join(f"{100 * share:.0f}" for share in views.explained)
-    panels.append(Panel(Drawn(painted, box=box), "PCA", f"{shares} % of variance"))
+    panels.append(Panel(Drawn(painted, box=box), "PCA", f"{shares}% of variance"))
     if views.similarity is not None:
         low, high = float(views.similarity.min()), float(views.similarity.max())
         pixels = heatmap(picture, views.similarity, shown, limits=(low, high), interpolation=interpolation)

@@ -203,8 +203,8 @@ def _draw_classes(
 
 
 def percent(probability: float) -> str:
-    """Format a probability; 0 % and 100 % only if exact."""
+    """Format a probability; 0% and 100% only if exact."""
     percent = 100 * probability
     if 99.5 <= percent < 100:
-        return "> 99 %"
-    return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
+        return "> 99%"
+    return "< 1%" if 0 < percent < 0.5 else f"{percent:.0f}%"

@@ -180,7 +180,7 @@ def legend_items(
     if style.contour:
         line = np.full((9, 44, 3), 255, dtype=np.uint8)
         line[1:8], line[3:6] = 0, 255
-        shares = " and ".join(f"{100 * share:.3g} %" for share in style.contour)
+        shares = " and ".join(f"{100 * share:.3g}%" for share in style.contour)
         items.append([line, f"smallest area with {shares} of the weight"])
     for shown_as, what, colour in (("box", boxed, "white"), ("above", "far above the end of the scale", ABOVE)):
         if any(getattr(panel, shown_as) for panel in panels):

@@ -123,5 +123,5 @@ def draw_curves(
         share = number.endswith(("accuracy", "/true", "pointing"))
         if share:
             lines = {name: (x, 100 * values) for name, (x, values) in lines.items()}
-        panels.append(Curves(number, lines, " %" if share else "", along))
+        panels.append(Curves(number, lines, "%" if share else "", along))
     save_figure(curves_sheet(panels, title=title, note=note), output)

@@ -115,17 +115,17 @@ def learn_all(output: Path, methods: Sequence[str], seconds: float, steps: int, 
 def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str, float], seeds: Sequence[int]) -> str:
     lines = [
         f"| estimator | steps in {ends['seconds']:g} s | seconds to {LEVEL:.0%} | steps to {LEVEL:.0%} | "
-        f"pointing after {ends['seconds']:g} s | after {ends['steps']:g} steps |".replace("%", " %"),
+        f"pointing after {ends['seconds']:g} s | after {ends['steps']:g} steps |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, runs in done.items():
         cells = [METHODS[name].title, f"{np.mean([run.at('steps', 'seconds', ends['seconds']) for run in runs]):.0f}"]
         cells += [_until(runs, along, digits) for along, digits in (("seconds", 2), ("steps", 0))]
-        cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)} %" for a, end in ends.items()]
+        cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)}%" for a, end in ends.items()]
         lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join(lines)
     units = {"seconds": "seconds of processor time", "steps": "steps"}
-    figure = [Curves(f"α at the true places, by {a}", _means(done, a, end), " %", units[a]) for a, end in ends.items()]
+    figure = [Curves(f"α at the true places, by {a}", _means(done, a, end), "%", units[a]) for a, end in ends.items()]
     count = min(map(len, done.values()))
     note = f"Mean of {count} seed{'s'[: count > 1]}; 32 scenes a step, measured on {UNSEEN} unseen ones."
     save_figure(curves_sheet(figure, title="Estimators of hard attention, trained", note=note), output / "curves.png")

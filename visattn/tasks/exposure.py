@@ -79,7 +79,7 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     titles = ["captioner", *(TITLES.get(column, column) for column in COLUMNS)]
     lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
     for report in reports:
-        cells = [form.format(report["scores"][column]).replace("%", " %") for column, form in COLUMNS.items()]
+        cells = [form.format(report["scores"][column]) for column, form in COLUMNS.items()]
         lines.append("| " + " | ".join([report["name"], *cells]) + " |")
     return "\n".join(lines)
 

@@ -198,14 +198,14 @@ def table(rows: Sequence[dict]) -> str:
         right, whole, aligned, spread, seconds = (np.mean([run[name] for run in runs]) for name in names)
         cells = [task, mechanism, f"{right:.1%}", f"{whole:.1%}", f"{aligned:.1%}", f"{spread:.2f}", f"{seconds:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines).replace("%", " %")
+    return "\n".join(lines)
 
 
 def lengths_table(plan: Plan, rows: Sequence[dict]) -> str:
     """Accuracy at each length, means over the seeds, in Markdown."""
     lines = [f"| task | mechanism | {' | '.join(map(str, plan.lengths))} |", f"|---|---|{'---:|' * len(plan.lengths)}"]
     for (task, mechanism), runs in runs_of(rows).items():
-        cells = [f"{value:.0%}".replace("%", " %") for value in accuracies(runs, plan.lengths).mean(axis=0)]
+        cells = [f"{value:.0%}" for value in accuracies(runs, plan.lengths).mean(axis=0)]
         lines.append(f"| {task} | {mechanism} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -253,7 +253,7 @@ def picture(task: Task, drawn: dict[str, tuple[SequenceModel, dict]], seed: int)
         expected=crop(batch.truth),
         drawn=[crop(glimpses.focus) if name in hard else None for name, glimpses in seen.items()],
         notes=[
-            f"aligned {100 * scores['alignment_accuracy']:.0f} %, right {100 * scores['token_accuracy']:.0f} %"
+            f"aligned {100 * scores['alignment_accuracy']:.0f}%, right {100 * scores['token_accuracy']:.0f}%"
             for _, scores in drawn.values()
         ],
         heading=task.title,

@@ -13,7 +13,7 @@ const TILE = 360; // pixels of the longer side of a picture among others
 
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const three = (x) => (x === 0 ? "0" : Math.abs(x) < 1e-4 ? x.toExponential(1) : String(Number(x.toPrecision(3))));
-const percent = (p) => (p > 0.995 && p < 1 ? "> 99 %" : p > 0 && p < 0.005 ? "< 1 %" : `${Math.round(100 * p)} %`);
+const percent = (p) => (p > 0.995 && p < 1 ? "> 99%" : p > 0 && p < 0.005 ? "< 1%" : `${Math.round(100 * p)}%`);
 const minus = (x, digits = 2) => x.toFixed(digits).replace("-", "−");
 const about = (x) => (x < 10 ? x.toFixed(1) : String(Math.round(x)));
 const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;

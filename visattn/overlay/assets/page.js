@@ -159,7 +159,7 @@ function controls() {
   byId("asking-control").hidden = !(queries?.layers.length > 1);
   if (queries) byId("asking").replaceChildren(...queries.layers.map((n, k) => make("option", { value: k, selected: k === asking[0].layerAsked ? "" : null }, `${n + 1} of ${queries.depth}`)));
   byId("opacity").value = state.opacity;
-  byId("opacity-value").value = `${Math.round(100 * state.opacity)} %`;
+  byId("opacity-value").value = `${Math.round(100 * state.opacity)}%`;
   for (const name of ["scale", "view"]) document.querySelector(`[name=${name}][value=${state[name]}]`).checked = true;
   byId("all").textContent = allOf(panes);
   byId("play").disabled = Math.max(...panes.map((pane) => pane.steps)) < 2;

@@ -124,7 +124,7 @@ class Comparison {
   move(at) {
     state.wipe = clamp(at, 0, 100);
     this.wipe.value = state.wipe;
-    this.wipe.setAttribute("aria-valuetext", `${state.wipe} % of the width is the left map`);
+    this.wipe.setAttribute("aria-valuetext", `${state.wipe}% of the width is the left map`);
     this.element.style.setProperty("--at", `${state.wipe}%`);
   }
 }

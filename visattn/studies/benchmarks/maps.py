@@ -42,7 +42,7 @@ def measure(setting: Setting, sizes: Sizes = FULL) -> list[Table]:
         "what the classes are read from, all layers and heads": lambda: vit.rows(pixels),
         "all maps, all layers and heads": lambda: vit.maps(pixels),
         "rollout": lambda: Rollout()(vit, pixels),
-        "rollout, max of heads, 90 % discarded": lambda: Rollout("max", 0.9)(vit, pixels),
+        "rollout, max of heads, 90% discarded": lambda: Rollout("max", 0.9)(vit, pixels),
         "gradient rollout of a class": lambda: GradientRollout()(vit, pixels, targets),
         "relevance of a class": lambda: Relevance()(vit, pixels, targets),
     }

@@ -107,8 +107,8 @@ def ablation_table(variants: dict[str, dict[str, Any]]) -> str:
         cells = [name]
         for column in columns:
             form = "{:.0%}" if column == "captions_changed" else "{:.3f}"
-            cell = form.format(numbers[column]).replace("%", " %")
-            cells.append(cell + (f" ± {form.format(deviation[column])}".replace("%", " %") if deviation else ""))
+            cell = form.format(numbers[column])
+            cells.append(cell + (f" ± {form.format(deviation[column])}" if deviation else ""))
         lines.append([cell.replace("-", "−") for cell in cells])
     return table(lines)
 

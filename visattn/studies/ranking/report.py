@@ -70,7 +70,7 @@ def _finite(scores: dict[str, np.ndarray], n: int) -> dict[str, float]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The ranking as Markdown: means with their 95 % intervals."""
+    """The ranking as Markdown: means with their 95% intervals."""
     columns = [score for score in COLUMNS if any(score in part for part in found["maps"].values())]
     lines = [["map", *(COLUMNS[score] for score in columns), "inferences"]]
     for part in found["maps"].values():
@@ -84,7 +84,7 @@ def table(found: dict[str, Any]) -> str:
         score: max(part[score]["images"] for part in found["maps"].values() if score in part) for score in columns
     }
     outlined = f"; pointing and mass: {scored['pointing']} images with an outline" if "pointing" in scored else ""
-    note = f"{len(found['images'])} images{outlined}; mean and 95 % bootstrap interval over images; ordered by SaCo"
+    note = f"{len(found['images'])} images{outlined}; mean and 95% bootstrap interval over images; ordered by SaCo"
     return "\n\n".join([note, markdown(lines), found["signature"]])
 
 
@@ -102,5 +102,5 @@ def figure(found: dict[str, Any], title: str) -> Figure:
         )
         for name, part in found["maps"].items()
     ]
-    note = f"{len(found['images'])} images; mean and 95 % bootstrap interval; grey: maps that have not seen the image."
+    note = f"{len(found['images'])} images; mean and 95% bootstrap interval; grey: maps that have not seen the image."
     return ranking_sheet(rows, list(columns.values()), title=title, note=note)

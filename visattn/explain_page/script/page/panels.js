@@ -81,7 +81,7 @@ function paintControls() {
   byId("layer-control").hidden = model.depth === 1;
   byId("target-control").hidden = method !== "relevance";
   byId("opacity").value = state.opacity;
-  byId("opacity-value").value = `${Math.round(100 * state.opacity)} %`;
+  byId("opacity-value").value = `${Math.round(100 * state.opacity)}%`;
   for (const name of ["smooth", "sharp", "lines"]) byId(name).checked = state[name];
   const asks = state.tool === "look" && query > 0 && method !== "relevance";
   byId("class-token").hidden = !asks;
