@@ -163,7 +163,7 @@ def test_the_keyboard_reaches_everything(look):
     assert page.get_by_role("button", name="frog").get_attribute("aria-pressed") == "true"
     page.get_by_role("button", name="layer 2, head 4").press("Enter")
     assert page.evaluate("[visattn.state.method, visattn.state.layer, visattn.state.head]") == ["raw", 1, 3]
-    assert re.search(r"\w+ \d+ %, .* and ", page.locator("#verdict").text_content())
+    assert re.search(r"\w+ \d+%, .* and ", page.locator("#verdict").text_content())
 
 
 def test_the_tour_has_eight_steps(look):

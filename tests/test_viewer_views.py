@@ -375,7 +375,7 @@ def test_a_scan_plays_fixation_by_fixation(look):
     html = viewer("t", ["m"], [Scene("p", picture(*SIZE), [reading])])
     seen = look(html)
     steps = seen.page.get_by_role("listbox", name="Fixations of m").get_by_role("option")
-    assert [step.inner_text().split()[:2] for step in steps.all()] == [["cat", "25"], ["dog", "50"], ["dog", "94"]]
+    assert [step.inner_text().split()[:2] for step in steps.all()] == [["cat", "25%"], ["dog", "50%"], ["dog", "94%"]]
     assert seen.page.locator("#all").inner_text() == "All fixations"
     seen.press("ArrowRight", "ArrowRight")
     assert "fixation 2 of 3 · probability 50%" in seen.page.locator(".readout").inner_text()
