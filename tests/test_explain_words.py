@@ -7,7 +7,7 @@ from test_decoders import DECODERS, GRID, MEMBERS, B, D, L, T, V, decoder, value
 from torch import nn
 
 from visattn.attention import HardAttention, MultiHeadAttention, SentinelAttention, SoftAttention, SpatialAttention
-from visattn.attention import multihead as multihead_room
+from visattn.attention import multihead as multihead_module
 from visattn.errors import InputError
 from visattn.explain import caption_relevance, word_relevance
 from visattn.models import Decoder, Ensemble, LSTMDecoder, TransformerDecoder
@@ -124,7 +124,7 @@ def test_relevance_of_the_transformer_by_brute_force(monkeypatch):
     def explicit(query, key, value, mask=None, is_causal=False):
         if is_causal:
             mask = torch.ones(T, T, dtype=torch.bool).tril()
-        weights = multihead_room.attend(query, key, value, mask)[1]
+        weights = multihead_module.attend(query, key, value, mask)[1]
         kept.append(weights)
         return weights @ value
 

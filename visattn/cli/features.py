@@ -87,13 +87,13 @@ def main(args: Sequence[str] | None = None) -> None:
     )
 
     from visattn.images.reading import list_images
-    from visattn.tasks.features import feature_views, require_room_for
+    from visattn.tasks.features import check_overwriting_of, feature_views
     from visattn.tasks.overlay import choose_subject
     from visattn.tasks.registers import with_test_time_register
 
     paths = list_images(options.images)
     protect(paths)
-    require_room_for(options.output, paths)  # before a model is downloaded
+    check_overwriting_of(options.output, paths)  # before a model is downloaded
     subject = choose_subject(options)
     if options.test_time_registers is not None:
         subject, said = with_test_time_register(

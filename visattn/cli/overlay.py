@@ -168,7 +168,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise InputError("--export gif is for glimpse models; a Vision Transformer looks once")
     queries = choose_queries(options, exports)
     protect(paths)
-    ClassWriter(options.output, (), exports, style, paper).require_room(paths)  # before a model is downloaded
+    ClassWriter(options.output, (), exports, style, paper).check_overwriting(paths)  # before a model is downloaded
     subject = choose_subject(options)
     if options.test_time_registers is not None:
         subject, said = with_test_time_register(

@@ -24,7 +24,7 @@ from visattn.overlay import (
     encode_png,
     word_pictures,
 )
-from visattn.results.earlier import require_room, written_before
+from visattn.results.earlier import check_overwriting, written_before
 from visattn.results.workers import Workers
 
 if TYPE_CHECKING:  # reading results needs no decoder and no timm
@@ -73,7 +73,7 @@ class CaptionWriter:
     def _before(self) -> set[str]:
         return written_before(self._listing)
 
-    def require_room(self, pictures: Sequence[Path], best: int = 1) -> None:
+    def check_overwriting(self, pictures: Sequence[Path], best: int = 1) -> None:
         """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
@@ -89,7 +89,7 @@ class CaptionWriter:
                 raise InputError(f"{self.folder / name}_captions is a link; move it away, or choose another --output")
         names += [f"{name}_captions/{rank}" for name in names for rank in range(2, best + 1)]
         outputs = [f"{name}{_suffix(form)}" for name in names for form in self.exports]
-        require_room(self._listing, outputs, pictures)
+        check_overwriting(self._listing, outputs, pictures)
         for name in outputs:
             if name.endswith("_words"):
                 require_own(self.folder / name, _WORDS)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from visattn.files import safe_names, write_bytes, write_npz, write_text
 from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, encode_figure, wall_sheet
 from visattn.overlay.layout import percent
-from visattn.results.earlier import require_room
+from visattn.results.earlier import check_overwriting
 from visattn.results.workers import Workers
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ClassWriter:
         """Report an invalid style before anything is computed."""
         check_style(self.style, self.paper)
 
-    def require_room(self, pictures: Sequence[Path]) -> None:
+    def check_overwriting(self, pictures: Sequence[Path]) -> None:
         """Check, before anything is computed, that no file of the user would be overwritten.
 
         Args:
@@ -74,7 +74,7 @@ class ClassWriter:
         """
         names = safe_names(path.stem for path in pictures)
         suffixes = ["png" if form == "sheet" else form for form in self.exports]
-        require_room(
+        check_overwriting(
             self.folder / "classes.json", [f"{name}.{suffix}" for name in names for suffix in suffixes], pictures
         )
 

@@ -35,7 +35,7 @@ def names_of(entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def require_room(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]) -> None:
+def check_overwriting(listing: Path, outputs: Iterable[str], pictures: Sequence[Path]) -> None:
     """Check that a run's results can be written without losing data, before any is computed.
 
     In the image folder only files listed by an earlier run are replaced, since `holiday.png` there may be another

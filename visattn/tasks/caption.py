@@ -91,7 +91,7 @@ def caption_images(
     workers = Workers(automatic_workers(len(paths)) if workers is None else workers)
     writer = CaptionWriter(output, exports, style, paper, MEANING[shown], workers)
     protect([checkpoint, *paths])
-    writer.require_room(paths, search.best if search else 1)
+    writer.check_overwriting(paths, search.best if search else 1)
     with workers:  # their start takes as long as the model's
         torch.manual_seed(seed)
         model = load(checkpoint).to(choose_device(device))
@@ -101,7 +101,7 @@ def caption_images(
         if search is not None:
             model.search = search
         elif model.search.best > 1:
-            writer.require_room(paths, model.search.best)
+            writer.check_overwriting(paths, model.search.best)
         model.no_repeat = model.no_repeat if no_repeat is None else no_repeat
         model.max_length = max_length or model.max_length
         output.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ from visattn.images import Interpolation
 from visattn.images.reading import list_images
 from visattn.overlay import FeatureViews, feature_sheet, save_figure
 from visattn.precision import autocast, of_option
-from visattn.results.earlier import require_room
+from visattn.results.earlier import check_overwriting
 from visattn.tasks.overlay import require_pixel
 
 Over = Literal["run", "image"]
@@ -42,10 +42,10 @@ MOST = 4 << 30  # bytes of features that are held at once
 LISTING = "features.json"
 
 
-def require_room_for(output: Path, paths: Sequence[Path]) -> None:
+def check_overwriting_of(output: Path, paths: Sequence[Path]) -> None:
     """Check, before anything is computed, that no file of the user would be overwritten; raises an `InputError`."""
     names = safe_names(path.stem for path in paths)
-    require_room(output / LISTING, [f"{name}.{suffix}" for name in names for suffix in ("png", "npz")], paths)
+    check_overwriting(output / LISTING, [f"{name}.{suffix}" for name in names for suffix in ("png", "npz")], paths)
 
 
 @guarded()
@@ -88,7 +88,7 @@ def feature_views(
     """
     paths, vit = list_images(images), subject.vit
     protect(paths)
-    require_room_for(output, paths)
+    check_overwriting_of(output, paths)
     require_one_grid(vit, "visattn features")
     layer = vit.layer(layer)
     if at is not None:

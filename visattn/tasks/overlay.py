@@ -172,7 +172,7 @@ def overlay_images(
     class_names = () if texts else subject.class_names
     writer = ClassWriter(output, class_names, exports, style, paper, meaning, workers)
     protect(paths)
-    writer.require_room(paths)
+    writer.check_overwriting(paths)
     if at is not None:
         require_pixel(subject, paths, at)
     layers = None if queries is None else sorted(set(queries.numbers(subject.vit)))

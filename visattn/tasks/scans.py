@@ -78,7 +78,7 @@ def overlay_scans(
     paths = list_images(images)
     writer = ClassWriter(output, model.class_names, exports, paper=paper)
     protect(paths)
-    writer.require_room(paths)
+    writer.check_overwriting(paths)
     output.mkdir(parents=True, exist_ok=True)
     model = model.to(choose_device(device))
     precision = of_option(precision, model.device)
