@@ -212,7 +212,7 @@ def test_captioners_that_cannot_be_an_ensemble_are_refused(
     trained = other_captioner(captioner_checkpoint, tmp_path / "trained.ckpt", train_encoder)
     renamed = other_captioner(captioner_checkpoint, tmp_path / "renamed.ckpt", rename)
     for other, said in (
-        (trained, "encoders have different weights"),
+        (trained, "encoders see an image differently"),
         (renamed, "differ in their words"),
         (classifier_checkpoint, "is no captioner"),
         (captioner_checkpoint, "twice"),

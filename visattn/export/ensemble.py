@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from visattn.errors import InputError
 from visattn.export.blueprint import describe, read
@@ -27,14 +28,12 @@ def ensemble(captioners: Mapping[Path, ExportedCaptioner]) -> ExportedCaptioner:
             ("tokens", first.vocabulary.tokens.spec, captioner.vocabulary.tokens.spec),
             ("image size", first.image_size, captioner.image_size),
             ("fit", first.fit, captioner.fit),
-            ("encoder", first.parts["encoder"], captioner.parts["encoder"]),
         ):
             if ours != theirs:
                 raise InputError(f"{name} and {other} cannot be an ensemble, since they differ in their {what}")
-        weights, own = captioner.encoder.state_dict(), first.encoder.state_dict()
-        if own.keys() != weights.keys() or not all(torch.equal(own[key], weights[key]) for key in own):
+        if not torch.equal(_annotations(first), _annotations(captioner)):
             raise InputError(
-                f"{name} and {other} cannot be an ensemble, since their encoders have different weights; train them "
+                f"{name} and {other} cannot be an ensemble, since their encoders see an image differently; train them "
                 "with the same frozen encoder"
             )
     blueprint = {
@@ -46,3 +45,11 @@ def ensemble(captioners: Mapping[Path, ExportedCaptioner]) -> ExportedCaptioner:
     for member, captioner in zip(decoder.members, captioners.values(), strict=True):
         member.load_state_dict(captioner.decoder.state_dict())
     return first._replace(decoder=decoder.eval(), parts=parts)
+
+
+@torch.inference_mode()
+def _annotations(captioner: ExportedCaptioner) -> Tensor:
+    """(1, L, D) the annotation vectors of a fixed image of noise."""
+    noise = torch.Generator().manual_seed(0)
+    image = torch.randint(256, (1, 3, *captioner.image_size), dtype=torch.uint8, generator=noise)
+    return captioner.encoder(image).values
