@@ -1,7 +1,10 @@
 """Hard attention: what is sampled, when, and extreme values of its options."""
 
+import csv
+
 import pytest
 import torch
+from conftest import CONFIGS, SMALL_SHAPES, fit
 
 from visattn.attention import GeneralScore, HardAttention, SoftAttention
 from visattn.errors import InputError
@@ -118,6 +121,43 @@ def test_the_penalty_reaches_attention_though_places_are_drawn():
     assert gradients[1].abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("coin", ["image", "step", "batch"])
+def test_nothing_is_drawn_in_a_soft_start(coin):
+    torch.manual_seed(2)
+    attention = HardAttention(Q, D, probability=1.0, coin=coin, soft_start=0.4)
+    values, query = torch.randn(B, L, D), torch.randn(B, Q)
+    for progress, drawn in ((0.0, 0), (0.39, 0), (0.4, B), (1.0, B)):
+        attention.progress = progress
+        seen = attention(query, attention.prepare(values, GRID), 0)
+        assert (seen.log_prob != 0).sum() == drawn
+        assert torch.equal(seen.focus, seen.weights) == (not drawn)
+    attention.progress = 0.0
+    assert torch.all(attention.eval()(query, attention.prepare(values, GRID), 0).focus.amax(1) == 1), "only training"
+
+
+def test_a_soft_start_ends_in_the_middle_of_training(tmp_path):
+    """And a training that is resumed is as far as it was."""
+    options = ["--config", str(CONFIGS / "attention" / "hard.yaml"), *SMALL_SHAPES, "--data.init_args.batch_size=3"]
+    options += ["--model.init_args.decoder.init_args.attention.init_args.soft_start=0.5"]
+    options += ["--model.init_args.decoder.init_args.attention.init_args.probability=1"]
+    options += ["--trainer.limit_train_batches=3", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
+    fit("shapes_captioner.yaml", tmp_path, *options)
+    fit(
+        "shapes_captioner.yaml",
+        tmp_path,
+        *options,
+        "--trainer.max_epochs=3",
+        "--ckpt_path",
+        str(tmp_path / "last.ckpt"),
+    )
+    drawn = []
+    for path in sorted(tmp_path.glob("logs/version_*/metrics.csv")):
+        drawn += [
+            float(row["train/drawn"]) for row in csv.DictReader(path.read_text().splitlines()) if row["train/drawn"]
+        ]
+    assert drawn == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+
+
 def test_draws_are_seeded():
     first, again, other = (glimpse(probability=1.0, n=101, seed=s)[0].focus for s in (4, 4, 5))
     assert torch.equal(first, again)
@@ -129,6 +169,7 @@ def test_draws_are_seeded():
     [
         ({"probability": 1.5}, "probability is 1.5"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"soft_start": 1.0}, "soft_start is 1.0"),
         ({"coin": "word"}, "coin is 'word'; it must be one of image, step, batch"),
         ({"evaluation": "mean"}, "evaluation is 'mean'; it must be one of argmax, sample, expected"),
     ],

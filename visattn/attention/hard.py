@@ -65,6 +65,11 @@ class HardAttention(SoftAttention):
         evaluation: used outside training: the most probable place ("argmax"), a sample ("sample"), or α as in soft
             attention ("expected", as in the authors' code).
         relaxation: the derivative of the sample; None for REINFORCE.
+        soft_start: share of training, at its beginning, in which α is used for all images; 0 as published. Maps settle
+            on the objects in it, and its steps cost less.
+
+    Attributes:
+        progress: share of training that is done, from 0 to 1; set by what trains the mechanism before each step.
 
     Raises:
         InputError: if an option is out of its range, or the relaxation mixes places and evaluation is "argmax".
@@ -80,10 +85,13 @@ class HardAttention(SoftAttention):
         temperature: float = 1.0,
         evaluation: Evaluation = "argmax",
         relaxation: Relaxation | None = None,
+        soft_start: float = 0.0,
     ) -> None:
         super().__init__(query_size, value_size, score)
         if not 0 <= probability <= 1:
             raise InputError(f"probability is {probability}; the probability of sampling must be between 0 and 1")
+        if not 0 <= soft_start < 1:
+            raise InputError(f"soft_start is {soft_start}; it must be at least 0 and less than 1")
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}; it must be more than 0")
         for name, value, kinds in (("coin", coin, Coin), ("evaluation", evaluation, Evaluation)):
@@ -95,7 +103,7 @@ class HardAttention(SoftAttention):
                 "places; use evaluation 'expected' or 'sample', or a relaxation such as StraightThroughGumbel"
             )
         self.probability, self.coin, self.temperature, self.evaluation = probability, coin, temperature, evaluation
-        self.relaxation = relaxation
+        self.relaxation, self.soft_start, self.progress = relaxation, soft_start, 1.0
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         memory = super().prepare(values, grid, mask)
@@ -103,7 +111,7 @@ class HardAttention(SoftAttention):
             return memory
         drawn = None
         if self.coin == "image":
-            drawn = torch.rand(len(values), dtype=torch.float32, device=values.device) < self.probability
+            drawn = torch.rand(len(values), dtype=torch.float32, device=values.device) < self._sampled
         return SampledMemory(**vars(memory), drawn=drawn)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
@@ -136,10 +144,15 @@ class HardAttention(SoftAttention):
         """Sample a place from each row of α (N, L): (N,). The first of exponential arrival times with rates αᵢ."""
         return (weights / torch.empty_like(weights).exponential_()).argmax(dim=-1)
 
+    @property
+    def _sampled(self) -> float:
+        """The probability of sampling at this point of training."""
+        return 0.0 if self.progress < self.soft_start else self.probability
+
     def _toss(self, memory: Memory, captions: int) -> Tensor:
         """(N,) True if a place is sampled, False if the expectation is used; a coin per image is in the memory."""
         if isinstance(memory, SampledMemory) and memory.drawn is not None:
             return memory.drawn.repeat_interleave(captions // len(memory.drawn))
         count, device = captions if self.coin == "step" else 1, memory.values.device
-        tosses = torch.rand(count, dtype=torch.float32, device=device) < self.probability
+        tosses = torch.rand(count, dtype=torch.float32, device=device) < self._sampled
         return tosses.expand(captions)

@@ -85,7 +85,7 @@ _LISTS = {"members": "decoder"}  # arguments that are lists of parts, and which
 # Arguments that are not exported: they concern training only, or (mean and std) are stored separately.
 _LEFT_OUT = {
     "encoder": frozenset({"weights", "train_from", "keep_statistics", "mean", "std"}),
-    "attention": frozenset({"relaxation"}),
+    "attention": frozenset({"relaxation", "soft_start"}),
 }
 # Arguments of `timm.create_model` itself, some of which load files; a network's own arguments are allowed.
 _FETCHING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}

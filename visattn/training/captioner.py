@@ -28,7 +28,7 @@ from visattn.models import Annotations, Decoder, GridEncoder, LSTMDecoder
 from visattn.training import processes
 from visattn.training.evaluation import CaptionEvaluation, EvaluatedImage, collect
 from visattn.training.objectives import CaptionLoss, Enumeration, WithoutReplacement, gradient_share
-from visattn.training.optimization import Optimization
+from visattn.training.optimization import Optimization, total_steps
 from visattn.training.regimes import Regime, TeacherForcing, rows
 from visattn.vocabulary import END, Vocabulary, Words
 
@@ -100,8 +100,8 @@ class Captioner(Captioning, LightningModule):
         for name, value, least in (("max_length", max_length, 1), ("no_repeat", no_repeat, 0)):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
-        hard = [module for module in self.decoder.modules() if isinstance(module, HardAttention)]
-        self._check_estimator([module for module in hard if module.relaxation is None], bool(hard))
+        self._hard = [module for module in self.decoder.modules() if isinstance(module, HardAttention)]
+        self._check_estimator([module for module in self._hard if module.relaxation is None], bool(self._hard))
         self.decoder.check_grid(encoder.grid(self.image_size))
         self._named = False
         self.started = False  # from the weights of another training, including the encoder's
@@ -137,6 +137,10 @@ class Captioner(Captioning, LightningModule):
     def remember(self, batch: CaptionBatch) -> Memory:
         """The memory of a batch's images, N rows."""
         return self.decoder.prepare(*self.encode(batch))
+
+    def on_train_batch_start(self, batch: CaptionBatch, index: int) -> None:
+        for attention in self._hard:
+            attention.progress = self.global_step / total_steps(self.trainer)
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
         taught = self.regime.teach(self.decoder, self.remember(batch), batch, self.loss, self.global_step)

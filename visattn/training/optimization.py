@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from timm.optim import create_optimizer_v2, muon
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW
@@ -93,10 +93,7 @@ class Optimization:
         def factor(step: int) -> float:
             if step == 0:  # called before the data exists, so the total is unknown
                 return _FOOT
-            total = trainer.max_steps
-            if total < 0:
-                total = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
-            return self.factor(step, total)
+            return self.factor(step, total_steps(trainer))
 
         scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -108,6 +105,13 @@ class Optimization:
             return max(_FOOT, progress / self.warmup)
         along = min(1.0, (progress - self.warmup) / max(1e-12, 1 - self.warmup))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * along)) / 2
+
+
+def total_steps(trainer: Trainer) -> int:
+    """The number of optimiser steps of a training, once its data exists."""
+    if trainer.max_steps >= 0:
+        return trainer.max_steps
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
 
 
 _timms_orthogonal = inspect.unwrap(muon.zeropower_via_newtonschulz)
