@@ -39,10 +39,11 @@ class EnsembleState(NamedTuple):
 
 
 class Ensemble(Decoder):
-    """The mean of the probabilities that several decoders give each word (Vinyals et al. 2017, section 4.3).
+    """The mean of the probabilities that several decoders give each word.
 
-    Decoders of one encoder and one vocabulary, trained from other seeds or in other ways. The attention weights of a
-    word, its focus and its gate are means, too, as each decoder counts the same. Contexts are concatenated.
+    As in "Show and tell: lessons learned from the 2015 MSCOCO image captioning challenge" (Vinyals et al. 2017). The
+    decoders have one encoder and one vocabulary, and were trained from other seeds or in other ways. A word's attention
+    weights, its focus and its gate are means, too. Contexts are concatenated.
 
     Args:
         vocabulary_size: V.
