@@ -189,8 +189,12 @@ def reader(tmp_path_factory, captioner_checkpoint, classifier_checkpoint):
             shutil.copytree("FOLDER", name)
         torch.save(timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict(), "FILE")
 
-        for name in ("shapes_captioner", "demo/captioner", "scheduled", "scst"):
+        for name in ("shapes_captioner", "demo/captioner", "scheduled", "scst", "seed_0", "seed_1", "seed_2"):
             shutil.copytree(captioner_checkpoint.parent, f"runs/{name}")
+        listed = json.loads(Path("data/flickr8k/dataset_flickr8k.json").read_text())["images"]
+        captioned = [{"image": f"val/{i['filename']}", "caption": "a dog"} for i in listed if i["split"] == "val"]
+        Path("runs/ensemble").mkdir()
+        Path("runs/ensemble/captions.json").write_text(json.dumps(captioned))
         shutil.copytree(classifier_checkpoint.parent, "runs/shapes_vit")
         for name in ("flickr8k_soft", "cifar10_vit", "shapes_glimpse", "mnist_glimpse"):
             fit(f"{name}.yaml", Path("runs", name), *small(["fit", "--config", name]))
