@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from visattn import registry
 from visattn.attention import (
     DotScore,
     GeneralScore,
@@ -29,6 +30,7 @@ from visattn.data.shapes import make_scene
 from visattn.decoding import Greedy
 from visattn.errors import InputError
 from visattn.export import ExportedCaptioner, ExportedClassifier, load_captioner, load_classifier
+from visattn.export.blueprint import describe, read
 from visattn.export.folder import DESCRIPTION, WEIGHTS, write_description, write_weights
 from visattn.export.parity import compare_captioners
 from visattn.models import Encoder, LSTMDecoder, LuongDecoder, Normalise, TransformerDecoder, VisionTransformer
@@ -390,6 +392,22 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"5 of 5 the same; .*logits 0\.5"):
         work.export(classifier(), tmp_path / "out", images())
     assert list(tmp_path.iterdir()) == []
+
+
+class Grouped(LSTMDecoder):
+    """A decoder of somebody else, whose members are numbers."""
+
+    def __init__(self, vocabulary_size, value_size, members=(1,)):
+        super().__init__(vocabulary_size, value_size, hidden=7, embedding=5)
+        self.members = list(members)
+
+
+def test_an_argument_with_the_name_of_an_ensembles_may_be_plain(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {role: dict(known) for role, known in registry._registered.items()})
+    registry.register(Grouped)
+    for members in ([2, 3], []):
+        blueprint = describe("decoder", part(Grouped, members=members))
+        assert read("decoder", blueprint)(len(WORDS), 11).members == members
 
 
 def test_classes_of_others_are_not_exported():

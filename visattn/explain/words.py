@@ -54,12 +54,7 @@ def word_relevance(decoder: Decoder, memory: Memory, previous: Tensor, words: Te
     Raises:
         InputError: for any other decoder.
     """
-    explain: Any = next((how for kind, how in _HOW.items() if isinstance(decoder, kind)), None)
-    if explain is None:
-        raise InputError(
-            "the relevance of words is defined for recurrent and Transformer decoders, not for "
-            f"{type(decoder).__name__}; use its attention"
-        )
+    explain = _explanation(decoder)
     with torch.inference_mode(False), torch.enable_grad(), evaluating(decoder):
         memory = memory.map(lambda part: part.detach().clone())
         relevance = explain(decoder, memory, previous.clone(), words.clone())
@@ -143,7 +138,7 @@ def _of_ensemble(decoder: Ensemble, memory: EnsembleMemory, previous: Tensor, wo
         logits = torch.stack([member(own, previous)[0].float() for member, own in pairs])
         log_probs = logits.log_softmax(dim=-1).gather(3, words.expand(len(pairs), -1, -1).unsqueeze(3))
         shares = log_probs.softmax(dim=0)  # (M, N, T, 1)
-    relevance = [word_relevance(member, own, previous, words) for member, own in pairs]
+    relevance = [_explanation(member)(member, own, previous, words) for member, own in pairs]
     return (shares * torch.stack(relevance)).sum(dim=0)
 
 
@@ -152,6 +147,17 @@ _HOW: dict[type[Decoder], Callable[..., Tensor]] = {
     TransformerDecoder: _of_transformer,
     Ensemble: _of_ensemble,
 }
+
+
+def _explanation(decoder: Decoder) -> Callable[..., Tensor]:
+    """How the words of a decoder are explained; an `InputError` if no way is defined."""
+    for kind, explain in _HOW.items():
+        if isinstance(decoder, kind):
+            return explain
+    raise InputError(
+        "the relevance of words is defined for recurrent and Transformer decoders, not for "
+        f"{type(decoder).__name__}; use its attention"
+    )
 
 
 def _by_caption(weights: Tensor, length: int) -> Tensor:

@@ -129,7 +129,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
             raise InputError(f"its {role} has an argument {name!r}, which {cls.__name__} does not take")
         if name in CLASSES and not (value is None and known[name].default is None):  # an optional part may be missing
             made[name] = read(name, value)
-        elif name in _LISTS and isinstance(value, list):
+        elif name in _LISTS and _are_parts(value):
             made[name] = [read(_LISTS[name], each) for each in value]
         elif role == "encoder" and name == "options":
             made[name] = _options(value)
@@ -142,7 +142,7 @@ def read(role: str, blueprint: Any) -> Callable[..., Any]:
 
 def _described(name: str, value: Any) -> Any:
     """An argument: a part, a list of parts, or a plain value as it is."""
-    if name in _LISTS:
+    if name in _LISTS and _are_parts(value):
         return [describe(_LISTS[name], each) for each in value]
     return describe(name, value) if _is_part(value) else value
 
@@ -175,6 +175,10 @@ def _options(value: Any) -> dict[str, Any] | None:
 
 def _is_part(value: Any) -> bool:
     return isinstance(value, dict) and "class_path" in value
+
+
+def _are_parts(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(map(_is_part, value))
 
 
 def _is_plain(value: Any) -> bool:
