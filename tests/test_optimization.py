@@ -7,6 +7,7 @@ from timm.optim import create_optimizer_v2, muon
 from torch import nn
 
 from visattn import precision
+from visattn.errors import InputError
 from visattn.precision import Support
 from visattn.training.optimization import Optimization, stacked_update
 
@@ -78,6 +79,15 @@ def test_the_location_policy_has_a_rate_of_its_own():
     rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
     assert [rates[id(p)] for p in module.model["policy"].parameters()] == [0.125] * 2
     assert [rates[id(p)] for p in module.model["policy_of_others"].parameters()] == [0.5] * 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_without_an_end_is_refused():
+    """Its rate stayed at the first step's, which is nearly 0."""
+    module = Gaze(Optimization())
+    module.trainer = Trainer(max_epochs=-1, accelerator="cpu", logger=False)
+    with pytest.raises(InputError, match=r"--trainer\.max_epochs"):
+        module.optimization.configure(module)
 
 
 @pytest.mark.filterwarnings("ignore")

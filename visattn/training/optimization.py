@@ -67,7 +67,17 @@ class Optimization:
         self.factors = {"encoder.": encoder, "model.policy.": policy}
 
     def configure(self, module: LightningModule) -> dict[str, Any]:
-        """What `configure_optimizers` returns, for the trained parameters of a module that has a trainer."""
+        """What `configure_optimizers` returns, for the trained parameters of a module that has a trainer.
+
+        Raises:
+            InputError: if training has no end, so that its rate has no schedule.
+        """
+        trainer = module.trainer
+        if trainer.max_steps < 0 and trainer.max_epochs < 0:
+            raise InputError(
+                "training has no end, but its learning rate depends on it; give --trainer.max_epochs or "
+                "--trainer.max_steps"
+            )
         groups: dict[tuple[bool, str], list] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
@@ -88,7 +98,6 @@ class Optimization:
         )
         if isinstance(optimizer, Adam | AdamW):
             _fuse(optimizer)
-        trainer = module.trainer
 
         def factor(step: int) -> float:
             if step == 0:  # called before the data exists, so the total is unknown
