@@ -166,7 +166,7 @@ def test_mistakes_are_sentences(monkeypatch, capsys):
     assert main(["app", "--port", "65536"]) == 2
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app"]) == 2
-    assert "uv run --extra app visattn app" in capsys.readouterr().err
+    assert "pip install 'visattn[app]'" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------------- the page

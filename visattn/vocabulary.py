@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 
 if TYPE_CHECKING:
     import tokenizers
@@ -204,7 +204,7 @@ def _subwords(spec: str) -> "tuple[tokenizers.Tokenizer, int | None]":
         import tokenizers
     except ImportError as error:
         raise InputError(
-            "these captions use a tokenizer, which needs the package tokenizers: pip install 'visattn[tokenizers]'"
+            f"these captions use a tokenizer, which needs the package tokenizers: {install('tokenizers')}"
         ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_str(spec)

@@ -13,7 +13,7 @@ methods relevance, rollout and the attention of the last layer; a model that com
 explains any text that is typed. Sheet, animation and viewer page can be downloaded.
 
 The page is open to this machine alone, unless --host says otherwise; there is no password. Nothing is sent anywhere,
-and photographs are deleted when the program ends. It needs the extra app: pip install 'visattn[app]'.
+and photographs are deleted when the program ends. It needs the extra app: uv run --extra app visattn app.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 from visattn.images.reading import SUFFIXES
 from visattn.vocabulary import Tokens
 
@@ -214,6 +214,6 @@ def webdataset() -> Any:
         import webdataset.tariterators
     except ImportError as error:
         raise InputError(
-            "reading shards needs the package webdataset, which is not installed: pip install 'visattn[webdataset]'"
+            f"reading shards needs the package webdataset, which is not installed: {install('webdataset')}"
         ) from error
     return webdataset

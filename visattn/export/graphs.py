@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from visattn.attention import HardAttention, Memory
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 from visattn.export.folder import ExportedCaptioner, ExportedClassifier
 from visattn.export.states import StateTensors, state_tensors
 from visattn.files import write_bytes
@@ -31,7 +31,7 @@ Tensors = dict[str, Tensor]
 def check_installed() -> None:
     """Raise an `InputError` if the packages for writing and running graphs are not installed."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError(f"ONNX needs {', '.join(missing)}: install the extra, pip install 'visattn[onnx]'")
+        raise InputError(f"ONNX needs {', '.join(missing)}: {install('onnx')}")
 
 
 def write_captioner_graphs(folder: Path, exported: ExportedCaptioner) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 from visattn.export.description import DESCRIPTION, WEIGHTS, read_description, read_file
 
 PREFIX = "hf:"
@@ -115,7 +115,7 @@ def library() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise InputError("models on the hub need huggingface_hub; run pip install 'visattn[hub]'") from error
+        raise InputError(f"models on the hub need huggingface_hub: {install('hub')}") from error
     return huggingface_hub
 
 

@@ -1,6 +1,6 @@
 """The official COCO tokeniser and METEOR, run as the original Java programs.
 
-Both come with pycocoevalcap (`pip install "visattn[coco]"`): Stanford CoreNLP 3.4.1's PTBTokenizer, and METEOR 1.5
+Both come with pycocoevalcap (the extra `coco`): Stanford CoreNLP 3.4.1's PTBTokenizer, and METEOR 1.5
 (Denkowski & Lavie 2014), which takes 2 GB of memory. Both are loaded only when used.
 """
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 from visattn.metrics.captions import Candidates, CaptionScores, References, _check_candidates
 
 EXTRA = "pycocoevalcap"
@@ -33,7 +33,7 @@ def require(what: str) -> str:
     try:
         found = version(EXTRA)
     except PackageNotFoundError as error:
-        raise InputError(f"{what} needs {EXTRA}, which is not installed: pip install 'visattn[coco]'") from error
+        raise InputError(f"{what} needs {EXTRA}, which is not installed: {install('coco')}") from error
     if shutil.which("java") is None:
         raise InputError(f"{what} needs Java, but there is no program 'java' on the PATH; install a Java runtime")
     return found

@@ -12,7 +12,7 @@ import torch
 from timm.models import load_state_dict
 from torch import nn
 
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 from visattn.explain.fitting import Fitting
 from visattn.explain.layered import as_read
 from visattn.explain.subject import Subject
@@ -33,9 +33,7 @@ def installed(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(
-            f"{module} is not installed ({short(error)}); install the extra {extra}: pip install 'visattn[{extra}]'"
-        ) from error
+        raise InputError(f"{module} is not installed ({short(error)}): {install(extra)}") from error
 
 
 @contextmanager

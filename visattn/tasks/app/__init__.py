@@ -3,7 +3,7 @@
 import os
 from importlib.util import find_spec
 
-from visattn.errors import InputError
+from visattn.errors import InputError, install
 
 
 def require_gradio() -> None:
@@ -14,7 +14,4 @@ def require_gradio() -> None:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
     if find_spec("gradio") is None:
-        raise InputError(
-            "the app needs Gradio; in a checkout start it with 'uv run --extra app visattn app', elsewhere run pip "
-            "install 'visattn[app]'"
-        )
+        raise InputError(f"the app needs Gradio: {install('app')}")
