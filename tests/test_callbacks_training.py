@@ -46,11 +46,13 @@ def test_training_time_is_logged_without_validation(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr("time.process_time", lambda: now[0] / 2)
     module = SimpleNamespace(log_dict=lambda values, **_: logged.update(values))
-    trainer, batch = SimpleNamespace(log_every_n_steps=3, world_size=1), SimpleNamespace(ids=["a"] * 4)
+    trainer = SimpleNamespace(log_every_n_steps=3, world_size=1, global_step=0)
+    batch = SimpleNamespace(ids=["a"] * 4)
     callback = Throughput()
     callback.on_train_start(trainer, module)
     for index, seconds in enumerate((2, 3, 5)):
         now[0] += seconds
+        trainer.global_step += 1
         callback.on_train_batch_end(trainer, module, None, batch, index)
         if index == 1:
             now[0] += 7
@@ -64,6 +66,23 @@ def test_training_time_is_logged_without_validation(monkeypatch):
     resumed.on_train_batch_end(trainer, module, None, batch, 3)
     resumed.on_train_epoch_end(trainer, module)
     assert logged["train/seconds"] == 11.0
+
+
+def test_rates_of_short_epochs_and_of_accumulated_batches_are_logged(monkeypatch):
+    """Epochs of two batches, logs after four optimizer steps, each of two batches: images of all eight batches."""
+    now, logged = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    module = SimpleNamespace(log_dict=lambda values, **_: logged.append(values))
+    trainer = SimpleNamespace(log_every_n_steps=4, world_size=1, global_step=0)
+    callback, batch = Throughput(), SimpleNamespace(ids=["a"] * 3)
+    callback.on_train_start(trainer, module)
+    for number in range(18):
+        if number % 2 == 0:
+            callback.on_train_epoch_start(trainer, module)
+        now[0] += 2
+        trainer.global_step += number % 2
+        callback.on_train_batch_end(trainer, module, None, batch, number % 2)
+    assert logged == 2 * [{"train/images_per_s": 1.5}]
 
 
 class Far(torch.Tensor):

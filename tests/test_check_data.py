@@ -115,6 +115,17 @@ def test_cocos_layout(clean: Path, capsys: pytest.CaptureFixture) -> None:
     assert "2 captions" in capsys.readouterr().out
 
 
+def test_validation_captions_of_a_second_file_are_counted_once(clean: Path) -> None:
+    images = json.loads((clean / "captions.json").read_text())["images"]
+    images[0] |= {"split": "val", "sentences": [{"raw": "A dog."}]}
+    (clean / "captions.json").write_text(json.dumps({"images": images[:4]}))
+    (clean / "val.json").write_text(json.dumps({"images": [{**entry("whole-4.png", "A cow."), "split": "val"}]}))
+    run(clean, "--annotations", "captions.json", "val.json", "--min-count", "1", "--output", str(clean / "report.json"))
+    report = json.loads((clean / "report.json").read_text())
+    (note,) = report["notes"]
+    assert note.startswith("1 of 4 words")
+
+
 def test_checksums_find_bit_rot(clean: Path, capsys: pytest.CaptureFixture) -> None:
     sums = clean / "sums.txt"
     Image.open(clean / "images" / "whole-4.png").save(clean / "images" / "whole-4.jpg", quality=90)

@@ -7,6 +7,7 @@ from visattn.data import MNIST, ShapesCluttered
 from visattn.data.loading import BatchName
 from visattn.data.shapes import COLOURS
 from visattn.errors import InputError
+from visattn.training.callbacks.validation_images import examples_of
 
 
 @pytest.fixture
@@ -46,6 +47,21 @@ def test_clutter_adds_pieces_and_covers_nothing(root):
     one, other = batch(plain, "test").images, batch(cluttered, "test").images
     assert (other >= one).all()
     assert (other[0] != one[0]).any()
+
+
+def test_examples_of_callbacks_are_pictures_as_they_are_validated(root):
+    data = MNIST(root, download=False, side=61, clutter=3)
+    pictures = {name: image for part in [batch(data, "val")] for name, image in zip(part.ids, part.images, strict=True)}
+    shown = {example.id: example for example in examples_of(data, 10**6)}
+    for name, picture in pictures.items():
+        assert torch.equal(shown[name].tensor, picture)
+        assert shown[name].original.shape == (61, 61, 3)
+
+
+def test_padding_is_compared_with_the_picture(root):
+    assert batch(MNIST(root, download=False, side=60, padding=30), "train").images.shape[2:] == (60, 60)
+    with pytest.raises(InputError, match=r"padding is 60.* 60$"):
+        batch(MNIST(root, download=False, side=60, padding=60), "train")
 
 
 def test_training_pictures_may_be_shifted(root):

@@ -169,7 +169,7 @@ def test_pieces_are_joined_to_words():
 
 def test_what_cannot_be_followed_is_refused():
     images = torch.randn(1, 3, 40, 40)
-    with pytest.raises(InputError, match="ViTModel is no captioner"):
+    with pytest.raises(InputError, match="ViTModel is not a known captioner"):
         generated_words(transformers.ViTModel(transformers.ViTConfig(**VISION)), images)
     with pytest.raises(InputError, match="num_return_sequences"):
         generated_words(built(blip), images, num_beams=2, num_return_sequences=2)

@@ -216,7 +216,7 @@ def test_captioners_that_cannot_be_an_ensemble_are_refused(
     for other, said in (
         (trained, "encoders see an image differently"),
         (renamed, "differ in their words"),
-        (classifier_checkpoint, "is no captioner"),
+        (classifier_checkpoint, "is not a captioner"),
         (captioner_checkpoint, "twice"),
     ):
         words = ["--checkpoint", str(captioner_checkpoint), str(other), "--output", str(tmp_path / "out")]

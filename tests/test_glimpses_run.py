@@ -98,7 +98,7 @@ def test_scores_of_each_glimpse_are_logged(run, capsys):
         assert name in said
 
 
-def test_the_overlay_shows_fixations_on_the_original_pixels(run):
+def test_the_overlay_shows_fixations_on_the_original_pixels(run, capsys):
     Image.fromarray(np.arange(74 * 74 * 3, dtype=np.uint8).reshape(74, 74, 3)).save(run / "scene.png")
     checkpoint, output = run / "whole" / "last.ckpt", run / "scans"
     words = ["overlay", "--checkpoint", str(checkpoint), "--output", str(output), "--device", "cpu"]
@@ -115,7 +115,9 @@ def test_the_overlay_shows_fixations_on_the_original_pixels(run):
         small = torch.from_numpy(np.array(model.input.fit_image(image.convert("RGB"))[0])).permute(2, 0, 1)[None]
     expected = (model.scan(small).locations[0] + 1) / 2 * 74
     np.testing.assert_allclose(arrays["locations"], expected.detach().numpy(), atol=1e-3)
-    assert main([*words, "--method", "raw", str(run / "scene.png")]) == 2
+    for option in ("--method=raw", "--scale=own", "--contour=0.5", "--colour-map=gray", "--workers=0"):
+        assert main([*words, option, str(run / "scene.png")]) == 2
+        assert f"{option.partition('=')[0]} is for Vision Transformers" in capsys.readouterr().err
 
 
 def test_the_viewer_plays_the_scan(run):

@@ -376,7 +376,7 @@ UNFIT = {
     "a pickle by another name": (add("vocabulary.dat", pickle.dumps(["a"])), "vocabulary.dat may be a pickle"),
     "a zipped pickle": (zipped("weights.dat"), "weights.dat may be a pickle"),
     "code": (add("modeling.py", b"import os"), "modeling.py is code"),
-    "scores that are none": (add("scores.json", b"[1"), "scores.json is no JSON"),
+    "scores that are none": (add("scores.json", b"[1"), "scores.json is not valid JSON"),
     "an image that is none": (add("example.png", b"\x89PNG"), "example.png"),
 }
 

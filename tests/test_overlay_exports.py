@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -119,6 +120,16 @@ def test_contour_encloses_the_smallest_area_with_its_share():
         lines = mass_contours(weights, geometry, share)
         y, x = np.round(np.concatenate(lines) - 0.5).astype(int).T
         assert np.median(np.abs(spread[y, x] / mass_level(spread, share) - 1)) < 0.05
+
+
+def test_contour_of_a_signed_map_counts_negative_values_as_drawn():
+    signed = some_maps(1, (7, 11))[0] - 0.02
+    assert (signed < 0).any()
+    geometry = Geometry.identity((91, 143))
+    spread = np.maximum(geometry.to_original_map(signed), 0)
+    lines = mass_contours(signed, geometry, 0.5)
+    y, x = np.round(np.concatenate(lines) - 0.5).astype(int).T
+    assert np.median(np.abs(spread[y, x] / mass_level(spread, 0.5) - 1)) < 0.05
 
 
 def test_contour_follows_the_cells_of_a_blocky_map():
@@ -273,6 +284,16 @@ def test_gif_walks_through_the_caption():
     middle = 28 + 64 / 96 * 563 / 2  # of the picture, which has 460² pixels
     assert difference[28 : int(middle), 28:300].mean() > 20
     assert difference[int(middle) : int(2 * middle) - 28, 330:580].mean() < -20
+
+
+def test_gif_names_what_its_colours_mean():
+    image, maps = np.full((64, 96, 3), 90, dtype=np.uint8), some_maps(1)
+    make = partial(caption_gif, image, ["a"], maps, Geometry.identity((64, 96)))
+    plain, named = ([frame for frame, *_ in frames_of(data)][1] for data in (make(), make(meaning="relevance")))
+    assert plain.shape == named.shape
+    changed = np.nonzero((plain != named).any(axis=-1))
+    assert changed[0].min() > plain.shape[0] - 60  # only the legend
+    assert (named[changed[0].min() :, -28:] == 255).all()
 
 
 def test_gif_has_no_bands():

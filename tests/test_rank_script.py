@@ -1,18 +1,25 @@
 """`visattn rank` as a user runs it, on models of two training steps and drawn weights."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+from conftest import write_cifar
 from PIL import Image
+from torch import nn
 
 from visattn.cli import rank
-from visattn.data import ShapesClasses
-from visattn.explain import LRP, METHODS, Raw, ViT
+from visattn.data import CIFAR10, ShapesClasses
+from visattn.errors import InputError
+from visattn.explain import LRP, METHODS, Raw, Subject, ViT
 from visattn.explain.randomisation import shuffled
+from visattn.images import ModelInput
 from visattn.metrics import grounding, rank_correlation
+from visattn.models import VisionTransformer
+from visattn.tasks.rank import read_examples
 from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
 
@@ -155,3 +162,20 @@ def test_a_model_without_classes_and_of_other_classes_is_refused(run, weights):
     status, said, _ = run("--timm", "test_vit", "--weights", weights, "--data", "shapes")
     assert status == 2
     assert "has other classes than test_vit" in said.err
+
+
+def subject_of(size, names):
+    model = VisionTransformer(len(names), size, patch=8, size=12, depth=1, heads=3)
+    return Subject(ViT(model, "a model"), nn.Identity(), ModelInput(size, "squash").fit_image, names)
+
+
+def test_images_of_a_data_set_have_the_size_that_the_model_takes(tmp_path, monkeypatch):
+    asked = {"images": [], "instances": None, "split": None, "limit": 3}
+    scenes = read_examples(
+        subject_of((40, 40), ShapesClasses().class_names), Namespace(data="shapes", root=None, **asked)
+    )
+    assert [tuple(scene[1].shape) for scene in scenes] == 3 * [(3, 40, 40)]
+    options = Namespace(data="cifar10", root=write_cifar(tmp_path, monkeypatch), **asked)
+    assert len(read_examples(subject_of((32, 32), CIFAR10.names.split()), options)) == 3
+    with pytest.raises(InputError, match=r"32×32 .* 40×40"):
+        read_examples(subject_of((40, 40), CIFAR10.names.split()), options)

@@ -76,5 +76,5 @@ def main(args: Sequence[str] | None = None) -> None:
 
     source, trials = SOURCES[options.data], (options.mechanisms, options.seeds)
     compare(options.output, source, *trials, options.jobs, options.scenes, words)
-    print((options.output / "compare.md").read_text())
+    print((options.output / "compare.md").read_text(encoding="utf-8"))
     print(f"compare.md, compare.png and results.json are in {options.output}")

@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--seeds", action="store_true", help="plot the mean of runs whose names differ only in an ending such as _seed3"
     )
     parser.add_argument("--title", default="", help="title of the figure")
-    parser.add_argument("--note", default="", help="small text under the title")
+    parser.add_argument("--note", default="", help="small text below the panels")
     parser.add_argument("--output", type=Path, required=True, help="figure to write: .png, .svg or .pdf")
     options = parse(parser, args, "output")
 

@@ -63,9 +63,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--curves", type=float, metavar="SECONDS", help="train for so many seconds each, instead of sampling gradients"
     )
-    parser.add_argument(
-        "--steps", type=int, default=300, help="least steps of a training, with --curves (default: 300)"
-    )
+    parser.add_argument("--steps", type=int, default=300, help="minimum training steps, with --curves (default: 300)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of trainings, with --curves (default: 0 1 2)"
     )

@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
         default=[],
         help="images and folders that the page offers first (default: drawings, a scene and a photograph)",
     )
-    parser.add_argument("--title", help="of the page (default: the model's name)")
+    parser.add_argument("--title", help="title of the page (default: the model's name)")
     options = parse(parser, args, "output")
 
     from visattn.tasks.explain_page import write_page

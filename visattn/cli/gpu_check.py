@@ -34,9 +34,12 @@ def run(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where to run (default: cuda)")
     parser.add_argument("--quick", action="store_true", help="use tiny sizes; the numbers are meaningless")
     parser.add_argument(
-        "--minutes", type=float, default=9.0, help="for everything; limits of parts are in proportion (default: 9)"
+        "--minutes",
+        type=float,
+        default=9.0,
+        help="total time in minutes; the limits of the parts scale with it (default: 9)",
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="some of them (default: all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/gpu_check"), help="output folder (default: runs/gpu_check)"
     )

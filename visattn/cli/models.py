@@ -32,7 +32,7 @@ def add_model_options(parser: argparse.ArgumentParser, precision: str = "auto") 
 
 
 def add_classifier_options(
-    parser: argparse.ArgumentParser, trained: str = "classifier or glimpse model", default: str | None = None
+    parser: argparse.ArgumentParser, trained: str = "classifier", default: str | None = None
 ) -> None:
     """Add the options that choose a classifier: a checkpoint, or a library's model.
 

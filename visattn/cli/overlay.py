@@ -104,7 +104,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
     )
-    add_classifier_options(parser)
+    add_classifier_options(parser, "classifier or glimpse model")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
     parser.add_argument("--layer", type=int, help="layer shown by raw and value-norm, from 0 (default: -1, the last)")
@@ -138,6 +138,7 @@ def main(args: Sequence[str] | None = None) -> None:
     add_worker_options(parser)
     add_model_options(parser)
     options = parse(parser, args, "output")
+    given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
     ranges = {"batch_size": (1, 65_536), "image_size": (1, MAX_SIDE), "workers": (0, 256)}
     check_ranges(options, **ranges, test_time_registers=(1, 10_000))
 
@@ -154,7 +155,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from visattn.tasks.registers import with_test_time_register
     from visattn.tasks.scans import choose_glimpses, overlay_scans
 
-    if (glimpses := choose_glimpses(options)) is not None:
+    if (glimpses := choose_glimpses(options, given)) is not None:
         running = {"batch_size": options.batch_size, "device": options.device, "precision": options.precision}
         _report(
             overlay_scans(glimpses, options.images, options.output, exports_of(options), paper_of(options), **running),
@@ -165,7 +166,7 @@ def main(args: Sequence[str] | None = None) -> None:
     style, paper = style_of(options, "own"), paper_of(options)
     exports, paths = exports_of(options), list_images(options.images)
     if "gif" in exports:
-        raise InputError("--export gif is for glimpse models; a Vision Transformer looks once")
+        raise InputError("--export gif is for glimpse models; a Vision Transformer has no scan path")
     queries = choose_queries(options, exports)
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).check_overwriting(paths)  # before a model is downloaded

@@ -68,6 +68,16 @@ class ClassificationData(BatchedData, ABC):
         """Names of the model's outputs: the classes."""
         return self.class_names
 
+    def check_size(self, size: tuple[int, int], option: str) -> None:
+        """Check that the images have the size (h, w) of a model's input; `option` begins the message.
+
+        Raises:
+            InputError: if not.
+        """
+        if tuple(self.image_size) != tuple(size):
+            own, its = ("{1}×{0}".format(*sides) for sides in (self.image_size, size))
+            raise InputError(f"{option} has images of {own} pixels, but the model takes {its}")
+
     @abstractmethod
     def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
         """All images of a split, (N, 3, H, W) uint8, and their labels, (N,) int64; cached."""
@@ -146,10 +156,8 @@ class _Training(TrainingBatches[ImageBatch]):
     def __init__(self, data: ClassificationData) -> None:
         self.images, self.labels = _nonempty(data, "train")
         self.ids = data.ids("train")
-        if data.padding >= min(self.images.shape[2:]):
-            raise InputError(
-                f"padding is {data.padding}; it must be less than the images' side, {self.images.shape[2]}"
-            )
+        if data.padding >= (side := min(data.image_size)):
+            raise InputError(f"padding is {data.padding}; it must be less than the images' side, {side}")
         crop_flip = [RandomCropFlip(data.padding, data.flip)] if data.padding or data.flip else []
         self.augmentation = [*crop_flip, *data.augmentation]
         self.arrange = data.arrange
@@ -202,5 +210,6 @@ class _Images(EvaluationImages[ImageBatch]):
 def _nonempty(data: ClassificationData, split: Split) -> tuple[Tensor, Tensor]:
     images, labels = data.tensors(split)
     if not len(labels):
-        raise InputError(f"{type(data).__name__} has no images in its {split} split; check val_fraction")
+        what_to_do = "; check val_fraction" if split == "val" and hasattr(data, "val_fraction") else ""
+        raise InputError(f"{type(data).__name__} has no images in its {split} split{what_to_do}")
     return images.to(data.device), labels.to(data.device)

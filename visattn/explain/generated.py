@@ -73,7 +73,7 @@ def generated_words(model: Any, images: Tensor, **options: Any) -> list[Generate
     prompts |= dict.fromkeys(("BlipForConditionalGeneration", "LlavaForConditionalGeneration"), "input_ids")
     prompt = next((prompts[kind] for kind in prompts if kind in kinds), None)
     if prompt is None:
-        raise InputError(f"{type(model).__name__} is no captioner that is known; give one of {' or '.join(prompts)}")
+        raise InputError(f"{type(model).__name__} is not a known captioner; give one of {' or '.join(prompts)}")
     if options.get("num_return_sequences", 1) != 1:
         raise InputError("one caption for each image is read; leave out num_return_sequences")
     layout = _layout(model)

@@ -124,7 +124,7 @@ class Layered(ViT):
         if found and lost:
             self._why = f"where its tokens look cannot be followed through {', '.join(lost)}"
         elif found:
-            self._why = "it attends over channels, and no map of the image comes of that"
+            self._why = "it attends over channels, which gives no map of the image"
         classes = self._interface.class_tokens
         layers: list[Layer | None] = []
         for call in found:
@@ -166,7 +166,7 @@ class Layered(ViT):
         before = [self._finest.grid, *asked[:-1]]
         seen = [layer.grid for layer in self._layers]
         falls = all(a <= c and b <= d for (a, b), (c, d) in zip((*asked, *seen), (*before, *before), strict=True))
-        return None if len(asked) > 1 and falls else "its layers are no row from finer grids to coarser ones"
+        return None if len(asked) > 1 and falls else "its grids do not go from finer to coarser"
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of the finest layer's grid, for images of (h, w) pixels.

@@ -40,11 +40,11 @@ class Subject(NamedTuple):
         """The same model with these texts as its classes, in place of others that it may have.
 
         Raises:
-            InputError: if it compares no images with texts, or there are none, or one is empty or too long.
+            InputError: if it cannot compare images with texts, or there are none, or one is empty or too long.
         """
         if self.compare is None:
             raise InputError(
-                f"{self.vit.name} compares no images with texts; give a model that does, such as "
+                f"{self.vit.name} cannot compare images with texts; give a model that does, such as "
                 "open_clip:ViT-B-32/openai, or leave out --text"
             )
         vit, encoded = self.compare(checked_texts(texts))

@@ -28,7 +28,8 @@ def mass_contours(
     """The outline of the smallest area of the image that contains a share of the map's mass inside the image.
 
     Args:
-        weights: (h, w) finite and non-negative, one for each cell of a regular grid over the model's input.
+        weights: (h, w) finite, one for each cell of a regular grid over the model's input; negative ones count as 0,
+            as they are drawn.
         geometry: from the image's pixels to that input.
         share: between 0 and 1, exclusive.
         interpolation: between cells; see `Geometry.to_original_map`.
@@ -41,7 +42,7 @@ def mass_contours(
         InputError: for a share outside 0 to 1.
     """
     check_shares([share])
-    spread = geometry.to_original_map(weights, interpolation)
+    spread = np.maximum(geometry.to_original_map(weights, interpolation), 0)
     level = mass_level(spread, share)
     seen = spread[~np.isnan(spread)]
     if min(spread.shape) < 2 or not seen.size or not seen.min() < level:

@@ -66,6 +66,7 @@ def caption_gif(
     geometry: Geometry,
     *,
     drawn: Sequence[int | None] | None = None,
+    meaning: str = "α",
     style: Style = Style(),
 ) -> bytes:
     """A GIF of a caption, word by word: first the image and the caption, then each word, marked, with its map.
@@ -80,10 +81,10 @@ def caption_gif(
     picture, shown = as_shown(image, geometry, _SIDE)
     layout = _Layout.of(words, picture)
     high = limits_of(style, maps)[1]
-    frames = [_frame(layout, Drawn(picture), None, style, "" if style.scale == "own" else f"{high:.3g}")]
+    frames = [_frame(layout, Drawn(picture), None, style, meaning, "" if style.scale == "own" else f"{high:.3g}")]
     for t, word in enumerate(draw_words(picture, maps, shown, style, drawn)):
         end = f"{maps[t].max():.3g}, this word's own scale" if style.scale == "own" else f"{high:.3g}"
-        frames.append(_frame(layout, word, t, style, end))
+        frames.append(_frame(layout, word, t, style, meaning, end))
     durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
     durations[-1] += _CLOSING
     return animation(frames, durations, layout.smooth)
@@ -132,7 +133,7 @@ class _Layout(NamedTuple):
         return cls(size, (left, _BORDER), placed, legend, smooth)
 
 
-def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, end: str) -> np.ndarray:
+def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, meaning: str, end: str) -> np.ndarray:
     """One frame, with the word `spoken` marked; None for the first frame."""
     height, width = layout.size
     sheet = Sheet(width, height)
@@ -146,7 +147,8 @@ def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, end: 
         sheet.text(left, middle, text, _WORD, INK if spoken is None or t == spoken else MUTED)
     if end:
         strip = np.repeat(colour_strip(120, style.colour_map, style.opacity), 12, axis=0)
-        sheet.legend(_BORDER, layout.legend, [[["α", "0", strip, shorten(end, width - 2 * _BORDER - 190, SMALL)]]])
+        room = width - 2 * _BORDER - 180 - round(text_width(meaning, SMALL))
+        sheet.legend(_BORDER, layout.legend, [[[meaning, "0", strip, shorten(end, room, SMALL)]]])
     return rasterise(sheet.figure)
 
 

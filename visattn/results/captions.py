@@ -216,7 +216,7 @@ def encode(drawing: Drawing, forms: Sequence[CaptionExport], style: Style, paper
             names = [f"{t:02d}{plain(word)}.png" for t, word in enumerate(drawing.words, start=1)]
             out.append(list(zip(names, map(encode_png, pictures), strict=True)))
         elif form == "gif":
-            out.append(caption_gif(*seen, drawn=drawn, style=style))
+            out.append(caption_gif(*seen, drawn=drawn, meaning=drawing.meaning, style=style))
         else:
             out.append(encode_figure(figure, "png" if form == "sheet" else form))
     return out

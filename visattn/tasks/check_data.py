@@ -72,7 +72,7 @@ def check(
     pictures = list(in_parallel(CheckImage(folder, known), files, workers, "Checking"))
     faults = picture_faults(files, pictures) + caption_faults(entries, [s for _, some in read for s in some], longest)
     training = [entry for entry in read[0][0] if entry.split in (None, "train", "restval")]
-    validation = [entry for entry in entries if entry.split == "val"] + [e for part, _ in read[1:] for e in part]
+    validation = [entry for entry in read[0][0] if entry.split == "val"] + [e for part, _ in read[1:] for e in part]
     words = count_words(training, max_length), count_words(validation, max_length)
     losses = lost_words(*words, spec, min_count, max_length)
     return {

@@ -44,8 +44,8 @@ def write_page(
     model = runnable(whole, f"--checkpoint {checkpoint}")
     offered = [of_photograph(path.name, load_image(path)) for path in paths] + samples(whole.class_names)
     html = explain_page(model, offered, title or f"Inside {_name(checkpoint)}")
-    if len(html.encode()) > MOST_BYTES:
-        raise InputError(f"the page would have {len(html) / 1e6:.0f} MB, more than 16; give fewer --images")
+    if (size := len(html.encode())) > MOST_BYTES:
+        raise InputError(f"the page would have {size / 1e6:.0f} MB, more than 16; give fewer --images")
     fitted = [fit_image(sample.picture, whole.image_size, whole.fit)[0] for sample in offered]
     pixels = torch.stack([to_tensor(picture) for picture in fitted])
     with torch.no_grad():

@@ -64,7 +64,7 @@ def parts_of_all(checkpoints: Sequence[Path], places: str | None = None) -> Expo
     """The parts of the model in a checkpoint, or of the ensemble of the captioners in several.
 
     Raises:
-        InputError: as `parts_of` and `visattn.export.ensemble`, or if one of several is no captioner, or given
+        InputError: as `parts_of` and `visattn.export.ensemble`, or if one of several is not a captioner, or given
             twice.
     """
     if len(checkpoints) == 1:
@@ -75,7 +75,7 @@ def parts_of_all(checkpoints: Sequence[Path], places: str | None = None) -> Expo
             raise InputError(f"--checkpoint names {checkpoint} twice; an ensemble needs different captioners")
         exported = parts_of(checkpoint, places)
         if not isinstance(exported, ExportedCaptioner):
-            raise InputError(f"--checkpoint {checkpoint} is no captioner; only captioners make an ensemble")
+            raise InputError(f"--checkpoint {checkpoint} is not a captioner; only captioners make an ensemble")
         captioners[checkpoint] = exported
     return ensemble(captioners)
 

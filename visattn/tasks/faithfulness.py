@@ -90,9 +90,7 @@ def _data(model: Classifier | Captioner, options: argparse.Namespace) -> Any:
         data.tokens = model.vocabulary.tokens.spec
         return data
     data = {"cifar10": CIFAR10, "cifar100": CIFAR100}[options.data](options.root, download=False)
-    if data.image_size != model.image_size:
-        sizes = ["{1}×{0}".format(*size) for size in (data.image_size, model.image_size)]
-        raise InputError(f"--data {options.data} has images of {sizes[0]} pixels, but the model takes {sizes[1]}")
+    data.check_size(model.image_size, f"--data {options.data}")
     return data
 
 

@@ -45,7 +45,7 @@ def ground(
     device: str = "auto",
     precision: str = "auto",
 ) -> dict:
-    """Score where a captioner's attention is; see the head of this file.
+    """Score where a captioner's attention is; see `visattn ground --help`.
 
     Args:
         checkpoint: a captioner trained by `visattn fit`.

@@ -133,7 +133,7 @@ def overlay_images(
     queries: "Chosen | None" = None,
     workers: int | None = 0,
 ) -> list[dict]:
-    """Classify the images in files and folders and explain it; see the head of this file for what is written.
+    """Classify the images in files and folders and explain it; see `visattn overlay --help` for what is written.
 
     Args:
         subject: the classifier.
@@ -343,7 +343,7 @@ def choose_subject(options: argparse.Namespace) -> Subject:
     """The model that the command line asks for."""
     if options.checkpoint is not None:
         if getattr(options, "text", None) is not None:
-            raise InputError("--text needs --model; a checkpoint of visattn compares no images with texts")
+            raise InputError("--text needs --model; a checkpoint of visattn cannot compare images with texts")
         for option in ("weights", "classes", "image_size"):
             if getattr(options, option) is not None:
                 raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")

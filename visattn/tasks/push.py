@@ -140,7 +140,9 @@ def _scores(path: Path) -> dict[str, Any] | None:
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON; write it with 'visattn evaluate --output', or remove it") from error
+        raise InputError(
+            f"{path} is not valid JSON; write it with 'visattn evaluate --output', or remove it"
+        ) from error
     if not isinstance(scores, dict) or not isinstance(scores.get("scores", {}), dict):
         raise InputError(f"{path} must be an object of names and numbers, as 'visattn evaluate --output' writes it")
     return scores

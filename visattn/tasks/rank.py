@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
 from visattn.data import CIFAR10, CIFAR100, ShapesClasses
 from visattn.data.classification import ClassificationData
@@ -35,7 +36,7 @@ def read_examples(subject: Subject, options: argparse.Namespace) -> list[Example
     if bool(options.images) == bool(options.data):
         raise InputError("give either images and folders, or a data set with --data")
     if options.data and options.instances is not None:
-        raise InputError("--instances is for images, not for --data; shapes know their outlines, CIFAR has none")
+        raise InputError("--instances is for images, not for --data: shapes has its own outlines, and CIFAR has none")
     if (options.root is not None) != (options.data in ("cifar10", "cifar100")):
         kind = f"--data {options.data}" if options.data else "images"
         raise InputError(f"{kind} {'needs' if options.root is None else 'cannot take'} --root")
@@ -65,10 +66,12 @@ def _in_input(instances: Instances, key: str, geometry: Geometry) -> Outline:
 
 def _of_data(subject: Subject, options: argparse.Namespace) -> list[Example]:
     data: ClassificationData
+    size = subject.fit(Image.new("RGB", (64, 64)))[1].input
     if options.data == "shapes":  # no more scenes than are asked for; each is the same however many there are
-        data = ShapesClasses(val_size=options.limit, test_size=options.limit)
+        data = ShapesClasses(image_size=size, val_size=options.limit, test_size=options.limit)
     else:
         data = DATA[options.data](options.root, download=False)
+        data.check_size(size, f"--data {options.data}")
     if subject.class_names != data.class_names:
         raise InputError(f"--data {options.data} has other classes than {subject.vit.name}")
     split = options.split or "test"

@@ -2,7 +2,7 @@
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
 
 _OF_MAPS = (
     *("method", "layer", "head", "layers", "heads", "fusion", "discard", "target", "text", "at", "queries"),
-    "test_time_registers",
+    *("test_time_registers", "scale", "end", "colour_map", "opacity", "interpolation", "contour", "workers"),
 )
 _OF_LIBRARIES = ("weights", "classes", "image_size")  # refused with any checkpoint
 
 
-def choose_glimpses(options: argparse.Namespace) -> "GlimpseClassifier | None":
+def choose_glimpses(options: argparse.Namespace, given: Collection[str]) -> "GlimpseClassifier | None":
     """The glimpse model that the command line asks for; None if it asks for another model.
+
+    Args:
+        options: all options.
+        given: the names of those that are not at their defaults.
 
     Raises:
         InputError: if the checkpoint cannot be read, or an option is for attention maps.
@@ -51,7 +55,7 @@ def choose_glimpses(options: argparse.Namespace) -> "GlimpseClassifier | None":
     if trained(options.checkpoint)[1] != f"{GlimpseClassifier.__module__}.{GlimpseClassifier.__qualname__}":
         return None
     for option in _OF_MAPS:
-        if getattr(options, option) is not None:
+        if option in given:
             raise InputError(
                 f"--{option.replace('_', '-')} is for Vision Transformers; {options.checkpoint} is a glimpse model"
             )

@@ -145,7 +145,7 @@ class Captioner(Captioning, LightningModule):
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
         taught = self.regime.teach(self.decoder, self.remember(batch), batch, self.loss, self.global_step)
         logs = {"loss": taught.loss.detach(), **taught.logs}
-        if taught.reinforce is not None and (index + 1) % self.trainer.log_every_n_steps == 0:
+        if taught.reinforce is not None and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
             attention = list(self.decoder.attention.parameters())
             logs["reinforce_gradient_share"] = gradient_share(taught.reinforce, taught.loss, attention)
         whole = processes.mean(torch.stack([value.to(taught.loss) for value in logs.values()]))

@@ -61,7 +61,7 @@ def _encoded(open_clip: Any, architecture: str, model: Any, texts: list[str]) ->
         length = tokenizer.context_length
         tokens, longer = tokenizer(texts), tokenizer(texts, context_length=2 * length)
     except Exception as error:  # whatever it meets on the network: some tokenizers are fetched from the hub
-        raise InputError(f"the tokenizer of {architecture} could not be had ({short(error)})") from error
+        raise InputError(f"the tokenizer of {architecture} could not be loaded ({short(error)})") from error
     cut = [text for text, a, b in zip(texts, tokens, longer, strict=True) if not torch.equal(a, b[:length])]
     if cut:
         raise InputError(f"{architecture} takes texts of up to {length} tokens; shorten '{cut[0]}'")

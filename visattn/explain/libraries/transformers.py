@@ -84,7 +84,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "s
 
 
 def _encoder(transformers: Any, name: str, model: Any) -> Callable[[list[str]], Texts] | None:
-    """How texts are encoded; None if the model compares no images with texts."""
+    """How texts are encoded; None if the model cannot compare images with texts."""
     if model.config.model_type not in _COMPARING or not hasattr(model, "get_text_features"):
         return None
 

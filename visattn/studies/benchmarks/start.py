@@ -6,7 +6,6 @@ except for those that other processes have mapped. Processor time is that of the
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -82,12 +81,13 @@ def run(words: list[str], folder: Path) -> tuple[float, float]:
         InputError: if it fails.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, began = os.times(), time.perf_counter()
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, after = time.perf_counter() - began, os.times()
     if done.returncode:
         raise InputError(f"{' '.join(words)} failed: {' '.join(done.stderr.split())[-300:]}")
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall, processor  # 0 on Windows, which does not count that of children
 
 
 def forget() -> None:

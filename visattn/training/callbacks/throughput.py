@@ -30,10 +30,10 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_train_epoch_start(trainer, pl_module)  # not called if a run is resumed within an epoch
+        self._count(trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark = time.perf_counter(), time.process_time()
-        self._count()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: CaptionBatch | ImageBatch, index: int
@@ -45,13 +45,14 @@ class Throughput(Callback):
         self._images += len(batch.ids)
         if isinstance(batch, CaptionBatch):
             self._tokens += int((batch.tokens[:, 1:] != PAD).sum())
-        if (index + 1) % trainer.log_every_n_steps == 0:
+        # Lightning writes logs at these steps, which are those of the optimizer: several batches may make one.
+        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.global_step > self._counted:
             seconds = (self._spent["train/seconds"] - self._before) / trainer.world_size  # mean rate = total
             rates = {"train/images_per_s": self._images / seconds}
             if self._tokens:
                 rates["train/tokens_per_s"] = self._tokens / seconds
             pl_module.log_dict(rates, sync_dist=True)
-            self._count()
+            self._count(trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark = time.perf_counter(), time.process_time()
@@ -59,6 +60,7 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.log_dict(self._spent, sync_dist=True)
 
-    def _count(self) -> None:
-        """Begin to count what is logged next."""
+    def _count(self, step: int) -> None:
+        """Begin to count what is logged after this step."""
+        self._counted = step
         self._before, self._images, self._tokens = self._spent["train/seconds"], 0, 0

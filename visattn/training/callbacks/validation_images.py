@@ -179,10 +179,11 @@ def examples_of(data: LightningDataModule, count: int) -> list[Example]:
         return out
     if isinstance(data, ClassificationData):
         images, labels = data.tensors("val")
-        ids = data.ids("val")
+        ids, rows = data.ids("val"), _spread(len(labels), count)
+        shown = data.arrange(images[rows], rows, "val", 0)
         return [
-            Example(ids[i], _pixels(images[i]), images[i], data.class_names[int(labels[i])])
-            for i in _spread(len(labels), count)
+            Example(ids[i], _pixels(image), image, data.class_names[int(labels[i])])
+            for i, image in zip(rows, shown, strict=True)
         ]
     raise InputError(f"AttentionSheets and AttentionHealth do not support {type(data).__name__}; remove them")
 

@@ -40,9 +40,9 @@ class LastCheckpoint(Checkpoint):
     On SIGTERM, SIGUSR1 and SIGINT (Ctrl-C; a second one ends the process at once) it finishes the current step, saves
     once, and ends the process with 128 + the signal's number (143, 138 and 130 on Linux). The current step is also
     finished with `max_steps`, `max_time` and callbacks that stop within an epoch; the rest of the epoch is trained when
-        the run continues, as it is after `limit_train_batches` was raised. After an error, a run can be resumed from
-        the last checkpoint. The one before is kept as `previous.ckpt`. Resumed from any of them on a CPU with one
-        thread, a run is bit-identical to the uninterrupted one, if it has the same number of processes.
+    the run continues, as it is after `limit_train_batches` was raised. After an error, a run can be resumed from the
+    last checkpoint. The one before is kept as `previous.ckpt`. Resumed from any of them on a CPU with one thread, a run
+    is bit-identical to the uninterrupted one, if it has the same number of processes.
 
     Args:
         directory: folder of the checkpoints; the command line sets it to `--output`.
