@@ -65,6 +65,31 @@ def test_local_p_on_a_grid_is_separable_and_clipped(p, rows, columns):
     torch.testing.assert_close(glimpse.context[0], expected.flatten() @ values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("progress", "reach"), [(0.0, 11.0), (0.2, 6.5), (0.4, 2.0), (1.0, 2.0)])
+def test_in_a_soft_start_the_window_shrinks_from_the_whole_image_to_its_size(progress, reach):
+    """D = 2 on 7 × 11 places: at first D = 11, with σ = D / 2 throughout."""
+    torch.manual_seed(0)
+    attention = PredictiveLocalAttention(Q, D, window=2, soft_start=0.4)
+    query, values = torch.randn(3, Q), torch.randn(3, 77, D)
+    memory = attention.prepare(values, (7, 11))
+    p = attention.position(query, memory.extent, 0)
+    place = torch.stack(torch.meshgrid(torch.arange(7), torch.arange(11), indexing="ij"), -1).view(1, 77, 2)
+    far = place - p[:, None]
+    scores = attention.score(query[:, None], memory.keys)[:, 0].masked_fill((far.abs() > reach).any(-1), -torch.inf)
+    expected = scores.softmax(-1) * torch.exp(-far.square().sum(-1) / (2 * (reach / 2) ** 2))
+    attention.progress = progress
+    torch.testing.assert_close(attention(query, memory, 0).weights, expected, rtol=1e-4, atol=1e-6)
+    evaluated = attention.eval()(query, memory, 0)
+    attention.progress = 1.0
+    assert torch.equal(evaluated.weights, attention.train()(query, memory, 0).weights)
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1])
+def test_a_soft_start_is_a_share_of_training(share):
+    with pytest.raises(InputError, match=f"soft_start is {share}"):
+        PredictiveLocalAttention(Q, D, soft_start=share)
+
+
 def monotonic(grid, steps, window=1, mask=None, **options):
     torch.manual_seed(0)
     attention = MonotonicLocalAttention(Q, D, window=window, **options)
@@ -93,12 +118,16 @@ def test_local_m_on_a_grid_reads_windows_in_order_and_starts_over():
     assert monotonic((5, 7), steps=3, stride=1)[2].argmax() in [1, 2, 3, 8, 9, 10]
 
 
-@pytest.mark.parametrize("attention", [MonotonicLocalAttention, PredictiveLocalAttention])
+@pytest.mark.parametrize(
+    ("attention", "options"),
+    [(MonotonicLocalAttention, {}), (PredictiveLocalAttention, {}), (PredictiveLocalAttention, {"soft_start": 0.5})],
+)
 @pytest.mark.parametrize("grid", [(1, 5), (3, 5)])
-def test_masked_margins_change_nothing(attention, grid):
+def test_masked_margins_change_nothing(attention, options, grid):
     """Positions are places of the image, not of its padding."""
     torch.manual_seed(0)
-    model = attention(Q, D)
+    model = attention(Q, D, **options)
+    model.progress = 0.25
     values, query = torch.randn(2, *grid, D), torch.randn(2, Q)
     wide = torch.full((2, grid[0] + (grid[0] > 1) * 2, 7, D), 99.0)
     wide[:, : grid[0], :5] = values

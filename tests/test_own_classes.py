@@ -44,7 +44,7 @@ from visattn.testing import check_attention, check_decoder, check_encoder
 PAGE = (Path(__file__).parent.parent / "docs" / "your_own_mechanism.md").read_text()
 ATTENTION, CHECK, DECODER, ENCODER, REGISTER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (SHELL,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-COMMANDS = [shlex.split(line)[1:] for line in SHELL.replace("\\\n", " ").splitlines()]
+COMMANDS = [shlex.split(line.removeprefix("uv run "))[1:] for line in SHELL.replace("\\\n", " ").splitlines()]
 SMALL = [*FAST, *SMALL_SHAPES, "--model.init_args.encoder.init_args.options={layers: [1, 1, 1, 1]}"]
 MORE = {"fit": SMALL, "test": SMALL, "faithfulness": ["--limit", "2", "--steps", "2", "--seeds", "1"]}
 NAMES = ("my_attention", "my_decoder", "my_encoder")

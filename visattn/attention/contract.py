@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from visattn.errors import InputError
 from visattn.fast.conversion import working_precision
 
 
@@ -83,6 +84,12 @@ def check_places(values: Tensor, grid: tuple[int, int]) -> None:
         raise ValueError(f"a grid of {grid[0]}×{grid[1]} places cannot hold {values.shape[1]} annotation vectors")
 
 
+def check_soft_start(share: float) -> None:
+    """Raise an `InputError` if `share` is no share of training after which something remains."""
+    if not 0 <= share < 1:
+        raise InputError(f"soft_start is {share}; it must be at least 0 and less than 1")
+
+
 class SpatialAttention(nn.Module):
     """A mechanism that attends to a grid of annotation vectors, given a query.
 
@@ -91,7 +98,13 @@ class SpatialAttention(nn.Module):
 
     Masked places are never attended, and padding has no effect: a grid with masked margins gives the same glimpses as
     the grid without them.
+
+    Attributes:
+        progress: share of training that is done, from 0 to 1, for mechanisms that change along it; set by what trains
+            the mechanism before each step.
     """
+
+    progress: float = 1.0
 
     def check_grid(self, grid: tuple[int, int]) -> None:
         """Check that the mechanism supports a grid of (H, W) places.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visattn.attention.contract import Glimpse, Memory
+from visattn.attention.contract import Glimpse, Memory, check_soft_start
 from visattn.attention.relaxations import Relaxation
 from visattn.attention.scores import AdditiveScore, Score
 from visattn.attention.soft import SoftAttention, context
@@ -68,9 +68,6 @@ class HardAttention(SoftAttention):
         soft_start: share of training, at its beginning, in which α is used for all images; 0 as published. Maps settle
             on the objects in it, and its steps cost less.
 
-    Attributes:
-        progress: share of training that is done, from 0 to 1; set by what trains the mechanism before each step.
-
     Raises:
         InputError: if an option is out of its range, or the relaxation mixes places and evaluation is "argmax".
     """
@@ -90,8 +87,7 @@ class HardAttention(SoftAttention):
         super().__init__(query_size, value_size, score)
         if not 0 <= probability <= 1:
             raise InputError(f"probability is {probability}; the probability of sampling must be between 0 and 1")
-        if not 0 <= soft_start < 1:
-            raise InputError(f"soft_start is {soft_start}; it must be at least 0 and less than 1")
+        check_soft_start(soft_start)
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}; it must be more than 0")
         for name, value, kinds in (("coin", coin, Coin), ("evaluation", evaluation, Evaluation)):
@@ -103,7 +99,7 @@ class HardAttention(SoftAttention):
                 "places; use evaluation 'expected' or 'sample', or a relaxation such as StraightThroughGumbel"
             )
         self.probability, self.coin, self.temperature, self.evaluation = probability, coin, temperature, evaluation
-        self.relaxation, self.soft_start, self.progress = relaxation, soft_start, 1.0
+        self.relaxation, self.soft_start = relaxation, soft_start
 
     def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> Memory:
         memory = super().prepare(values, grid, mask)

@@ -1,12 +1,13 @@
 """Local attention: attend only to the places within a window (Luong 2015, section 3.2)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from visattn.attention.contract import Glimpse, Memory, SpatialAttention
+from visattn.attention.contract import Glimpse, Memory, SpatialAttention, check_soft_start
 from visattn.attention.scores import GeneralScore, Score
 from visattn.errors import InputError
 from visattn.fast.linear import Linear
@@ -81,40 +82,43 @@ class LocalAttention(SpatialAttention):
             extent = torch.stack(count, dim=1)
         return LocalMemory(**vars(memory), extent=extent)
 
+    @property
+    def shrunk(self) -> float:
+        """How far the window has shrunk from the whole image, 0, to D places on each side, 1."""
+        return 1.0
+
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
         """p: (N, 2) row and column, from the query (N, Q), the number of rows and columns (N, 2), and the step."""
         raise NotImplementedError
 
-    def reweigh(self, weights: Tensor, distance: Tensor) -> Tensor:
-        """The weights from the softmax (N, n) and the distances (N, n, 2) from p in rows and columns."""
+    def reweigh(self, weights: Tensor, distance: Tensor, reach: Tensor) -> Tensor:
+        """The weights from the softmax (N, n), the distances (N, n, 2) from p in rows and columns, and D (N, 1)."""
         return weights
 
     def forward(self, query: Tensor, memory: LocalMemory, t: int) -> Glimpse:
         extent = memory.extent.repeat_interleave(query.shape[0] // memory.extent.shape[0], dim=0)
         # An axis with a single place has no position: a sequence is a grid of one row.
         position = self.position(query, extent, t).masked_fill(extent == 1, 0)
-        rows, columns = (self._candidates(position[:, axis], n) for axis, n in enumerate(memory.grid))
+        shrunk = self.shrunk
+        around = math.ceil(shrunk * self.window + (1 - shrunk) * max(memory.grid))
+        reach = shrunk * self.window + (1 - shrunk) * extent.amax(dim=1, keepdim=True)
+        rows, columns = (_candidates(position[:, axis], n, around) for axis, n in enumerate(memory.grid))
         row, column = torch.broadcast_tensors(rows.unsqueeze(2), columns.unsqueeze(1))
         place = torch.stack([row, column], dim=-1).flatten(1, 2)  # (N, n, 2)
         distance = place - position.unsqueeze(1)
         limit = torch.tensor(memory.grid, device=place.device)
-        inside = ((place >= 0) & (place < limit) & (distance.detach().abs() <= self.window)).all(dim=-1)
+        inside = ((place >= 0) & (place < limit) & (distance.detach().abs() <= reach.unsqueeze(-1))).all(dim=-1)
         place = place.clamp(min=0).minimum(limit - 1)
         index = place[..., 0] * memory.grid[1] + place[..., 1]  # (N, n)
         if memory.mask is not None:
             inside = inside & _gather(memory.mask.unsqueeze(-1), index).squeeze(-1)
         scores = self.score(query.unsqueeze(1), _gather(memory.keys, index)).squeeze(1).float()
         weights = scores.masked_fill(~inside, torch.finfo(scores.dtype).min).softmax(dim=-1) * inside
-        weights = self.reweigh(weights, distance)
+        weights = self.reweigh(weights, distance, reach)
         values = _gather(memory.values, index)
         context = (weights.to(values.dtype).unsqueeze(1) @ values).squeeze(1)
         weights = weights.new_zeros(index.shape[0], memory.values.shape[1]).scatter_add(1, index, weights)
         return Glimpse.soft(context, weights)
-
-    def _candidates(self, position: Tensor, size: int) -> Tensor:
-        """(N, n) places on an axis that include the window; some may be outside the grid."""
-        reach = self.window if size > 1 else 0
-        return position.detach().round().long().unsqueeze(1) + torch.arange(-reach, reach + 1, device=position.device)
 
 
 class MonotonicLocalAttention(LocalAttention):
@@ -167,6 +171,11 @@ class PredictiveLocalAttention(LocalAttention):
         score: constructs the score from (Q, D).
         window: D of the paper, places on each side of p.
         hidden: size of the layer that predicts the position.
+        soft_start: share of training, at its beginning, in which the window shrinks from the whole image to D; 0 as
+            published. What is outside a window has no gradient, so a small one learns its position slowly.
+
+    Raises:
+        InputError: as `LocalAttention`, or if `soft_start` is out of its range.
     """
 
     def __init__(
@@ -176,16 +185,30 @@ class PredictiveLocalAttention(LocalAttention):
         score: Callable[[int, int], Score] = GeneralScore,
         window: int = 1,
         hidden: int = 128,
+        soft_start: float = 0.0,
     ) -> None:
         super().__init__(query_size, value_size, score, window)
+        check_soft_start(soft_start)
+        self.soft_start = soft_start
         self.hidden = Linear(query_size, hidden, bias=False)
         self.place = Linear(hidden, 2, bias=False)
 
     def position(self, query: Tensor, extent: Tensor, t: int) -> Tensor:
         return extent * torch.sigmoid(self.place(torch.tanh(self.hidden(query))).float())
 
-    def reweigh(self, weights: Tensor, distance: Tensor) -> Tensor:
-        return weights * torch.exp(-distance.square().sum(dim=-1) / (2 * (self.window / 2) ** 2))
+    @property
+    def shrunk(self) -> float:
+        return min(1.0, self.progress / self.soft_start) if self.training and self.soft_start else 1.0
+
+    def reweigh(self, weights: Tensor, distance: Tensor, reach: Tensor) -> Tensor:
+        return weights * torch.exp(-distance.square().sum(dim=-1) / (2 * (reach / 2) ** 2))
+
+
+def _candidates(position: Tensor, size: int, around: int) -> Tensor:
+    """(N, n) places of an axis of `size` places that include the window; some may be outside the grid."""
+    if 2 * around + 1 > size:
+        return torch.arange(size, device=position.device).expand(len(position), -1)
+    return position.detach().round().long().unsqueeze(1) + torch.arange(-around, around + 1, device=position.device)
 
 
 def _gather(rows: Tensor, index: Tensor) -> Tensor:

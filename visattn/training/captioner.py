@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from visattn.attention import HardAttention, Memory
+from visattn.attention import HardAttention, Memory, SpatialAttention
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import Split
 from visattn.decoding import Captioning, Decoded, Greedy, Search, captions, likeliest
@@ -100,8 +100,9 @@ class Captioner(Captioning, LightningModule):
         for name, value, least in (("max_length", max_length, 1), ("no_repeat", no_repeat, 0)):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
-        self._hard = [module for module in self.decoder.modules() if isinstance(module, HardAttention)]
-        self._check_estimator([module for module in self._hard if module.relaxation is None], bool(self._hard))
+        self._attentions = [module for module in self.decoder.modules() if isinstance(module, SpatialAttention)]
+        hard = [attention for attention in self._attentions if isinstance(attention, HardAttention)]
+        self._check_estimator([attention for attention in hard if attention.relaxation is None], bool(hard))
         self.decoder.check_grid(encoder.grid(self.image_size))
         self._named = False
         self.started = False  # from the weights of another training, including the encoder's
@@ -139,7 +140,7 @@ class Captioner(Captioning, LightningModule):
         return self.decoder.prepare(*self.encode(batch))
 
     def on_train_batch_start(self, batch: CaptionBatch, index: int) -> None:
-        for attention in self._hard:
+        for attention in self._attentions:
             attention.progress = self.global_step / total_steps(self.trainer)
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
