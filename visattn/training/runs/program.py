@@ -97,7 +97,8 @@ class CLI(LightningCLI):
             "-c",
             "--config",
             action=ActionConfigFile,
-            help="YAML configuration file, or the name of an included one, such as shapes_captioner",
+            help="YAML configuration file, or the name of an included one, such as shapes_captioner; --import "
+            "FILE|MODULE, anywhere on the command line, loads your own classes for it",
         )
         return parser
 
