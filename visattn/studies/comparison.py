@@ -12,6 +12,7 @@ from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.figures import Comparison, Row
 from visattn.images import Geometry
 from visattn.images.reading import load_image
+from visattn.studies.markdown import markdown
 from visattn.training.captioner import Captioner
 from visattn.training.regimes import TeacherForcing
 
@@ -121,8 +122,7 @@ def table(results: dict[str, dict]) -> str:
         columns = {name: cells for name, cells in columns.items() if name not in ("true", "complete", "relation")}
     if not any(key.endswith("_centre") for key in first):  # the places of words are unknown
         columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
-    lines = [list(columns), ["---"] + ["---:"] * (len(columns) - 1), *zip(*columns.values(), strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown([list(columns), *zip(*columns.values(), strict=True)])
 
 
 LEGEND = """\

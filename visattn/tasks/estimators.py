@@ -18,12 +18,10 @@ from visattn.files import write_text
 from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
 from visattn.studies.learning import UNSEEN, Progress, learn
+from visattn.studies.markdown import markdown
 
 LEVEL = 0.9  # of pointing, whose time is compared
-_HEAD = (
-    "| estimator | bias ± s.e. | off | deviation | variance | passes | variance × passes | ms |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|",
-)
+_HEAD = ("estimator", "bias ± s.e.", "off", "deviation", "variance", "passes", "variance × passes", "ms")
 
 
 def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmup: int, seed: int) -> str:
@@ -113,17 +111,15 @@ def learn_all(output: Path, methods: Sequence[str], seconds: float, steps: int, 
 
 
 def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str, float], seeds: Sequence[int]) -> str:
-    lines = [
-        f"| estimator | steps in {ends['seconds']:g} s | seconds to {LEVEL:.0%} | steps to {LEVEL:.0%} | "
-        f"pointing after {ends['seconds']:g} s | after {ends['steps']:g} steps |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    level, times = f"{LEVEL:.0%}", f"{ends['seconds']:g} s"
+    head = ("steps in " + times, "seconds to " + level, "steps to " + level, "pointing after " + times)
+    lines = [["estimator", *head, f"after {ends['steps']:g} steps"]]
     for name, runs in done.items():
         cells = [METHODS[name].title, f"{np.mean([run.at('steps', 'seconds', ends['seconds']) for run in runs]):.0f}"]
         cells += [_until(runs, along, digits) for along, digits in (("seconds", 2), ("steps", 0))]
         cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)}%" for a, end in ends.items()]
-        lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines)
+        lines.append(cells)
+    text = markdown(lines)
     units = {"seconds": "seconds of processor time", "steps": "steps"}
     figure = [Curves(f"α at the true places, by {a}", _means(done, a, end), "%", units[a]) for a, end in ends.items()]
     count = min(map(len, done.values()))
@@ -180,12 +176,12 @@ def _about() -> dict:
 
 def table(stage: str, share: float, rows: Sequence[dict]) -> str:
     """A decoder's measurements in Markdown; `share` is the weight of the true places."""
-    lines = [f"Decoder {stage}; α at the true places: {share:.2f}", "", *_HEAD]
+    lines = [list(_HEAD)]
     for row in rows:
         noisy = row["method"] != "enumeration"
         bias = f"{row['bias']:+.3f} ± {row['bias_error']:.3f}".replace("-", "−") if noisy else "0"
         variance, cost = (f"{row['variance'] * n:.3g}" if noisy else "0" for n in (1, row["passes"]))
         off, deviation = (f"{row['bias_norm']:.3f}", f"{row['deviation']:.1f}") if noisy else ("0", "0")
-        cells = [METHODS[row["method"]].title, bias, off, deviation, variance, str(row["passes"]), cost]
-        lines.append(f"| {' | '.join(cells)} | {row['milliseconds']:.0f} |")
-    return "\n".join(lines)
+        cells = [bias, off, deviation, variance, str(row["passes"]), cost, f"{row['milliseconds']:.0f}"]
+        lines.append([METHODS[row["method"]].title, *cells])
+    return f"Decoder {stage}; α at the true places: {share:.2f}\n\n{markdown(lines)}"

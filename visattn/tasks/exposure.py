@@ -9,6 +9,7 @@ from visattn.errors import InputError
 from visattn.figures import exposure_sheet
 from visattn.files import protect, write_text
 from visattn.overlay import save_figure
+from visattn.studies.markdown import markdown
 from visattn.training.callbacks import exposure_of
 
 COLUMNS = {
@@ -76,12 +77,10 @@ def read_report(argument: str) -> dict[str, Any]:
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
     """The reports as Markdown."""
-    titles = ["captioner", *(TITLES.get(column, column) for column in COLUMNS)]
-    lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    rows = [["captioner", *(TITLES.get(column, column) for column in COLUMNS)]]
     for report in reports:
-        cells = [form.format(report["scores"][column]) for column, form in COLUMNS.items()]
-        lines.append("| " + " | ".join([report["name"], *cells]) + " |")
-    return "\n".join(lines)
+        rows.append([report["name"], *(form.format(report["scores"][column]) for column, form in COLUMNS.items())])
+    return markdown(rows)
 
 
 def write_report(reports: Sequence[dict[str, Any]], output: Path, title: str = "") -> str:

@@ -18,6 +18,7 @@ from visattn.errors import InputError
 from visattn.figures import Alignment, LengthLine, Lengths, alignment_sheet, lengths_sheet
 from visattn.files import write_text
 from visattn.overlay import save_figure
+from visattn.studies.markdown import markdown
 from visattn.studies.sequences import (
     MECHANISMS,
     TASKS,
@@ -35,10 +36,7 @@ UNSEEN, UNSEEN_LONG = 500, 200  # sequences that results are measured on: all le
 DRAWN = 12  # symbols of the sequence in the figure, or nearly
 TITLES = {"fixed": "one fixed vector", "mean": "the mean vector"}  # of the baselines without attention
 
-_HEAD = (
-    "| task | mechanism | symbols right | sequences right | aligned | entropy | seconds |",
-    "|---|---|---:|---:|---:|---:|---:|",
-)
+_HEAD = ("task", "mechanism", "symbols right", "sequences right", "aligned", "entropy", "seconds")
 
 
 class Plan(NamedTuple):
@@ -192,22 +190,22 @@ def runs_of(rows: Sequence[dict]) -> dict[tuple[str, str], list[dict]]:
 
 def table(rows: Sequence[dict]) -> str:
     """Means over the seeds, in Markdown."""
-    lines = list(_HEAD)
+    lines = [list(_HEAD)]
     for (task, mechanism), runs in runs_of(rows).items():
         names = ("token_accuracy", "sequence_accuracy", "alignment_accuracy", "entropy", "seconds")
         right, whole, aligned, spread, seconds = (np.mean([run[name] for run in runs]) for name in names)
-        cells = [task, mechanism, f"{right:.1%}", f"{whole:.1%}", f"{aligned:.1%}", f"{spread:.2f}", f"{seconds:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [f"{right:.1%}", f"{whole:.1%}", f"{aligned:.1%}", f"{spread:.2f}", f"{seconds:.0f}"]
+        lines.append([task, mechanism, *cells])
+    return markdown(lines, text_columns=2)
 
 
 def lengths_table(plan: Plan, rows: Sequence[dict]) -> str:
     """Accuracy at each length, means over the seeds, in Markdown."""
-    lines = [f"| task | mechanism | {' | '.join(map(str, plan.lengths))} |", f"|---|---|{'---:|' * len(plan.lengths)}"]
+    lines = [["task", "mechanism", *map(str, plan.lengths)]]
     for (task, mechanism), runs in runs_of(rows).items():
         cells = [f"{value:.0%}" for value in accuracies(runs, plan.lengths).mean(axis=0)]
-        lines.append(f"| {task} | {mechanism} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([task, mechanism, *cells])
+    return markdown(lines, text_columns=2)
 
 
 def accuracies(runs: Sequence[dict], lengths: Sequence[int]) -> np.ndarray:
