@@ -119,6 +119,16 @@ def require_file(path: str | os.PathLike[str], option: str = "--output") -> None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
+def require_empty(folder: Path) -> None:
+    """Check that an output folder is missing or empty.
+
+    Raises:
+        InputError: if it holds anything.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; remove it, or choose another with --output")
+
+
 def _require_no_input(path: Path, option: str = "--output") -> None:
     if not path.exists() or path.is_dir():
         return

@@ -1,24 +1,22 @@
 """Compare gradient estimators of hard attention with the exact gradient; see `visattn estimators --help`."""
 
 import json
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from visattn import __version__
 from visattn.errors import InputError
 from visattn.figures import Curves, Estimates, curves_sheet, estimates_sheet
-from visattn.files import write_text
+from visattn.files import require_empty, write_text
 from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
 from visattn.studies.learning import UNSEEN, Progress, learn
 from visattn.studies.markdown import markdown
+from visattn.tasks.provenance import provenance
 
 LEVEL = 0.9  # of pointing, whose time is compared
 _HEAD = ("estimator", "bias ± s.e.", "off", "deviation", "variance", "passes", "variance × passes", "ms")
@@ -71,7 +69,8 @@ def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmu
         estimates_sheet(figure, title="Gradient estimators of hard attention", note=note), output / "estimators.png"
     )
     results = {
-        **_about(),
+        **provenance(),
+        "threads": torch.get_num_threads(),
         "draws": draws,
         "scenes": scenes,
         "warmup": warmup,
@@ -126,7 +125,8 @@ def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str,
     note = f"Mean of {count} seed{'s'[: count > 1]}; 32 scenes a step, measured on {UNSEEN} unseen ones."
     save_figure(curves_sheet(figure, title="Estimators of hard attention, trained", note=note), output / "curves.png")
     results = {
-        **_about(),
+        **provenance(),
+        "threads": torch.get_num_threads(),
         **ends,
         "seeds": list(seeds),
         "results": {n: [{k: np.round(v, 5).tolist() for k, v in r._asdict().items()} for r in done[n]] for n in done},
@@ -161,17 +161,8 @@ def _check(output: Path, methods: Sequence[str]) -> None:
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"--methods has '{unknown[0]}'; choose from {', '.join(METHODS)}")
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
-
-
-def _about() -> dict:
-    return {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "threads": torch.get_num_threads(),
-    }
 
 
 def table(stage: str, share: float, rows: Sequence[dict]) -> str:

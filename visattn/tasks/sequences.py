@@ -1,10 +1,8 @@
 """Compare attention mechanisms on sequences whose true alignment is known; see `visattn sequences --help`."""
 
 import json
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +10,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from visattn import __version__
 from visattn.attention import HardAttention
 from visattn.errors import InputError
 from visattn.figures import Alignment, LengthLine, Lengths, alignment_sheet, lengths_sheet
-from visattn.files import write_text
+from visattn.files import require_empty, write_text
 from visattn.overlay import save_figure
 from visattn.studies.markdown import markdown
 from visattn.studies.sequences import (
@@ -30,6 +27,7 @@ from visattn.studies.sequences import (
     evaluate,
     train,
 )
+from visattn.tasks.provenance import provenance
 from visattn.vocabulary import END, SPECIALS
 
 UNSEEN, UNSEEN_LONG = 500, 200  # sequences that results are measured on: all lengths, and each of --lengths
@@ -115,8 +113,7 @@ def compare(output: Path, plan: Plan) -> str:
     Raises:
         InputError: if the folder is not empty.
     """
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     rows: list[dict] = []
@@ -148,8 +145,7 @@ def _write(output: Path, plan: Plan, rows: Sequence[dict], seconds: float) -> st
         text += f"\n\nSymbols right, by length (in training: {plan.trained[0]} to {plan.trained[1]})\n\n"
         text += lengths_table(plan, rows)
     results = {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        **provenance(),
         "threads": torch.get_num_threads(),
         "encoder": plan.encoder,
         "train_lengths": plan.trained,
