@@ -46,8 +46,8 @@ from visattn.files import protect, require_file, write_text
 
 
 @program
-def run(args: Sequence[str] | None = None) -> None:
-    """Command-line entry point; raises `SystemExit(1)` if there are faults."""
+def main(args: Sequence[str] | None = None) -> int:
+    """Command-line entry point; 1 if there are faults."""
     parser = command_parser("check-data", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -136,13 +136,4 @@ def run(args: Sequence[str] | None = None) -> None:
         lines = (f"{digest}  {file}\n" for file, digest in report["sha256"].items())
         write_text(options.write_checksums, "".join(lines))
         print(f"checksums of {len(report['sha256'])} images: {options.write_checksums}")
-    if report["faults"]:
-        raise SystemExit(1)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    try:
-        return run(args)
-    except SystemExit as end:
-        return int(end.code or 0)
+    return 1 if report["faults"] else 0
