@@ -42,9 +42,6 @@ def read_examples(model: Classifier | Captioner, options: argparse.Namespace) ->
         if given != (name in needs):
             kind = f"--data {options.data}" if options.data else "images"
             raise InputError(f"{kind} {'cannot take' if given else 'needs'} --{name}")
-    for name in ("limit", "curves"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(f"--{name} is {value}; it must be at least 1")
     if not options.data:
         paths = list_images(options.images)[: options.limit]
         return [Example(item.name, item.tensor, []) for item in read_inputs(paths, model.image_size, model.fit)]
@@ -120,7 +117,6 @@ def measure(options: argparse.Namespace) -> str:
         options.batch_size,
         of_option(options.precision, model.device),
     )
-    settings.check()
     examples = read_examples(model, options)
     options.output.mkdir(parents=True, exist_ok=True)
     with autocast(settings.precision, model.device):
