@@ -12,6 +12,7 @@ Names derived from external input, such as image ids, are made safe by `safe_nam
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import secrets
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -204,6 +205,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8", errors="replace"))  # lone surrogates become "?"
 
 
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """Write `data` to the JSON file `path`, atomically; raises as `whole_file` does."""
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
+
+
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write named arrays to the compressed NumPy file `path`, atomically; raises as `whole_file` does."""
     buffer = io.BytesIO()
@@ -347,6 +353,22 @@ def require_own(folder: Path, own: str) -> None:
         if path.is_dir() or not re.fullmatch(own, path.name):
             raise InputError(f"{path} is not from an earlier run; move it away, or choose another --output")
         _require_no_input(path)
+
+
+def read_json(path: Path, what: str = "") -> Any:
+    """The content of a JSON file; `what` it is, such as "annotation file", is for the message.
+
+    Raises:
+        InputError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such {what or 'file'}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read as JSON ({error}); check that it is the {what or 'right file'}"
+        ) from error
 
 
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

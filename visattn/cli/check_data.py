@@ -32,7 +32,6 @@ another format). Repair or download the files listed, or train with `--data.on_b
 unusable images.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -42,7 +41,7 @@ from visattn.data.annotations import Layout
 from visattn.data.inspection import TOO_LONG
 from visattn.data.losses import MAX_UNKNOWN
 from visattn.errors import InputError
-from visattn.files import protect, require_file, write_text
+from visattn.files import protect, require_file, write_json, write_text
 
 
 @program
@@ -130,7 +129,7 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     print(summary(report))
     if options.output is not None:
-        write_text(options.output, json.dumps(report, ensure_ascii=False, indent=1))
+        write_json(options.output, report)
         print(f"full report: {options.output}")
     if options.write_checksums is not None:
         lines = (f"{digest}  {file}\n" for file, digest in report["sha256"].items())

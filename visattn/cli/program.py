@@ -26,8 +26,8 @@ def program(main: Main) -> Callable[..., int]:
         main: takes the command-line arguments without the program name; None uses `sys.argv`. It may return a status.
 
     Returns:
-        A function with the same argument that returns the exit status: `main`'s or 0 if it ends, 2 after an `InputError` or
-        an `OSError` (missing folder, full disk, missing permission), 130 when interrupted.
+        A function with the same argument that returns the exit status: `main`'s or 0 if it ends, 2 after an
+        `InputError` or an `OSError` (missing folder, full disk, missing permission), 130 when interrupted.
     """
 
     @functools.wraps(main)

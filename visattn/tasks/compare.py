@@ -1,7 +1,6 @@
 """Train every attention mechanism on the same data with the same budget, and compare them."""
 
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from visattn.data.captions import CaptionData
 from visattn.errors import InputError
 from visattn.figures import comparison_sheet
-from visattn.files import write_text
+from visattn.files import write_json, write_text
 from visattn.overlay import save_figure
 from visattn.studies.comparison import LEGEND, compare_maps, step_times, table
 from visattn.tasks.provenance import provenance
@@ -236,6 +235,6 @@ def compare(
         "jobs": jobs,
         "threads_each": threads,
     }
-    write_text(output / "results.json", json.dumps({"about": about, "results": results}, indent=1))
+    write_json(output / "results.json", {"about": about, "results": results})
     write_text(output / "compare.md", f"{table(results)}\n\n{LEGEND}\n")
     return results

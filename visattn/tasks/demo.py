@@ -1,6 +1,5 @@
 """Train two small models and show their attention."""
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from matplotlib.cbook import get_sample_data
 from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.data.shapes import Scene
 from visattn.errors import InputError
-from visattn.files import require_empty, write_bytes, write_text
+from visattn.files import require_empty, write_bytes, write_json, write_text
 from visattn.metrics import Verdict
 from visattn.models.weights import in_package
 from visattn.overlay import Panel, Section, page
@@ -237,7 +236,7 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
         "vit": classifier,
         "photograph": photograph,
     }
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
     minutes = captioner["minutes"] + classifier["minutes"]
     intro = (
         f"Two models, trained from nothing in {minutes:.1f} minutes on this machine, on {results['date']}. "

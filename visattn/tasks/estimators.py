@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from visattn.errors import InputError
 from visattn.figures import Curves, Estimates, curves_sheet, estimates_sheet
-from visattn.files import require_empty, write_text
+from visattn.files import require_empty, write_json, write_text
 from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
 from visattn.studies.learning import UNSEEN, Progress, learn
@@ -79,7 +79,7 @@ def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmu
         "stages": [{"stage": stage, "pointing": shares[stage], "results": rows} for stage, rows in measured.items()],
     }
     write_text(output / "estimators.md", text + "\n")
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
     return text
 
 

@@ -1,7 +1,6 @@
 """Test whether attention maps show what the model used."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from visattn.data import CIFAR10, CIFAR100, CaptionData, Photographs, ShapesCapt
 from visattn.data.inputs import read_inputs
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import write_json, write_text
 from visattn.images.reading import list_images
 from visattn.overlay import save_figure
 from visattn.precision import autocast, of_option
@@ -121,7 +120,7 @@ def measure(options: argparse.Namespace) -> str:
     options.output.mkdir(parents=True, exist_ok=True)
     with autocast(settings.precision, model.device):
         found = {"checkpoint": str(options.checkpoint), **report(model, examples, settings, options.curves)}
-    write_text(options.output / "faithfulness.json", json.dumps(found, ensure_ascii=False, indent=1))
+    write_json(options.output / "faithfulness.json", found)
     write_text(options.output / "faithfulness.md", tables(found) + "\n")
     save_figure(figure(found, options.title or str(options.checkpoint)), options.output / "faithfulness.png")
     return tables(found)

@@ -1,6 +1,5 @@
 """Train glimpse models and the whole-view model, and measure accuracy against work."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from visattn.data.cluttered import ShapesCluttered
 from visattn.errors import InputError
 from visattn.figures import Line, work_sheet
-from visattn.files import require_empty, write_text
+from visattn.files import require_empty, write_json
 from visattn.overlay import save_figure
 from visattn.studies.glimpses import NAMES, Setting, Work, evaluate, make, mean_work, train
 from visattn.tasks.provenance import provenance
@@ -87,7 +86,7 @@ def _write(
         "seconds": round(seconds, 1),
         "results": {n: [{k: np.round(v, 6).tolist() for k, v in w._asdict().items()} for w in found[n]] for n in found},
     }
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
 
 
 def _line(name: str, works: Sequence[Work]) -> Line:

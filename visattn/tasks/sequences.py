@@ -1,6 +1,5 @@
 """Compare attention mechanisms on sequences whose true alignment is known; see `visattn sequences --help`."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from visattn.attention import HardAttention
 from visattn.errors import InputError
 from visattn.figures import Alignment, LengthLine, Lengths, alignment_sheet, lengths_sheet
-from visattn.files import require_empty, write_text
+from visattn.files import require_empty, write_json, write_text
 from visattn.overlay import save_figure
 from visattn.studies.markdown import markdown
 from visattn.studies.sequences import (
@@ -155,7 +154,7 @@ def _write(output: Path, plan: Plan, rows: Sequence[dict], seconds: float) -> st
         "results": rows,
     }
     write_text(output / "sequences.md", text + "\n")
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
     return text
 
 

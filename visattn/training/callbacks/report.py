@@ -1,6 +1,5 @@
 """Base of the callbacks that write a report at the end of an evaluation."""
 
-import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
-from visattn.files import write_text
+from visattn.files import write_json
 from visattn.overlay import save_figure
 
 
@@ -38,6 +37,6 @@ class EvaluationReport(Callback):
         numbers, figure = found
         stem = self.directory / f"{self.stem}_{split}"
         stem.parent.mkdir(parents=True, exist_ok=True)
-        write_text(stem.with_suffix(".json"), json.dumps(numbers, indent=1))
+        write_json(stem.with_suffix(".json"), numbers)
         save_figure(figure, stem.with_suffix(".png"))
         print(f"{self.title}: {stem}.json, {stem}.png")
