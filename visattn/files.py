@@ -386,6 +386,12 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
             return {name: file[name] for name in (file.files if names is None else names)}
 
 
+def named_path(argument: str) -> tuple[str, Path]:
+    """The name, or "", and the path of a command-line argument NAME=PATH or PATH."""
+    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
+    return name, Path(place)
+
+
 def local_path(word: str) -> str:
     """A command-line argument with a `file://` URL, as file managers pass it, replaced by its path."""
     found = re.fullmatch(r"(|-[\w.-]+=|[^/]*=)file:(?://(?:localhost)?)?(/.*)", word, re.DOTALL)

@@ -7,7 +7,7 @@ from typing import Any
 
 from visattn.errors import InputError
 from visattn.figures import exposure_sheet
-from visattn.files import protect, write_text
+from visattn.files import named_path, protect, write_text
 from visattn.overlay import save_figure
 from visattn.studies.markdown import markdown
 from visattn.training.callbacks import exposure_of
@@ -50,8 +50,7 @@ def read_report(argument: str) -> dict[str, Any]:
     Raises:
         InputError: if there is none, or more than one.
     """
-    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
-    path = Path(place)
+    name, path = named_path(argument)
     if path.is_dir():
         found = sorted(path.glob("exposure_*.json"))
         if len(found) != 1:

@@ -12,8 +12,8 @@ from visattn import __version__
 from visattn.explain.faithfulness import blur_of
 from visattn.figures import Faithfulness, faithfulness_sheet
 from visattn.studies.faithfulness.ablation import own_and_ablated
-from visattn.studies.faithfulness.curves import CENTRE, RANDOM, WAYS, follow_classes, follow_words, summary
-from visattn.studies.faithfulness.setting import Example, Settings
+from visattn.studies.faithfulness.curves import WAYS, follow_classes, follow_words, summary
+from visattn.studies.faithfulness.setting import CENTRE, RANDOM, Example, Settings
 from visattn.studies.markdown import markdown
 from visattn.training.captioner import Captioner
 from visattn.training.classifier import Classifier

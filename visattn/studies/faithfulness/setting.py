@@ -7,6 +7,7 @@ from torch import Tensor
 from visattn.explain.faithfulness import Units
 
 SUBSTRATES = ("blur", "grey")
+RANDOM, CENTRE = "random maps", "distance to the centre"  # what maps are compared with
 
 
 class Example(NamedTuple):
