@@ -32,10 +32,8 @@ if TYPE_CHECKING:  # reading results needs no decoder and no timm
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 
-_SUFFIXES: dict[CaptionExport, str] = {
-    "sheet": ".png",
-    "words": "_words",
-}  # otherwise the format's name: ".svg"
+# Otherwise the format's name: ".svg".
+_SUFFIXES: dict[CaptionExport, str] = {"sheet": ".png", "words": "_words"}
 _DRAWN: tuple[CaptionExport, ...] = ("sheet", "svg", "pdf", "words", "gif")
 _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 

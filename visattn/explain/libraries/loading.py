@@ -120,11 +120,7 @@ def _compare(vit: ViT, encode: Callable[[list[str]], Texts], texts: list[str]) -
 
 
 def weights_file(weights: str | Path) -> Path:
-    """The file of weights.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """The file of weights; raises an `InputError` if there is none."""
     path = Path(weights).expanduser()
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; give 'pretrained', 'random' or a file")
