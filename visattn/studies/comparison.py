@@ -19,12 +19,10 @@ from visattn.training.regimes import TeacherForcing
 SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
 
 
-def step_times(
-    models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15, seconds: float = 60
-) -> dict[str, float]:
+def step_times(models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15) -> dict[str, float]:
     """Median milliseconds of each decoder's training step, forward and backward, on its annotation vectors.
 
-    The mechanisms alternate, so that other load on the machine affects all of them alike. After `seconds` no new round
+    The mechanisms alternate, so that other load on the machine affects all of them alike. After a minute no new round
     starts, except for the first three.
     """
     begun = time.perf_counter()
@@ -32,7 +30,7 @@ def step_times(
     times: dict[str, list[float]] = {name: [] for name in models}
     batch = CaptionBatch(*(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch))
     for turn in range(rounds + 1):
-        if turn > 3 and time.perf_counter() - begun > seconds:
+        if turn > 3 and time.perf_counter() - begun > 60:
             break
         for name, model in models.items():
             with torch.no_grad():  # training mode would change the statistics of batch normalisation

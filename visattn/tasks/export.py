@@ -78,11 +78,11 @@ def parts_of_all(checkpoints: Sequence[Path], places: str | None = None) -> Expo
     return ensemble(captioners)
 
 
-def comparison_images(exported: Exported, paths: Iterable[Path] = (), count: int = 8) -> Tensor:
-    """(B, 3, h, w) uint8 images of a model's size: those in files and folders, or generated scenes where none are."""
+def comparison_images(exported: Exported, paths: Iterable[Path] = ()) -> Tensor:
+    """(B, 3, h, w) uint8 images of a model's size: those in files and folders, or else eight generated scenes."""
     if paths := list(paths):
         return torch.stack([item.tensor for item in read_inputs(paths, exported.image_size, exported.fit)])
-    scenes = [make_scene(np.random.default_rng(i), 1 + i % 3).picture(max(exported.image_size)) for i in range(count)]
+    scenes = [make_scene(np.random.default_rng(i), 1 + i % 3).picture(max(exported.image_size)) for i in range(8)]
     return torch.stack([to_tensor(fit_image(scene, exported.image_size, "squash")[0]) for scene in scenes])
 
 
