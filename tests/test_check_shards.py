@@ -114,7 +114,6 @@ def test_two_processes_find_the_same(tmp_path, capsys):
     [
         (["--checksums", "sums.txt"], "--checksums"),
         (["--write-checksums", "sums.txt"], "--write-checksums"),
-        (["--annotations", "captions.json"], "--annotations"),
         (["--output", "{root}/train/00000.tar"], "00000.tar"),
     ],
 )
@@ -124,6 +123,12 @@ def test_options_that_do_not_fit_are_refused(options, named, tmp_path, capsys):
     assert run(root, *(option.format(root=root) for option in options)) == 2
     assert named in capsys.readouterr().err
     assert (root / "train" / "00000.tar").read_bytes() == before
+
+
+def test_shards_and_annotations_exclude_each_other(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(write(tmp_path), "--annotations", "captions.json")
+    assert "--annotations: not allowed with" in capsys.readouterr().err
 
 
 def test_shards_that_do_not_exist_are_named(tmp_path, capsys):

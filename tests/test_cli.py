@@ -79,7 +79,7 @@ def test_lightning_is_loaded_for_checkpoints_only(tmp_path):
 
 def test_choices_of_options_match_the_functions():
     """Commands state their choices themselves, so that --help loads no model."""
-    for name in (*LIGHT, "models", "pictures"):
+    for name in (*LIGHT, "deletion", "models", "pictures"):
         importlib.import_module(f"visattn.cli.{name.replace('-', '_')}")
     assert get_args(caption.Map) == cli.caption.MAPS
     assert get_args(CaptionExport) == cli.caption.EXPORTS
@@ -89,9 +89,9 @@ def test_choices_of_options_match_the_functions():
     assert get_args(ClassExport) == cli.overlay.EXPORTS
     assert cli.overlay.MAX_SIDE == MAX_SIDE
     assert {*CLASS_METHODS, *WORD_METHODS} == set(cli.faithfulness.METHODS)
-    assert get_args(Units) == cli.faithfulness.UNITS == cli.rank.UNITS
+    assert get_args(Units) == cli.deletion.UNITS
     assert tuple(rank.DATA) == cli.rank.DATA
-    assert cli.faithfulness.SUBSTRATES == SUBSTRATES == cli.rank.SUBSTRATES
+    assert SUBSTRATES == cli.deletion.SUBSTRATES
     assert tuple(compare.SOURCES) == cli.compare.DATA
     assert tuple(compare.MECHANISMS) == cli.compare.MECHANISMS
     assert (tuple(sequences.TASKS), tuple(sequences.MECHANISMS), sequences.BATCH) == (

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "visattn"
 # From what imports nothing to what imports everything; packages of one line do not import each other.
 LAYERS = [
     {"errors", "fast", "training.processes"},
-    {"files", "vocabulary", "attention", "precision", "devices"},
+    {"files", "vocabulary", "attention", "precision", "devices", "studies.markdown"},
     {"images"},
     {"models", "metrics", "overlay"},
     {"figures"},

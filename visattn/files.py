@@ -12,6 +12,7 @@ Names derived from external input, such as image ids, are made safe by `safe_nam
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import secrets
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -119,6 +120,16 @@ def require_file(path: str | os.PathLike[str], option: str = "--output") -> None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
+def require_empty(folder: Path) -> None:
+    """Check that an output folder is missing or empty.
+
+    Raises:
+        InputError: if it holds anything.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; remove it, or choose another with --output")
+
+
 def _require_no_input(path: Path, option: str = "--output") -> None:
     if not path.exists() or path.is_dir():
         return
@@ -192,6 +203,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to the file `path` as UTF-8, atomically, without changing line ends; raises as `whole_file` does."""
     write_bytes(path, text.encode("utf-8", errors="replace"))  # lone surrogates become "?"
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """Write `data` to the JSON file `path`, atomically; raises as `whole_file` does."""
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
@@ -339,6 +355,22 @@ def require_own(folder: Path, own: str) -> None:
         _require_no_input(path)
 
 
+def read_json(path: Path, what: str = "") -> Any:
+    """The content of a JSON file; `what` it is, such as "annotation file", is for the message.
+
+    Raises:
+        InputError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such {what or 'file'}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read as JSON ({error}); check that it is the {what or 'right file'}"
+        ) from error
+
+
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Arrays of a `.npz` file by name, by default all; nothing is unpickled.
 
@@ -352,6 +384,12 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
         stream.seek(0)
         with np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in (file.files if names is None else names)}
+
+
+def named_path(argument: str) -> tuple[str, Path]:
+    """The name, or "", and the path of a command-line argument NAME=PATH or PATH."""
+    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
+    return name, Path(place)
 
 
 def local_path(word: str) -> str:

@@ -32,7 +32,7 @@ from pathlib import Path
 from visattn.cli.decoding import add_decoding_options
 from visattn.cli.models import EXPORTED, add_model_options
 from visattn.cli.pictures import add_picture_options, add_worker_options, exports_of, paper_of, style_of
-from visattn.cli.program import check_ranges, command_parser, parse, program
+from visattn.cli.program import add_image_argument, check_ranges, command_parser, parse, program
 
 MAPS = ("alpha", "relevance")
 EXPORTS = ("sheet", "svg", "pdf", "words", "gif", "npz")
@@ -43,9 +43,7 @@ PLACES = ("argmax", "sample", "expected")
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("caption", __doc__)
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
-    )
+    add_image_argument(parser, "+")
     parser.add_argument(
         "--checkpoint",
         type=Path,

@@ -32,7 +32,6 @@ another format). Repair or download the files listed, or train with `--data.on_b
 unusable images.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -42,12 +41,12 @@ from visattn.data.annotations import Layout
 from visattn.data.inspection import TOO_LONG
 from visattn.data.losses import MAX_UNKNOWN
 from visattn.errors import InputError
-from visattn.files import protect, require_file, write_text
+from visattn.files import protect, require_file, write_json, write_text
 
 
 @program
-def run(args: Sequence[str] | None = None) -> None:
-    """Command-line entry point; raises `SystemExit(1)` if there are faults."""
+def main(args: Sequence[str] | None = None) -> int:
+    """Command-line entry point; 1 if there are faults."""
     parser = command_parser("check-data", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -130,19 +129,10 @@ def run(args: Sequence[str] | None = None) -> None:
         )
     print(summary(report))
     if options.output is not None:
-        write_text(options.output, json.dumps(report, ensure_ascii=False, indent=1))
+        write_json(options.output, report)
         print(f"full report: {options.output}")
     if options.write_checksums is not None:
         lines = (f"{digest}  {file}\n" for file, digest in report["sha256"].items())
         write_text(options.write_checksums, "".join(lines))
         print(f"checksums of {len(report['sha256'])} images: {options.write_checksums}")
-    if report["faults"]:
-        raise SystemExit(1)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    try:
-        return run(args)
-    except SystemExit as end:
-        return int(end.code or 0)
+    return 1 if report["faults"] else 0

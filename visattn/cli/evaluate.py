@@ -30,12 +30,11 @@ dog in front of a brown dog". --output writes "scores", "per_image" (image id ->
 and "notes".
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.program import command_parser, parse, program
-from visattn.files import require_file, write_text
+from visattn.files import require_file, write_json
 from visattn.studies.scores import evaluate
 
 
@@ -96,7 +95,7 @@ def main(args: Sequence[str] | None = None) -> None:
         frequencies_split=options.frequencies_split,
     )
     if options.output is not None:
-        write_text(options.output, json.dumps(result, ensure_ascii=False, indent=1))
+        write_json(options.output, result)
     print(table(result["scores"]))
     counts = result["counts"]
     shares = counts["repeating_candidates"] / counts["images"], counts["repeating_references"] / counts["references"]

@@ -22,22 +22,19 @@ Writes a figure (`faithfulness.png`), tables (`faithfulness.md`) and all numbers
 from collections.abc import Sequence
 from pathlib import Path
 
+from visattn.cli.deletion import add_curve_options
 from visattn.cli.models import EXPORTED, add_model_options
-from visattn.cli.program import check_ranges, command_parser, parse, program
+from visattn.cli.program import add_image_argument, check_ranges, command_parser, parse, program
 from visattn.files import protect, require_free
 
 METHODS = ("raw", "rollout", "gradient-rollout", "relevance", "attention")
-UNITS = ("pixels", "cells")
-SUBSTRATES = ("blur", "grey")
 
 
 @program
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("faithfulness", __doc__)
-    parser.add_argument(
-        "images", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
-    )
+    add_image_argument(parser, "*")
     parser.add_argument("--checkpoint", type=Path, required=True, help=f"model trained by 'visattn fit', {EXPORTED}")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument(
@@ -59,25 +56,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=("val", "test"), help="split of the data set (default: test, or else val)")
     parser.add_argument("--limit", type=int, default=100, help="use only the first N images (default: 100)")
     parser.add_argument("--curves", type=int, help="use only the first N of them for the curves, the slowest part")
-    parser.add_argument("--steps", type=int, default=32, help="steps of a curve (default: 32)")
-    parser.add_argument(
-        "--units",
-        choices=UNITS,
-        default="pixels",
-        help="remove or insert single pixels, by the interpolated map, or whole cells (default: pixels)",
-    )
-    parser.add_argument(
-        "--insert-from", choices=SUBSTRATES, default="blur", help="starting image of insertion (default: blur)"
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="random maps per image, and permutations of α (default: 5)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="first random seed (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images per batch (default: 32)")
-    parser.add_argument("--title", help="title of the figure (default: the checkpoint's name)")
+    add_curve_options(parser, 32, "random maps per image, and permutations of α", "the checkpoint's name")
     add_model_options(parser, precision="32")
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), steps=(1, 10_000), seeds=(1, 10_000), seed=(0, 2**32 - 1))
+    check_ranges(options, limit=(1, 2**63), curves=(1, 2**63))
 
     from visattn.images.reading import list_images
     from visattn.tasks.faithfulness import inputs_of, measure

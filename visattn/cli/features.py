@@ -38,7 +38,7 @@ from typing import get_args
 
 from visattn.cli.models import add_classifier_options, add_model_options, add_register_option
 from visattn.cli.overlay import MAX_SIDE, pixel
-from visattn.cli.program import check_ranges, command_parser, parse, program
+from visattn.cli.program import add_image_argument, check_ranges, command_parser, parse, program
 from visattn.files import protect
 from visattn.images import Interpolation
 
@@ -50,9 +50,7 @@ ARTEFACT = 3.0  # as in visattn.explain.features, which loads torch
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("features", __doc__)
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
-    )
+    add_image_argument(parser, "+")
     add_classifier_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument("--layer", type=int, default=-1, help="layer to show, from 0 (default: -1, the last)")
@@ -88,18 +86,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from visattn.images.reading import list_images
     from visattn.tasks.features import check_overwriting_of, feature_views
-    from visattn.tasks.overlay import choose_subject
-    from visattn.tasks.registers import with_test_time_register
+    from visattn.tasks.registers import choose_registered
 
     paths = list_images(options.images)
     protect(paths)
     check_overwriting_of(options.output, paths)  # before a model is downloaded
-    subject = choose_subject(options)
-    if options.test_time_registers is not None:
-        subject, said = with_test_time_register(
-            subject, paths, options.test_time_registers, options.batch_size, options.device
-        )
-        print(said)
+    subject = choose_registered(options, paths)
     entries = feature_views(
         subject,
         paths,

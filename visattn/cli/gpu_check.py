@@ -25,8 +25,8 @@ PARTS = ("tests", "vit", "captioner", "decoding", "maps", "reward", "cifar_60s",
 
 
 @program
-def run(args: Sequence[str] | None = None) -> None:
-    """Command-line entry point; raises `SystemExit(1)` if a part failed."""
+def main(args: Sequence[str] | None = None) -> int:
+    """Command-line entry point; 1 if a part failed."""
     parser = command_parser("gpu-check", __doc__ or "")
     parser.add_argument(
         "--data", type=Path, default=Path("data/cifar10"), help="folder of CIFAR-10 (default: data/cifar10)"
@@ -51,13 +51,4 @@ def run(args: Sequence[str] | None = None) -> None:
     if any(part.startswith("cifar") for part in options.parts):
         require_data(options.data)
     check = Check(options.output, options.data, options.device, options.quick, 60 * options.minutes)
-    if not check.run(options.parts):
-        raise SystemExit(1)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    try:
-        return run(args)
-    except SystemExit as end:
-        return int(end.code or 0)
+    return 0 if check.run(options.parts) else 1

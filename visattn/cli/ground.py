@@ -12,13 +12,12 @@ test split, and all images of a file without splits, such as COCO's own. The cap
 them.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from visattn.cli.models import EXPORTED, add_model_options
 from visattn.cli.program import check_ranges, command_parser, parse, program
-from visattn.files import protect, require_file, write_text
+from visattn.files import protect, require_file, write_json
 
 
 @program
@@ -68,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> None:
         device=options.device,
         precision=options.precision,
     )
-    write_text(options.output, json.dumps(result, ensure_ascii=False, indent=1))
+    write_json(options.output, result)
     print(table(result["rows"]))
     for name, row in result["rows"].items():
         if not row["words"]:

@@ -78,7 +78,7 @@ from pathlib import Path
 
 from visattn.cli.models import add_classifier_options, add_model_options, add_register_option
 from visattn.cli.pictures import add_picture_options, add_worker_options, exports_of, paper_of, style_of
-from visattn.cli.program import check_ranges, command_parser, parse, program
+from visattn.cli.program import add_image_argument, check_ranges, command_parser, parse, program
 from visattn.errors import InputError
 from visattn.files import protect
 
@@ -101,9 +101,7 @@ def pixel(text: str) -> tuple[int, int]:
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("overlay", __doc__)
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
-    )
+    add_image_argument(parser, "+")
     add_classifier_options(parser, "classifier or glimpse model")
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument("--method", action="append", choices=METHODS, help="map to show, see above; can be repeated")
@@ -147,12 +145,11 @@ def main(args: Sequence[str] | None = None) -> None:
     from visattn.tasks.overlay import (
         choose_methods,
         choose_queries,
-        choose_subject,
         choose_wall,
         defined,
         overlay_images,
     )
-    from visattn.tasks.registers import with_test_time_register
+    from visattn.tasks.registers import choose_registered
     from visattn.tasks.scans import choose_glimpses, overlay_scans
 
     if (glimpses := choose_glimpses(options, given)) is not None:
@@ -170,12 +167,7 @@ def main(args: Sequence[str] | None = None) -> None:
     queries = choose_queries(options, exports)
     protect(paths)
     ClassWriter(options.output, (), exports, style, paper).check_overwriting(paths)  # before a model is downloaded
-    subject = choose_subject(options)
-    if options.test_time_registers is not None:
-        subject, said = with_test_time_register(
-            subject, paths, options.test_time_registers, options.batch_size, options.device
-        )
-        print(said)
+    subject = choose_registered(options, paths)
     entries = overlay_images(
         subject,
         paths,

@@ -9,24 +9,25 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from visattn.errors import InputError
 from visattn.fast.allocator import keep_freed_memory
 from visattn.files import guarded, local_path, protect
 from visattn.imports import import_classes
 
-Main = Callable[[Sequence[str] | None], None]
+Main = Callable[[Sequence[str] | None], int | None]
 
 
 def program(main: Main) -> Callable[..., int]:
     """Wrap a main function: keep freed memory, and report errors that the user can fix in one sentence.
 
     Args:
-        main: takes the command-line arguments without the program name; None uses `sys.argv`.
+        main: takes the command-line arguments without the program name; None uses `sys.argv`. It may return a status.
 
     Returns:
-        A function with the same argument that returns the exit status: 0 on success, 2 after an `InputError` or an
-        `OSError` (missing folder, full disk, missing permission), 130 when interrupted.
+        A function with the same argument that returns the exit status: `main`'s or 0 if it ends, 2 after an
+        `InputError` or an `OSError` (missing folder, full disk, missing permission), 130 when interrupted.
     """
 
     @functools.wraps(main)
@@ -42,7 +43,7 @@ def program(main: Main) -> Callable[..., int]:
         keep_freed_memory()
         try:
             with guarded():
-                main(args)
+                status = main(args)
         except (InputError, OSError) as error:
             print(f"error: {_sentence(error)}", file=sys.stderr)
             return 2
@@ -55,7 +56,7 @@ def program(main: Main) -> Callable[..., int]:
                 raise
             print("interrupted", file=sys.stderr)
             return 130
-        return 0
+        return status or 0
 
     return run
 
@@ -75,6 +76,13 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser for `visattn NAME` that prints the description unchanged."""
     return argparse.ArgumentParser(
         prog=f"visattn {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_image_argument(parser: argparse.ArgumentParser, nargs: Literal["+", "*"]) -> None:
+    """Add the argument `images`: at least one, or any number."""
+    parser.add_argument(
+        "images", nargs=nargs, type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
     )
 
 

@@ -25,13 +25,12 @@ Writes a table (`rank.md`), all numbers (`rank.json`) and a figure (`rank.png`).
 from collections.abc import Sequence
 from pathlib import Path
 
+from visattn.cli.deletion import add_curve_options
 from visattn.cli.models import add_classifier_options, add_model_options
 from visattn.cli.overlay import MAX_SIDE, METHODS
-from visattn.cli.program import check_ranges, command_parser, parse, program
+from visattn.cli.program import add_image_argument, check_ranges, command_parser, parse, program
 from visattn.files import protect, require_free
 
-UNITS = ("pixels", "cells")
-SUBSTRATES = ("blur", "grey")
 DATA = ("shapes", "cifar10", "cifar100")
 
 
@@ -39,9 +38,7 @@ DATA = ("shapes", "cifar10", "cifar100")
 def main(args: Sequence[str] | None = None) -> None:
     """Command-line entry point."""
     parser = command_parser("rank", __doc__)
-    parser.add_argument(
-        "images", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="image files, or folders of images"
-    )
+    add_image_argument(parser, "*")
     add_classifier_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="output folder, created if missing")
     parser.add_argument("--data", choices=DATA, help="data set to use instead of images")
@@ -52,18 +49,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--method", action="append", choices=METHODS, help="map to rank; can be repeated (default: all that apply)"
     )
-    parser.add_argument("--steps", type=int, default=16, help="steps of deletion and insertion (default: 16)")
     parser.add_argument("--groups", type=int, default=10, help="groups of SaCo (default: 10)")
-    parser.add_argument(
-        "--units", choices=UNITS, default="pixels", help="remove pixels, by the interpolated map, or cells"
-    )
-    parser.add_argument(
-        "--insert-from", choices=SUBSTRATES, default="blur", help="starting image of insertion (default: blur)"
-    )
-    parser.add_argument("--seeds", type=int, default=5, help="random maps per image (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="first random seed (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images per batch (default: 32)")
-    parser.add_argument("--title", help="title of the figure (default: the model's name)")
+    add_curve_options(parser, 16, "random maps per image", "the model's name")
     add_model_options(parser, precision="32")
     options = parse(parser, args, "output")
     check_ranges(options, batch_size=(1, 65_536), steps=(1, 10_000), groups=(2, 10_000), seeds=(1, 10_000))

@@ -1,6 +1,5 @@
 """Reading caption files in the Karpathy and COCO formats."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -8,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from visattn.data.losses import MAX_LEFT_OUT, LeftOut
 from visattn.errors import InputError
-from visattn.files import names_apart
+from visattn.files import names_apart, read_json
 from visattn.vocabulary import Tokens, Words, tokens_of
 
 Layout = Literal["auto", "karpathy", "coco"]
@@ -62,12 +61,7 @@ def read_entries(
         InputError: if the file is missing, is not JSON or has another layout, if an image's path leads out of the image
             folder, or a split is not one of `SPLITS`.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such annotation file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the annotation file") from error
+    content = read_json(path, "annotation file")
     if layout == "auto":
         layout = _layout(path, content)
     try:

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from visattn.data.augment import BatchTransform
 from visattn.data.classification import ClassificationData, stratified_split
-from visattn.data.loading import Split
+from visattn.data.loading import Split, check_fraction
 from visattn.data.parts import in_parts, read_parts
 from visattn.errors import InputError
 
@@ -67,8 +67,7 @@ class CIFAR(ClassificationData):
         on_device: bool = False,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, padding, flip, augmentation, workers, seed, on_device)
-        if not 0 <= val_fraction < 1:
-            raise InputError(f"val_fraction is {val_fraction}; it must be at least 0 and less than 1")
+        check_fraction("val_fraction", val_fraction)
         self.root = Path(root)
         self.download = download
         self.val_fraction = val_fraction

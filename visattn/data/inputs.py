@@ -1,6 +1,5 @@
 """Images as model inputs: tensors, and their geometry."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from visattn.errors import InputError
 from visattn.files import safe_names
-from visattn.images import Fit, Geometry, fit_image
+from visattn.images import Fit, Geometry, ModelInput
 from visattn.images.reading import OddSizeError, list_images, load_image
 
 
@@ -22,11 +21,6 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 Fitting = Callable[[Image.Image], tuple[Image.Image, Geometry]]  # an image to the model's input image
-
-
-def fitting(size: tuple[int, int], fit: Fit) -> Fitting:
-    """`fit_image` to a size."""
-    return functools.partial(fit_image, size=size, fit=fit)
 
 
 def to_input(image: Image.Image, fit: Fitting, name: str) -> tuple[Tensor, Geometry]:
@@ -62,7 +56,7 @@ class Input(NamedTuple):
 
 def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Iterator[Input]:
     """The images in these files and folders, fitted by `fit_image`; see `read_fitted`."""
-    return read_fitted(paths, fitting(size, fit))
+    return read_fitted(paths, ModelInput(size, fit).fit_image)
 
 
 def read_fitted(paths: Iterable[Path], fit: Fitting) -> Iterator[Input]:

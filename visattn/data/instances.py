@@ -1,6 +1,5 @@
 """Object masks from a COCO instances file, given as polygons or run lengths."""
 
-import json
 import logging
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
+from visattn.files import read_json
 
 _LINES = 4  # scan lines per row of pixels, for polygons
 _FAR = 1_000_000  # pixels; no image is so large
@@ -47,12 +47,7 @@ class Instances:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such instances file") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the instances file") from error
+        content = read_json(path, "instances file")
         try:
             self.categories, self._pictures, unknown = _read(path, content)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

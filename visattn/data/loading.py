@@ -181,6 +181,12 @@ def _wait_for_sigterm_of(process: int) -> None:
     os._exit(0)
 
 
+def check_fraction(name: str, value: float) -> None:
+    """Raise an `InputError` unless a fraction is at least 0 and less than 1."""
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value}; it must be at least 0 and less than 1")
+
+
 class BatchedData(LightningDataModule):
     """Base of captioned and classified data: checked sizes, the two kinds of loaders, and what the model needs.
 
@@ -220,10 +226,14 @@ class BatchedData(LightningDataModule):
         self.workers = workers
         self.seed = seed
 
+    @property
+    def process(self) -> tuple[int, int]:
+        """The number of this process, and of all processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def training_loader(self, batches: TrainingBatches) -> DataLoader:
         """A loader of named batches, shuffled as a function of (seed, epoch), and shared between processes."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(batches, rank, world)
+        sampler = EpochSampler(batches, *self.process)
         return BatchLoader(batches, sampler=sampler, batch_size=None, **self._loader_options())
 
     def evaluation_loader(self, dataset: Dataset) -> DataLoader:

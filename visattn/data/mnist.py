@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from visattn.data.classification import ClassificationData, stratified_split
-from visattn.data.loading import Split
+from visattn.data.loading import Split, check_fraction
 from visattn.errors import InputError
 
 DIGIT, PIECE = 28, 8  # sides of a digit and of a piece of clutter, in pixels
@@ -64,8 +64,7 @@ class MNIST(ClassificationData):
             raise InputError(f"side is {side}; a picture of MNIST has at least {DIGIT} pixels each way, at most 1024")
         if not 0 <= clutter <= 100:
             raise InputError(f"clutter is {clutter}; it must be at least 0 and at most 100 pieces")
-        if not 0 <= val_fraction < 1:
-            raise InputError(f"val_fraction is {val_fraction}; it must be at least 0 and less than 1")
+        check_fraction("val_fraction", val_fraction)
         self.root, self.download, self.clutter, self.val_fraction = Path(root), download, clutter, val_fraction
         self.image_size = side, side
 

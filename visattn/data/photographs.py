@@ -14,13 +14,13 @@ from torch import Tensor
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.coco_words import WORDS, categories
-from visattn.data.inputs import fitting, to_input
+from visattn.data.inputs import to_input
 from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
-from visattn.data.loading import Split
-from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN
+from visattn.data.loading import Split, check_fraction
+from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, check_limits
 from visattn.errors import InputError
-from visattn.images import Fit, Geometry, fit_geometry
+from visattn.images import Fit, Geometry, ModelInput, fit_geometry
 from visattn.images.reading import image_size, load_image
 from visattn.vocabulary import Words, read_tokens
 
@@ -103,13 +103,10 @@ class Photographs(CaptionData):
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if min(self.image_size) < 1:
             raise InputError(f"image_size is {image_size}; it must be at least 1")
-        if not 0 <= val_fraction < 1:
-            raise InputError(f"val_fraction is {val_fraction}; it must be at least 0 and less than 1")
+        check_fraction("val_fraction", val_fraction)
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; it must be at least 1, or left out")
-        for name, value in (("max_left_out", max_left_out), ("max_unknown", max_unknown)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}; it must be at least 0 and at most 1")
+        check_limits(max_left_out, max_unknown)
         self.root = Path(root)
         self.tokens = read_tokens(tokens, self.root).spec
         self.max_left_out, self.max_unknown = max_left_out, max_unknown
@@ -143,7 +140,8 @@ class Photographs(CaptionData):
         return self._splits[split]
 
     def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
-        return to_input(load_image(example.path), fitting(self.image_size, self.fit), str(example.path))
+        fit = ModelInput(self.image_size, self.fit).fit_image
+        return to_input(load_image(example.path), fit, str(example.path))
 
     def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
         """Regions of the objects that the words of a caption name: masks (h, w) over the input's pixels.
@@ -171,9 +169,8 @@ class Photographs(CaptionData):
         if mask is None:
             return None
         original, stated = image_size(path), mask.shape
-        if abs(original[0] * stated[1] - original[1] * stated[0]) > max(
-            original + stated
-        ):  # a pixel of the smaller one
+        # Up to a pixel of the smaller one.
+        if abs(original[0] * stated[1] - original[1] * stated[0]) > max(original + stated):
             raise InputError(
                 f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
                 "the aspect ratios must agree after EXIF rotation; give the images that were annotated"
@@ -191,7 +188,7 @@ class Photographs(CaptionData):
             return
         self.vocabulary  # noqa: B018 - built from all captions, so that word ids do not depend on skipped images
         examples = [example for split in self._splits.values() for example in split]
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = self.process
         bad = {example.id: why for example, why in unusable(self.load, examples[rank::world], self.workers)}
         if world > 1:  # each process checks its share; all leave out the same images
             shares = [self.trainer.strategy.broadcast(bad, src=other) for other in range(world)]

@@ -12,14 +12,22 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from visattn.data.batch import CaptionBatch
-from visattn.data.inputs import fitting, to_input
+from visattn.data.inputs import to_input
 from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
-from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
-from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, LeftOut, WordCounts, report_words, word_losses
+from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split, check_fraction
+from visattn.data.losses import (
+    MAX_LEFT_OUT,
+    MAX_UNKNOWN,
+    LeftOut,
+    WordCounts,
+    check_limits,
+    report_words,
+    word_losses,
+)
 from visattn.data.streams import StreamedBatches
 from visattn.data.tars import RawSample, Shard, captions_of, picture_of, shards_of, texts, webdataset
 from visattn.errors import InputError
-from visattn.images import Fit
+from visattn.images import Fit, ModelInput
 from visattn.images.reading import decode_image
 from visattn.vocabulary import PAD, Vocabulary, Words, read_tokens, tokens_of
 
@@ -116,11 +124,8 @@ class Shards(BatchedData):
         ):
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= max_bad < 1:
-            raise InputError(f"max_bad is {max_bad}; it must be at least 0 and less than 1")
-        for name, value in (("max_left_out", max_left_out), ("max_unknown", max_unknown)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}; it must be at least 0 and at most 1")
+        check_fraction("max_bad", max_bad)
+        check_limits(max_left_out, max_unknown)
         self.root = Path(root)
         self.tokens = read_tokens(tokens, self.root).spec
         self.max_left_out, self.max_unknown = max_left_out, max_unknown
@@ -265,15 +270,13 @@ class Shards(BatchedData):
         make = _Batching(
             self.describe(),
             self.max_bad,
-            self.image_size,
-            self.fit,
+            ModelInput(self.image_size, self.fit),
             self.captions,
             Vocabulary(self.vocabulary, self.tokens),
             self.max_length,
         )
         batches = StreamedBatches(self.paths(split), counts, size, batch_size, make, seed, self.shuffle)
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(batches, rank, world)
+        sampler = EpochSampler(batches, *self.process)
         return _ShardLoader(batches, sampler=sampler, batch_size=None, **self._loader_options())
 
 
@@ -332,8 +335,7 @@ class _Batching(NamedTuple):
 
     name: str
     max_bad: float
-    image_size: tuple[int, int]
-    fit: Fit
+    input: ModelInput
     captions: str
     vocabulary: Vocabulary
     max_length: int
@@ -350,7 +352,7 @@ class _Batching(NamedTuple):
         return _Loaded(self._batch(good) if good else None, bad)
 
     def _picture(self, sample: RawSample, name: str) -> Tensor:
-        return to_input(decode_image(picture_of(sample, name), name), fitting(self.image_size, self.fit), name)[0]
+        return to_input(decode_image(picture_of(sample, name), name), self.input.fit_image, name)[0]
 
     def _captions(self, sample: RawSample, name: str) -> list[list[str]]:
         captions, lost = captions_of(sample, self.captions, self.vocabulary.tokens)

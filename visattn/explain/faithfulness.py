@@ -86,6 +86,11 @@ def centre_map(grid: tuple[int, int], geometry: Geometry) -> np.ndarray:
     return -np.hypot(y[:, None], x[None, :])
 
 
+def inserted_over(image: Tensor, blank: Tensor, substrate: str) -> Tensor:
+    """What insertion begins with: `blurred`, or where the substrate is "grey" the blank (3, 1, 1) everywhere."""
+    return blurred(image, blank) if substrate == "blur" else blank.expand_as(image)
+
+
 def blurred(image: Tensor, blank: Tensor) -> Tensor:
     """The substrate of insertion as the authors make it: an image (3, h, w) through a Gaussian, σ = 5 on 11×11 pixels.
 

@@ -51,9 +51,7 @@ class Layer(NamedTuple):
     @property
     def unplaced(self) -> Tensor:
         """(M,) bool, the keys before the first with a place, where the image is not cut into pieces: class tokens."""
-        if self.shape[0] > 1:
-            return torch.zeros(self.shape[3], dtype=torch.bool)
-        return (self.cell[0] >= 0).cumsum(dim=0) == 0
+        return _unplaced(self.cell)
 
     def slots(self, cell: Tensor, cells: int, tokens: int) -> Tensor:
         """Cells (P, N) of queries or keys, with class tokens after all cells, and what is neither after those.
@@ -63,14 +61,19 @@ class Layer(NamedTuple):
             cells: how many the grid has.
             tokens: places for class tokens.
         """
-        first = (cell[0] >= 0).cumsum(dim=0) == 0 if self.shape[0] == 1 else torch.zeros_like(cell[0], dtype=torch.bool)
         token = cells + torch.arange(cell.shape[1])
-        return torch.where(cell >= 0, cell, torch.where(first & (token < cells + tokens), token, cells + tokens))
+        token = torch.where(_unplaced(cell) & (token < cells + tokens), token, cells + tokens)
+        return torch.where(cell >= 0, cell, token)
 
     @property
     def grid(self) -> tuple[int, int]:
         """(H, W)."""
         return self.axes[0][2], self.axes[1][2]
+
+
+def _unplaced(cell: Tensor) -> Tensor:
+    """Of cells (P, M), those before the first with a place, (M,) bool; none where there are several pieces."""
+    return (cell[0] >= 0).cumsum(dim=0) == 0 if len(cell) == 1 else torch.zeros_like(cell[0], dtype=torch.bool)
 
 
 class Layered(ViT):

@@ -77,9 +77,8 @@ def _fused(
 ) -> FusedAttention:
     """A call of `scaled_dot_product_attention`, with the names of its arguments."""
     layout = _layout(query)
-    materialize = getattr(
-        attn_mask, "_materialize", None
-    )  # of torch's CausalBias, whose module takes seconds to import
+    # Of torch's CausalBias, whose module takes seconds to import.
+    materialize = getattr(attn_mask, "_materialize", None)
     if materialize is not None:
         attn_mask = materialize(query.device)
     if attn_mask is not None and query.dim() != 4:

@@ -15,6 +15,7 @@ import numpy as np
 from visattn.errors import InputError
 from visattn.images.geometry import CellShift, Geometry, Pair
 
+POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: 15 pixels at 224 in Zhang 2016
 CENTRE_SIGMA = 0.25  # standard deviation of the centred map, relative to the height and to the width
 _TIE = 1e-6  # relative tolerance for ties with the largest cell; float32 sums differ by less
 

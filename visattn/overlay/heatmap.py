@@ -96,19 +96,16 @@ def colour_strip(steps: int, colour_map: str = COLOUR_MAP, opacity: float = OPAC
     return _blend(grey, np.linspace(0, 1, steps, dtype=np.float32)[None], (0.0, 1.0), _colours(colour_map, opacity))
 
 
-def palette(colour_map: str = COLOUR_MAP) -> dict[str, Any]:
+def palette() -> dict[str, Any]:
     """The constants of `heatmap`, from which a page's script draws the same colours.
 
     Returns:
         JSON values: `table` (256, 4), the colours at full opacity (red, green and blue from 0 to 255, premultiplied by
         the fourth column, alpha); `luma`, `saturation` and `light` of the image; `hatch`, the greys of background and
         lines where the model did not see the image; `opacity`, the default.
-
-    Raises:
-        InputError: for an unknown matplotlib colour map.
     """
     return {
-        "table": np.round(_colours(colour_map, 1.0).astype(float), 4).tolist(),
+        "table": np.round(_colours(COLOUR_MAP, 1.0).astype(float), 4).tolist(),
         "luma": np.round(_LUMA.astype(float), 4).tolist(),
         "saturation": _SATURATION,
         "light": _LIGHT,

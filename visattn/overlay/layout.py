@@ -22,10 +22,8 @@ _BAR, _BAR_TRUTH = "#5a6b8c", RIGHT
 # In pixels at DPI; text in points.
 _SIDE = 330  # square root of a panel's area
 _NARROWEST = 190  # minimum width of a panel's slot, for its word
-_WIDEST, _WIDE_ROW = (
-    2400,
-    1900,
-)  # maximum widths of a sheet and of a classifier's row, if columns are not given
+# Maximum widths of a sheet and of a classifier's row, if columns are not given.
+_WIDEST, _WIDE_ROW = 2400, 1900
 _GAP, _ROW_GAP = 26, 26
 _BAR_PITCH = 52  # distance between lines in the list of classes
 
@@ -158,7 +156,7 @@ def _columns(places: int, slot: int, pitch: int) -> int:
         rows = math.ceil(places / columns)
         shape = columns * slot / (rows * pitch)
         too_wide = columns > 1 and columns * slot > _WIDEST
-        return abs(math.log(shape / 1.7)) + 1.0 * (rows * columns - places) / places + 100 * too_wide
+        return abs(math.log(shape / 1.7)) + (rows * columns - places) / places + 100 * too_wide
 
     return min(range(1, places + 1), key=cost)
 

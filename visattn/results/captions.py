@@ -1,6 +1,5 @@
 """Writing caption results: sheets, animations, maps, and a list."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from visattn.errors import InputError
-from visattn.files import remove_file, require_own, safe_names, write_bytes, write_folder, write_npz, write_text
+from visattn.files import remove_file, require_own, safe_names, write_bytes, write_folder, write_json, write_npz
 from visattn.images import Geometry
 from visattn.overlay import (
     Paper,
@@ -33,10 +32,8 @@ if TYPE_CHECKING:  # reading results needs no decoder and no timm
 
 CaptionExport = Literal["sheet", "svg", "pdf", "words", "gif", "npz"]
 
-_SUFFIXES: dict[CaptionExport, str] = {
-    "sheet": ".png",
-    "words": "_words",
-}  # otherwise the format's name: ".svg"
+# Otherwise the format's name: ".svg".
+_SUFFIXES: dict[CaptionExport, str] = {"sheet": ".png", "words": "_words"}
 _DRAWN: tuple[CaptionExport, ...] = ("sheet", "svg", "pdf", "words", "gif")
 _WORDS = r"\d{2,}(_[^\W_]+)?\.png"  # the files in a folder of words
 
@@ -143,7 +140,7 @@ class CaptionWriter:
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Write `captions.json`, the list of all images and their files."""
-        write_text(self._listing, json.dumps(entries, ensure_ascii=False, indent=1))
+        write_json(self._listing, entries)
 
     def _clear(self, further: str) -> None:
         """Remove the files of further captions listed by an earlier run, and nothing else."""

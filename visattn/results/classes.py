@@ -1,6 +1,5 @@
 """Writing classification results: sheets, maps, and a list."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.files import safe_names, write_bytes, write_npz, write_text
+from visattn.files import safe_names, write_bytes, write_json, write_npz
 from visattn.overlay import Paper, Style, caption_sheet, check_style, classification_sheet, encode_figure, wall_sheet
 from visattn.overlay.layout import percent
 from visattn.results.earlier import check_overwriting
@@ -140,7 +139,7 @@ class ClassWriter:
 
     def finish(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Write `classes.json`, the list of all images and their files."""
-        write_text(self.folder / "classes.json", json.dumps(entries, ensure_ascii=False, indent=1))
+        write_json(self.folder / "classes.json", entries)
 
     def _likeliest(self, found: Mapping[str, np.ndarray]) -> list[tuple[str, float]]:
         """The five most likely classes and their probabilities, in order; empty for a model without classes."""

@@ -12,18 +12,17 @@ from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.figures import Comparison, Row
 from visattn.images import Geometry
 from visattn.images.reading import load_image
+from visattn.studies.markdown import markdown
 from visattn.training.captioner import Captioner
 from visattn.training.regimes import TeacherForcing
 
 SIDE = 320  # pixels of the generated scenes in the figure; the models see 64
 
 
-def step_times(
-    models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15, seconds: float = 60
-) -> dict[str, float]:
+def step_times(models: dict[str, Captioner], batch: CaptionBatch, rounds: int = 15) -> dict[str, float]:
     """Median milliseconds of each decoder's training step, forward and backward, on its annotation vectors.
 
-    The mechanisms alternate, so that other load on the machine affects all of them alike. After `seconds` no new round
+    The mechanisms alternate, so that other load on the machine affects all of them alike. After a minute no new round
     starts, except for the first three.
     """
     begun = time.perf_counter()
@@ -31,7 +30,7 @@ def step_times(
     times: dict[str, list[float]] = {name: [] for name in models}
     batch = CaptionBatch(*(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch))
     for turn in range(rounds + 1):
-        if turn > 3 and time.perf_counter() - begun > seconds:
+        if turn > 3 and time.perf_counter() - begun > 60:
             break
         for name, model in models.items():
             with torch.no_grad():  # training mode would change the statistics of batch normalisation
@@ -121,8 +120,7 @@ def table(results: dict[str, dict]) -> str:
         columns = {name: cells for name, cells in columns.items() if name not in ("true", "complete", "relation")}
     if not any(key.endswith("_centre") for key in first):  # the places of words are unknown
         columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
-    lines = [list(columns), ["---"] + ["---:"] * (len(columns) - 1), *zip(*columns.values(), strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown([list(columns), *zip(*columns.values(), strict=True)])
 
 
 LEGEND = """\

@@ -142,7 +142,7 @@ def objective(estimator: Estimator | None) -> CaptionLoss:
     return CaptionLoss(doubly_stochastic=0.0, reinforce=estimator)
 
 
-def half_trained(seed: int = 0, scenes: int = 32, limit: int = 600) -> tuple[LuongDecoder, int]:
+def half_trained(seed: int = 0, limit: int = 600) -> tuple[LuongDecoder, int]:
     """A decoder trained with exact gradients until half of the attention is at the true places.
 
     Returns:
@@ -155,7 +155,7 @@ def half_trained(seed: int = 0, scenes: int = 32, limit: int = 600) -> tuple[Luo
         if pointing(decoder, unseen) >= 0.5:
             return decoder, step
         optimizer.zero_grad()
-        loss_of(decoder, loss, make_scenes(scenes, generator)).backward()
+        loss_of(decoder, loss, make_scenes(32, generator)).backward()
         optimizer.step()
     return decoder, limit
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from visattn.data.classification import ClassificationData
@@ -29,6 +28,7 @@ from visattn.models import (
     WholeView,
 )
 from visattn.models.glimpses import coverage
+from visattn.studies.benchmarks.arithmetic import count as operations
 from visattn.training.objectives import GlimpseLoss
 
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 3e-3, 0.02, 0.05
@@ -161,9 +161,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, seed: int = 0, ba
 
 def multiply_adds(run: Callable[[], object]) -> int:
     """Of the convolutions and matrix products of a run."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() // 2
+    return operations(run) // 2
 
 
 def mean_work(works: Sequence[Work]) -> Work:

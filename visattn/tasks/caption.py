@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from visattn.attention import HardAttention
@@ -29,7 +30,7 @@ Map = Literal["alpha", "relevance"]
 MEANING: dict[Map, str] = {"alpha": "attention weight α", "relevance": "relevance for the word"}
 
 
-def choose_places(model: Captioning, evaluation: Evaluation, checkpoint: Path) -> None:
+def choose_places(model: nn.Module, evaluation: Evaluation, checkpoint: Path) -> None:
     """Set how a captioner with hard attention picks a place for a word.
 
     Raises:

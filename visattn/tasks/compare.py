@@ -1,29 +1,26 @@
 """Train every attention mechanism on the same data with the same budget, and compare them."""
 
 import contextlib
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from visattn import __version__
 from visattn.data.captions import CaptionData
 from visattn.errors import InputError
 from visattn.figures import comparison_sheet
-from visattn.files import write_text
+from visattn.files import write_json, write_text
 from visattn.overlay import save_figure
 from visattn.studies.comparison import LEGEND, compare_maps, step_times, table
+from visattn.tasks.provenance import provenance
 from visattn.training.captioner import Captioner
 from visattn.training.runs.configurations import packaged
 from visattn.training.runs.program import run_cli
@@ -229,7 +226,7 @@ def compare(
     titled = {MECHANISMS[name].title: model for name, model in models.items()}
     save_figure(comparison_sheet(compare_maps(titled, data, source.split, scenes)), output / "compare.png")
     about = {
-        "date": date.today().isoformat(),
+        **provenance(),
         "minutes": round((time.perf_counter() - start) / 60, 1),
         "data": data.describe(),
         "split": source.split,
@@ -237,8 +234,7 @@ def compare(
         "seeds": list(seeds),
         "jobs": jobs,
         "threads_each": threads,
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    write_text(output / "results.json", json.dumps({"about": about, "results": results}, indent=1))
+    write_json(output / "results.json", {"about": about, "results": results})
     write_text(output / "compare.md", f"{table(results)}\n\n{LEGEND}\n")
     return results

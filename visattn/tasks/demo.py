@@ -1,27 +1,23 @@
 """Train two small models and show their attention."""
 
-import json
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date
 from itertools import groupby
 from pathlib import Path
 
-import torch
 from matplotlib.cbook import get_sample_data
 
-from visattn import __version__
 from visattn.data import ShapesCaptions, ShapesClasses
 from visattn.data.shapes import Scene
 from visattn.errors import InputError
-from visattn.files import write_bytes, write_text
+from visattn.files import require_empty, write_bytes, write_json, write_text
 from visattn.metrics import Verdict
 from visattn.models.weights import in_package
 from visattn.overlay import Panel, Section, page
 from visattn.tasks.caption import caption_images
 from visattn.tasks.overlay import overlay_images
+from visattn.tasks.provenance import provenance
 from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
 from visattn.training.runs.configurations import packaged
@@ -222,8 +218,7 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
     Raises:
         InputError: if the folder is not empty.
     """
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    require_empty(output)
     start = time.perf_counter()
     print("1 of 2: a captioner with soft attention learns to describe scenes", flush=True)
     captioner, sections = captioner_part(output, count, options)
@@ -235,14 +230,13 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
     except InputError as error:  # what has been trained is worth more than the photograph
         photograph, last = None, [Section("A photograph", str(error))]
     results = {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        **provenance(),
         "minutes": round((time.perf_counter() - start) / 60, 2),
         "captioner": captioner,
         "vit": classifier,
         "photograph": photograph,
     }
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
     minutes = captioner["minutes"] + classifier["minutes"]
     intro = (
         f"Two models, trained from nothing in {minutes:.1f} minutes on this machine, on {results['date']}. "

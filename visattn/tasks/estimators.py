@@ -1,29 +1,25 @@
 """Compare gradient estimators of hard attention with the exact gradient; see `visattn estimators --help`."""
 
 import json
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from visattn import __version__
 from visattn.errors import InputError
 from visattn.figures import Curves, Estimates, curves_sheet, estimates_sheet
-from visattn.files import write_text
+from visattn.files import require_empty, write_json, write_text
 from visattn.overlay import save_figure
 from visattn.studies.estimators import METHODS, half_trained, make_decoder, make_scenes, measure, pointing
 from visattn.studies.learning import UNSEEN, Progress, learn
+from visattn.studies.markdown import markdown
+from visattn.tasks.provenance import provenance
 
 LEVEL = 0.9  # of pointing, whose time is compared
-_HEAD = (
-    "| estimator | bias ± s.e. | off | deviation | variance | passes | variance × passes | ms |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|",
-)
+_HEAD = ("estimator", "bias ± s.e.", "off", "deviation", "variance", "passes", "variance × passes", "ms")
 
 
 def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmup: int, seed: int) -> str:
@@ -73,7 +69,8 @@ def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmu
         estimates_sheet(figure, title="Gradient estimators of hard attention", note=note), output / "estimators.png"
     )
     results = {
-        **_about(),
+        **provenance(),
+        "threads": torch.get_num_threads(),
         "draws": draws,
         "scenes": scenes,
         "warmup": warmup,
@@ -82,7 +79,7 @@ def compare(output: Path, methods: Sequence[str], draws: int, scenes: int, warmu
         "stages": [{"stage": stage, "pointing": shares[stage], "results": rows} for stage, rows in measured.items()],
     }
     write_text(output / "estimators.md", text + "\n")
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
     return text
 
 
@@ -113,24 +110,23 @@ def learn_all(output: Path, methods: Sequence[str], seconds: float, steps: int, 
 
 
 def _write_curves(output: Path, done: dict[str, list[Progress]], ends: dict[str, float], seeds: Sequence[int]) -> str:
-    lines = [
-        f"| estimator | steps in {ends['seconds']:g} s | seconds to {LEVEL:.0%} | steps to {LEVEL:.0%} | "
-        f"pointing after {ends['seconds']:g} s | after {ends['steps']:g} steps |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    level, times = f"{LEVEL:.0%}", f"{ends['seconds']:g} s"
+    head = ("steps in " + times, "seconds to " + level, "steps to " + level, "pointing after " + times)
+    lines = [["estimator", *head, f"after {ends['steps']:g} steps"]]
     for name, runs in done.items():
         cells = [METHODS[name].title, f"{np.mean([run.at('steps', 'seconds', ends['seconds']) for run in runs]):.0f}"]
         cells += [_until(runs, along, digits) for along, digits in (("seconds", 2), ("steps", 0))]
         cells += [f"{_spread([100 * run.at('pointing', a, end) for run in runs], 1)}%" for a, end in ends.items()]
-        lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines)
+        lines.append(cells)
+    text = markdown(lines)
     units = {"seconds": "seconds of processor time", "steps": "steps"}
     figure = [Curves(f"α at the true places, by {a}", _means(done, a, end), "%", units[a]) for a, end in ends.items()]
     count = min(map(len, done.values()))
     note = f"Mean of {count} seed{'s'[: count > 1]}; 32 scenes a step, measured on {UNSEEN} unseen ones."
     save_figure(curves_sheet(figure, title="Estimators of hard attention, trained", note=note), output / "curves.png")
     results = {
-        **_about(),
+        **provenance(),
+        "threads": torch.get_num_threads(),
         **ends,
         "seeds": list(seeds),
         "results": {n: [{k: np.round(v, 5).tolist() for k, v in r._asdict().items()} for r in done[n]] for n in done},
@@ -165,27 +161,18 @@ def _check(output: Path, methods: Sequence[str]) -> None:
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"--methods has '{unknown[0]}'; choose from {', '.join(METHODS)}")
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
-
-
-def _about() -> dict:
-    return {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "threads": torch.get_num_threads(),
-    }
 
 
 def table(stage: str, share: float, rows: Sequence[dict]) -> str:
     """A decoder's measurements in Markdown; `share` is the weight of the true places."""
-    lines = [f"Decoder {stage}; α at the true places: {share:.2f}", "", *_HEAD]
+    lines = [list(_HEAD)]
     for row in rows:
         noisy = row["method"] != "enumeration"
         bias = f"{row['bias']:+.3f} ± {row['bias_error']:.3f}".replace("-", "−") if noisy else "0"
         variance, cost = (f"{row['variance'] * n:.3g}" if noisy else "0" for n in (1, row["passes"]))
         off, deviation = (f"{row['bias_norm']:.3f}", f"{row['deviation']:.1f}") if noisy else ("0", "0")
-        cells = [METHODS[row["method"]].title, bias, off, deviation, variance, str(row["passes"]), cost]
-        lines.append(f"| {' | '.join(cells)} | {row['milliseconds']:.0f} |")
-    return "\n".join(lines)
+        cells = [bias, off, deviation, variance, str(row["passes"]), cost, f"{row['milliseconds']:.0f}"]
+        lines.append([METHODS[row["method"]].title, *cells])
+    return f"Decoder {stage}; α at the true places: {share:.2f}\n\n{markdown(lines)}"

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visattn.attention import HardAttention
 from visattn.data.inputs import read_inputs, to_tensor
 from visattn.data.shapes import make_scene
 from visattn.errors import InputError
@@ -20,6 +19,7 @@ from visattn.export.parity import Parity, compare_captioners, compare_outputs
 from visattn.files import new_folder
 from visattn.images import fit_image
 from visattn.models import Ensemble, GlimpseModel
+from visattn.tasks.caption import choose_places
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model, read
 from visattn.training.classifier import Classifier
@@ -47,12 +47,10 @@ def parts_of(checkpoint: Path, places: str | None = None) -> Exported:
     except InputError as error:
         raise InputError(f"{checkpoint} cannot be exported: {error}") from error
     if places is not None:
-        hard = [module for module in model.modules() if isinstance(module, HardAttention)]
-        if not hard:
-            raise InputError(f"{checkpoint} has no hard attention; leave out --places")
+        choose_places(model, places, checkpoint)
         if isinstance(model, Captioner) and isinstance(model.decoder, Ensemble):
             raise InputError(f"{checkpoint} is an ensemble; give --places when it is made of its captioners")
-        hard[0].evaluation = parts["decoder"]["init_args"]["attention"]["init_args"]["evaluation"] = places
+        parts["decoder"]["init_args"]["attention"]["init_args"]["evaluation"] = places
     size, fit = tuple(model.image_size), model.fit
     if isinstance(model, Captioner):
         own = model.encoder, model.decoder, model.vocabulary, size, fit, model.max_length
@@ -80,11 +78,11 @@ def parts_of_all(checkpoints: Sequence[Path], places: str | None = None) -> Expo
     return ensemble(captioners)
 
 
-def comparison_images(exported: Exported, paths: Iterable[Path] = (), count: int = 8) -> Tensor:
-    """(B, 3, h, w) uint8 images of a model's size: those in files and folders, or generated scenes where none are."""
+def comparison_images(exported: Exported, paths: Iterable[Path] = ()) -> Tensor:
+    """(B, 3, h, w) uint8 images of a model's size: those in files and folders, or else eight generated scenes."""
     if paths := list(paths):
         return torch.stack([item.tensor for item in read_inputs(paths, exported.image_size, exported.fit)])
-    scenes = [make_scene(np.random.default_rng(i), 1 + i % 3).picture(max(exported.image_size)) for i in range(count)]
+    scenes = [make_scene(np.random.default_rng(i), 1 + i % 3).picture(max(exported.image_size)) for i in range(8)]
     return torch.stack([to_tensor(fit_image(scene, exported.image_size, "squash")[0]) for scene in scenes])
 
 

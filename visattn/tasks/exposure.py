@@ -7,8 +7,9 @@ from typing import Any
 
 from visattn.errors import InputError
 from visattn.figures import exposure_sheet
-from visattn.files import protect, write_text
+from visattn.files import named_path, protect, write_text
 from visattn.overlay import save_figure
+from visattn.studies.markdown import markdown
 from visattn.training.callbacks import exposure_of
 
 COLUMNS = {
@@ -49,8 +50,7 @@ def read_report(argument: str) -> dict[str, Any]:
     Raises:
         InputError: if there is none, or more than one.
     """
-    name, place = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
-    path = Path(place)
+    name, path = named_path(argument)
     if path.is_dir():
         found = sorted(path.glob("exposure_*.json"))
         if len(found) != 1:
@@ -76,12 +76,10 @@ def read_report(argument: str) -> dict[str, Any]:
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
     """The reports as Markdown."""
-    titles = ["captioner", *(TITLES.get(column, column) for column in COLUMNS)]
-    lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    rows = [["captioner", *(TITLES.get(column, column) for column in COLUMNS)]]
     for report in reports:
-        cells = [form.format(report["scores"][column]) for column, form in COLUMNS.items()]
-        lines.append("| " + " | ".join([report["name"], *cells]) + " |")
-    return "\n".join(lines)
+        rows.append([report["name"], *(form.format(report["scores"][column]) for column, form in COLUMNS.items())])
+    return markdown(rows)
 
 
 def write_report(reports: Sequence[dict[str, Any]], output: Path, title: str = "") -> str:

@@ -1,7 +1,6 @@
 """Test whether attention maps show what the model used."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from visattn.data import CIFAR10, CIFAR100, CaptionData, Photographs, ShapesCapt
 from visattn.data.inputs import read_inputs
 from visattn.devices import choose_device
 from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import write_json, write_text
 from visattn.images.reading import list_images
 from visattn.overlay import save_figure
 from visattn.precision import autocast, of_option
@@ -42,9 +41,6 @@ def read_examples(model: Classifier | Captioner, options: argparse.Namespace) ->
         if given != (name in needs):
             kind = f"--data {options.data}" if options.data else "images"
             raise InputError(f"{kind} {'cannot take' if given else 'needs'} --{name}")
-    for name in ("limit", "curves"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(f"--{name} is {value}; it must be at least 1")
     if not options.data:
         paths = list_images(options.images)[: options.limit]
         return [Example(item.name, item.tensor, []) for item in read_inputs(paths, model.image_size, model.fit)]
@@ -118,12 +114,11 @@ def measure(options: argparse.Namespace) -> str:
         options.batch_size,
         of_option(options.precision, model.device),
     )
-    settings.check()
     examples = read_examples(model, options)
     options.output.mkdir(parents=True, exist_ok=True)
     with autocast(settings.precision, model.device):
         found = {"checkpoint": str(options.checkpoint), **report(model, examples, settings, options.curves)}
-    write_text(options.output / "faithfulness.json", json.dumps(found, ensure_ascii=False, indent=1))
+    write_json(options.output / "faithfulness.json", found)
     write_text(options.output / "faithfulness.md", tables(found) + "\n")
     save_figure(figure(found, options.title or str(options.checkpoint)), options.output / "faithfulness.png")
     return tables(found)

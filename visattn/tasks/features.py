@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,7 @@ from visattn.explain.features import (
 )
 from visattn.explain.place import patch_at, require_one_grid
 from visattn.explain.vit import ViT
-from visattn.files import guarded, protect, safe_names, write_npz, write_text
+from visattn.files import guarded, protect, safe_names, write_json, write_npz
 from visattn.images import Interpolation
 from visattn.images.reading import list_images
 from visattn.overlay import FeatureViews, feature_sheet, save_figure
@@ -111,7 +110,7 @@ def feature_views(
         components = principal_components(found["patches"]) if shared is None else shared
         entries.append(_written(item, found, vit, components, ends, layer, times, interpolation, output))
         gc.collect()  # figures refer to themselves: left alone, Python lets hundreds of them pile up
-    write_text(output / LISTING, json.dumps(entries, ensure_ascii=False, indent=1))
+    write_json(output / LISTING, entries)
     return entries
 
 

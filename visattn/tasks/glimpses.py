@@ -1,22 +1,19 @@
 """Train glimpse models and the whole-view model, and measure accuracy against work."""
 
-import json
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from visattn import __version__
 from visattn.data.cluttered import ShapesCluttered
 from visattn.errors import InputError
 from visattn.figures import Line, work_sheet
-from visattn.files import write_text
+from visattn.files import require_empty, write_json
 from visattn.overlay import save_figure
 from visattn.studies.glimpses import NAMES, Setting, Work, evaluate, make, mean_work, train
+from visattn.tasks.provenance import provenance
 
 TITLES = {
     "learned": "learned locations",
@@ -48,8 +45,7 @@ def measure(
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise InputError(f"--models has '{unknown[0]}'; choose from {', '.join(NAMES)}")
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    require_empty(output)
     for name in names:  # before any scene is drawn
         make(name, setting, len(data.class_names), data.image_size)
     output.mkdir(parents=True, exist_ok=True)
@@ -82,8 +78,7 @@ def _write(
     )
     save_figure(work_sheet(lines, title="Accuracy against work", note=note), output / "work.png")
     results = {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        **provenance(),
         "threads": torch.get_num_threads(),
         "question": data.question,
         "setting": setting._asdict(),
@@ -91,7 +86,7 @@ def _write(
         "seconds": round(seconds, 1),
         "results": {n: [{k: np.round(v, 6).tolist() for k, v in w._asdict().items()} for w in found[n]] for n in found},
     }
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
 
 
 def _line(name: str, works: Sequence[Work]) -> Line:

@@ -145,9 +145,7 @@ class Check:
         words = ["--config=cifar10/gpu_60s", *preset, f"--data.root={self.data}", "--data.download=false"]
         words += ["--seed_everything=0", f"--trainer.accelerator={'gpu' if self.device == 'cuda' else 'cpu'}"]
         words += [f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}"]
-        words += [
-            f"--trainer.max_time=00:{int(longest) // 3600:02}:{int(longest) // 60 % 60:02}:{int(longest) % 60:02}"
-        ]
+        words.append(f"--trainer.max_time={time.strftime('00:%H:%M:%S', time.gmtime(longest))}")
         if self.quick:
             words += tiny()
         for attempt, more in enumerate([[], ["--trainer.callbacks=[]"]]):

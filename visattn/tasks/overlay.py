@@ -128,9 +128,9 @@ def overlay_images(
     paper: Paper = Paper(),
     device: str = "auto",
     precision: str = "auto",
-    wall: "Chosen | None" = None,
+    wall: Chosen | None = None,
     at: tuple[int, int] | None = None,
-    queries: "Chosen | None" = None,
+    queries: Chosen | None = None,
     workers: int | None = 0,
 ) -> list[dict]:
     """Classify the images in files and folders and explain it; see `visattn overlay --help` for what is written.
@@ -339,14 +339,19 @@ def defined(methods: dict[str, Method], vit: ViT) -> dict[str, Method]:
     return {name: method for name, method in methods.items() if name in known} or {"lrp": LRP()}
 
 
+def refuse_library_options(options: argparse.Namespace) -> None:
+    """Raise an `InputError` if an option of a library's model is given, for when the model is a checkpoint."""
+    for option in ("weights", "classes", "image_size"):
+        if getattr(options, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
+
+
 def choose_subject(options: argparse.Namespace) -> Subject:
     """The model that the command line asks for."""
     if options.checkpoint is not None:
         if getattr(options, "text", None) is not None:
             raise InputError("--text needs --model; a checkpoint of visattn cannot compare images with texts")
-        for option in ("weights", "classes", "image_size"):
-            if getattr(options, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
+        refuse_library_options(options)
         if is_exported(options.checkpoint):
             return _exported(options.checkpoint)
         from visattn.training.checkpoints import load_model  # Lightning takes seconds, and only checkpoints need it

@@ -1,7 +1,6 @@
 """Rank attention maps of a classifier."""
 
 import argparse
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +14,7 @@ from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import Subject
 from visattn.explain.methods import methods_of
-from visattn.files import write_text
+from visattn.files import write_json, write_text
 from visattn.images import Geometry
 from visattn.images.reading import list_images
 from visattn.overlay import save_figure
@@ -129,7 +128,7 @@ def rank(options: argparse.Namespace) -> str:
     with autocast(of_option(options.precision, subject.device), subject.device):
         measured = measure(subject, examples, settings)
     found = {"model": subject.vit.name, **report(measured, examples, subject.class_names, settings)}
-    write_text(options.output / "rank.json", json.dumps(found, ensure_ascii=False, indent=1))
+    write_json(options.output / "rank.json", found)
     write_text(options.output / "rank.md", table(found) + "\n")
     save_figure(figure(found, options.title or subject.vit.name), options.output / "rank.png")
     return table(found)

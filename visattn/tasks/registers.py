@@ -1,5 +1,6 @@
 """Test-time registers for the commands: neurons from the images given, and what the register changed."""
 
+import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,25 @@ from visattn.devices import choose_device
 from visattn.explain import Subject
 from visattn.explain.features import features
 from visattn.explain.registers import WithRegister, outlying, register_neurons
+from visattn.tasks.overlay import choose_subject
 
 IMAGES = 64  # of those given, the first so many
+
+
+def choose_registered(options: argparse.Namespace, paths: Sequence[Path]) -> Subject:
+    """The model that the options name, with a test-time register if they ask for it; prints what that changed.
+
+    Raises:
+        InputError: as `choose_subject` and `with_test_time_register`.
+    """
+    subject = choose_subject(options)
+    if options.test_time_registers is None:
+        return subject
+    subject, said = with_test_time_register(
+        subject, paths, options.test_time_registers, options.batch_size, options.device
+    )
+    print(said)
+    return subject
 
 
 def with_test_time_register(

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from visattn.export.shipped import is_exported, load_exported
 from visattn.files import guarded, protect, write_bytes, write_npz
 from visattn.images.reading import list_images
 from visattn.models import GlimpseModel
-from visattn.overlay import Paper, ScanPath, encode_figure, scan_gif, scan_sheet
+from visattn.overlay import Paper, ScanPath, scan_gif, scan_sheet
 from visattn.precision import autocast, of_option
 from visattn.results import ClassWriter
+from visattn.results.classes import encode_sheet
 
 if TYPE_CHECKING:
     from visattn.training.glimpses import GlimpseClassifier
@@ -134,11 +136,10 @@ def _write(
     """Write an image's files; its entry in the list."""
     centres, files = item.geometry.to_original(path.centres), []
     if forms := [form for form in ("sheet", "svg", "pdf") if form in exports]:
-        figure = scan_sheet(item.original, path, item.geometry, title=item.path.name, paper=paper)
-        for form in forms:
-            kind = "png" if form == "sheet" else form
-            files.append(f"{item.name}.{kind}")
-            write_bytes(output / files[-1], encode_figure(figure, kind))
+        draw = partial(scan_sheet, item.original, path, item.geometry, title=item.path.name, paper=paper)
+        files += [f"{item.name}.{'png' if form == 'sheet' else form}" for form in forms]
+        for name, content in zip(files, encode_sheet(draw, forms), strict=True):
+            write_bytes(output / name, content)
     if "gif" in exports:
         files.append(f"{item.name}.gif")
         write_bytes(output / files[-1], scan_gif(item.original, path, item.geometry))

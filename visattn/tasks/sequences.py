@@ -1,10 +1,7 @@
 """Compare attention mechanisms on sequences whose true alignment is known; see `visattn sequences --help`."""
 
-import json
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +9,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from visattn import __version__
 from visattn.attention import HardAttention
 from visattn.errors import InputError
 from visattn.figures import Alignment, LengthLine, Lengths, alignment_sheet, lengths_sheet
-from visattn.files import write_text
+from visattn.files import require_empty, write_json, write_text
 from visattn.overlay import save_figure
+from visattn.studies.markdown import markdown
 from visattn.studies.sequences import (
     MECHANISMS,
     TASKS,
@@ -29,16 +26,14 @@ from visattn.studies.sequences import (
     evaluate,
     train,
 )
+from visattn.tasks.provenance import provenance
 from visattn.vocabulary import END, SPECIALS
 
 UNSEEN, UNSEEN_LONG = 500, 200  # sequences that results are measured on: all lengths, and each of --lengths
 DRAWN = 12  # symbols of the sequence in the figure, or nearly
 TITLES = {"fixed": "one fixed vector", "mean": "the mean vector"}  # of the baselines without attention
 
-_HEAD = (
-    "| task | mechanism | symbols right | sequences right | aligned | entropy | seconds |",
-    "|---|---|---:|---:|---:|---:|---:|",
-)
+_HEAD = ("task", "mechanism", "symbols right", "sequences right", "aligned", "entropy", "seconds")
 
 
 class Plan(NamedTuple):
@@ -117,8 +112,7 @@ def compare(output: Path, plan: Plan) -> str:
     Raises:
         InputError: if the folder is not empty.
     """
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty; remove it, or choose another with --output")
+    require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     rows: list[dict] = []
@@ -150,8 +144,7 @@ def _write(output: Path, plan: Plan, rows: Sequence[dict], seconds: float) -> st
         text += f"\n\nSymbols right, by length (in training: {plan.trained[0]} to {plan.trained[1]})\n\n"
         text += lengths_table(plan, rows)
     results = {
-        "date": date.today().isoformat(),
-        "versions": {"visattn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        **provenance(),
         "threads": torch.get_num_threads(),
         "encoder": plan.encoder,
         "train_lengths": plan.trained,
@@ -161,7 +154,7 @@ def _write(output: Path, plan: Plan, rows: Sequence[dict], seconds: float) -> st
         "results": rows,
     }
     write_text(output / "sequences.md", text + "\n")
-    write_text(output / "results.json", json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(output / "results.json", results)
     return text
 
 
@@ -192,22 +185,22 @@ def runs_of(rows: Sequence[dict]) -> dict[tuple[str, str], list[dict]]:
 
 def table(rows: Sequence[dict]) -> str:
     """Means over the seeds, in Markdown."""
-    lines = list(_HEAD)
+    lines = [list(_HEAD)]
     for (task, mechanism), runs in runs_of(rows).items():
         names = ("token_accuracy", "sequence_accuracy", "alignment_accuracy", "entropy", "seconds")
         right, whole, aligned, spread, seconds = (np.mean([run[name] for run in runs]) for name in names)
-        cells = [task, mechanism, f"{right:.1%}", f"{whole:.1%}", f"{aligned:.1%}", f"{spread:.2f}", f"{seconds:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [f"{right:.1%}", f"{whole:.1%}", f"{aligned:.1%}", f"{spread:.2f}", f"{seconds:.0f}"]
+        lines.append([task, mechanism, *cells])
+    return markdown(lines, text_columns=2)
 
 
 def lengths_table(plan: Plan, rows: Sequence[dict]) -> str:
     """Accuracy at each length, means over the seeds, in Markdown."""
-    lines = [f"| task | mechanism | {' | '.join(map(str, plan.lengths))} |", f"|---|---|{'---:|' * len(plan.lengths)}"]
+    lines = [["task", "mechanism", *map(str, plan.lengths)]]
     for (task, mechanism), runs in runs_of(rows).items():
         cells = [f"{value:.0%}" for value in accuracies(runs, plan.lengths).mean(axis=0)]
-        lines.append(f"| {task} | {mechanism} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([task, mechanism, *cells])
+    return markdown(lines, text_columns=2)
 
 
 def accuracies(runs: Sequence[dict], lengths: Sequence[int]) -> np.ndarray:

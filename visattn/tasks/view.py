@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from visattn.errors import InputError
-from visattn.files import protect, require_file, write_text
+from visattn.files import named_path, protect, require_file, write_text
 from visattn.images.reading import load_image
 from visattn.overlay.viewer import SIDE, Scene, viewer
 from visattn.results import Listed, files_of, list_results
@@ -18,11 +18,10 @@ def name_folders(arguments: Sequence[str]) -> list[tuple[str, Path]]:
 
     Without a name it is the folder's, with as many folders above it as tell two apart.
     """
-    pairs = [("", a) if "=" not in a or Path(a).exists() else a.split("=", 1) for a in arguments]
-    folders = [Path(place) for _, place in pairs]
-    parts = [folder.resolve().parts for folder in folders]
+    pairs = [named_path(argument) for argument in arguments]
+    parts = [folder.resolve().parts for _, folder in pairs]
     depth = next((d for d in range(1, max(map(len, parts))) if len({p[-d:] for p in parts}) == len(parts)), 1)
-    return [(pair[0] or "/".join(p[-depth:]), f) for pair, p, f in zip(pairs, parts, folders, strict=True)]
+    return [(name or "/".join(p[-depth:]), folder) for (name, folder), p in zip(pairs, parts, strict=True)]
 
 
 def common_pictures(lists: Sequence[list[Listed]]) -> list[tuple[Listed, ...]]:

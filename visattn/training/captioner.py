@@ -24,6 +24,7 @@ from visattn.metrics import (
     is_truth_score,
     teacher_forced_captions,
 )
+from visattn.metrics.grounding import POINTING_TOLERANCE
 from visattn.models import Annotations, Decoder, GridEncoder, LSTMDecoder
 from visattn.training import processes
 from visattn.training.evaluation import CaptionEvaluation, EvaluatedImage, collect
@@ -33,8 +34,6 @@ from visattn.training.regimes import Regime, TeacherForcing, rows
 from visattn.vocabulary import END, Vocabulary, Words
 
 log = logging.getLogger(__name__)
-
-POINTING_TOLERANCE = 15 / 224  # of the input's shorter side: 15 pixels at 224 in Zhang 2016
 
 
 class Captioner(Captioning, LightningModule):

@@ -119,14 +119,21 @@ def _compare(vit: ViT, encode: Callable[[list[str]], Texts], texts: list[str]) -
     return compared(vit, encoded), encoded
 
 
+def weights_file(weights: str | Path) -> Path:
+    """The file of weights; raises an `InputError` if there is none."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}; give 'pretrained', 'random' or a file")
+    return path
+
+
 def state_of(path: Path, name: str) -> dict[str, torch.Tensor]:
     """The tensors of a weights file of any kind that timm reads.
 
     Raises:
         InputError: if there is no such file, or it holds none.
     """
-    if not path.is_file():
-        raise InputError(f"there is no weights file {path}; give 'pretrained', 'random' or a file")
+    path = weights_file(path)
     try:
         return load_state_dict(str(path))
     except Exception as error:  # whatever reading a file of another kind trips over

@@ -12,7 +12,7 @@ from torchvision.transforms import CenterCrop
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting, covering, squashed_to
-from visattn.explain.libraries.loading import asked_once, checked_size, installed, short, subject
+from visattn.explain.libraries.loading import asked_once, checked_size, installed, short, subject, weights_file
 from visattn.explain.subject import Subject
 from visattn.explain.texts import Texts, texts_of
 from visattn.images.geometry import Pair, pair
@@ -89,9 +89,7 @@ def _with_weights(
     elif weights == "random":
         source = None
     else:
-        source = str(Path(weights).expanduser())
-        if not Path(source).is_file():
-            raise InputError(f"there is no weights file {source}; give 'pretrained', 'random' or a file")
+        source = str(weights_file(weights))
     try:
         with asked_once() if weights == "pretrained" else nullcontext():
             return open_clip.create_model(architecture, pretrained=source, **options)

@@ -13,7 +13,7 @@ from torch import nn
 
 from visattn.errors import InputError
 from visattn.explain.fitting import Fitting
-from visattn.explain.libraries.loading import asked_once, checked_size, short, subject
+from visattn.explain.libraries.loading import asked_once, checked_size, short, subject, weights_file
 from visattn.explain.subject import Subject
 from visattn.images.geometry import Pair, pair
 from visattn.models.weights import of_file
@@ -74,9 +74,7 @@ def _with_weights(name: str, weights: str | Path, options: dict[str, Any]) -> nn
                 f"the weights of {name} could not be downloaded from timm's hub ({short(error)}); give --weights "
                 "FILE, or --weights random to try the command"
             ) from error
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise InputError(f"there is no weights file {path}; give 'pretrained', 'random' or a file")
+    path = weights_file(weights)
     try:
         return of_file(name, path, **options)
     except Exception as error:  # whatever reading a file of another kind trips over

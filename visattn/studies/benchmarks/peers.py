@@ -208,9 +208,9 @@ def _given(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
 _OTHERS = {"timm": of_timm, "transformers": of_transformers, "vit_pytorch": of_vit_pytorch}
 
 
-def peers(architecture: Architecture, device: torch.device | str = "cpu", seed: int = 0) -> list[Peer]:
+def peers(architecture: Architecture, device: torch.device | str = "cpu") -> list[Peer]:
     """Ours first, then those of the libraries that are installed; all with the same random weights."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     weights = {name: weight.to(device) for name, weight in architecture.build().state_dict().items()}
     builders = [ours, *(build for package, build in _OTHERS.items() if find_spec(package))]
     return [build(architecture, weights) for build in builders]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from visattn.errors import InputError
 from visattn.files import require_file, write_text
 from visattn.studies.benchmarks.timing import Spread
+from visattn.studies.markdown import markdown
 
 
 class Table(NamedTuple):
@@ -29,12 +30,11 @@ class Table(NamedTuple):
 
     def markdown(self) -> str:
         """As Markdown, its title a heading."""
-        lines = [f"## {self.title}", "", f"| {' | '.join([self.of, *self.columns])} |"]
-        lines.append("|---|" + "---:|" * len(self.columns))
+        rows = [[self.of, *self.columns]]
         for name, row in self.rows.items():
             cells = [format(row[heading], form) if heading in row else "" for heading, form in self.columns.items()]
-            lines.append(f"| {' | '.join([name, *cells])} |")
-        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+            rows.append([name, *cells])
+        return "\n\n".join([f"## {self.title}", markdown(rows), *([self.note] if self.note else [])])
 
     def data(self) -> dict[str, Any]:
         """As what JSON can hold; a spread is its median, least and most."""

@@ -23,7 +23,7 @@ def zipf(words: int) -> np.ndarray:
     return shares / shares.sum()
 
 
-def sentences(images: int, each: int, words: list[str], changed: float = 0.4, seed: int = 0) -> Sentences:
+def sentences(images: int, each: int, words: list[str], changed: float = 0.4) -> Sentences:
     """Captions of 8 to 20 words, the more common first in `words`.
 
     Those of an image are the same sentence, of whose words each has another share exchanged.
@@ -33,9 +33,8 @@ def sentences(images: int, each: int, words: list[str], changed: float = 0.4, se
         each: references of an image.
         words: to make them of.
         changed: share of the words that is exchanged.
-        seed: of the random numbers.
     """
-    rng, shares = np.random.default_rng(seed), zipf(len(words))
+    rng, shares = np.random.default_rng(0), zipf(len(words))
     references, candidates = {}, {}
     for image in range(images):
         length = rng.integers(8, 21)

@@ -16,7 +16,7 @@ from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.fast.allocator import freed_memory_is_kept
 from visattn.fast.linear import onednn_is_taken
-from visattn.precision import of_option
+from visattn.precision import autocast, of_option
 from visattn.studies.benchmarks.timing import Run, Times, nothing, take_turns
 
 
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
 
     def autocast(self) -> AbstractContextManager:
         """The precision, while it is entered."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.precision, self.device)
 
     def time(
         self, runs: Mapping[str, Run], rounds: int | None = None, clock: Callable[[], float] = time.perf_counter

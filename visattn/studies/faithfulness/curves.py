@@ -9,15 +9,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visattn.explain import GradientRollout, Raw, Relevance, Rollout
-from visattn.explain.faithfulness import Score, Walk, area, blurred, centre_map, difference, random_map
+from visattn.explain.faithfulness import Score, Walk, area, centre_map, difference, inserted_over, random_map
 from visattn.studies.faithfulness.captions import OwnCaption, of_tokens
-from visattn.studies.faithfulness.setting import Example, Settings
+from visattn.studies.faithfulness.setting import CENTRE, RANDOM, Example, Settings
 from visattn.training.captioner import Captioner
 from visattn.training.classifier import Classifier
 
 WAYS = ("deletion", "insertion")
 BAR = {"desc": "Deleting and inserting", "unit": "image"}
-RANDOM, CENTRE = "random maps", "distance to the centre"
 
 CLASS_METHODS = {
     "raw": Raw(),
@@ -108,7 +107,7 @@ class _Gathered:
     def add(self, image: Tensor, score: Score, names: list[str], maps: Mapping[str, np.ndarray]) -> None:
         """Add the curves of an image's targets; maps are (1, H, W) for all of them, or one for each."""
         pixels = image.to(self.device, torch.float32)
-        substrate = blurred(pixels, self.blank) if self.settings.substrate == "blur" else self.blank.expand_as(pixels)
+        substrate = inserted_over(pixels, self.blank, self.settings.substrate)
         self.grid = next(iter(maps.values())).shape[-2:]
 
         def curves(by: np.ndarray) -> np.ndarray:

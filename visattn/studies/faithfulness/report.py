@@ -12,8 +12,9 @@ from visattn import __version__
 from visattn.explain.faithfulness import blur_of
 from visattn.figures import Faithfulness, faithfulness_sheet
 from visattn.studies.faithfulness.ablation import own_and_ablated
-from visattn.studies.faithfulness.curves import CENTRE, RANDOM, WAYS, follow_classes, follow_words, summary
-from visattn.studies.faithfulness.setting import Example, Settings
+from visattn.studies.faithfulness.curves import WAYS, follow_classes, follow_words, summary
+from visattn.studies.faithfulness.setting import CENTRE, RANDOM, Example, Settings
+from visattn.studies.markdown import markdown
 from visattn.training.captioner import Captioner
 from visattn.training.classifier import Classifier
 
@@ -91,7 +92,7 @@ def curve_table(group: dict[str, Any]) -> str:
                 gap = part.get(f"minus {other}")
                 cells.append(f"{gap['mean']:+.3f} ± {gap['error']:.3f}" if gap else "")
         lines.append([cell.replace("-", "−") for cell in cells])
-    return table(lines)
+    return markdown(lines)
 
 
 def ablation_table(variants: dict[str, dict[str, Any]]) -> str:
@@ -110,13 +111,7 @@ def ablation_table(variants: dict[str, dict[str, Any]]) -> str:
             cell = form.format(numbers[column])
             cells.append(cell + (f" ± {form.format(deviation[column])}" if deviation else ""))
         lines.append([cell.replace("-", "−") for cell in cells])
-    return table(lines)
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a Markdown table; the first row is the header."""
-    out = ["| " + " | ".join(lines[0]) + " |", "|---" + "|---:" * (len(lines[0]) - 1) + "|"]
-    return "\n".join([*out, *("| " + " | ".join(line) + " |" for line in lines[1:])])
+    return markdown(lines)
 
 
 def figure(found: dict[str, Any], title: str) -> Figure:

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from visattn.errors import InputError
 from visattn.explain.faithfulness import Units
 
 SUBSTRATES = ("blur", "grey")
+RANDOM, CENTRE = "random maps", "distance to the centre"  # what maps are compared with
 
 
 class Example(NamedTuple):
@@ -46,9 +46,3 @@ class Settings(NamedTuple):
     seed: int = 0
     batch_size: int = 32
     precision: str = "32"
-
-    def check(self) -> None:
-        """Raise an `InputError` if a number is too small."""
-        for name in ("steps", "seeds", "batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")

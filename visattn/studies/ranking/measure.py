@@ -11,15 +11,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visattn.explain import METHODS, Subject
-from visattn.explain.faithfulness import Groups, Score, Units, Walk, area, blurred, centre_map, random_map
+from visattn.explain.faithfulness import Groups, Score, Units, Walk, area, centre_map, inserted_over, random_map
 from visattn.explain.randomisation import shuffled
 from visattn.images import Geometry
 from visattn.metrics import grounding, rank_correlation, saco
+from visattn.metrics.grounding import POINTING_TOLERANCE
 from visattn.models.mode import evaluating
+from visattn.studies.faithfulness.setting import CENTRE, RANDOM
 
-RANDOM, CENTRE = "random maps", "distance to the centre"
 SCORES = ("deletion", "insertion", "saco", "pointing", "mass", "randomised")
-TOLERANCE = 15 / 224  # of the pointing game, as a share of the input's shorter side
 
 
 class Example(NamedTuple):
@@ -164,7 +164,7 @@ class _Judge:
         """By map, its scores; the image's number seeds its random maps."""
         settings, subject = self.settings, self.subject
         pixels = example.image.to(subject.device, torch.float32)
-        substrate = blurred(pixels, self.blank) if settings.substrate == "blur" else self.blank.expand_as(pixels)
+        substrate = inserted_over(pixels, self.blank, settings.substrate)
         mask = example.outline(subject.class_names[label])
 
         def score(images: Tensor) -> Tensor:
@@ -203,6 +203,6 @@ class _Judge:
             return {}
         positive = weights.clip(min=0)
         positive = positive if positive.sum() > 0 else np.ones_like(positive)
-        tolerance = TOLERANCE * min(self.geometry.input)
+        tolerance = POINTING_TOLERANCE * min(self.geometry.input)
         found = grounding([positive], [mask], tolerance, self.geometry.cell_shift)
         return {"pointing": found.pointing, "mass": found.mass}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from visattn import __version__
 from visattn.figures import Ranked, ranking_sheet
 from visattn.metrics import bootstrap_interval
-from visattn.studies.faithfulness.report import table as markdown
+from visattn.studies.markdown import markdown
 from visattn.studies.ranking.measure import CENTRE, RANDOM, SCORES, Example, Measured, Settings
 
 COLUMNS = {

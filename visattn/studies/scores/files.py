@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from visattn.errors import InputError
-from visattn.files import names_apart
+from visattn.files import names_apart, read_json
 
 Captions = dict[str, list[str]]  # image id -> its captions
 Files = dict[str, str]  # name of an image file, without folders -> image id; only names that occur once
@@ -166,20 +166,6 @@ def short(value: Any) -> str:
     """A value, shortened for messages."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:80]} …"
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: if the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); check that it is the right file") from error
 
 
 def read_candidates(path: Path, files: Files) -> Captions:

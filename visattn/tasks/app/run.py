@@ -10,7 +10,7 @@ from pathlib import Path
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.tasks.app.readers import CaptionReader, ClassReader, Reader, TextReader
-from visattn.tasks.overlay import choose_subject
+from visattn.tasks.overlay import choose_subject, refuse_library_options
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
 from visattn.training.classifier import Classifier
@@ -31,9 +31,7 @@ def choose_reader(options: argparse.Namespace) -> Reader:
         kind = ClassReader if subject.compare is None or subject.class_names else TextReader
         return kind(subject, options.model or f"timm:{options.timm}", options.precision)
     checkpoint = options.checkpoint or CAPTIONER
-    for option in ("weights", "classes", "image_size"):
-        if getattr(options, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')} needs --model or --timm; a checkpoint has its own")
+    refuse_library_options(options)
     model = load_model(checkpoint, Captioner, Classifier).to(device)
     if isinstance(model, Captioner):
         return CaptionReader(model, str(checkpoint), options.answers, options.precision)

@@ -1,20 +1,17 @@
 """Write an evaluation's exposure bias report to files."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
 
 from visattn.figures import Exposure, exposure_sheet
-from visattn.files import write_text
-from visattn.overlay import save_figure
+from visattn.training.callbacks.report import EvaluationReport
 from visattn.training.captioner import Captioner
 
 
-class ExposureReport(Callback):
+class ExposureReport(EvaluationReport):
     """Writes the exposure bias measured by `visattn test` or `visattn validate`, as numbers and as a figure.
 
     `exposure_<split>.json` has the scores of free-running captions and of teacher-forced ones, the numbers over all
@@ -24,19 +21,11 @@ class ExposureReport(Callback):
         directory: output folder; the command line sets it to `--output`.
     """
 
-    def __init__(self, directory: str = "runs") -> None:
-        self.directory = Path(directory)
+    stem, title = "exposure", "exposure bias"
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, pl_module, "test")
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "validate":  # not the validation within a training
-            self._write(trainer, pl_module, "val")
-
-    def _write(self, trainer: Trainer, module: LightningModule, split: str) -> None:
-        if not isinstance(module, Captioner) or not trainer.is_global_zero:
-            return
+    def report(self, trainer: Trainer, module: LightningModule, split: str) -> tuple[dict, Figure] | None:
+        if not isinstance(module, Captioner):
+            return None
         scores = {
             name.removeprefix(f"{split}/"): float(value)
             for name, value in trainer.callback_metrics.items()
@@ -52,11 +41,7 @@ class ExposureReport(Callback):
             "overall": module.evaluated.exposure.overall(),
             "positions": {name: part.tolist() for name, part in positions._asdict().items()},
         }
-        stem = self.directory / f"exposure_{split}"
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        write_text(stem.with_suffix(".json"), json.dumps(report, indent=1))
-        save_figure(exposure_sheet([exposure_of(report)]), stem.with_suffix(".png"))
-        print(f"exposure bias: {stem}.json, {stem}.png")
+        return report, exposure_sheet([exposure_of(report)])
 
 
 def exposure_of(report: dict[str, Any]) -> Exposure:

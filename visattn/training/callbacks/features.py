@@ -108,8 +108,8 @@ class FeatureCache(Callback):
         self.batch_size = batch_size
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == "validate" and self._folder(trainer, pl_module).exists():
-            trainer.datamodule.features = FeatureStore(self._folder(trainer, pl_module))
+        if trainer.state.fn == "validate" and (folder := self._folder(trainer, pl_module)).exists():
+            trainer.datamodule.features = FeatureStore(folder)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, folder = trainer.datamodule, self._folder(trainer, pl_module)

@@ -1,13 +1,12 @@
 """Write the results of `visattn predict` to a file."""
 
 import itertools
-import json
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from visattn.files import write_text
+from visattn.files import write_json
 from visattn.training import processes
 
 
@@ -34,5 +33,5 @@ class PredictionWriter(BasePredictionWriter):
         if numbers:  # images of a stream have none, and are not repeated
             numbered = dict(zip(numbers, entries, strict=True))
             entries = [numbered[number] for number in sorted(numbered)]
-        write_text(self.path, json.dumps(entries, ensure_ascii=False, indent=1))
+        write_json(self.path, entries)
         print(f"{len(entries)} predictions in {self.path}")

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from visattn.data.loading import BatchLoader
 from visattn.errors import InputError
 from visattn.training import processes
+from visattn.training.callbacks.validation_images import in_training
 from visattn.training.checkpoints import read
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
         # Processes may have different numbers of validation batches, so they can only agree at the end.
-        if self._signal and trainer.world_size == 1 and _in_training(trainer) and not _within_step(trainer):
+        if self._signal and trainer.world_size == 1 and in_training(trainer) and not _within_step(trainer):
             if not self._saved_within:
                 self._save(trainer, validation_is_due=True)
             self._obey(trainer)
@@ -147,7 +148,7 @@ class LastCheckpoint(Checkpoint):
         self._before_validation = None
         # At the end of an epoch, save after the epoch: Lightning chooses the best checkpoint only then.
         self._validated = True
-        if not _in_training(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if not in_training(trainer) or trainer.fit_loop.epoch_loop._num_ready_batches_reached():
             return
         if _within_step(trainer):
             self._put_off_stop(trainer)
@@ -213,10 +214,6 @@ def _move(state: dict[str, Any], folder: str) -> None:
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[name] = state[name] and str(Path(folder) / Path(state[name]).name)
     state["best_k_models"] = {str(Path(folder) / Path(p).name): score for p, score in state["best_k_models"].items()}
-
-
-def _in_training(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def _within_step(trainer: Trainer) -> bool:
