@@ -68,6 +68,22 @@ def test_a_figure_is_drawn(run, tmp_path):
     assert curves.main([str(word) for word in [*words, "--means", "--along", "step"]]) == 2
 
 
+def test_labels_stand_for_names(run, tmp_path, monkeypatch, capsys):
+    sheets = []
+    monkeypatch.setattr(work, "save_figure", lambda figure, path: sheets.append(figure))
+    words = [run, "--number", "val/accuracy", "--number", "train/loss", "--output", tmp_path / "a.png"]
+    words += ["--along", "epoch", "--along", "step", "--label", "run=a model", "--label", "train/loss=the loss"]
+    assert not curves.main([str(word) for word in [*words, "--label", "step=steps = updates"]])
+    panels = [axes for axes in sheets[0].axes if axes.axison]
+    assert [axes.get_title("left") for axes in panels] == 2 * ["val/accuracy", "the loss"]
+    assert [axes.get_xlabel() for axes in panels] == ["epoch", "epoch", "steps = updates", "steps = updates"]
+    legends = [axes.get_legend() for axes in sheets[0].axes if axes.get_legend()]
+    assert [text.get_text() for legend in legends for text in legend.get_texts()] == ["a model: 75%", "a model: 1.5"]
+    for label, said in (("nothing=x", "nothing=… names nothing"), ("run", "must be NAME=TEXT")):
+        assert curves.main([str(word) for word in [*words, "--label", label]]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_missing_logs_are_named(run, tmp_path):
     with pytest.raises(InputError, match=r"'val/CIDEr-D'.*train/loss, val/accuracy"):
         work.line(work.read_metrics(run), "val/CIDEr-D", run)

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from visattn.figures.panels import colour, laid_out, panels, stroke, style, write_legend
 
+_COLUMNS = 3
+
 
 class Curves(NamedTuple):
     """A metric of every run.
@@ -28,6 +30,8 @@ class Curves(NamedTuple):
 def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") -> Figure:
     """Draw a panel per metric, with the same end of the same kind of axis; the legend gives each run's last value.
 
+    Metrics that are drawn along several things have a row for each of these, and legends in the last row.
+
     Args:
         metrics: at least one, all with lines.
         title: above the panels.
@@ -47,15 +51,21 @@ def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") 
         along: max(float(x.max()) for metric in metrics if metric.along == along for x, _ in metric.lines.values())
         for along in {metric.along for metric in metrics}
     }
-    figure, places = panels(len(metrics), 3, 3.0, max(len(metric.lines) for metric in metrics), title, note)
-    for metric, (axes, key) in zip(metrics, places, strict=True):
+    columns = len({metric.name for metric in metrics})
+    again = len(metrics) == columns * len(ends) and len(ends) > 1 and columns <= _COLUMNS
+    figure, places = panels(
+        *(len(metrics), columns if again else _COLUMNS, 3.0, max(len(metric.lines) for metric in metrics)),
+        *(title, note, "last row" if again else "every row"),
+    )
+    for n, (metric, (axes, key)) in enumerate(zip(metrics, places, strict=True)):
         style(axes, metric.name, metric.along)
         lines = [
-            axes.plot(*line, color=colour(n := runs.index(run)), linestyle=stroke(n), linewidth=2)[0]
+            axes.plot(*line, color=colour(k := runs.index(run)), linestyle=stroke(k), linewidth=2)[0]
             for run, line in metric.lines.items()
         ]
         axes.set_xlim(0, ends[metric.along])
         axes.yaxis.set_major_formatter(f"{{x:g}}{metric.unit}")
         last = [f"{run}: {values[-1]:.3g}{metric.unit}" for run, (_, values) in metric.lines.items()]
-        write_legend(key, lines, last)
+        if not again or n >= len(metrics) - columns:
+            write_legend(key, lines, last)
     return laid_out(figure)

@@ -42,7 +42,7 @@ def new_figure(height: float, title: str = "", note: str = "", width: float = _W
 
 
 def panels(
-    count: int, columns: int, height: float, entries: int, title: str = "", note: str = ""
+    count: int, columns: int, height: float, entries: int, title: str = "", note: str = "", legends: str = "every row"
 ) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     """A figure of panels, each above the space for its legend.
 
@@ -53,14 +53,18 @@ def panels(
         entries: lines of the longest legend.
         title: above the panels.
         note: below the panels, small.
+        legends: whether "every row" or the "last row" has legends.
 
     Returns:
         The figure, and for each panel its axes and the empty axes of its legend (see `write_legend`).
     """
     columns = min(count, columns)
     rows, below = math.ceil(count / columns), 0.1 + entries * line_height(SMALL) / DPI
-    figure = new_figure(rows * (height + below + 0.8), title, note)
-    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[height, below] * rows)
+    heights = [height, below] * rows
+    if legends == "last row":
+        heights[1:-1:2] = [0.05] * (rows - 1)
+    figure = new_figure(sum(heights) + rows * 0.8, title, note)
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
     for axes in [*grid[1::2].flat, *grid[::2].flat[count:]]:
         axes.set_axis_off()
     return figure, list(zip(grid[::2].flat, grid[1::2].flat, strict=True))[:count]

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,7 @@ def draw_curves(
     note: str = "",
     alongs: Sequence[str] = ("epoch",),
     seeds: bool = False,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Draw logged numbers of trainings.
 
@@ -101,16 +102,18 @@ def draw_curves(
         note: small text below the panels.
         alongs: what the numbers are drawn along, see `line`; each has panels of its own.
         seeds: draw the mean of runs that differ only in their seed.
+        labels: what is written in place of the names of runs, numbers and what they are drawn along.
 
     Raises:
-        InputError: if a run has no log, or has not logged such a number, or it is not finite.
+        InputError: if a run has no log, or has not logged such a number, or it is not finite; if a label is for a name
+            that is not drawn, or two runs have the same.
     """
     protect(path for run in runs for path in run.glob("logs/*/metrics.csv"))
     require_file(output)
     logs = {run.name: (run, read_metrics(run)) for run in runs}
     if len(logs) < len(runs):
         raise InputError("two runs have the same name; the last parts of their paths must differ")
-    panels = []
+    panels, labels = [], labels or {}
     for along, number in itertools.product(alongs, numbers):
         lines = {name: line(rows, number, run, along) for name, (run, rows) in logs.items()}
         if averaged:
@@ -123,5 +126,10 @@ def draw_curves(
         share = number.endswith(("accuracy", "/true", "pointing"))
         if share:
             lines = {name: (x, 100 * values) for name, (x, values) in lines.items()}
-        panels.append(Curves(number, lines, "%" if share else "", along))
+        unit, named = "%" if share else "", {labels.get(name, name): logged for name, logged in lines.items()}
+        if unknown := labels.keys() - {*lines, *numbers, *alongs}:
+            raise InputError(f"--label {min(unknown)}=… names nothing in the figure; its runs are {', '.join(lines)}")
+        if len(named) < len(lines):
+            raise InputError("two runs have the same --label; give each its own")
+        panels.append(Curves(labels.get(number, number), named, unit, labels.get(along, along)))
     save_figure(curves_sheet(panels, title=title, note=note), output)
