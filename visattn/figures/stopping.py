@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from visattn.figures.panels import CONTROL, INK, colour, laid_out, panels, style, write_legend
+from visattn.figures.panels import CONTROL, DASHED, INK, colour, label_axis, laid_out, panels, style, write_legend
 
 
 class StoppingLine(NamedTuple):
@@ -49,11 +49,12 @@ def stopping_sheet(lines: Sequence[StoppingLine], *, title: str = "", note: str 
     drawn, number = [], 0
     for line in lines:
         ink = CONTROL if line.control else colour(number)
+        look = {"marker": "o", "markersize": 5} if line.control else {"linestyle": ("-", DASHED)[number % 2]}
         number += not line.control
-        marker = {"marker": "o", "markersize": 5} if line.control else {}
-        drawn += axes.plot(line.glimpses, line.accuracy, color=ink, linewidth=2.0, zorder=3, **marker)
+        drawn += axes.plot(line.glimpses, line.accuracy, color=ink, linewidth=2.0, zorder=3, **look)
         if line.chosen is not None:
             axes.plot(*line.chosen, marker="D", markersize=8, color=ink, markeredgecolor=INK, zorder=4)
+    label_axis(axes, "accuracy")
     axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g}%")
     write_legend(key, drawn, [line.name for line in lines])
     return laid_out(figure)

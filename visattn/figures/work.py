@@ -60,8 +60,9 @@ def work_sheet(lines: Sequence[Line], *, title: str = "", note: str = "") -> Fig
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x / 1e3:g} k")
-    shown = (f"{n.name}: {100 * n.accuracy[-1]:.1f}%, reads {_percent(n.read)} of the pixels" for n in lines)
-    write_legend(key, drawn, list(shown))
+    read = [f"reads {_percent(line.read)} as many numbers as pixels" for line in lines]
+    shown = [f"{line.name}: {100 * line.accuracy[-1]:.1f}%, {part}" for line, part in zip(lines, read, strict=True)]
+    write_legend(key, drawn, shown)
     return laid_out(figure)
 
 
