@@ -21,6 +21,7 @@ _LINE_SHARE = 1 / 330  # of an image's side, so that lines have the same relativ
 # Of the animation, in pixels at DPI.
 _SIDE = 460  # square root of the image's area
 _LEAST, _BORDER, _GAP = 360, 28, 20
+_STRIP = 120  # width of the colour scale
 _SPACE, _WORD = 12, WORD_SIZE + 1.5  # gap between words, and their font size in points
 _MARK, _MARK_GROWTH = "#ffd97a", 5  # background of the current word
 
@@ -83,7 +84,7 @@ def caption_gif(
     high = limits_of(style, maps)[1]
     frames = [_frame(layout, Drawn(picture), None, style, meaning, "" if style.scale == "own" else f"{high:.3g}")]
     for t, word in enumerate(draw_words(picture, maps, shown, style, drawn)):
-        end = f"{maps[t].max():.3g}, this word's own scale" if style.scale == "own" else f"{high:.3g}"
+        end = f"{maps[t].max():.3g}, own scale" if style.scale == "own" else f"{high:.3g}"
         frames.append(_frame(layout, word, t, style, meaning, end))
     durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
     durations[-1] += _CLOSING
@@ -146,8 +147,10 @@ def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, meani
             )
         sheet.text(left, middle, text, _WORD, INK if spoken is None or t == spoken else MUTED)
     if end:
-        strip = np.repeat(colour_strip(120, style.colour_map, style.opacity), 12, axis=0)
-        room = width - 2 * _BORDER - 180 - round(text_width(meaning, SMALL))
+        strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 12, axis=0)
+        room = width - 2 * _BORDER - _STRIP - 52 - round(text_width(meaning, SMALL))
+        if text_width(end, SMALL) > room:
+            end = end.partition(",")[0]
         sheet.legend(_BORDER, layout.legend, [[[meaning, "0", strip, shorten(end, room, SMALL)]]])
     return rasterise(sheet.figure)
 
