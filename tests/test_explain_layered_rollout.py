@@ -145,7 +145,7 @@ def test_long_rows_are_taken_in_pieces(monkeypatch):
         ("cait", "may be negative"),
         ("xcit", "other things than places"),
         ("parallel", "in parallel"),
-        ("tnt", "finer grids to coarser"),
+        ("tnt", "from finer to coarser"),
         ("levit", "adds nothing"),
     ],
 )
