@@ -292,6 +292,9 @@ NAMED = """
     vit_medium_patch16_reg4_gap_256 vit_dwee_patch16_reg1_gap_256 vit_dpwee_patch16_reg1_gap_256
     vit_dlittle_patch16_reg1_gap_256 test_vit test_vit2 test_vit3 test_vit4 beit3_base_patch16_224 csatv2
     tiny_vit_5m_224
+    halonet26t cpubone_nano efficientformerv2_s0 efficientvit_m0 efficientvim_m1 gemma4_vit_167m iformer_t levit_384_s8
+    lowformer_b0 test_maxvit caformer_s18 mobilenetv5_base nextvit_small qwen3_vit_88m shvit_s1 swin_s3_tiny_224
+    swinv2_cr_tiny_224
 """
 REFUSED = ["coat_tiny", "edgenext_xx_small", "efficientvit_b0", "fastvit_t8", "mobilevitv2_050"]
 
