@@ -61,6 +61,7 @@ MECHANISMS = {
     "hard_reinmax": Mechanism("Hard, ReinMax", ("reinmax", "luong")),
     "sparsemax": Mechanism("Sparsemax", ("sparsemax", "luong")),
     "entmax": Mechanism("1.5-entmax", ("entmax", "luong")),
+    "sigmoid": Mechanism("Sigmoid", ("sigmoid", "luong")),
     "sentinel": Mechanism("Soft with a sentinel", ("sentinel", "luong")),
     "local_m": Mechanism("Local-m", ("local_m", "luong")),
     "local_p": Mechanism("Local-p", ("local_p", "luong")),
