@@ -10,7 +10,9 @@ from support.viewing import data_of, weights_of
 from witness import steps, watched
 
 from visattn.cli import main
+from visattn.data import ShapesCluttered
 from visattn.export import load_classifier, load_glimpses
+from visattn.studies.glimpses import Setting, train
 from visattn.training.checkpoints import load_model, read
 from visattn.training.glimpses import GlimpseClassifier
 
@@ -224,3 +226,22 @@ def test_the_study_measures_accuracy_and_work(tmp_path, capsys):
     assert learned["values"][1] == pytest.approx((2 * 2 * 144 + 256) / 128**2, abs=1e-5)
     assert main([*words, "--models", "wise", "--output", str(tmp_path / "no")]) == 2
     assert "wise" in capsys.readouterr().err
+
+
+def test_the_study_trains_with_an_easier_question_first(tmp_path, capsys):
+    colour, shape = (
+        ShapesCluttered(70, test_size=12, question=question, batch_size=5) for question in ("colour", "shape")
+    )
+    before = train("learned", Setting(glimpses=2, steps=3), colour, seed=1)
+    after = train("learned", Setting(glimpses=2, steps=2, easier=3, policy=0), shape, seed=1, easier=colour)
+    for place in ("policy.mean.weight", "locator.weight_hh", "context.trunk.project.bias"):  # policy: 0 keeps them
+        assert torch.equal(after.state_dict()[place], before.state_dict()[place]), place
+    assert not torch.equal(after.core.weight_hh, before.core.weight_hh)
+    assert len(after.head.weight) == len(shape.class_names) != len(colour.class_names)
+
+    words = ["glimpses", "--scenes", "64", "--test-scenes", "12", "--steps", "1", "--seeds", "0", "--glimpses", "2"]
+    words += ["--models", "whole", "--output", str(tmp_path / "out"), "--colour-first", "1"]
+    assert main(words) == 2
+    assert "--colour-first" in capsys.readouterr().err
+    assert main([*words, "--question", "mark", "--std", "0.1"]) == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["setting"]["easier"] == 1

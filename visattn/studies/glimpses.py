@@ -35,6 +35,7 @@ LEARNING_RATE, WEIGHT_DECAY, WARMUP = 3e-3, 0.02, 0.05
 MEAN, STD = (0.8, 0.8, 0.78), (0.25, 0.25, 0.25)
 WIDTHS = (8, 16, 32, 64, 64)  # of the whole view's convolutions
 NAMES = ("learned", "random", "centre", "whole")
+_CHOOSE_LOCATIONS = ("policy", "locator", "context")  # parts of a glimpse model
 
 
 class Setting(NamedTuple):
@@ -48,6 +49,8 @@ class Setting(NamedTuple):
         std: of the learned policy, in training.
         steps: of each training.
         batch: pictures of a step.
+        easier: steps with an easier question before; then the class is read anew, and the rest is kept.
+        policy: factor of the learning rate for what chooses locations, with the question itself.
     """
 
     glimpses: int = 4
@@ -57,6 +60,8 @@ class Setting(NamedTuple):
     std: float = 0.25
     steps: int = 300
     batch: int = 64
+    easier: int = 0
+    policy: float = 1.0
 
 
 class Work(NamedTuple):
@@ -95,7 +100,14 @@ def make(name: str, setting: Setting, classes: int, image_size: tuple[int, int])
     )
 
 
-def train(name: str, setting: Setting, data: ClassificationData, seed: int, title: str | None = None) -> nn.Module:
+def train(
+    name: str,
+    setting: Setting,
+    data: ClassificationData,
+    seed: int,
+    title: str | None = None,
+    easier: ClassificationData | None = None,
+) -> nn.Module:
     """Train a model from nothing.
 
     Args:
@@ -104,17 +116,34 @@ def train(name: str, setting: Setting, data: ClassificationData, seed: int, titl
         data: its training split is used.
         seed: of weights and draws.
         title: of a progress bar; none where not given.
+        easier: data of the easier question, of the same picture size; needed if the setting has steps for it.
 
     Returns:
         The model, in evaluation mode.
     """
     torch.manual_seed(seed)
-    model = make(name, setting, len(data.class_names), data.image_size)
+    if easier is None:
+        model = make(name, setting, len(data.class_names), data.image_size)
+    else:
+        model = make(name, setting, len(easier.class_names), easier.image_size)
+        _fit(model, easier, setting.easier, 1.0, title and f"{title}, easier question")
+        model.head = nn.Linear(model.head.in_features, len(data.class_names))
+    _fit(model, data, setting.steps, setting.policy, title)
+    return model.eval()
+
+
+def _fit(
+    model: GlimpseModel | WholeView, data: ClassificationData, steps: int, policy: float, title: str | None
+) -> None:
+    """Train for so many steps, with a schedule and an optimiser of their own."""
     normalise, objective = Normalise(MEAN, STD), GlimpseLoss()
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, steps=setting.steps))
+    places = [p for name, p in model.named_parameters() if name.partition(".")[0] in _CHOOSE_LOCATIONS]
+    rest = [p for name, p in model.named_parameters() if name.partition(".")[0] not in _CHOOSE_LOCATIONS]
+    groups = [{"params": rest}, {"params": places, "lr": LEARNING_RATE * policy}]
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, steps=steps))
     batches = data.train_dataloader().dataset
-    for step in tqdm(range(setting.steps), desc=title, unit="step", leave=False, disable=title is None):
+    for step in tqdm(range(steps), desc=title, unit="step", leave=False, disable=title is None):
         epoch, number = divmod(step, len(batches))
         images, labels, _ = batches[BatchName(epoch, number)]
         images = normalise(images)
@@ -127,7 +156,6 @@ def train(name: str, setting: Setting, data: ClassificationData, seed: int, titl
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         decay.step()
-    return model.eval()
 
 
 def _rate(step: int, steps: int) -> float:

@@ -24,7 +24,12 @@ TITLES = {
 
 
 def measure(
-    output: Path, names: Sequence[str], setting: Setting, seeds: Sequence[int], data: ShapesCluttered
+    output: Path,
+    names: Sequence[str],
+    setting: Setting,
+    seeds: Sequence[int],
+    data: ShapesCluttered,
+    easier: ShapesCluttered | None = None,
 ) -> dict[str, list[Work]]:
     """Train and measure; see the head of `visattn.cli.glimpses` for what is written.
 
@@ -34,6 +39,7 @@ def measure(
         setting: what is compared.
         seeds: of each model.
         data: trained on its training split, measured on its test split.
+        easier: trained on before, for the setting's steps.
 
     Returns:
         For each model the results of each seed.
@@ -54,7 +60,7 @@ def measure(
     found: dict[str, list[Work]] = {name: [] for name in names}
     for number, seed in enumerate(seeds):
         for name in found:
-            model = train(name, setting, data, seed, title=f"{name}, seed {seed}")
+            model = train(name, setting, data, seed, f"{name}, seed {seed}", easier)
             found[name].append(evaluate(model, *test, seed))
         _write(output, found, setting, seeds[: number + 1], data, time.perf_counter() - start)  # so far
     return found
