@@ -108,7 +108,7 @@ def test_products_are_counted_as_in_the_equations():
 def test_a_setting_is_refused_with_the_option_that_is_wrong():
     for words, message in [
         (("tpu", "32", 1), "--device is tpu"),
-        (("cpu", "16", 1), "--precision is 16; it must be one of 32, bf16"),
+        (("cpu", "16", 1), "--precision is '16'; it must be one of 32, bf16"),
         (("cpu", "32", 0), "--rounds is 0; it must be at least 1"),
     ]:
         with pytest.raises(InputError, match=message):

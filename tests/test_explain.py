@@ -433,7 +433,7 @@ def test_blocks_that_attend_otherwise_are_refused_when_they_run():
             "has 7 classes, numbered from 0; there is no class 7",
         ),
         (lambda vit, x: vit.grid((24, 7)), "7×24 pixels is smaller than a patch of the model, 8×8"),
-        (lambda vit, x: Rollout("median"), "cannot be fused by 'median'"),
+        (lambda vit, x: Rollout("median"), "fusion of heads is 'median'; it must be one of mean, max, min"),
         (lambda vit, x: Rollout(discard=1.0), "share to discard is 1.0"),
     ],
 )

@@ -161,7 +161,7 @@ def test_programs_take_auto_as_well(machine, caplog):
     caplog.clear()
     assert [of_option(name, CPU) for name in ("auto", "32", "bf16")] == ["bf16", "32", "bf16"]
     assert not caplog.text
-    with pytest.raises(InputError, match="--precision is 8"):
+    with pytest.raises(InputError, match="--precision is '8'"):
         of_option("8", CPU)
 
 

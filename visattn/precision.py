@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from visattn.errors import InputError
+from visattn.errors import require_choice
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ def of_option(precision: str, device: torch.device) -> Literal["32", "bf16"]:
     Raises:
         InputError: if it is not one of OPTIONS.
     """
-    if precision not in OPTIONS:
-        raise InputError(f"--precision is {precision}; it must be one of {', '.join(OPTIONS)}")
+    require_choice("--precision", precision, OPTIONS)
     if precision == "auto":
         return "bf16" if bfloat16_support(device).there else "32"
     if precision == "bf16":

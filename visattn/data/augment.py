@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 
 _ATTEMPTS = 10  # torchvision's, for a rectangle that fits
 
@@ -106,8 +106,7 @@ class RandomErasing(BatchTransform):
                 f"RandomErasing has p {p}, scale {list(scale)} and ratio {list(ratio)}; p and scale must be between 0 "
                 "and 1, ratio above 0, and both ranges ascending"
             )
-        if not 0 <= value <= 255:
-            raise InputError(f"value of RandomErasing is {value}; it must be at least 0 and at most 255")
+        require_number("value of RandomErasing", value, least=0, most=255)
         self.p, self.scale, self.ratio, self.value = p, tuple(scale), tuple(ratio), value
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
 from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.images import CellShift, Geometry
 from visattn.metrics import Facts, coverage
 from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
@@ -94,9 +94,8 @@ class CaptionData(BatchedData, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, workers, seed)
-        for name, value in (("max_length", max_length), ("min_count", min_count)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
+        require_number("max_length", max_length, least=1)
+        require_number("min_count", min_count, least=1)
         self.max_length = max_length
         self.min_count = min_count
 

@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 
 from visattn.data.augment import BatchTransform
 from visattn.data.classification import ClassificationData, stratified_split
-from visattn.data.loading import Split, check_fraction
+from visattn.data.loading import Split
 from visattn.data.parts import in_parts, read_parts
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 
 
 class CIFAR(ClassificationData):
@@ -67,7 +67,7 @@ class CIFAR(ClassificationData):
         on_device: bool = False,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, padding, flip, augmentation, workers, seed, on_device)
-        check_fraction("val_fraction", val_fraction)
+        require_number("val_fraction", val_fraction, least=0, below=1)
         self.root = Path(root)
         self.download = download
         self.val_fraction = val_fraction

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from visattn.data.augment import BatchTransform, RandomCropFlip, sent
 from visattn.data.batch import ImageBatch
 from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 
 
 class ClassificationData(BatchedData, ABC):
@@ -51,8 +51,7 @@ class ClassificationData(BatchedData, ABC):
         super().__init__(batch_size, eval_batch_size, workers, seed)
         if on_device and workers:
             raise InputError(f"workers is {workers}, but images on the device are loaded without; set workers to 0")
-        if padding < 0:
-            raise InputError(f"padding is {padding}; it must be at least 0")
+        require_number("padding", padding, least=0)
         self.padding = padding
         self.flip = flip
         self.augmentation = augmentation or []

@@ -13,7 +13,7 @@ from visattn.data.classification import ClassificationData
 from visattn.data.inputs import to_tensor
 from visattn.data.loading import Split
 from visattn.data.shapes import COLOURS, SHAPES, Scene, Thing, background, make_scene, split_sizes, square
-from visattn.errors import InputError
+from visattn.errors import require_choice, require_number
 from visattn.images import Fit
 
 Question = Literal["mark", "shape", "colour"]
@@ -117,10 +117,8 @@ class ShapesCluttered(ClassificationData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, padding=padding, flip=True, workers=workers, seed=seed)
-        if not 0 <= clutter <= 1000:
-            raise InputError(f"clutter is {clutter}; it must be at least 0 and at most 1000 pieces")
-        if question not in get_args(Question):
-            raise InputError(f"question is '{question}'; it must be one of {', '.join(get_args(Question))}")
+        require_number("clutter", clutter, least=0, most=1000)
+        require_choice("question", question, get_args(Question))
         self.image_size = square(image_size)
         self.clutter, self.question = clutter, question
         self.sizes: dict[Split, int] = split_sizes(train_size, val_size, test_size)

@@ -17,7 +17,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.images import Fit
 
 Split = Literal["train", "val", "test"]
@@ -181,12 +181,6 @@ def _wait_for_sigterm_of(process: int) -> None:
     os._exit(0)
 
 
-def check_fraction(name: str, value: float) -> None:
-    """Raise an `InputError` unless a fraction is at least 0 and less than 1."""
-    if not 0 <= value < 1:
-        raise InputError(f"{name} is {value}; it must be at least 0 and less than 1")
-
-
 class BatchedData(LightningDataModule):
     """Base of captioned and classified data: checked sizes, the two kinds of loaders, and what the model needs.
 
@@ -213,14 +207,10 @@ class BatchedData(LightningDataModule):
 
     def __init__(self, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("workers", workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
+        require_number("batch_size", batch_size, least=1)
+        require_number("eval_batch_size", eval_batch_size, least=1)
+        require_number("workers", workers, least=0)
+        require_number("seed", seed, least=0)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.workers = workers

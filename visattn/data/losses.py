@@ -17,13 +17,6 @@ SHOWN = 3  # examples per reason
 log = logging.getLogger(__name__)
 
 
-def check_limits(max_left_out: float, max_unknown: float) -> None:
-    """Raise an `InputError` unless both are shares."""
-    for name, value in (("max_left_out", max_left_out), ("max_unknown", max_unknown)):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} is {value}; it must be at least 0 and at most 1")
-
-
 class LeftOut:
     """Captions and images that are left out, by reason.
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from visattn.data.classification import ClassificationData, stratified_split
-from visattn.data.loading import Split, check_fraction
-from visattn.errors import InputError
+from visattn.data.loading import Split
+from visattn.errors import InputError, require_number
 
 DIGIT, PIECE = 28, 8  # sides of a digit and of a piece of clutter, in pixels
 _STREAMS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
@@ -60,11 +60,9 @@ class MNIST(ClassificationData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, padding, workers=workers, seed=seed)
-        if not DIGIT <= side <= 1024:
-            raise InputError(f"side is {side}; a picture of MNIST has at least {DIGIT} pixels each way, at most 1024")
-        if not 0 <= clutter <= 100:
-            raise InputError(f"clutter is {clutter}; it must be at least 0 and at most 100 pieces")
-        check_fraction("val_fraction", val_fraction)
+        require_number("side", side, least=DIGIT, most=1024)
+        require_number("clutter", clutter, least=0, most=100)
+        require_number("val_fraction", val_fraction, least=0, below=1)
         self.root, self.download, self.clutter, self.val_fraction = Path(root), download, clutter, val_fraction
         self.image_size = side, side
 

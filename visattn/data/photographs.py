@@ -17,9 +17,9 @@ from visattn.data.coco_words import WORDS, categories
 from visattn.data.inputs import to_input
 from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
-from visattn.data.loading import Split, check_fraction
-from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN, check_limits
-from visattn.errors import InputError
+from visattn.data.loading import Split
+from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN
+from visattn.errors import InputError, require_number
 from visattn.images import Fit, Geometry, ModelInput, fit_geometry
 from visattn.images.reading import image_size, load_image
 from visattn.vocabulary import Words, read_tokens
@@ -101,12 +101,12 @@ class Photographs(CaptionData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, max_length, min_count, workers, seed)
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if min(self.image_size) < 1:
-            raise InputError(f"image_size is {image_size}; it must be at least 1")
-        check_fraction("val_fraction", val_fraction)
+        require_number("image_size", min(self.image_size), least=1)
+        require_number("val_fraction", val_fraction, least=0, below=1)
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; it must be at least 1, or left out")
-        check_limits(max_left_out, max_unknown)
+        require_number("max_left_out", max_left_out, least=0, most=1)
+        require_number("max_unknown", max_unknown, least=0, most=1)
         self.root = Path(root)
         self.tokens = read_tokens(tokens, self.root).spec
         self.max_left_out, self.max_unknown = max_left_out, max_unknown

@@ -18,7 +18,7 @@ from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.classification import ClassificationData
 from visattn.data.inputs import to_tensor
 from visattn.data.loading import Split
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.images import Fit, Geometry
 from visattn.metrics import Facts, Grammar
 
@@ -239,8 +239,7 @@ class ShapesCaptions(CaptionData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, max_length, min_count, workers, seed)
         self.image_size = square(image_size)
-        if not 1 <= things <= MOST_THINGS:
-            raise InputError(f"things is {things}; a scene may have 1 to {MOST_THINGS}")
+        require_number("things", things, least=1, most=MOST_THINGS)
         self.things = things
         self.sizes: dict[Split, int] = split_sizes(train_size, val_size, test_size)
         self._examples_of: dict[Split, list[CaptionedImage]] = {}
@@ -342,8 +341,7 @@ class ShapesClasses(ClassificationData):
 def split_sizes(train: int, val: int, test: int) -> dict[Split, int]:
     """The numbers of scenes of each split, checked."""
     for name, value, least in (("train_size", train, 1), ("val_size", val, 1), ("test_size", test, 0)):
-        if not least <= value <= 10**7:
-            raise InputError(f"{name} is {value}; it must be at least {least} and at most {10**7:,}")
+        require_number(name, value, least=least, most=10**7)
     return {"train": train, "val": val, "test": test}
 
 

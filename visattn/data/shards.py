@@ -14,19 +14,18 @@ from torch.utils.data import DataLoader
 from visattn.data.batch import CaptionBatch
 from visattn.data.inputs import to_input
 from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
-from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split, check_fraction
+from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
 from visattn.data.losses import (
     MAX_LEFT_OUT,
     MAX_UNKNOWN,
     LeftOut,
     WordCounts,
-    check_limits,
     report_words,
     word_losses,
 )
 from visattn.data.streams import StreamedBatches
 from visattn.data.tars import RawSample, Shard, captions_of, picture_of, shards_of, texts, webdataset
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.images import Fit, ModelInput
 from visattn.images.reading import decode_image
 from visattn.vocabulary import PAD, Vocabulary, Words, read_tokens, tokens_of
@@ -115,17 +114,14 @@ class Shards(BatchedData):
         super().__init__(batch_size, eval_batch_size, workers, seed)
         webdataset()
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        for name, value in (
-            ("image_size", min(self.image_size)),
-            ("max_length", max_length),
-            ("min_count", min_count),
-            ("shuffle", shuffle),
-            ("epoch_size", 1 if epoch_size is None else epoch_size),
-        ):
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
-        check_fraction("max_bad", max_bad)
-        check_limits(max_left_out, max_unknown)
+        require_number("image_size", min(self.image_size), least=1)
+        require_number("max_length", max_length, least=1)
+        require_number("min_count", min_count, least=1)
+        require_number("shuffle", shuffle, least=1)
+        require_number("epoch_size", 1 if epoch_size is None else epoch_size, least=1)
+        require_number("max_bad", max_bad, least=0, below=1)
+        require_number("max_left_out", max_left_out, least=0, most=1)
+        require_number("max_unknown", max_unknown, least=0, most=1)
         self.root = Path(root)
         self.tokens = read_tokens(tokens, self.root).spec
         self.max_left_out, self.max_unknown = max_left_out, max_unknown

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.vocabulary import END, PAD, START, UNKNOWN
 
 MOST = 1000  # largest beam per image: memory and time grow with it
@@ -143,12 +143,10 @@ class BeamSearch(Search):
     """
 
     def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1) -> None:
-        if not 1 <= size <= MOST:
-            raise InputError(f"the beam's size is {size}; it must be at least 1 and at most {MOST}")
+        require_number("the beam's size", size, least=1, most=MOST)
         if not 1 <= best <= size:
             raise InputError(f"best is {best}; a beam of {size} can hand back from 1 to {size} captions of an image")
-        if not 0 <= length_penalty <= MOST:
-            raise InputError(f"length_penalty is {length_penalty}; it must be at least 0 and at most {MOST}")
+        require_number("length_penalty", length_penalty, least=0, most=MOST)
         self.width, self.best, self.length_penalty = size, best, length_penalty
 
     def start(self, images: int, device: torch.device) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_choice
 from visattn.images import Geometry
 
 Units = Literal["pixels", "cells"]
@@ -54,8 +54,7 @@ def descending(weights: np.ndarray, geometry: Geometry, units: Units = "pixels")
         InputError: for other units.
         ValueError: if the map is not (H, W), or has a value that is not finite.
     """
-    if units not in get_args(Units):
-        raise InputError(f"the units are '{units}'; they must be one of {', '.join(get_args(Units))}")
+    require_choice("units", units, get_args(Units))
     weights = np.asarray(weights)
     if weights.ndim != 2 or not np.isfinite(weights).all():
         raise ValueError(f"a map must be (H, W) finite numbers, not of the shape {weights.shape} or without a value")

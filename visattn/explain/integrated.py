@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.explain.pixels import by_cell, pixel_gradient
 from visattn.explain.targets import checked_targets, require_classes
 from visattn.explain.vit import ViT
@@ -25,8 +25,7 @@ class IntegratedGradients:
     steps: int = 32
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"integrated gradients need at least 1 step, not {self.steps}")
+        require_number("steps", self.steps, least=1, of="integrated gradients")
 
     def __call__(self, vit: ViT, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Normalised images (B, 3, h, w) and classes (B,), by default the likeliest, to maps (B, H, W).

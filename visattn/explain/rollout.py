@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_choice, require_number
 from visattn.explain.calls import AttentionCall
 from visattn.explain.layered import Layered
 from visattn.explain.layered_rollout import layered_rollout
@@ -74,10 +74,8 @@ class _OverHeads:
     discard: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.fusion not in get_args(Fusion):
-            raise InputError(f"heads cannot be fused by '{self.fusion}'; choose from {', '.join(get_args(Fusion))}")
-        if not 0 <= self.discard < 1:
-            raise InputError(f"the share to discard is {self.discard}; it must be at least 0 and less than 1")
+        require_choice("the fusion of heads", self.fusion, get_args(Fusion))
+        require_number("the share to discard", self.discard, least=0, below=1)
 
     def _options(self) -> list[str]:
         """Deviations from the paper."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from visattn import fast
 from visattn.attention import Glimpse, Memory, SoftAttention, SpatialAttention
-from visattn.errors import InputError
+from visattn.errors import require_choice, require_number
 from visattn.fast.linear import Linear
 from visattn.fast.unrolled import Unrolled
 from visattn.models.decoder import Decoder
@@ -82,13 +82,9 @@ class RecurrentDecoder(Decoder):
         fed: int,
     ) -> None:
         super().__init__()
-        for name, value in (("hidden", hidden), ("embedding", embedding)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
-        if initial_state not in get_args(InitialState):
-            raise InputError(
-                f"initial_state is '{initial_state}'; it must be one of {', '.join(get_args(InitialState))}"
-            )
+        require_number("hidden", hidden, least=1)
+        require_number("embedding", embedding, least=1)
+        require_choice("initial_state", initial_state, get_args(InitialState))
         self.project: nn.Module | None = None
         if placed is not None:
             check_placed_size("placed", placed)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import Colormap
 from PIL import Image
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.images import Geometry, Interpolation
 from visattn.overlay.style import COLOUR_MAP, OPACITY
 
@@ -150,8 +150,7 @@ def check_map(weights: np.ndarray) -> None:
 
 def _colours(colour_map: str, opacity: float) -> np.ndarray:
     """(256, 4) float32: red, green and blue from 0 to 255, premultiplied by the fourth column, alpha."""
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity is {opacity}; it must be between 0 and 1")
+    require_number("opacity", opacity, least=0, most=1)
     try:
         found: Colormap = matplotlib.colormaps[colour_map]
     except KeyError as error:

@@ -3,7 +3,7 @@
 import argparse
 
 from visattn.decoding import Search
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.export.blueprint import Blueprint, read
 
 
@@ -24,8 +24,8 @@ def search_of(options: argparse.Namespace, captions: int = 1) -> Blueprint | Non
         if owners[name] != kind:
             raise InputError(f"--{name.replace('_', '-')} needs --decode {owners[name]}")
     for name, least in (("max_length", 1), ("no_repeat", 0)):
-        if (value := getattr(options, name)) is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+        if (value := getattr(options, name)) is not None:
+            require_number(f"--{name.replace('_', '-')}", value, least=least)
     if kind == "beam":
         size = given.pop("beam", max(5, captions))
         if captions > size > 0:

@@ -14,7 +14,7 @@ from visattn.attention import HardAttention, Memory, SpatialAttention
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import Split
 from visattn.decoding import Captioning, Decoded, Greedy, Search, captions, likeliest
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.images import Fit
 from visattn.metrics import (
     ExposureSums,
@@ -96,9 +96,8 @@ class Captioner(Captioning, LightningModule):
         self.max_length = max_length
         self.regime = regime or TeacherForcing()
         self.search, self.no_repeat = search or Greedy(), no_repeat
-        for name, value, least in (("max_length", max_length, 1), ("no_repeat", no_repeat, 0)):
-            if value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
+        require_number("max_length", max_length, least=1)
+        require_number("no_repeat", no_repeat, least=0)
         self._attentions = [module for module in self.decoder.modules() if isinstance(module, SpatialAttention)]
         hard = [attention for attention in self._attentions if isinstance(attention, HardAttention)]
         self._check_estimator([attention for attention in hard if attention.relaxation is None], bool(hard))

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from visattn.data.batch import ImageBatch
 from visattn.data.loading import Split
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.explain import Subject, ViT
 from visattn.images import Fit, ModelInput
 from visattn.models import Normalise, VisionTransformer
@@ -167,8 +167,7 @@ class Classifier(LabelledModule):
         self.label_smoothing = label_smoothing
         mixes = [v2.MixUp(alpha=mixup, num_classes=classes)] if mixup else []
         mixes += [v2.CutMix(alpha=cutmix, num_classes=classes)] if cutmix else []
-        if not 0 <= mix_probability <= 1:
-            raise InputError(f"mix_probability is {mix_probability}; it must be at least 0 and at most 1")
+        require_number("mix_probability", mix_probability, least=0, most=1)
         self.mix = v2.RandomChoice(mixes) if mixes else None
         if mixes and mix_each:
             self.mix = MixEach(classes, mixup, cutmix, mix_probability)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.precision import bfloat16_support
 
 _FOOT = 1e-3  # share of the rate at the first step, which would be wasted with 0
@@ -48,16 +48,11 @@ class Optimization:
         encoder: float = 1.0,
         policy: float = 1.0,
     ) -> None:
-        for name, value, most in (
-            ("weight_decay", weight_decay, math.inf),
-            ("warmup", warmup, 1),
-            ("final", final, math.inf),
-            ("encoder", encoder, math.inf),
-            ("policy", policy, math.inf),
-            ("lr", lr, math.inf),  # 0 is allowed for tests, and for validating with the callbacks of a fit
-        ):
-            if not (0 <= value <= most and math.isfinite(value)):
-                raise InputError(f"{name} of the optimization is {value}; it must be at least 0, and at most {most:g}")
+        require_number("warmup of the optimization", warmup, least=0, most=1)
+        factors = {"encoder": encoder, "policy": policy}
+        # An lr of 0 is for tests, and for validating with the callbacks of a fit.
+        for name, value in {"lr": lr, "weight_decay": weight_decay, "final": final, **factors}.items():
+            require_number(f"{name} of the optimization", value, least=0)
         try:
             create_optimizer_v2([nn.Parameter(torch.zeros(2, 2))], optimizer, lr, weight_decay)
         except Exception as error:  # timm's optimisers each check their own options

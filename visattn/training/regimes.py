@@ -14,7 +14,7 @@ from torch import Tensor
 from visattn.attention import Glimpse, Memory, SampledMemory
 from visattn.data.batch import CaptionBatch
 from visattn.decoding import Choice, Greedy, Sampling, Search, decode
-from visattn.errors import InputError
+from visattn.errors import InputError, require_choice
 from visattn.metrics import CiderReward, Facts, TruthReward
 from visattn.models import Decoder
 from visattn.models.mode import evaluating
@@ -173,8 +173,7 @@ class SelfCritical(Regime):
     def __init__(self, samples: int = 5, baseline: CriticKind = "mean", reward: RewardKind = "CIDEr-D") -> None:
         if samples < (2 if baseline == "mean" else 1):
             raise InputError(f"samples is {samples}; self-critical training with baseline '{baseline}' needs more")
-        if reward not in get_args(RewardKind):
-            raise InputError(f"reward is '{reward}'; it must be one of {', '.join(get_args(RewardKind))}")
+        require_choice("reward", reward, get_args(RewardKind))
         self.samples = samples
         self.loss = SelfCriticalLoss(baseline)
         self.needs_facts = reward == "truth"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.images.geometry import pair
 from visattn.models.glimpses.networks import ConvolutionalTrunk, GlimpseNetwork
 from visattn.models.glimpses.policy import GaussianPolicy, LocationPolicy
@@ -89,9 +89,8 @@ class GlimpseModel(nn.Module):
         stop: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("glimpses", glimpses), ("hidden", hidden)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; a glimpse model needs at least 1")
+        require_number("glimpses", glimpses, least=1)
+        require_number("hidden", hidden, least=1)
         self.image_size, self.glimpses, self.hidden, self.detach = pair(image_size), glimpses, hidden, detach
         self.sensor = sensor(self.image_size)
         self.glimpse = glimpse(self.sensor, hidden)

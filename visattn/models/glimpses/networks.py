@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.models.glimpses.retina import Sensor
 
 
@@ -56,8 +56,7 @@ class GlimpseNetwork(nn.Module):
 
     def __init__(self, sensor: Sensor, features: int, widths: Sequence[int] = (32, 64), where: int = 64) -> None:
         super().__init__()
-        if where < 1:
-            raise InputError(f"where is {where}; the hidden layer of the location needs at least 1")
+        require_number("where", where, least=1, of="the hidden layer of a location")
         self.what = ConvolutionalTrunk(sensor.channels, (sensor.size, sensor.size), features, widths)
         self.where = nn.Sequential(nn.Linear(2, where), nn.ReLU(), nn.Linear(where, features))
 
@@ -83,11 +82,7 @@ class ContextNetwork(nn.Module):
         self, image_size: tuple[int, int], features: int, side: int = 16, widths: Sequence[int] = (32, 64)
     ) -> None:
         super().__init__()
-        if not 1 <= side <= min(image_size):
-            raise InputError(
-                f"side of the context network is {side}; it must be at least 1 and at most that of the picture, "
-                f"{min(image_size)}"
-            )
+        require_number("side of the context network", side, least=1, most=min(image_size))
         self.side = side
         self.trunk = ConvolutionalTrunk(3, (side, side), features, widths)
 

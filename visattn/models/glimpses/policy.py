@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from visattn.errors import InputError
+from visattn.errors import require_choice, require_number
 
 Evaluation = Literal["mean", "sample"]
 
@@ -67,13 +67,10 @@ class GaussianPolicy(LocationPolicy):
         self, state_size: int, std: float = 0.2, evaluation: Evaluation = "mean", radius: float = 0.0, points: int = 6
     ) -> None:
         super().__init__()
-        if not 0 < std < math.inf:
-            raise InputError(f"std of the location policy is {std}; it must be more than 0")
-        if not 0 <= radius < 1:
-            raise InputError(f"radius of the location policy is {radius}; it must be at least 0 and less than 1")
-        if points < 1:
-            raise InputError(f"points of the location policy is {points}; a circle needs at least 1")
-        _check_evaluation(evaluation)
+        require_number("std of the location policy", std, above=0)
+        require_number("radius of the location policy", radius, least=0, below=1)
+        require_number("points of the location policy", points, least=1)
+        require_choice("evaluation of the location policy", evaluation, get_args(Evaluation))
         self.std, self.evaluation = std, evaluation
         self.mean = nn.Linear(state_size, 2)
         nn.init.normal_(self.mean.weight, std=0.01)
@@ -110,10 +107,9 @@ class GridPolicy(LocationPolicy):
 
     def __init__(self, state_size: int, rows: int = 8, columns: int = 8, evaluation: Evaluation = "mean") -> None:
         super().__init__()
-        for name, value in (("rows", rows), ("columns", columns)):
-            if value < 1:
-                raise InputError(f"{name} of the location policy is {value}; a grid needs at least 1")
-        _check_evaluation(evaluation)
+        require_number("rows of the location policy", rows, least=1)
+        require_number("columns of the location policy", columns, least=1)
+        require_choice("evaluation of the location policy", evaluation, get_args(Evaluation))
         self.rows, self.columns, self.evaluation = rows, columns, evaluation
         self.scores = nn.Linear(state_size, rows * columns)
         nn.init.normal_(self.scores.weight, std=0.01)
@@ -150,8 +146,7 @@ class RandomPolicy(LocationPolicy):
 
     def __init__(self, state_size: int = 0, extent: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= extent <= 1:
-            raise InputError(f"extent of the location policy is {extent}; it must be at least 0 and at most 1")
+        require_number("extent of the location policy", extent, least=0, most=1)
         self.extent = extent
 
     def forward(self, state: Tensor, t: int) -> Fixation:
@@ -167,9 +162,3 @@ class CentrePolicy(LocationPolicy):
 
     def forward(self, state: Tensor, t: int) -> Fixation:
         return Fixation.fixed(state.new_zeros(len(state), 2))
-
-
-def _check_evaluation(evaluation: str) -> None:
-    if evaluation not in get_args(Evaluation):
-        known = ", ".join(get_args(Evaluation))
-        raise InputError(f"evaluation of the location policy is '{evaluation}'; it must be one of {known}")

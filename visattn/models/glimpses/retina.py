@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_choice, require_number
 
 Padding = Literal["zeros", "edge"]
 
@@ -68,11 +68,10 @@ class Retina(Sensor):
         padding: Padding = "zeros",
     ) -> None:
         super().__init__()
-        for name, value, least in (("size", size, 1), ("scales", scales, 1), ("growth", growth, 2)):
-            if value < least:
-                raise InputError(f"{name} of the retina is {value}; it must be at least {least}")
-        if padding not in get_args(Padding):
-            raise InputError(f"padding of the retina is '{padding}'; it must be one of {', '.join(get_args(Padding))}")
+        require_number("size of the retina", size, least=1)
+        require_number("scales of the retina", scales, least=1)
+        require_number("growth of the retina", growth, least=2)
+        require_choice("padding of the retina", padding, get_args(Padding))
         self.squares: tuple[int, ...] = (size,)
         while len(self.squares) < scales and self.squares[-1] <= min(image_size):
             self.squares += (self.squares[-1] * growth,)

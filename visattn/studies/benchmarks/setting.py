@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from visattn.devices import choose_device
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.fast.allocator import freed_memory_is_kept
 from visattn.fast.linear import onednn_is_taken
 from visattn.precision import autocast, of_option
@@ -40,8 +40,7 @@ class Setting(NamedTuple):
         Raises:
             InputError: if a word says nothing, or there is no such device.
         """
-        if rounds < 1:
-            raise InputError(f"--rounds is {rounds}; it must be at least 1")
+        require_number("--rounds", rounds, least=1)
         chosen = choose_device(device)
         return cls(chosen, of_option(precision, chosen), rounds)
 

@@ -19,7 +19,7 @@ from visattn.attention import (
     SoftAttention,
     SpatialAttention,
 )
-from visattn.errors import InputError
+from visattn.errors import require_choice
 from visattn.models import LuongDecoder
 from visattn.studies.sequences.tasks import Batch, Task
 from visattn.vocabulary import SPECIALS
@@ -104,8 +104,7 @@ class SequenceModel(nn.Module):
 
     def __init__(self, task: Task, mechanism: Mechanism, encoding: Encoding = "places") -> None:
         super().__init__()
-        if encoding not in get_args(Encoding):
-            raise InputError(f"encoding is '{encoding}'; it must be one of {', '.join(get_args(Encoding))}")
+        require_choice("encoding", encoding, get_args(Encoding))
         symbols = len(task.source)
         self.encoder = RecurrentEncoder(symbols) if encoding == "recurrent" else PlaceEncoder(symbols, task.longest)
         words = len(SPECIALS) + len(task.target)

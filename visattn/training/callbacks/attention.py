@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.explain import Raw, Rollout
 from visattn.explain.methods import methods_of
 from visattn.files import safe_name, write_folder, write_text
@@ -148,9 +148,8 @@ class AttentionSheets(OfValidation):
         if (mean is None) != (std is None):
             raise InputError("AttentionSheets needs both mean and std, or neither")
         self.mean, self.std = mean, std
-        for name, value in (("images", images), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise InputError(f"{name} of AttentionSheets is {value}; it must be at least 1")
+        require_number("images of AttentionSheets", images, least=1)
+        require_number("every_n_epochs of AttentionSheets", every_n_epochs, least=1)
         self.every_n_epochs = every_n_epochs
         self.directory = directory
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visattn.attention import Glimpse, HardAttention, Memory
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.models.decoder import Decoder
 from visattn.training.objectives.estimator import (
     Estimate,
@@ -34,8 +34,7 @@ class Enumeration(Estimator):
 
     def __init__(self, limit: int = 4096, entropy: float = 0.0) -> None:
         super().__init__(entropy=entropy)
-        if limit < 1:
-            raise InputError(f"limit is {limit}; enumeration needs at least 1 sequence of places")
+        require_number("limit", limit, least=1, of="the enumeration")
         self.limit = limit
 
     def check(self, attention: HardAttention, places: int) -> None:

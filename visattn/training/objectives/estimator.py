@@ -1,13 +1,13 @@
 """The interface of estimators of the gradient of sampled places."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse, HardAttention, Memory
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.models.decoder import Decoder
 from visattn.training import processes
 
@@ -48,9 +48,8 @@ class Estimator(nn.Module):
 
     def __init__(self, weight: float = 1.0, entropy: float = 0.0) -> None:
         super().__init__()
-        for name, value in (("weight", weight), ("entropy", entropy)):
-            if not value >= 0:
-                raise InputError(f"{name} is {value}; in an estimator of the gradient it must not be negative")
+        require_number("weight", weight, least=0, of="the estimator")
+        require_number("entropy", entropy, least=0, of="the estimator")
         self.weight, self.entropy = weight, entropy
 
     def check(self, attention: HardAttention, places: int) -> None:
@@ -84,12 +83,6 @@ def require_same_coins(estimator: Estimator, attention: HardAttention) -> None:
             f"coin is '{attention.coin}', but {type(estimator).__name__} needs the same coins for all passes of a "
             "caption; use coin 'image', or probability 1"
         )
-
-
-def check_reward(reward: str) -> None:
-    """Raise an `InputError` for an unknown reward."""
-    if reward not in get_args(Reward):
-        raise InputError(f"reward is '{reward}'; it must be one of {', '.join(get_args(Reward))}")
 
 
 def assigned(nll: Tensor, mask: Tensor, reward: Reward) -> Tensor:

@@ -1,13 +1,12 @@
 """The objective of glimpse models: name the class, look where that succeeds, and stop when it is known."""
 
-import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visattn.errors import InputError
+from visattn.errors import require_choice, require_number
 from visattn.models.glimpses import Scan
 from visattn.training import processes
 from visattn.training.objectives.reinforce import LearnedValue, Reinforce
@@ -67,13 +66,11 @@ class GlimpseLoss(nn.Module):
         price: float | None = None,
     ) -> None:
         super().__init__()
-        for name, value, kinds in (("classify", classify, Classify), ("cost", cost, Cost)):
-            if value not in get_args(kinds):
-                raise InputError(f"{name} is '{value}'; it must be one of {', '.join(get_args(kinds))}")
-        if samples < 1:
-            raise InputError(f"samples is {samples}; the objective needs at least 1 scan of each picture")
-        if price is not None and not 0 <= price < math.inf:
-            raise InputError(f"price is {price}; that of a glimpse must be at least 0")
+        require_choice("classify", classify, get_args(Classify))
+        require_choice("cost", cost, get_args(Cost))
+        require_number("samples", samples, least=1, of="each picture")
+        if price is not None:
+            require_number("price", price, least=0, of="a glimpse")
         self.classify, self.cost, self.samples, self.price = classify, cost, samples, price
         self.estimator = estimator or Reinforce(reward="to_go", baseline=LearnedValue())
 

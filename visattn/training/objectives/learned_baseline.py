@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.training.objectives.reinforce import FEATURES, Baseline, MovingAverage
 
 
@@ -26,10 +26,8 @@ class LearnedBaseline(Baseline):
 
     def __init__(self, hidden: int = 32, weight: float = 0.1, decay: float = 0.9, steps: int = 16) -> None:
         super().__init__()
-        if hidden < 1:
-            raise InputError(f"hidden is {hidden}; the network of a learned baseline needs at least 1 unit")
-        if not weight > 0:
-            raise InputError(f"weight is {weight}; that of a learned baseline must be more than 0")
+        require_number("hidden", hidden, least=1, of="the learned baseline")
+        require_number("weight", weight, above=0, of="the learned baseline")
         self.weight = weight
         self.average = MovingAverage(decay, steps)
         self.network = nn.Sequential(nn.Linear(FEATURES, hidden), nn.Tanh(), nn.Linear(hidden, 1))

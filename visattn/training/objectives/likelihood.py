@@ -1,6 +1,5 @@
 """Caption likelihood and its regularisers."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visattn.attention import Glimpse, Memory, prescribed
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.models.decoder import Decoder
 from visattn.training import processes
 from visattn.training.objectives.estimator import Estimator, Rerun
@@ -112,8 +111,7 @@ class CaptionLoss(nn.Module):
         supervision: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= supervision < math.inf:
-            raise InputError(f"supervision is {supervision}; it must be at least 0, and a finite number")
+        require_number("supervision", supervision, least=0)
         self.doubly_stochastic = doubly_stochastic
         self.label_smoothing = label_smoothing
         self.supervision = supervision

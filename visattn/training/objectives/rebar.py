@@ -4,14 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse, HardAttention
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.training.objectives.estimator import (
     Estimate,
     Estimator,
     Rerun,
     Reward,
     assigned,
-    check_reward,
     diagnose,
     entropies,
     require_same_coins,
@@ -50,10 +49,8 @@ class Rebar(Estimator):
         reward: Reward = "to_go",
     ) -> None:
         super().__init__(weight, entropy)
-        if not temperature > 0:
-            raise InputError(f"temperature is {temperature}; of the control variate it must be more than 0")
+        require_number("temperature", temperature, above=0, of="the control variate")
         if reward not in ("caption", "to_go"):
-            check_reward(reward)
             raise InputError(f"reward is '{reward}'; {type(self).__name__} is unbiased only with caption or to_go")
         self.temperature, self.reward = temperature, reward
         self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=adapt)

@@ -5,11 +5,13 @@ Sampling a place has no derivative. But the gradient of an expected cost over sa
 writes the same with rewards, log p, and opposite signs.
 """
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
 from visattn.attention import Glimpse
-from visattn.errors import InputError
+from visattn.errors import InputError, require_choice, require_number
 from visattn.training import processes
 from visattn.training.objectives.estimator import (
     Estimate,
@@ -17,7 +19,6 @@ from visattn.training.objectives.estimator import (
     Rerun,
     Reward,
     assigned,
-    check_reward,
     diagnose,
     entropies,
 )
@@ -94,10 +95,8 @@ class MovingAverage(Baseline):
 
     def __init__(self, decay: float = 0.9, steps: int = 1) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
-            raise InputError(f"decay is {decay}; it must be at least 0 and less than 1")
-        if steps < 1:
-            raise InputError(f"steps is {steps}; a moving average needs at least 1")
+        require_number("decay", decay, least=0, below=1, of="the moving average")
+        require_number("steps", steps, least=1, of="the moving average")
         self.decay = decay
         self.register_buffer("average", torch.zeros(steps))
 
@@ -130,8 +129,7 @@ class LearnedValue(Baseline):
 
     def __init__(self, weight: float = 0.5) -> None:
         super().__init__()
-        if weight < 0:
-            raise InputError(f"weight is {weight}; that of the baseline's squared error must not be negative")
+        require_number("weight", weight, least=0, of="the baseline's squared error")
         self.weight = weight
 
     def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
@@ -159,8 +157,7 @@ class LeaveOneOut(Baseline):
 
     def __init__(self, draws: int = 4) -> None:
         super().__init__()
-        if draws < 2:
-            raise InputError(f"draws is {draws}; the leave-one-out baseline needs at least 2 samples per caption")
+        require_number("draws", draws, least=2, of="the leave-one-out baseline")
         self.draws = draws
 
     def forward(self, costs: Tensor, mask: Tensor, known: Tensor | None = None) -> Tensor:
@@ -198,7 +195,7 @@ class Reinforce(Estimator):
         baseline: Baseline | None = None,
     ) -> None:
         super().__init__(weight, entropy)
-        check_reward(reward)
+        require_choice("reward", reward, get_args(Reward))
         self.reward: Reward = reward
         self.baseline = baseline or MovingAverage()
 

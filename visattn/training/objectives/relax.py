@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.training.objectives.estimator import Reward
 from visattn.training.objectives.rebar import Rebar
 
@@ -38,8 +38,7 @@ class Relax(Rebar):
         reward: Reward = "to_go",
     ) -> None:
         super().__init__(temperature, scale, adapt, weight, entropy, reward)
-        if hidden < 1:
-            raise InputError(f"hidden is {hidden}; the network of RELAX needs at least 1 unit")
+        require_number("hidden", hidden, least=1, of="RELAX")
         self.network = nn.Sequential(nn.Linear(2, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)

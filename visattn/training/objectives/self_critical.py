@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from visattn.errors import InputError
+from visattn.errors import require_choice
 
 CriticKind = Literal["greedy", "mean"]
 
@@ -26,8 +26,7 @@ class SelfCriticalLoss(nn.Module):
 
     def __init__(self, baseline: CriticKind = "mean") -> None:
         super().__init__()
-        if baseline not in get_args(CriticKind):
-            raise InputError(f"baseline is '{baseline}'; it must be one of {', '.join(get_args(CriticKind))}")
+        require_choice("baseline", baseline, get_args(CriticKind))
         self.baseline = baseline
 
     def forward(

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from visattn.attention import Glimpse
-from visattn.errors import InputError
+from visattn.errors import require_number
 from visattn.training.objectives.estimator import Estimate, Estimator, Rerun, diagnose, entropies
 
 
@@ -28,8 +28,7 @@ class Vimco(Estimator):
 
     def __init__(self, draws: int = 4, weight: float = 1.0, entropy: float = 0.0) -> None:
         super().__init__(weight, entropy)
-        if draws < 2:
-            raise InputError(f"draws is {draws}; VIMCO needs at least 2 samples per caption")
+        require_number("draws", draws, least=2, of="VIMCO")
         self.draws = draws
 
     def copies(self, places: int, steps: int) -> int:

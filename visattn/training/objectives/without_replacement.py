@@ -5,14 +5,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visattn.attention import Glimpse, HardAttention, Memory, SampledMemory, prescribed
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.models.decoder import Decoder
 from visattn.training.objectives.estimator import (
     Estimate,
     Estimator,
     Rerun,
     Reward,
-    check_reward,
     diagnose,
     entropies,
     require_same_coins,
@@ -44,10 +43,8 @@ class WithoutReplacement(Estimator):
 
     def __init__(self, draws: int = 4, weight: float = 1.0, entropy: float = 0.0, reward: Reward = "caption") -> None:
         super().__init__(weight, entropy)
-        if draws < 2:
-            raise InputError(f"draws is {draws}; sampling without replacement needs at least 2 sequences per caption")
+        require_number("draws", draws, least=2, of="sampling without replacement")
         if reward != "caption":
-            check_reward(reward)
             raise InputError(
                 f"reward is '{reward}'; WithoutReplacement weighs all places of a caption together, so use caption"
             )

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim.lr_scheduler import LambdaLR
 
 from visattn.data.loading import BatchLoader
-from visattn.errors import InputError
+from visattn.errors import InputError, require_number
 from visattn.training import processes
 from visattn.training.callbacks.validation_images import in_training
 from visattn.training.checkpoints import read
@@ -61,8 +61,7 @@ class LastCheckpoint(Checkpoint):
         for name, value in (("every_minutes", every_minutes), ("every_steps", every_steps)):
             if value < 0:
                 raise InputError(f"{name} is {value}; it must be at least 0 (0 for no limit)")
-        if every_epochs < 1:
-            raise InputError(f"every_epochs is {every_epochs}; it must be at least 1")
+        require_number("every_epochs", every_epochs, least=1)
         self.directory = Path(directory)
         self.every_minutes, self.every_steps, self.every_epochs = every_minutes, every_steps, every_epochs
         self._signal = 0
