@@ -6,8 +6,9 @@ Axis letters: B images, L layers, N = prefix + H W tokens, the grid's in reading
 token.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class Components(NamedTuple):
 
 
 @contextmanager
-def _watched(vit: ViT, on_layer: Callable[[int, Tensor], None]) -> Iterator[None]:
+def watched(vit: ViT, on_layer: Callable[[int, Tensor], None]) -> Iterator[None]:
     """A context in which `on_layer` is called with each layer's number and its output (B, N, D), while the model runs.
 
     Raises:
@@ -68,18 +69,13 @@ def _watched(vit: ViT, on_layer: Callable[[int, Tensor], None]) -> Iterator[None
     if len(vit.blocks) != vit.depth:
         raise InputError(f"the modules of the {vit.depth} layers of {vit.name} are not known, so no features are read")
 
-    def hook(layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def call(module: nn.Module, given: Any, out: Any) -> None:
-            on_layer(layer, out[0] if isinstance(out, tuple) else out)
+    def call(layer: int, module: nn.Module, given: Any, out: Any) -> None:
+        on_layer(layer, out[0] if isinstance(out, tuple) else out)
 
-        return call
-
-    handles = [block.register_forward_hook(hook(layer)) for layer, block in enumerate(vit.blocks)]
-    try:
+    with ExitStack() as hooks:
+        for layer, block in enumerate(vit.blocks):
+            hooks.enter_context(block.register_forward_hook(functools.partial(call, layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _require_tokens(vit: ViT, tokens: Tensor, images: Tensor) -> None:
@@ -114,7 +110,7 @@ def hidden_states(vit: ViT, images: Tensor, layers: Sequence[int] | None = None)
             _require_tokens(vit, tokens, images)
             kept[layer] = tokens.detach().float()
 
-    with _watched(vit, on_layer):
+    with watched(vit, on_layer):
         vit.run(images, lambda *_: None)
     return torch.stack([kept[layer] for layer in chosen], dim=1)
 
@@ -144,7 +140,7 @@ def features(vit: ViT, images: Tensor, layer: int = -1) -> Features:
         if number == chosen:
             patches.append(tokens[:, vit.prefix :])
 
-    with _watched(vit, on_layer):
+    with watched(vit, on_layer):
         seen = vit.run(images, lambda *_: None)
     return Features(patches[0], torch.stack([norms[number] for number in range(vit.depth)], dim=1), seen.grid)
 

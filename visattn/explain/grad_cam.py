@@ -46,14 +46,10 @@ class GradCAM:
         def keep(module: nn.Module, given: Any, out: Tensor) -> None:
             tokens.append(out.requires_grad_())  # where all parameters are frozen it does not yet
 
-        handle = norm.register_forward_hook(keep)
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                seen = vit.run(images.detach().clone(), lambda layer, call: None)
-                score = total_score(seen.logits, checked_targets(seen.logits, targets, vit.name))
-                (gradient,) = torch.autograd.grad(score, tokens)
-        finally:
-            handle.remove()
+        with norm.register_forward_hook(keep), torch.inference_mode(False), torch.enable_grad():
+            seen = vit.run(images.detach().clone(), lambda layer, call: None)
+            score = total_score(seen.logits, checked_targets(seen.logits, targets, vit.name))
+            (gradient,) = torch.autograd.grad(score, tokens)
         features, gradient = (part[:, vit.prefix :].detach().float() for part in (tokens[0], gradient))
         cam = (features * gradient.mean(dim=1, keepdim=True)).sum(dim=-1).clamp_(min=0)
         return cam.unflatten(-1, seen.grid)

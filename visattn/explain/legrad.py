@@ -10,13 +10,13 @@ heads and queries; the map is the mean over the layers (their section 3), withou
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visattn.errors import InputError
 from visattn.explain.calls import AttentionCall
+from visattn.explain.features import watched
 from visattn.explain.targets import checked_targets, require_classes, total_score
 from visattn.explain.vit import ViT
 
@@ -50,22 +50,14 @@ class LeGrad:
             call.out.requires_grad_()  # where all parameters are frozen it does not yet
             calls.append(call)
 
-        def keep(module: nn.Module, given: Any, out: Any) -> None:
-            tokens.append(out[0] if isinstance(out, tuple) else out)
-
-        handles = [block.register_forward_hook(keep) for block in vit.blocks]
         maps: list[Tensor] = []
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                seen = vit.run(images.detach().clone(), on_call)
-                targets = checked_targets(seen.logits, targets, vit.name)
-                for layer in chosen:
-                    score = total_score(head(tokens[layer].mean(dim=1)), targets)
-                    (of_out,) = torch.autograd.grad(score, calls[layer].out, retain_graph=True)
-                    maps.append(calls[layer].gradient(of_out).clamp_(min=0).mean(dim=(1, 2)))
-        finally:
-            for handle in handles:
-                handle.remove()
+        with watched(vit, lambda layer, out: tokens.append(out)), torch.inference_mode(False), torch.enable_grad():
+            seen = vit.run(images.detach().clone(), on_call)
+            targets = checked_targets(seen.logits, targets, vit.name)
+            for layer in chosen:
+                score = total_score(head(tokens[layer].mean(dim=1)), targets)
+                (of_out,) = torch.autograd.grad(score, calls[layer].out, retain_graph=True)
+                maps.append(calls[layer].gradient(of_out).clamp_(min=0).mean(dim=(1, 2)))
         total = torch.stack(maps).mean(dim=0).detach()
         return total[:, vit.prefix :].unflatten(-1, seen.grid)
 

@@ -10,7 +10,7 @@ Axis letters: B images, N tokens, H W a grid, K neurons.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -104,17 +104,13 @@ class WithRegister(ViT):
             hidden[:, place + 1 :, neurons] = 0
             return hidden
 
-        handles = [
-            self._last_linears[layer].register_forward_pre_hook(functools.partial(move, neurons))
-            for layer, neurons in self._neurons.items()
-        ]
-        handles.append(self.blocks[0].register_forward_pre_hook(insert, with_kwargs=True))
-        handles.append(self.blocks[-1].register_forward_hook(remove))
-        try:
+        with ExitStack() as hooks:
+            for layer, neurons in self._neurons.items():
+                linear = self._last_linears[layer]
+                hooks.enter_context(linear.register_forward_pre_hook(functools.partial(move, neurons)))
+            hooks.enter_context(self.blocks[0].register_forward_pre_hook(insert, with_kwargs=True))
+            hooks.enter_context(self.blocks[-1].register_forward_hook(remove))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def last_linear(vit: ViT, layer: int) -> nn.Linear:
@@ -171,14 +167,12 @@ def register_neurons(vit: ViT, images: Sequence[Tensor], count: int = 10, times:
         where = chosen[first : first + len(activations)].to(activations.device)
         total[number] += torch.stack([activations[where].sum(dim=0), activations[~where].sum(dim=0)])
 
-    handles = [part.register_forward_pre_hook(functools.partial(add, number)) for number, part in enumerate(linears)]
-    try:
+    with ExitStack() as hooks:
+        for number, part in enumerate(linears):
+            hooks.enter_context(part.register_forward_pre_hook(functools.partial(add, number)))
         for batch in images:
             vit.run(batch, lambda *_: None)
             first += len(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     inside, patches = int(chosen.sum()), chosen.numel()
     sums = torch.stack([part / part.new_tensor([[inside], [patches - inside]]) for part in total])
     scores = (sums[:, 0] - sums[:, 1]).flatten()
