@@ -1,27 +1,20 @@
 """Large scenes with clutter, whose class is a detail of one thing: small in the picture, and to be found first."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
-from torch import Tensor
+from PIL import Image
 
-from visattn.data.classification import ClassificationData
-from visattn.data.inputs import to_tensor
-from visattn.data.loading import Split
-from visattn.data.shapes import COLOURS, SHAPES, Scene, Thing, background, make_scene, split_sizes, square
+from visattn.data.loading import STREAMS, Split
+from visattn.data.shapes import COLOURS, SHAPES, GeneratedClasses, Scene, Thing, background, make_scene, painted
 from visattn.errors import require_choice, require_number
-from visattn.images import Fit
 
 Question = Literal["mark", "shape", "colour"]
 
 MARK, EDGE = 0.05, 0.014  # radius of a mark, and width of the white edge around it, as shares of the picture's side
 _FRAGMENT = (0.015, 0.035)  # radius of a piece of clutter
 _SUPERSAMPLING = 3
-_SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
 class MarkedScene(NamedTuple):
@@ -48,14 +41,9 @@ class MarkedScene(NamedTuple):
 
     def picture(self, side: int) -> Image.Image:
         """The scene as an antialiased RGB picture of `side` × `side` pixels; things and marks lie on the clutter."""
-        fine = side * _SUPERSAMPLING
-        picture = background(side, self.scene.ground).resize((fine, fine), Image.Resampling.NEAREST)
-        draw = ImageDraw.Draw(picture)
-        edges = [mark._replace(radius=MARK + EDGE, colour="") for mark in self.marks]
-        for thing in (*self.clutter, *self.scene.things, *edges, *self.marks):
-            outline = (thing.outline()[:, ::-1] * fine).ravel().tolist()
-            draw.polygon(outline, fill=COLOURS.get(thing.colour, (255, 255, 255)))
-        return picture.resize((side, side), Image.Resampling.BOX)
+        edges = [mark._replace(radius=MARK + EDGE, colour="white") for mark in self.marks]
+        things = (*self.clutter, *self.scene.things, *edges, *self.marks)
+        return painted(background(side, self.scene.ground), things, _SUPERSAMPLING)
 
 
 def make_marked_scene(rng: np.random.Generator, clutter: int) -> MarkedScene:
@@ -76,7 +64,7 @@ def _any(names: Sequence[str], rng: np.random.Generator) -> str:
     return names[rng.integers(len(names))]
 
 
-class ShapesCluttered(ClassificationData):
+class ShapesCluttered(GeneratedClasses):
     """Scenes of one large and two small things in clutter, each with a mark; the class is a detail of the large one.
 
     With the questions "mark" and "shape" the detail has a tenth of the picture's side, and the other things have marks
@@ -100,8 +88,6 @@ class ShapesCluttered(ClassificationData):
         InputError: if the pictures are not square, or an option is out of its range.
     """
 
-    fit: Fit = "squash"
-
     def __init__(
         self,
         train_size: int = 8000,
@@ -116,36 +102,22 @@ class ShapesCluttered(ClassificationData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, padding=padding, flip=True, workers=workers, seed=seed)
+        batches = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "workers": workers, "seed": seed}
+        super().__init__((train_size, val_size, test_size), image_size, padding=padding, **batches)
         require_number("clutter", clutter, least=0, most=1000)
         require_choice("question", question, get_args(Question))
-        self.image_size = square(image_size)
         self.clutter, self.question = clutter, question
-        self.sizes: dict[Split, int] = split_sizes(train_size, val_size, test_size)
 
     @property
     def class_names(self) -> list[str]:
         return list(SHAPES if self.question == "shape" else COLOURS)
 
-    @cached_property
-    def _tensors(self) -> dict[Split, tuple[Tensor, Tensor]]:
-        return {}
-
     def scene(self, split: Split, index: int) -> MarkedScene:
         """The scene of that number, whose class is ``index % len(class_names)``."""
         answer = self.class_names[index % len(self.class_names)]
-        rng = np.random.default_rng([self.seed, 6 + _SPLITS[split], index])
+        rng = np.random.default_rng([self.seed, 6 + STREAMS[split], index])
         marked = make_marked_scene(rng, self.clutter)
         large, mark = marked.scene.things[0], marked.marks[0]
         if self.question == "shape":
             return marked._replace(marks=(mark._replace(shape=answer), *marked.marks[1:]))
         return marked.swapped((large if self.question == "colour" else mark).colour, answer)
-
-    def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
-        if split not in self._tensors:
-            count = self.sizes[split]
-            images = torch.empty(count, 3, *self.image_size, dtype=torch.uint8)
-            for i in range(count):
-                images[i] = to_tensor(self.scene(split, i).picture(self.image_size[0]))
-            self._tensors[split] = images, torch.arange(count) % len(self.class_names)
-        return self._tensors[split]

@@ -21,6 +21,7 @@ from visattn.errors import InputError, require_number
 from visattn.images import Fit
 
 Split = Literal["train", "val", "test"]
+STREAMS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}  # of random numbers, in the seeds of generated images
 Batch = TypeVar("Batch")
 
 

@@ -10,11 +10,10 @@ from torch import Tensor
 from torchvision import datasets
 
 from visattn.data.classification import ClassificationData, stratified_split
-from visattn.data.loading import Split
+from visattn.data.loading import STREAMS, Split
 from visattn.errors import InputError, require_number
 
 DIGIT, PIECE = 28, 8  # sides of a digit and of a piece of clutter, in pixels
-_STREAMS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
 class MNIST(ClassificationData):
@@ -86,7 +85,7 @@ class MNIST(ClassificationData):
         digits, side = self.tensors(split)[0], self.image_size[0]
         pictures = images.new_zeros(len(items), 3, side, side)
         for picture, digit, item in zip(pictures, images, items, strict=True):
-            rng = np.random.default_rng([self.seed, _STREAMS[split], epoch, int(item)])
+            rng = np.random.default_rng([self.seed, STREAMS[split], epoch, int(item)])
             y, x = rng.integers(side - DIGIT + 1, size=2)
             picture[:, y : y + DIGIT, x : x + DIGIT] = digit
             for _ in range(self.clutter):

@@ -5,9 +5,10 @@ can be scored. A scene is a function of (seed, split, index).
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from functools import cache, cached_property
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from visattn.data.captions import CaptionData, CaptionedImage
 from visattn.data.classification import ClassificationData
 from visattn.data.inputs import to_tensor
-from visattn.data.loading import Split
+from visattn.data.loading import STREAMS, Split
 from visattn.errors import InputError, require_number
 from visattn.images import Fit, Geometry
 from visattn.metrics import Facts, Grammar
@@ -36,7 +37,6 @@ RELATIONS = ("left of", "right of", "above", "below")
 GRAMMAR = Grammar(tuple(SIZES), tuple(COLOURS), SHAPES, RELATIONS)
 MOST_THINGS = 5  # more do not fit
 
-_SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 _SUPERSAMPLING = 4
 
 
@@ -67,21 +67,11 @@ class Scene(NamedTuple):
 
     def picture(self, side: int) -> Image.Image:
         """The scene as an antialiased RGB image of `side` × `side` pixels."""
-        fine = side * _SUPERSAMPLING
-        picture = background(side, self.ground).resize((fine, fine), Image.Resampling.NEAREST)
-        draw = ImageDraw.Draw(picture)
-        for thing in self.things:
-            draw.polygon([(x * fine, y * fine) for y, x in thing.outline()], fill=COLOURS[thing.colour])
-        return picture.resize((side, side), Image.Resampling.BOX)
+        return painted(background(side, self.ground), self.things, _SUPERSAMPLING)
 
     def mask(self, things: Sequence[Thing], side: int) -> np.ndarray:
         """(side, side) bool, True where any of these things covers at least half of a pixel."""
-        fine = side * _SUPERSAMPLING
-        mask = Image.new("L", (fine, fine))
-        draw = ImageDraw.Draw(mask)
-        for thing in things:
-            draw.polygon([(x * fine, y * fine) for y, x in thing.outline()], fill=255)
-        return np.asarray(mask.resize((side, side), Image.Resampling.BOX)) >= 128
+        return np.asarray(painted(Image.new("L", (side, side)), things, _SUPERSAMPLING)) >= 128
 
     def referents(self, words: Sequence[str]) -> list[tuple[Thing, ...]]:
         """The things that each word of a caption names; empty if it names none, or none in the scene.
@@ -199,6 +189,17 @@ def background(side: int, ground: int) -> Image.Image:
     return Image.fromarray(np.stack([light, light - 3, light - 9], axis=-1).clip(0, 255).astype(np.uint8))
 
 
+def painted(ground: Image.Image, things: Iterable[Thing], finer: int) -> Image.Image:
+    """A square image with things on it, white if it is grey; its pixels are the means of `finer` × `finer` smaller."""
+    side, fine = ground.width, ground.width * finer
+    picture = ground.resize((fine, fine), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(picture)
+    for thing in things:
+        fill = 255 if ground.mode == "L" else COLOURS.get(thing.colour, (255, 255, 255))
+        draw.polygon([(x * fine, y * fine) for y, x in thing.outline()], fill=fill)
+    return picture.resize((side, side), Image.Resampling.BOX)
+
+
 class ShapesCaptions(CaptionData):
     """Scenes of one to three shapes, or more, with five captions each, which name all of them.
 
@@ -272,14 +273,38 @@ class ShapesCaptions(CaptionData):
 
     def _rng(self, image_id: str, stream: int = 0) -> np.random.Generator:
         split, index = image_id.split("-")
-        return np.random.default_rng([self.seed, _SPLITS[split], int(index), stream])
+        return np.random.default_rng([self.seed, STREAMS[split], int(index), stream])
 
     def _example(self, image_id: str) -> CaptionedImage:
         scene, rng = self.scene(image_id), self._rng(image_id, stream=1)
         return CaptionedImage(image_id, [scene.caption(rng) for _ in range(self.captions_per_image)])
 
 
-class ShapesClasses(ClassificationData):
+class GeneratedClasses(ClassificationData):
+    """Base of generated scenes with a class each; `sizes` are the numbers of training, validation and test scenes."""
+
+    fit: Fit = "squash"
+
+    def __init__(self, sizes: tuple[int, int, int], image_size: tuple[int, int], **options: Any) -> None:
+        super().__init__(flip=True, **options)
+        self.image_size = square(image_size)
+        self.sizes: dict[Split, int] = split_sizes(*sizes)
+        self._tensors: dict[Split, tuple[Tensor, Tensor]] = {}
+
+    @abstractmethod
+    def scene(self, split: Split, index: int) -> Any:
+        """The scene with this index, of class ``index % len(class_names)``; it has a `picture` as `Scene` has."""
+
+    def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
+        if split not in self._tensors:
+            images = torch.empty(self.sizes[split], 3, *self.image_size, dtype=torch.uint8)
+            for i in range(len(images)):
+                images[i] = to_tensor(self.scene(split, i).picture(self.image_size[0]))
+            self._tensors[split] = images, torch.arange(len(images)) % len(self.class_names)
+        return self._tensors[split]
+
+
+class ShapesClasses(GeneratedClasses):
     """Scenes of one large and two small things; the class is the colour of the large one.
 
     Args:
@@ -296,8 +321,6 @@ class ShapesClasses(ClassificationData):
         InputError: if the images are not square.
     """
 
-    fit: Fit = "squash"
-
     def __init__(
         self,
         train_size: int = 6000,
@@ -309,33 +332,20 @@ class ShapesClasses(ClassificationData):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, padding=4, flip=True, workers=workers, seed=seed)
-        self.image_size = square(image_size)
-        self.sizes: dict[Split, int] = split_sizes(train_size, val_size, test_size)
+        batches = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "workers": workers, "seed": seed}
+        super().__init__((train_size, val_size, test_size), image_size, padding=4, **batches)
 
     @property
     def class_names(self) -> list[str]:
         return list(COLOURS)
 
-    @cached_property
-    def _tensors(self) -> dict[Split, tuple[Tensor, Tensor]]:
-        return {}
-
     def scene(self, split: Split, index: int) -> Scene:
         """The scene with this index; its first thing is the large one, of class ``index % 6``."""
         for attempt in itertools.count():
-            rng = np.random.default_rng([self.seed, 3 + _SPLITS[split], index, attempt])
+            rng = np.random.default_rng([self.seed, 3 + STREAMS[split], index, attempt])
             scene = make_scene(rng, count=3, sizes=("large", "small", "small"))
             if scene.things[0].colour == self.class_names[index % len(COLOURS)]:
                 return scene
-
-    def tensors(self, split: Split) -> tuple[Tensor, Tensor]:
-        if split not in self._tensors:
-            count = self.sizes[split]
-            pictures = [to_tensor(self.scene(split, i).picture(self.image_size[0])) for i in range(count)]
-            images = torch.stack(pictures) if pictures else torch.empty(0, 3, *self.image_size, dtype=torch.uint8)
-            self._tensors[split] = images, torch.arange(count) % len(COLOURS)
-        return self._tensors[split]
 
 
 def split_sizes(train: int, val: int, test: int) -> dict[Split, int]:
