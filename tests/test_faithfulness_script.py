@@ -167,6 +167,10 @@ def test_mistakes_are_named(run, captioner_checkpoint, classifier_checkpoint, ph
     assert "--data shapes cannot take --root" in fails("--data", "shapes", "--root", tmp_path)
     assert "images cannot take --annotations" in fails(photographs, "--annotations", "a.json")
     assert "--data cifar10 does not fit a captioner" in fails("--data", "cifar10", "--root", tmp_path)
+    one = {"images": [{"id": 1, "file_name": "wide.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    (photographs / "one.json").write_text(json.dumps(one))  # too few to hold out any for validation
+    options = ["--data", "photographs", "--root", photographs, "--annotations", "one.json", "--pictures", "."]
+    assert "one.json has no test or val split" in fails(*options)
     options = ["--data", "photographs", "--root", tmp_path, "--annotations", "a.json"]
     assert "--data photographs does not fit a classifier" in fails(*options, checkpoint=classifier_checkpoint)
     sentence = fails("--data", "shapes", "--method", "rollout")

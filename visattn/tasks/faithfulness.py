@@ -48,7 +48,7 @@ def read_examples(model: Classifier | Captioner, options: argparse.Namespace) ->
     if isinstance(data, CaptionData):
         found = next((e for split in _splits(options) if (e := data.examples(split))), None)
         if not found:
-            raise InputError(f"{data.describe()} has no {options.split} split")
+            raise InputError(f"{data.describe()} has no {' or '.join(_splits(options))} split")
         return [Example(e.id, data.load(e)[0], e.captions) for e in found[: options.limit]]
     split = _splits(options)[0]
     images, names = data.tensors(split)[0][: options.limit], data.ids(split)
