@@ -36,6 +36,8 @@ def test_reports_side_by_side(report, tmp_path, capsys):
 def test_files_that_are_not_reports_are_named(report, tmp_path, capsys):
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
+    text = tmp_path / "text.json"
+    text.write_text("a report")
     content = json.loads(report.read_text())
     of_val, old = tmp_path / "val.json", tmp_path / "old.json"
     of_val.write_text(json.dumps(content | {"split": "val"}))
@@ -45,7 +47,8 @@ def test_files_that_are_not_reports_are_named(report, tmp_path, capsys):
     for split in ("val", "test"):
         shutil.copy(report, twice / f"exposure_{split}.json")
     for words, sentence in (
-        ([str(tmp_path / "nowhere.json")], "cannot be read"),
+        ([str(tmp_path / "nowhere.json")], "no such report of 'visattn test'"),
+        ([str(text)], "cannot be read as JSON"),
         ([str(broken)], "is not a report"),
         ([str(old)], "has no score"),
         ([str(twice)], "contains 2 files"),

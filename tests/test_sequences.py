@@ -194,7 +194,7 @@ def test_program_trains_on_dates(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mechanisms", "soft", "psychic"], "--mechanisms has 'psychic'"),
+        (["--mechanisms", "soft", "psychic"], "--mechanisms is 'psychic'"),
         (["--mechanisms", "fixed"], "--encoder recurrent"),
         (["--encoder", "places", "--lengths", "7"], "--encoder is places"),
         (["--encoder", "places", "--task", "dates"], "--encoder is places"),

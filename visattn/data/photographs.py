@@ -175,9 +175,7 @@ class Photographs(CaptionData):
                 f"{path} is {original[1]}×{original[0]} pixels, but {self.instances} says {stated[1]}×{stated[0]}: "
                 "the aspect ratios must agree after EXIF rotation; give the images that were annotated"
             )
-        geometry = fit_geometry(original, self.image_size, self.fit)
-        scale = tuple(s * o / n for s, o, n in zip(geometry.scale, original, stated, strict=True))
-        seen = geometry._replace(original=stated, scale=scale).to_input_mask(mask)
+        seen = fit_geometry(original, self.image_size, self.fit).resized(stated).to_input_mask(mask)
         return seen if seen.any() else None
 
     def describe(self) -> str:

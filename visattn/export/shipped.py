@@ -9,14 +9,7 @@ from pathlib import Path
 
 from visattn.decoding import CaptionModel
 from visattn.errors import InputError
-from visattn.export.description import read_description
-from visattn.export.folder import (
-    ExportedCaptioner,
-    ExportedClassifier,
-    load_captioner,
-    load_classifier,
-    load_glimpses,
-)
+from visattn.export.folder import ExportedCaptioner, ExportedClassifier, load_stored
 from visattn.export.hub import address_of, fetch, is_hub, named
 
 SHIPPED = ("vit-cifar10", "captioner-shapes", "captioner-flickr8k")
@@ -60,10 +53,10 @@ def load_exported(path: Path | str) -> ExportedCaptioner | ExportedClassifier:
 
 
 def _load(folder: Path) -> ExportedCaptioner | ExportedClassifier:
-    kind = read_description(folder)["kind"]
-    if kind == "captioner":
-        return load_captioner(folder, pretrained=True)
-    return load_glimpses(folder) if kind == "glimpses" else load_classifier(folder)
+    exported = load_stored(folder)
+    if isinstance(exported, ExportedCaptioner) and exported.encoder_weights == "pretrained":
+        exported.encoder.load_pretrained()
+    return exported
 
 
 def caption_model(path: Path | str) -> CaptionModel:

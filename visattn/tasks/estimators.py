@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from visattn.errors import InputError
+from visattn.errors import require_choice
 from visattn.figures import Curves, Estimates, curves_sheet, estimates_sheet
 from visattn.files import require_empty, write_json, write_text
 from visattn.overlay import save_figure
@@ -158,9 +158,8 @@ def _means(done: dict[str, list[Progress]], along: str, end: float) -> dict[str,
 
 
 def _check(output: Path, methods: Sequence[str]) -> None:
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise InputError(f"--methods has '{unknown[0]}'; choose from {', '.join(METHODS)}")
+    for name in methods:
+        require_choice("--methods", name, METHODS)
     require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
 

@@ -1,13 +1,12 @@
 """Compare the exposure bias of several captioners."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from visattn.errors import InputError
 from visattn.figures import exposure_sheet
-from visattn.files import named_path, protect, write_text
+from visattn.files import named_path, protect, read_json, write_text
 from visattn.overlay import save_figure
 from visattn.studies.markdown import markdown
 from visattn.training.callbacks import exposure_of
@@ -60,13 +59,11 @@ def read_report(argument: str) -> dict[str, Any]:
             )
         path = found[0]
     protect([path])
+    report = read_json(path, "report of 'visattn test' or 'visattn validate'")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
         exposure_of(report)
         missing = [] if report["split"] else ["split"]
         missing += [column for column in COLUMNS if column not in report["scores"]]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a report of 'visattn test' or 'visattn validate'") from error
     if missing:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from visattn.data.cluttered import ShapesCluttered
-from visattn.errors import InputError
+from visattn.errors import require_choice
 from visattn.figures import Line, work_sheet
 from visattn.files import require_empty, write_json
 from visattn.overlay import save_figure
@@ -48,9 +48,8 @@ def measure(
         InputError: for a name that there is not, a setting that does not suit the pictures, or a folder that is not
             empty.
     """
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise InputError(f"--models has '{unknown[0]}'; choose from {', '.join(NAMES)}")
+    for name in names:
+        require_choice("--models", name, NAMES)
     require_empty(output)
     for name in names:  # before any scene is drawn
         make(name, setting, len(data.class_names), data.image_size)

@@ -1,6 +1,5 @@
 """Downloading COCO and arranging it as the configurations expect."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 from visattn.data.download import download, unpack
 from visattn.errors import InputError
-from visattn.files import write_text
+from visattn.files import read_json, write_json
 
 COCO = "https://s3.amazonaws.com/images.cocodataset.org"  # COCO's own bucket; its images.cocodataset.org has no https
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent"
@@ -103,7 +102,7 @@ def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict
     """
     root.mkdir(parents=True, exist_ok=True)
     record = root / "prepared.json"
-    done: dict[str, int] = json.loads(record.read_text()) if record.exists() else {}
+    done: dict[str, int] = read_json(record) if record.exists() else {}
     left = [archive for archive in archives if Path(archive.url).name not in done]
     need = sum(archive.size for archive in left) * (2 if keep else 1) + (
         0 if keep else max((archive.size for archive in left), default=0)
@@ -120,7 +119,7 @@ def prepare(root: Path, archives: Sequence[Archive], keep: bool = False) -> dict
         ours = not (root / name).exists()  # never delete an archive that the user put there
         download(f"{archive.site}/{archive.url}", root / name, archive.md5)
         done[name] = unpack(root / name, root, archive.place)
-        write_text(record, json.dumps(done, indent=1))
+        write_json(record, done)
         if ours and not keep:
             (root / name).unlink()
     return done

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from visattn.attention import HardAttention
-from visattn.errors import InputError
+from visattn.errors import InputError, require_choice
 from visattn.figures import Alignment, LengthLine, Lengths, alignment_sheet, lengths_sheet
 from visattn.files import require_empty, write_json, write_text
 from visattn.overlay import save_figure
@@ -85,9 +85,8 @@ class Plan(NamedTuple):
         encoder = encoder or ("recurrent" if needed else "places")
         if mechanisms is None:
             mechanisms = [name for name in MECHANISMS if name != "fixed" or encoder == "recurrent"]
-        unknown = [name for name in mechanisms if name not in MECHANISMS]
-        if unknown:
-            raise InputError(f"--mechanisms has '{unknown[0]}'; choose from {', '.join(MECHANISMS)}")
+        for name in mechanisms:
+            require_choice("--mechanisms", name, MECHANISMS)
         if "fixed" in mechanisms and encoder == "places":
             raise InputError("--mechanisms has fixed, the final states of an encoder: use --encoder recurrent, or mean")
         chosen = {

@@ -1,12 +1,11 @@
 """Tables of measurements, as Markdown and as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from visattn.errors import InputError
-from visattn.files import require_file, write_text
+from visattn.files import require_file, write_json, write_text
 from visattn.studies.benchmarks.timing import Spread
 from visattn.studies.markdown import markdown
 
@@ -65,7 +64,7 @@ class Report(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write JSON to `path`, and Markdown beside it."""
-        write_text(path, json.dumps(self.data(), indent=1, ensure_ascii=False) + "\n")
+        write_json(path, self.data())
         write_text(path.with_suffix(".md"), self.markdown())
 
 
