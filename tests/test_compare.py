@@ -81,6 +81,11 @@ def test_numbers_of_jobs_and_scenes(tmp_path, capsys):
         assert f"{option} is 0; it must be at least 1" in capsys.readouterr().err
 
 
+def test_a_folder_is_not_ignored(tmp_path, capsys):
+    assert compare.main(["--root", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "use --data flickr8k" in capsys.readouterr().err
+
+
 def result(**metrics):
     return {"title": "T", "parameters": 1234, "step": 1.0, "metrics": {"CIDEr-D": 1.0, "BLEU-4": 0.5, **metrics}}
 

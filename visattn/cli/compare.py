@@ -71,6 +71,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if options.root is None:
             raise InputError(f"--root is missing; --data {options.data} needs the folder of the data set")
         words = [f"--data.init_args.root={options.root}", f"--features={options.output / 'features'}", *words]
+    elif options.root is not None:
+        raise InputError("--root is given, but --data shapes draws its images; with --root, use --data flickr8k")
 
     from visattn.tasks.compare import SOURCES, compare
 
