@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
@@ -308,6 +308,8 @@ def test_a_ranking_has_a_point_and_an_interval_for_each_score():
     assert [line.get_ydata().tolist() for line in two.lines] == [[1, 1], [1]], "the first map has no such score"
     assert [line.get_xdata().tolist() for line in three.lines[:2]] == [[-0.5, 0.1], [-0.2]]
     assert one.lines[0].get_color() != one.lines[2].get_color(), "controls are grey"
+    grid = [line.get_color() for axes in (one, two, three) for line in axes.get_xgridlines()]
+    assert min(min(to_rgb(ink)) for ink in grid) > 0.8, "grid lines are lighter than intervals and axes"
     assert {"a map", "random", "one", "two", "three"} <= set(said(figure))
 
 

@@ -16,7 +16,7 @@ from visattn.overlay.text import DPI, clean, font, line_height, shorten, wrap
 COLOURS = ("#2a5a8c", "#d2600a", "#3c8d5a", "#8a4f9e", "#b03a48")  # repeated if there are more lines
 CONTROL = "#8b949d"  # of baselines such as random maps
 DASHED, DOTTED = (0, (3.2, 1.5)), (0, (1, 1.5))
-_GRID, _BASE = "#dde1e5", "#9aa3ab"
+GRID, _BASE = "#dde1e5", "#9aa3ab"
 _WIDTH = 11.25  # inches, 1800 pixels
 
 
@@ -74,7 +74,7 @@ def style(axes: Axes, title: str = "", along: str = "", lines: int = 3) -> None:
     """Give axes horizontal grid lines, a title on the left and a label of at most `lines` lines below."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_BASE)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0, labelcolor=MUTED, labelsize=SMALL)
     axes.set_title(shorten(title, _room(axes), WORD_SIZE), loc="left", **_text(WORD_SIZE, INK))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from visattn.figures.panels import COLOURS, CONTROL, laid_out, minus, new_figure, style
+from visattn.figures.panels import COLOURS, CONTROL, GRID, laid_out, minus, new_figure, style
 from visattn.overlay.canvas import INK
 from visattn.overlay.style import WORD_SIZE
 from visattn.overlay.text import clean, font
@@ -46,7 +46,7 @@ def ranking_sheet(rows: Sequence[Ranked], scores: Sequence[str], *, title: str =
     for panel, axes in enumerate(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]):
         style(axes, scores[panel])
         axes.grid(visible=False, axis="y")
-        axes.grid(axis="x")
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
         for n, row in enumerate(rows):
             if (interval := row.scores[panel]) is not None:
                 colour = CONTROL if row.control else COLOURS[0]
