@@ -20,8 +20,9 @@ from visattn.export.shipped import caption_model, load_exported
 from visattn.images import fit_image
 from visattn.images.reading import load_image
 from visattn.overlay import heatmap, shared_limits
+from visattn.overlay.heatmap import robust_limits
 from visattn.tasks.app import readers, require_gradio
-from visattn.tasks.app.readers import CaptionReader, ClassReader, draw
+from visattn.tasks.app.readers import CaptionReader, ClassReader, draw, scale
 from visattn.tasks.app.run import choose_reader, free_port
 
 HOSTILE = "<img src=x onerror=alert(1)>${alert(2)}{{alert(3)}}"
@@ -75,6 +76,18 @@ def test_the_captions_are_those_of_the_beam_and_their_maps_are_drawn(photo):
     expected = heatmap(seen.picture, second.maps[1], geometry, limits=shared_limits(second.maps))
     np.testing.assert_array_equal(draw(seen, second, 1), expected)
     assert re.fullmatch(r"probability \d+\.\d%", second.remarks[0])
+    assert scale(seen, second, 1)[:2] == ("attention α", f"{np.max(second.maps):.3g}"), "all words have one scale"
+    assert "per word" in reader.choices, "captions are not listed by their log-probabilities alone"
+
+
+def test_parts_that_the_model_does_not_see_are_explained_beside_the_scale(photo):
+    reader = classes()
+    seen = reader.look(photo)
+    answer = reader.choose(seen, 0)
+    assert [scale(seen, answer, step)[0] for step in range(3)] == ["relevance", "attention", "attention"]
+    assert "not seen" in scale(seen, answer, 0)[2], "wide photographs are cropped to their middle"
+    high = robust_limits([answer.maps[1]])[1]
+    assert scale(seen, answer, 1)[1].removeprefix("≥ ") == f"{high:.3g}"
 
 
 def test_a_caption_of_the_users_is_read_word_by_word(photo):
@@ -238,6 +251,9 @@ def test_a_photograph_is_captioned_in_the_page(visit, photo, tmp_path, monkeypat
     page.keyboard.press("ArrowRight")
     until_shown(page, draw(seen, first, 3))
     assert first.remarks[3] in page.locator("#remark").inner_text()
+    meaning, high, _ = scale(seen, first, 3)
+    assert page.locator("#scale p").inner_text().split() == [*meaning.split(), "0", high]
+    assert page.locator("#scale i").bounding_box()["width"] > 100
 
     page.locator("#choices label").nth(1).click()
     second = reader.choose(seen, 1)

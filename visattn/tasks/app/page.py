@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from visattn.errors import InputError
-from visattn.tasks.app.readers import Answer, Reader, Seen, draw
+from visattn.overlay.heatmap import colour_strip
+from visattn.tasks.app.readers import Answer, Reader, Seen, draw, scale
 
 THEME = gr.themes.Base(
     primary_hue=gr.themes.colors.orange,
@@ -19,6 +20,7 @@ THEME = gr.themes.Base(
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
 ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")  # legible on the background
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}  # events that run the model
+_STOPS = 24  # colours from which the scale is interpolated
 _QUICK = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -33,6 +35,7 @@ class _Parts(NamedTuple):
         result: the column with the map.
         more: the column with what else can be done.
         picture: the photograph under the map.
+        scale: of the map's colours.
         says: the answer in words.
         steps: the steps to choose from.
         remark: a line about the chosen step.
@@ -47,6 +50,7 @@ class _Parts(NamedTuple):
     result: Any
     more: Any
     picture: Any
+    scale: Any
     says: Any
     steps: Any
     remark: Any
@@ -89,6 +93,7 @@ def build(reader: Reader, folder: Path) -> gr.Blocks:
                     elem_id="map",
                     buttons=["download", "fullscreen"],
                 )
+                scale = gr.HTML(elem_id="scale")
                 says = gr.HTML(elem_id="says")
                 steps = gr.Radio([], label=reader.steps, elem_id="steps", elem_classes="pills")
                 remark = gr.HTML(elem_id="remark")
@@ -102,14 +107,16 @@ def build(reader: Reader, folder: Path) -> gr.Blocks:
                 prepare = gr.Button(f"Prepare {reader.files}", elem_id="prepare", size="md")
                 files = gr.File(file_count="multiple", label="Files", visible=False, interactive=False, elem_id="files")
         seen, answer = gr.State(), gr.State()
-        parts = _Parts(of_photo, of_text, seen, answer, result, more, picture, says, steps, remark, choices, files)
+        parts = _Parts(
+            of_photo, of_text, seen, answer, result, more, picture, scale, says, steps, remark, choices, files
+        )
         changed = list(parts)
 
         photo.change(partial(_look, reader), photo, changed, show_progress_on=photo, **_ALONE)
         over = {"show_progress_on": picture, **_ALONE}
         choices.input(partial(_choose, reader), [seen, choices], changed, **over)
         gr.on([typed.submit, ask.click], partial(_read, reader), [seen, typed], changed, **over)
-        steps.input(_step, [seen, answer, steps], [picture, remark], trigger_mode="always_last", **_QUICK)
+        steps.input(_step, [seen, answer, steps], [picture, scale, remark], trigger_mode="always_last", **_QUICK)
         prepare.click(partial(_files, reader, folder), [seen, answer], [of_text, files], **over)
     return page
 
@@ -158,7 +165,7 @@ def _look(reader: Reader, path: str | None) -> _Parts:
         except InputError as error:
             said = _wrong(error)
     hidden, nothing = gr.update(visible=False), gr.skip()
-    return _Parts(said, "", None, None, hidden, hidden, nothing, nothing, nothing, nothing, nothing, nothing)
+    return _Parts(said, "", None, None, hidden, hidden, *[nothing] * 7)
 
 
 def _choose(reader: Reader, seen: Seen, number: int) -> _Parts:
@@ -176,16 +183,24 @@ def _shown(seen: Seen, answer: Answer, choices: Any) -> _Parts:
     said = f"<b>{escape(answer.text)}</b> <span>{escape(answer.score)}</span>" if answer.text else ""
     said += f"<p>{escape(answer.note)}</p>" if answer.note else ""
     steps = gr.update(choices=list(zip(answer.steps, range(len(answer.steps)), strict=True)), value=0)
-    picture, remark = _step(seen, answer, 0)
+    picture, scale, remark = _step(seen, answer, 0)
     shown, none = gr.update(visible=True), gr.update(value=None, visible=False)
-    return _Parts("", "", seen, answer, shown, shown, picture, said, steps, remark, choices, none)
+    return _Parts("", "", seen, answer, shown, shown, picture, scale, said, steps, remark, choices, none)
 
 
-def _step(seen: Seen, answer: Answer, step: int) -> tuple[Any, str]:
+def _step(seen: Seen, answer: Answer, step: int) -> tuple[Any, str, str]:
     number = min(step, len(answer.steps) - 1)  # of an answer that is being replaced
     name, remark = answer.steps[number], answer.remarks[number]
     picture = gr.update(value=draw(seen, answer, number), alt_text=f"The photograph under the map of {name}")
-    return picture, f"<p><b>{escape(name)}</b> {escape(remark)}</p>"
+    return picture, _scale(seen, answer, number), f"<p><b>{escape(name)}</b> {escape(remark)}</p>"
+
+
+def _scale(seen: Seen, answer: Answer, step: int) -> str:
+    meaning, high, note = scale(seen, answer, step)
+    colours = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colour_strip(_STOPS)[0])
+    strip = f'<i style="background: linear-gradient(90deg, {colours})"></i>'
+    said = f"<p>{escape(meaning)} <span>0</span>{strip}<span>{escape(high)}</span></p>"
+    return said + (f"<p>{escape(note)}</p>" if note else "")
 
 
 def _files(reader: Reader, folder: Path, seen: Seen, answer: Answer) -> tuple[str, Any]:

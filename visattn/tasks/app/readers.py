@@ -6,7 +6,7 @@ them while they run.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,8 @@ from visattn.explain import METHODS, OF_CLASS, Subject
 from visattn.explain.methods import methods_of
 from visattn.images import Geometry
 from visattn.overlay import Style, heatmap, shared_limits
-from visattn.overlay.heatmap import as_shown
+from visattn.overlay.heatmap import as_shown, robust_limits
+from visattn.overlay.sheet import unseen_items
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionWriter, ClassWriter
 from visattn.results.reading import CLASSES
@@ -43,6 +44,7 @@ class Answer(NamedTuple):
         maps: (h, w) for each step.
         remarks: a line about each step, or "".
         limits: (low, high) weights of all maps' colours; None gives each map its own.
+        meanings: of each map's colours, such as "attention".
         note: what the user should know about it.
         found: what the writers of results take.
     """
@@ -53,6 +55,7 @@ class Answer(NamedTuple):
     maps: Sequence[np.ndarray]
     remarks: Sequence[str]
     limits: tuple[float, float] | None
+    meanings: Sequence[str]
     note: str
     found: Any
 
@@ -64,7 +67,7 @@ class Seen(NamedTuple):
         item: the file and the model's input.
         picture: (H, W, 3) uint8, its pixels as shown.
         geometry: from there to the input.
-        choices: a line for each answer, the likeliest first; empty if there are none to choose from.
+        choices: a line for each answer, the best first; empty if there are none to choose from.
         answers: what the reader's `choose` takes, for each choice.
     """
 
@@ -112,6 +115,14 @@ def draw(seen: Seen, answer: Answer, step: int) -> np.ndarray:
     return heatmap(seen.picture, answer.maps[step], seen.geometry, limits=answer.limits)
 
 
+def scale(seen: Seen, answer: Answer, step: int) -> tuple[str, str, str]:
+    """The colour scale of `draw`: the meaning of its colours, its high end, and a note or ""."""
+    high = (answer.limits or robust_limits([answer.maps[step]]))[1]
+    beyond = "≥ " if answer.maps[step].max() > high else ""
+    note = "hatched: not seen by the model" if unseen_items(seen.geometry) else ""
+    return answer.meanings[step], f"{beyond}{high:.3g}", note
+
+
 class CaptionReader:
     """A captioner, with the captions of a beam search as its answers.
 
@@ -122,7 +133,7 @@ class CaptionReader:
         precision: as `of_option` takes it.
     """
 
-    choices, steps = "Captions of the beam search, the best first, with their log-probabilities", "Words"
+    steps = "Words"
     asks = ("Your own caption, to see how the model reads it", "a dog runs through the grass", "Read")
     files = "sheet, GIF and viewer page"
 
@@ -132,6 +143,9 @@ class CaptionReader:
         model.search = BeamSearch(max(wide, answers), penalty, answers)
         self.model, self.name = model, name
         self.precision = of_option(precision, model.device)
+        self.choices = "Captions of the beam search and their log-probabilities"
+        if penalty:  # so that a longer caption can stand above a likelier one
+            self.choices += ", ranked by log-probability per " + ("word" if penalty == 1 else f"words^{penalty:g}")
         self.purpose = "captions a photograph, and shows where it looked at each word."
 
     def look(self, path: Path) -> Seen:
@@ -177,7 +191,8 @@ class CaptionReader:
             for log_prob, gate in zip(caption.log_probs, caption.gates, strict=True)
         ]
         score, limits = f"log-probability {_signed(caption.log_prob)}", shared_limits(caption.weights)
-        return Answer(caption.text, score, caption.labels, caption.weights, remarks, limits, note, caption)
+        meanings = ["attention α"] * len(remarks)
+        return Answer(caption.text, score, caption.labels, caption.weights, remarks, limits, meanings, note, caption)
 
 
 class ClassReader:
@@ -210,7 +225,10 @@ class ClassReader:
         with autocast(self.precision, self.subject.device):
             chances = self.subject.probabilities(item.tensor.unsqueeze(0).to(self.subject.device))[0].cpu().numpy()
         likeliest = np.argsort(-chances, kind="stable")[:CLASSES].tolist()
-        lines = [f"{self.subject.class_names[number]} ·\N{NO-BREAK SPACE}{chances[number]:.0%}" for number in likeliest]
+        lines = [
+            f"{self.subject.class_names[number]}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{chances[number]:.0%}"
+            for number in likeliest
+        ]
         return Seen(item, picture, geometry, lines, likeliest)
 
     def choose(self, seen: Seen, number: int) -> Answer:
@@ -274,9 +292,9 @@ class TextReader(ClassReader):
         return _explained(found, self.of_text, text, score, remarks)
 
 
-def _explained(found: Any, methods: Iterable[str], text: str, score: str, remarks: Sequence[str]) -> Answer:
+def _explained(found: Any, methods: Collection[str], text: str, score: str, remarks: Sequence[str]) -> Answer:
     steps, maps = [_NAMES[method] for method in methods], [found[method] for method in methods]
-    return Answer(text, score, steps, maps, remarks, None, "", found)
+    return Answer(text, score, steps, maps, remarks, None, [meaning_of([name]) for name in methods], "", found)
 
 
 def _opened(path: Path, fit: Any) -> tuple[Input, np.ndarray, Geometry]:
@@ -289,7 +307,7 @@ def _opened(path: Path, fit: Any) -> tuple[Input, np.ndarray, Geometry]:
 
 
 def _listed(caption: Caption) -> str:
-    return f"{caption.text} ·\N{NO-BREAK SPACE}{_signed(caption.log_prob)}"
+    return f"{caption.text}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{_signed(caption.log_prob)}"
 
 
 def _signed(value: float) -> str:
