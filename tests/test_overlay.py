@@ -570,6 +570,16 @@ def test_table_puts_numbers_at_the_right():
     assert [cell.get("class") for cell in cells] == ["number", None] * 3
 
 
+def test_tables_fit_a_phone(browser):
+    rows = [["Attention on the named thing", "Model", "A place at random", "The centre"]]
+    rows += [["the relation holds, where both of its things are there", "99.5%", "11.9%", "21.4%"]]
+    phone = browser.new_page(viewport={"width": 360, "height": 640})
+    phone.set_content(page("t", "", [Section("s", table=rows)]))
+    wide, shown = phone.locator(".table").evaluate("(table) => [table.scrollWidth, table.clientWidth]")
+    phone.close()
+    assert wide == shown, "the columns of numbers are seen without scrolling"
+
+
 def test_page_refuses_other_formats():
     with pytest.raises(ValueError, match="'evil' is neither PNG nor JPEG"):
         page("t", "", [Section("s", panels=[Panel(b"<svg onload=alert(1)>", "evil")])])

@@ -196,6 +196,10 @@ th, td {
 }
 thead th { color: var(--soft); font-size: .85rem; vertical-align: bottom; }
 th:last-child, td:last-child { padding-right: 0; }
+@media (max-width: 45rem) {
+  th { white-space: normal; }
+  th, td { padding-right: .8rem; }
+}
 .number { text-align: right; }
 .zoom:focus-visible { outline-offset: -3px; outline-width: 3px; }
 dialog { border: 0; padding: 0; margin: auto; max-width: 100vw; max-height: 100vh; background: none; }

@@ -15,6 +15,7 @@ from visattn.files import require_empty, write_bytes, write_json, write_text
 from visattn.metrics import Verdict
 from visattn.models.weights import in_package
 from visattn.overlay import Panel, Section, page
+from visattn.overlay.layout import percent
 from visattn.tasks.caption import caption_images
 from visattn.tasks.overlay import overlay_images
 from visattn.tasks.provenance import provenance
@@ -147,7 +148,7 @@ def classifier_part(output: Path, count: int, options: Sequence[str]) -> tuple[d
         panels.append(
             Panel(
                 (folder / entry["overlay"]).read_bytes(),
-                f"{entry['class']}, {entry['probability']:.0%}",
+                f"{entry['class']}, {percent(entry['probability'])}",
                 badge="right" if right else "wrong",
                 tone="good" if right else "bad",
                 alt=f"The scene and what the class token attended to; predicted {entry['class']}.",
@@ -238,8 +239,9 @@ def demo(output: Path, count: int = 8, options: Sequence[str] = ()) -> dict:
     }
     write_json(output / "results.json", results)
     minutes = captioner["minutes"] + classifier["minutes"]
+    date = results["date"].replace("-", "\N{NON-BREAKING HYPHEN}")
     intro = (
-        f"Two models, trained from nothing in {minutes:.1f} minutes on this machine, on {results['date']}. "
+        f"Two models, trained from nothing in {minutes:.1f} minutes on this machine, on {date}. "
         "Every map is the weight that the model really used, on the pixels it came from.\n\n"
         f"{true_shares(captioner['test'])}"
     )

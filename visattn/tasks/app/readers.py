@@ -20,6 +20,7 @@ from visattn.explain.methods import methods_of
 from visattn.images import Geometry
 from visattn.overlay import Style, heatmap, shared_limits
 from visattn.overlay.heatmap import as_shown, robust_limits
+from visattn.overlay.layout import percent
 from visattn.overlay.sheet import unseen_items
 from visattn.precision import autocast, of_option
 from visattn.results import CaptionWriter, ClassWriter
@@ -226,7 +227,7 @@ class ClassReader:
             chances = self.subject.probabilities(item.tensor.unsqueeze(0).to(self.subject.device))[0].cpu().numpy()
         likeliest = np.argsort(-chances, kind="stable")[:CLASSES].tolist()
         lines = [
-            f"{self.subject.class_names[number]}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{chances[number]:.0%}"
+            f"{self.subject.class_names[number]}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{percent(chances[number])}"
             for number in likeliest
         ]
         return Seen(item, picture, geometry, lines, likeliest)
