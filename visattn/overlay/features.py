@@ -143,6 +143,7 @@ def _plot(views: FeatureViews, size: tuple[int, int]) -> np.ndarray:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("layer", fontproperties=font(6.5), color=MUTED, labelpad=1)
     axes.tick_params(length=2, width=0.5, colors=MUTED, which="both")
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set_fontproperties(font(6.5))

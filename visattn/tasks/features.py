@@ -180,7 +180,7 @@ def _written(
         asked=asked,
     )
     verdict = verdict_on(shown, times)
-    title = f"{item.path.name} · layer {layer} of 0 to {vit.depth - 1}"
+    title = f"{item.path.name} · layer {layer} (0 to {vit.depth - 1})"
     figure = feature_sheet(
         *(item.original, views, item.geometry),
         title=title,
