@@ -62,7 +62,8 @@ function paintWall() {
     const same = head === state.head || model.heads === 1;
     button.setAttribute("aria-pressed", String(method === "raw" && layer === state.layer && same));
   }
-  say(byId("wall-of"), query ? `Where the patch in ${placeOf(query - 1)} attends.` : "Where the class token attends.");
+  const asker = query ? `the patch in ${placeOf(query - 1)}` : "the class token";
+  say(byId("wall-of"), `Where ${asker} attends; each map on its own scale.`);
 }
 
 /** Set the controls to the state. */
