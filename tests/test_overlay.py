@@ -570,6 +570,15 @@ def test_table_puts_numbers_at_the_right():
     assert [cell.get("class") for cell in cells] == ["number", None] * 3
 
 
+def test_small_weights_have_no_contours():
+    image = np.full((8, 600, 3), 180, dtype=np.uint8)
+    ramp = np.repeat(np.linspace(0, 0.05, 600)[None], 8, axis=0)
+    geometry = fit_image(Image.fromarray(image), (8, 600))[1]
+    drawn = heatmap(image, ramp, geometry, limits=(0.0, 1.0)).astype(int)
+    assert np.ptp(drawn[4], axis=0).max() > 10
+    assert np.abs(np.diff(drawn[4], axis=0)).max() <= 1, "a smooth map is drawn smoothly"
+
+
 def test_tables_fit_a_phone(browser):
     rows = [["Attention on the named thing", "Model", "A place at random", "The centre"]]
     rows += [["the relation holds, where both of its things are there", "99.5%", "11.9%", "21.4%"]]

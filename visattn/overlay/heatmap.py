@@ -19,6 +19,7 @@ FAR = 4.0
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _SATURATION, _LIGHT = 0.50, 0.86  # of the image, reduced so that the map stands out
+_LEVELS = 4096  # of the colour scale: with 256 the first one ends in a contour, since opacity rises steeply from 0
 _START, _ALPHA_POWER = 0.18, 0.6  # skips the dark end of the colour map, so that small weights show on dark images
 _HATCH_GREY, _HATCH_LINE = 214.0, 140.0  # parts not seen by the model: a pale image with darker lines
 _LONGEST = 700  # longest side in pixels of an image as shown, for panoramas
@@ -101,11 +102,11 @@ def palette() -> dict[str, Any]:
 
     Returns:
         JSON values: `table` (256, 4), the colours at full opacity (red, green and blue from 0 to 255, premultiplied by
-        the fourth column, alpha); `luma`, `saturation` and `light` of the image; `hatch`, the greys of background and
-        lines where the model did not see the image; `opacity`, the default.
+        the fourth column, alpha), between which pages interpolate; `luma`, `saturation` and `light` of the image;
+        `hatch`, the greys of background and lines where the model did not see the image; `opacity`, the default.
     """
     return {
-        "table": np.round(_colours(COLOUR_MAP, 1.0).astype(float), 4).tolist(),
+        "table": np.round(_colours(COLOUR_MAP, 1.0, 256).astype(float), 4).tolist(),
         "luma": np.round(_LUMA.astype(float), 4).tolist(),
         "saturation": _SATURATION,
         "light": _LIGHT,
@@ -148,14 +149,14 @@ def check_map(weights: np.ndarray) -> None:
         raise ValueError("a map must be finite, but this one contains NaN or infinity")
 
 
-def _colours(colour_map: str, opacity: float) -> np.ndarray:
-    """(256, 4) float32: red, green and blue from 0 to 255, premultiplied by the fourth column, alpha."""
+def _colours(colour_map: str, opacity: float, levels: int = _LEVELS) -> np.ndarray:
+    """(levels, 4) float32: red, green and blue from 0 to 255, premultiplied by the fourth column, alpha."""
     require_number("opacity", opacity, least=0, most=1)
     try:
         found: Colormap = matplotlib.colormaps[colour_map]
     except KeyError as error:
         raise InputError(f"matplotlib has no colour map '{colour_map}'; try inferno, magma or viridis") from error
-    position = np.linspace(0, 1, 256)
+    position = np.linspace(0, 1, levels)
     alpha = opacity * position**_ALPHA_POWER
     colours = found(_START + (1 - _START) * position)[:, :3] * 255
     return np.column_stack([colours * alpha[:, None], alpha]).astype(np.float32)
@@ -167,7 +168,7 @@ def _blend(picture: np.ndarray, weights: np.ndarray, limits: tuple[float, float]
     if not low <= high:
         raise ValueError(f"limits must be (low, high) with low ≤ high, not {limits}")
     position = (weights - low) / (high - low) if high > low else np.zeros_like(weights)
-    colour = table[np.round(np.clip(position, 0, 1) * 255).astype(np.uint8)]
+    colour = table[np.round(np.clip(position, 0, 1) * (len(table) - 1)).astype(np.uint16)]
     base = _LIGHT * (_SATURATION * picture + (1 - _SATURATION) * (picture @ _LUMA)[..., None])
     return np.round(base * (1 - colour[..., 3:]) + colour[..., :3]).astype(np.uint8)
 

@@ -121,8 +121,9 @@ function overlay(picture, { weights, grid, geometry, high }, opacity, smooth) {
     for (let x = 0; x < width; x++, i++) {
       if (rows.seen[y] && columns.seen[x]) {
         const s = columns.share[x], weight = row[columns.first[x]] * (1 - s) + row[columns.second[x]] * s;
-        const level = 4 * (high > 0 ? Math.round(255 * clamp(weight / high, 0, 1)) : 0), left = 1 - colours[level + 3];
-        for (let k = 0; k < 3; k++) to[4 * i + k] = base[3 * i + k] * left + colours[level + k];
+        const level = high > 0 ? 255 * clamp(weight / high, 0, 1) : 0, at = 4 * Math.min(Math.floor(level), 254), q = level - at / 4;
+        const left = 1 - colours[at + 3] * (1 - q) - colours[at + 7] * q;
+        for (let k = 0; k < 3; k++) to[4 * i + k] = base[3 * i + k] * left + colours[at + k] * (1 - q) + colours[at + 4 + k] * q;
       } else {
         to[4 * i] = to[4 * i + 1] = to[4 * i + 2] = hatched(grey[i], x, y, height, width);
       }

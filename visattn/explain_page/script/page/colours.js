@@ -44,10 +44,9 @@ class Painter {
       for (let c = 0; c < columns; c++) row[c] = weights[above + c] * (1 - t) + weights[below + c] * t;
       for (let x = 0; x < width; x++, i += 4, at += 3) {
         const weight = row[first[x]] + (row[second[x]] - row[first[x]]) * share[x];
-        const level = 4 * Math.round(Math.min(Math.max(weight * scale, 0), 255)), rest = 1 - table[level + 3];
-        to[i] = base[at] * rest + table[level];
-        to[i + 1] = base[at + 1] * rest + table[level + 1];
-        to[i + 2] = base[at + 2] * rest + table[level + 2];
+        const level = Math.min(Math.max(weight * scale, 0), 255), low = 4 * Math.min(Math.floor(level), 254), q = level - low / 4, p = 1 - q;
+        const rest = 1 - table[low + 3] * p - table[low + 7] * q;
+        for (let k = 0; k < 3; k++) to[i + k] = base[at + k] * rest + table[low + k] * p + table[low + 4 + k] * q;
         to[i + 3] = 255;
       }
     }
