@@ -64,21 +64,24 @@ def test_groups_and_rates_through_a_trainer(tmp_path):
 
 
 class Gaze(LightningModule):
-    """A module whose location policy is where that of a glimpse model is."""
+    """A module whose location policy and its parts are where those of a glimpse model are."""
 
     def __init__(self, optimization):
         super().__init__()
-        self.model = nn.ModuleDict({"policy": nn.Linear(3, 2), "policy_of_others": nn.Linear(3, 2)})
+        names = ("policy", "locator", "context", "policy_of_others", "core")
+        self.model = nn.ModuleDict({name: nn.Linear(3, 2) for name in names})
         self.optimization, self.trainer = optimization, Trainer(max_steps=7, accelerator="cpu", logger=False)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_location_policy_has_a_rate_of_its_own():
+def test_what_chooses_locations_has_a_rate_of_its_own():
     module = Gaze(Optimization(lr=0.5, policy=0.25))
     groups = module.optimization.configure(module)["optimizer"].param_groups
     rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
-    assert [rates[id(p)] for p in module.model["policy"].parameters()] == [0.125] * 2
-    assert [rates[id(p)] for p in module.model["policy_of_others"].parameters()] == [0.5] * 2
+    expected = {"policy": 0.125, "locator": 0.125, "context": 0.125, "policy_of_others": 0.5, "core": 0.5}
+    assert {name: {rates[id(p)] for p in part.parameters()} for name, part in module.model.items()} == {
+        name: {rate} for name, rate in expected.items()
+    }
 
 
 @pytest.mark.filterwarnings("ignore")

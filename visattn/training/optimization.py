@@ -31,8 +31,8 @@ class Optimization:
         warmup: share of training in which the rate rises from 0.
         final: share of `lr` at the end; 1 keeps it constant after the warm-up.
         encoder: factor of the rate for a module's `encoder`, if it has one.
-        policy: factor of the rate for the location policy of a glimpse model. Its gradient is mostly noise, which Adam
-            makes as large as any other.
+        policy: factor of the rate for what chooses locations in a glimpse model: its policy, context network and second
+            LSTM. Their gradient is mostly noise, which Adam makes as large as any other.
 
     Raises:
         InputError: if timm has no such optimiser, or a number is out of its range.
@@ -59,7 +59,8 @@ class Optimization:
             raise InputError(f"optimizer is '{optimizer}', which timm cannot create: {error}") from error
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.warmup, self.final = warmup, final
-        self.factors = {"encoder.": encoder, "model.policy.": policy}
+        places = ("model.policy.", "model.locator.", "model.context.")
+        self.factors = {"encoder.": encoder, **dict.fromkeys(places, policy)}
 
     def configure(self, module: LightningModule) -> dict[str, Any]:
         """What `configure_optimizers` returns, for the trained parameters of a module that has a trainer.
