@@ -1,13 +1,13 @@
 """Measure accuracy against work: glimpses at learned, random and central locations, and the whole picture.
 
     visattn glimpses --output runs/glimpses
-    visattn glimpses --question mark --colour-first 300 --policy-rate 0.1 --steps 2000 --output runs/mark
+    visattn glimpses --question mark --colour-first 300 --policy-rate 0.1 --std 0.1 --steps 1200 --output runs/mark
 
 Trains four models with the same steps and the same kind of backbone on cluttered scenes of 128×128 pixels, and
 measures each on unseen scenes after every glimpse: `work.png`, accuracy over multiply-adds, and `results.json`. A model
 of glimpses reads a small share of the picture's pixels; only the learned policy sees the whole picture at low
-resolution, and only to choose locations (Mnih 2014; Ba 2015). The questions of the mark need --colour-first: a model
-that finds the large thing learns from its mark, one that looks anywhere does not.
+resolution, and only to choose locations (Mnih 2014; Ba 2015). The colour of the mark needs --colour-first: a model
+that finds the large thing learns from its mark, one that looks anywhere hardly does.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> None:
         type=float,
         default=1.0,
         metavar="FACTOR",
-        help="factor of the learning rate for what chooses locations, after --colour-first (default: 1)",
+        help="factor of the learning rate for what chooses locations, in the steps of --question itself (default: 1)",
     )
     parser.add_argument(
         "--std",
@@ -63,10 +63,8 @@ def main(args: Sequence[str] | None = None) -> None:
         "--output", type=Path, default=Path("runs/glimpses"), help="output folder (default: runs/glimpses)"
     )
     options = parse(parser, args, "output")
-    check_ranges(
-        options, steps=(1, 10**7), scenes=(1, 10**7), test_scenes=(1, 10**7), seeds=(0, 2**32 - 1), glimpses=(1, 1000)
-    )
-    check_ranges(options, colour_first=(0, 10**7), policy_rate=(0, 1000))
+    counts = {"scenes": (1, 10**7), "test_scenes": (1, 10**7), "steps": (1, 10**7), "colour_first": (0, 10**7)}
+    check_ranges(options, **counts, policy_rate=(0, 1000), seeds=(0, 2**32 - 1), glimpses=(1, 1000))
     if options.colour_first and options.question == "colour":
         raise InputError("--colour-first is for another question than the colour; give --question mark or shape")
 
