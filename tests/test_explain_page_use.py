@@ -154,7 +154,7 @@ def test_the_keyboard_reaches_everything(look):
     assert "patch in row 5, column 7" in page.locator("#readout").inner_text()
     page.keyboard.press("Escape")
     assert "class token" in page.locator("#readout").inner_text()
-    for key, name, value in (("[", "layer", 0), ("h", "head", 0), ("m", "method", "rollout"), ("]", "layer", 1)):
+    for key, name, value in (("[", "layer", 0), ("h", "head", 0), ("m", "method", "rollout"), ("[", "layer", 1)):
         page.keyboard.press(key)
         assert page.evaluate(f"visattn.state.{name}") == value
     page.get_by_role("button", name="frog").press("Enter")

@@ -76,7 +76,7 @@ function buildSamples() {
 function listen() {
   const set = (change) => { Object.assign(state, change); render(); };
   const on = (id, kind, act) => byId(id).addEventListener(kind, act);
-  for (const radio of document.querySelectorAll("[name=method]")) radio.addEventListener("change", () => set({ method: radio.value }));
+  for (const radio of document.querySelectorAll("[name=method]")) radio.addEventListener("change", () => { choose(radio.value); render(); });
   for (const radio of document.querySelectorAll("[name=tool]")) radio.addEventListener("change", () => set({ tool: radio.value }));
   on("layer", "input", (event) => set({ layer: Number(event.target.value) - 1 }));
   on("head", "input", (event) => set({ head: Number(event.target.value) ? Number(event.target.value) - 1 : null }));
@@ -109,7 +109,7 @@ function listen() {
     const keys = {
       Escape: () => set({ query: 0 }), "[": () => layer(-1), "]": () => layer(1), "?": () => byId("help").showModal(),
       h: () => set({ method: "raw", head: heads[(heads.indexOf(state.head) + 1) % heads.length] }),
-      m: () => set({ method: methods[(methods.indexOf(state.method) + 1) % methods.length] }),
+      m: () => { choose(methods[(methods.indexOf(state.method) + 1) % methods.length]); render(); },
       t: () => visit(step === null ? 0 : null),
     };
     if (Object.hasOwn(keys, event.key)) { event.preventDefault(); keys[event.key](); }

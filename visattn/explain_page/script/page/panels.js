@@ -9,7 +9,7 @@ function buildClasses() {
     const name = make("bdi"), bar = make("i"), before = make("b"), number = make("span", { class: "number" });
     const button = make("button", { type: "button" }, name, number, make("span", { class: "bar", "aria-hidden": "true" }, bar, before));
     classRows.push({ button, name, bar, before, number, index: n });
-    button.addEventListener("click", () => { state.target = classRows[n].index; state.method = "relevance"; render(); });
+    button.addEventListener("click", () => { state.target = classRows[n].index; choose("relevance"); render(); });
     byId("classes").append(make("li", {}, button));
   }
   byId("target").append(make("option", { value: "" }, "the likeliest"), ...model.names.map((name, n) => make("option", { value: n }, name)));

@@ -17,6 +17,12 @@ const timings = { load: null, forward: null, explain: null, map: null }; // mill
 
 const target = () => state.target ?? state.run.probabilities.indexOf(Math.max(...state.run.probabilities));
 
+/** Change the method; those that go through the layers begin with all of them. */
+function choose(method) {
+  if (state.method === "raw" && method !== "raw") state.layer = model.depth - 1;
+  state.method = method;
+}
+
 /** The row (N) that the map is drawn from: of all tokens, the class token first; null while it is being computed. */
 function currentRow() {
   const { run, method, layer, head, query } = state;
