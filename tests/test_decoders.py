@@ -19,6 +19,7 @@ from visattn.attention import (
     SigmoidAttention,
     SoftAttention,
     SparsemaxAttention,
+    WholeAttention,
 )
 from visattn.decoding import captions, decode
 from visattn.errors import InputError
@@ -49,6 +50,7 @@ ATTENTIONS = {
     "entmax": EntmaxAttention,
     "sigmoid": SigmoidAttention,
     "sentinel": SentinelAttention,
+    "whole": WholeAttention,
     "mean": MeanAttention,
     "local-m": MonotonicLocalAttention,
     "local-p": PredictiveLocalAttention,

@@ -6,7 +6,14 @@ import torch
 from test_decoders import DECODERS, GRID, MEMBERS, B, D, L, T, V, decoder, values
 from torch import nn
 
-from visattn.attention import HardAttention, MultiHeadAttention, SentinelAttention, SoftAttention, SpatialAttention
+from visattn.attention import (
+    HardAttention,
+    MultiHeadAttention,
+    SentinelAttention,
+    SoftAttention,
+    SpatialAttention,
+    WholeAttention,
+)
 from visattn.attention import multihead as multihead_module
 from visattn.errors import InputError
 from visattn.explain import caption_relevance, word_relevance
@@ -43,7 +50,7 @@ class Explicit(SpatialAttention):
     def forward(self, query, memory, t):
         glimpse = self.inner(query, memory, t)
         focus = glimpse.focus.unsqueeze(1)
-        if isinstance(self.inner, SentinelAttention):
+        if isinstance(self.inner, SentinelAttention | WholeAttention):
             focus = glimpse.gate[:, None, None] * focus
         if isinstance(self.inner, MultiHeadAttention):
             focus = self.inner.head_weights(query.unsqueeze(1), memory)[:, :, 0]
@@ -52,8 +59,9 @@ class Explicit(SpatialAttention):
         focus = focus + shift
         if isinstance(self.inner, MultiHeadAttention):
             context = self.inner.proj((focus.unsqueeze(2) @ memory.projected).flatten(1))
-        elif isinstance(self.inner, SentinelAttention):
-            context = (focus @ memory.values).squeeze(1) + (1 - glimpse.gate[:, None]) * self.inner.sentinel(query)
+        elif isinstance(self.inner, SentinelAttention | WholeAttention):
+            beside = self.inner.beside(query, memory)
+            context = (focus @ memory.values).squeeze(1) + (1 - glimpse.gate[:, None]) * beside
         else:
             context = (focus @ memory.values).squeeze(1)
         return glimpse._replace(context=context)
@@ -71,8 +79,8 @@ def test_a_context_is_the_sum_of_its_terms(name):
     context = torch.einsum("bkhl,bhld->bkd", memory.per_image(weights), vectors).flatten(0, 1)
     if "multi-head" in name:
         context = context + attention.proj.bias
-    if "sentinel" in name:
-        context = context + (1 - glimpse.gate[:, None]) * attention.sentinel(query)
+    if "sentinel" in name or "whole" in name:
+        context = context + (1 - glimpse.gate[:, None]) * attention.beside(query, memory)
     torch.testing.assert_close(context, glimpse.context, rtol=1e-4, atol=1e-5)
 
 

@@ -32,6 +32,7 @@ from visattn.attention import (
     SoftAttention,
     SparsemaxAttention,
     SpatialAttention,
+    WholeAttention,
 )
 from visattn.cli import main
 from visattn.data.shapes import make_scene
@@ -143,6 +144,7 @@ MECHANISMS = {
     "entmax": (EntmaxAttention, {}),
     "sigmoid": (SigmoidAttention, {}),
     "sentinel": (SentinelAttention, {}),
+    "whole": (WholeAttention, {}),
     "mean": (MeanAttention, {}),
     "final states": (FinalStateAttention, {"permutes": False}),
     "final state": (partial(FinalStateAttention, bidirectional=False), {"permutes": False}),

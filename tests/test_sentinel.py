@@ -1,10 +1,19 @@
-"""The visual sentinel: equations 9 to 12 of Lu et al. 2017, by hand."""
+"""Attention beside the places: the visual sentinel, equations 9 to 12 of Lu et al. 2017, by hand; and the whole."""
 
 import pytest
 import torch
 from torch import nn
 
-from visattn.attention import DotScore, GeneralScore, LocationScore, SentinelAttention, UniformWeights, ablated
+from visattn.attention import (
+    DotScore,
+    GeneralScore,
+    LocationScore,
+    SentinelAttention,
+    ShuffledWeights,
+    UniformWeights,
+    WholeAttention,
+    ablated,
+)
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder, LuongDecoder
 
@@ -58,7 +67,7 @@ def test_changed_weights_leave_the_sentinel():
     assert torch.equal(changed.gate, seen.gate)
     beta = 1 - seen.gate[:, None]
     mean = values.mean(dim=1).repeat_interleave(K, dim=0)
-    torch.testing.assert_close(changed.context, beta * attention.sentinel(query) + (1 - beta) * mean)
+    torch.testing.assert_close(changed.context, beta * attention.beside(query, memory) + (1 - beta) * mean)
 
 
 @pytest.mark.parametrize("order", [LSTMDecoder, LuongDecoder])
@@ -74,6 +83,57 @@ def test_decoders_report_what_is_left_of_the_picture(order):
     torch.testing.assert_close(seen.gate, own * share)
 
 
-def test_a_sentinel_needs_a_score_by_content():
+def whole(values, mask=None):
+    torch.manual_seed(3)
+    attention = WholeAttention(Q, D)
+    return attention, attention.prepare(values, (1, values.shape[1]), mask)
+
+
+def test_the_whole_and_the_differences_from_it_share_a_word():
+    query, values = given()
+    attention, memory = whole(values)
+    seen = attention(query, memory, 0)
+    for n in range(B * K):
+        mean = values[n // K].mean(dim=0)
+        places, q = values[n // K] - mean, query[n]
+        scores = attention.score(q[None, None], attention.score.keys(torch.cat([places, mean[None]])[None]))[0, 0]
+        exponentials = (scores + torch.tensor([0.0] * L + [L]).clamp(min=1).log()).exp()  # the whole counts L times
+        alpha, beta = exponentials[:-1] / exponentials[:-1].sum(), exponentials[-1] / exponentials.sum()
+        torch.testing.assert_close(seen.weights[n], alpha)
+        torch.testing.assert_close(seen.gate[n], 1 - beta)
+        torch.testing.assert_close(seen.context[n], beta * mean + (1 - beta) * (alpha @ places))
+
+
+def test_even_attention_to_places_is_a_glimpse_of_nothing():
+    """And where the whole is one of so many, next to nothing remains of it."""
+    query, values = given()
+    attention, memory = whole(values)
+    parent = nn.ModuleList([attention])
+    with ablated(parent, UniformWeights()):
+        seen = parent[0](query, memory, 0)
+    torch.testing.assert_close(seen.weights, torch.full((B * K, L), 1 / L))
+    torch.testing.assert_close(seen.gate, torch.full((B * K,), L / (L + 1)))
+    torch.testing.assert_close(seen.context, values.mean(dim=1).repeat_interleave(K, dim=0) / (L + 1))
+
+
+def test_shuffled_weights_of_places_and_the_whole_are_the_same_numbers():
+    query, values = given()
+    mask = torch.arange(L).expand(B, L) < L - 4
+    attention, memory = whole(values, mask)
+    seen, parent = attention(query, memory, 0), nn.ModuleList([attention])
+    with ablated(parent, ShuffledWeights(5)):
+        changed = parent[0](query, memory, 0)
+
+    def together(glimpse):
+        share = glimpse.gate[:, None]
+        return torch.cat([share * glimpse.weights, 1 - share], dim=-1)
+
+    torch.testing.assert_close(together(changed).sort().values, together(seen).sort().values)
+    assert not torch.allclose(changed.gate, seen.gate)
+    assert not changed.weights[:, L - 4 :].any()
+
+
+@pytest.mark.parametrize("attention", [SentinelAttention, WholeAttention])
+def test_what_has_no_number_needs_a_score_by_content(attention):
     with pytest.raises(InputError, match="LocationScore"):
-        SentinelAttention(Q, D, LocationScore)
+        attention(Q, D, LocationScore)

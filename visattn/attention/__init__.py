@@ -16,7 +16,7 @@ from visattn.attention.relaxations import (
     StraightThroughGumbel,
 )
 from visattn.attention.scores import AdditiveScore, DotScore, GeneralScore, LocationScore, ScaledDotScore, Score
-from visattn.attention.sentinel import SentinelAttention
+from visattn.attention.sentinel import SentinelAttention, WholeAttention
 from visattn.attention.sigmoid import SigmoidAttention
 from visattn.attention.soft import SoftAttention
 from visattn.attention.sparse import EntmaxAttention, SparsemaxAttention, entmax15, sparsemax
@@ -53,6 +53,7 @@ __all__ = [
     "StraightThrough",
     "StraightThroughGumbel",
     "UniformWeights",
+    "WholeAttention",
     "ablated",
     "attend",
     "entmax15",

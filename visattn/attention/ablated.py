@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.multihead import HeadsMemory, MultiHeadAttention
-from visattn.attention.sentinel import SentinelAttention
+from visattn.attention.sentinel import SentinelAttention, WholeAttention
 from visattn.attention.soft import context
 
 # Weights (R, G, L) of R words to as many others; a word's G rows, of heads or of α and what was drawn from it, are
@@ -107,6 +108,27 @@ class AblatedSentinel(Ablated):
         return self.mechanism.mixed(query, memory, focus, seen.gate)
 
 
+class AblatedWhole(Ablated):
+    """Attention to places and the whole, all of whose weights are changed: the whole is chosen as places are.
+
+    Args:
+        mechanism: the attention.
+        change: the change of the weights of places and whole, (R, 1, L + 1), the whole last.
+    """
+
+    mechanism: WholeAttention
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        seen = self.mechanism(query, memory, t)
+        share = seen.gate.unsqueeze(-1)
+        rows, mask = torch.cat([share * seen.weights, 1 - share], dim=-1), _mask(memory, len(query))
+        changed = self.change(rows.unsqueeze(1), None if mask is None else F.pad(mask, (0, 1), value=True)).squeeze(1)
+        gate = changed[:, :-1].sum(dim=-1)
+        weights = changed[:, :-1] / gate.unsqueeze(-1).clamp(min=torch.finfo(gate.dtype).tiny)
+        mixed = self.mechanism.mixed(query, memory, weights, gate).to(seen.context.dtype)
+        return Glimpse(mixed, weights, weights, torch.zeros_like(seen.log_prob), gate)
+
+
 class AblatedHeads(Ablated):
     """Multi-head attention with changed weights; all heads of a word are changed alike.
 
@@ -139,6 +161,7 @@ class AblatedHeads(Ablated):
 _KINDS: dict[type[SpatialAttention], type[Ablated]] = {
     MultiHeadAttention: AblatedHeads,
     SentinelAttention: AblatedSentinel,
+    WholeAttention: AblatedWhole,
 }
 
 

@@ -1,6 +1,7 @@
-"""Adaptive attention: a visual sentinel says how much of a word comes from the picture at all."""
+"""Attention to the places and to one more vector: a visual sentinel, or the picture as a whole."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,16 +10,66 @@ from visattn.attention.contract import Glimpse, Memory
 from visattn.attention.scores import AdditiveScore, Score
 from visattn.attention.soft import SoftAttention, context
 from visattn.errors import InputError
+from visattn.fast.conversion import working_precision
 from visattn.fast.linear import Linear
 
 
-class SentinelAttention(SoftAttention):
-    """Soft attention with one more vector to attend to, which is not in the picture (Lu et al. 2017, section 2.3).
+class AttentionBeside(SoftAttention):
+    """Soft attention that divides a word between the places and one more vector b: ĉ = β b + (1 − β) Σᵢ αᵢ aᵢ.
 
-    The sentinel s = σ(W_g q) ⊙ tanh(W_s q) holds what the decoder knows already (eq. 9 and 10). It competes with the
-    places in one softmax (eq. 12), whose last weight is β: ĉ = β s + (1 − β) Σᵢ αᵢ aᵢ (eq. 11), where α is the softmax
-    over the places alone. Maps show α; the glimpse's `gate` is 1 − β, the share of the picture, which is what β is with
-    Xu's gate.
+    b competes with the places in one softmax (Lu et al. 2017, eq. 12), whose last weight is β; α is the softmax over
+    the places alone. Maps show α; the glimpse's `gate` is 1 − β, the share of the places. Subclasses define `beside`.
+
+    Args:
+        query_size: Q, size of the query.
+        value_size: D, size of an annotation vector and of b.
+        score: constructs the score from (Q, D).
+
+    Raises:
+        InputError: if the score does not depend on content.
+    """
+
+    def __init__(self, query_size: int, value_size: int, score: Callable[[int, int], Score] = AdditiveScore) -> None:
+        super().__init__(query_size, value_size, score)
+        if not self.score.by_content:
+            raise InputError(
+                f"{type(self.score).__name__} scores places by their number, and {self.called} has none; "
+                "use another score"
+            )
+
+    called: str  # b, in messages
+
+    def beside(self, query: Tensor, memory: Memory) -> Tensor:
+        """b, (N, D)."""
+        raise NotImplementedError
+
+    def count(self, query: Tensor, memory: Memory) -> Tensor:
+        """The number of places as which b counts in the softmax, (N, 1)."""
+        return query.new_ones(len(query), 1, dtype=torch.float32)
+
+    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
+        scores, beside = self.scores(query, memory), self.beside(query, memory).unsqueeze(1)
+        of_beside = self.score(query.unsqueeze(1), self.score.keys(beside)).float()[:, 0]  # (N, 1)
+        beta = torch.cat([scores, of_beside + self.count(query, memory).log()], dim=-1).softmax(dim=-1)[:, -1:]
+        weights, gate = self.distribution(scores), 1 - beta[:, 0]
+        return Glimpse.soft(self.mixed(query, memory, weights, gate), weights)._replace(gate=gate)
+
+    def mixed(self, query: Tensor, memory: Memory, weights: Tensor, gate: Tensor) -> Tensor:
+        """ĉ of weights (N, L) and a share of the places (N,), (N, D)."""
+        share = gate.unsqueeze(-1)
+        own = (1 - share) * self.beside(query, memory)
+        return context(share * weights, memory) + own.to(memory.values.dtype)
+
+    def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
+        """(1 − β) α over the places; the part of b does not depend on α."""
+        return (glimpse.gate.unsqueeze(-1) * glimpse.weights).unsqueeze(1), memory.values.unsqueeze(1)
+
+
+class SentinelAttention(AttentionBeside):
+    """Adaptive attention: a visual sentinel says how much of a word comes from the picture at all (Lu et al. 2017).
+
+    The sentinel s = σ(W_g q) ⊙ tanh(W_s q) holds what the decoder knows already (eq. 9 and 10), and is not in the
+    picture: `gate` is the picture's share, as β is with Xu's gate. Context of eq. 11 and 12.
 
     Two departures make it a mechanism like the others, for any decoder and score by content. The sentinel is computed
     from the query, where Lu takes the LSTM's cell, input and previous state; and its score has the weights of the
@@ -33,32 +84,65 @@ class SentinelAttention(SoftAttention):
         InputError: if the score does not depend on content.
     """
 
+    called = "a sentinel"
+
     def __init__(self, query_size: int, value_size: int, score: Callable[[int, int], Score] = AdditiveScore) -> None:
         super().__init__(query_size, value_size, score)
-        if not self.score.by_content:
-            raise InputError(
-                f"{type(self.score).__name__} scores places by their number, and a sentinel has none; use another score"
-            )
         self.gate = Linear(query_size, value_size)
         self.known = Linear(query_size, value_size)
 
-    def sentinel(self, query: Tensor) -> Tensor:
+    def beside(self, query: Tensor, memory: Memory) -> Tensor:
         """s, (N, Q) to (N, D)."""
         return torch.sigmoid(self.gate(query)) * torch.tanh(self.known(query))
 
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        scores, sentinel = self.scores(query, memory), self.sentinel(query).unsqueeze(1)
-        of_sentinel = self.score(query.unsqueeze(1), self.score.keys(sentinel)).float()[:, 0]  # (N, 1)
-        beta = torch.cat([scores, of_sentinel], dim=-1).softmax(dim=-1)[:, -1:]
-        weights, gate = self.distribution(scores), 1 - beta[:, 0]
-        return Glimpse.soft(self.mixed(query, memory, weights, gate), weights)._replace(gate=gate)
 
-    def mixed(self, query: Tensor, memory: Memory, weights: Tensor, gate: Tensor) -> Tensor:
-        """ĉ of weights (N, L) and a share of the picture (N,), (N, D)."""
-        share = gate.unsqueeze(-1)
-        own = (1 - share) * self.sentinel(query)
-        return context(share * weights, memory) + own.to(memory.values.dtype)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WholeMemory(Memory):
+    """A memory whose values are the differences of the places from the whole.
 
-    def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
-        """(1 − β) α over the places; the sentinel's part does not depend on α."""
-        return (glimpse.gate.unsqueeze(-1) * glimpse.weights).unsqueeze(1), memory.values.unsqueeze(1)
+    Attributes:
+        whole: (B, D) the mean annotation vector.
+        count: (B,) float32, the number of places.
+    """
+
+    whole: Tensor
+    count: Tensor
+
+
+class WholeAttention(AttentionBeside):
+    """Soft attention that says whether a word comes from the picture as a whole or from a place in it.
+
+    With ā the mean of the annotation vectors, ĉ = β ā + (1 − β) Σᵢ αᵢ (aᵢ − ā). In soft attention even α is a glimpse
+    of the whole, ā, from which a decoder can tell most of what captions say without looking anywhere. Here even α is a
+    glimpse of nothing: the decoder has to ask for the whole, whose share β is shown, or for a place. The whole counts
+    in the softmax as often as there are places, so β is ½ if all scores are equal.
+
+    Ours; the competition of an additional vector with the places is that of Lu et al. (2017).
+
+    Args:
+        query_size: Q, size of the query.
+        value_size: D, size of an annotation vector.
+        score: constructs the score from (Q, D).
+
+    Raises:
+        InputError: if the score does not depend on content.
+    """
+
+    called = "the whole"
+
+    def prepare(self, values: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> WholeMemory:
+        present = values.new_ones(values.shape[:2], dtype=torch.float32) if mask is None else mask.float()
+        count = present.sum(dim=1)
+        whole = torch.einsum("bl,bld->bd", present / count.unsqueeze(1), values.float()).to(values.dtype)
+        places = super().prepare(values - whole.unsqueeze(1), grid, mask)
+        return WholeMemory(**vars(places), whole=working_precision(whole), count=count)
+
+    def beside(self, query: Tensor, memory: Memory) -> Tensor:
+        """ā, (B, D) to (N, D)."""
+        assert isinstance(memory, WholeMemory)
+        return memory.whole.repeat_interleave(len(query) // len(memory.whole), dim=0)
+
+    def count(self, query: Tensor, memory: Memory) -> Tensor:
+        """The number of places of each image, (N, 1)."""
+        assert isinstance(memory, WholeMemory)
+        return memory.count.repeat_interleave(len(query) // len(memory.count)).unsqueeze(1)

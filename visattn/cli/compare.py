@@ -18,7 +18,7 @@ from visattn.errors import InputError
 
 DATA = ("shapes", "flickr8k")
 # Rivals of soft attention, and other estimators of hard attention; only when they are named.
-RIVALS = ("sparsemax", "entmax", "sigmoid", "sentinel")
+RIVALS = ("sparsemax", "entmax", "sigmoid", "sentinel", "whole")
 ESTIMATORS = (
     *("hard_average", "hard_2", "hard_without_replacement", "hard_rebar"),
     *("hard_straight_through", "hard_reinmax"),

@@ -29,6 +29,7 @@ from visattn.attention import (
     SigmoidAttention,
     SoftAttention,
     SparsemaxAttention,
+    WholeAttention,
 )
 from visattn.decoding import BeamSearch, Greedy, Sampling
 from visattn.errors import InputError
@@ -62,6 +63,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
         SparsemaxAttention,
         EntmaxAttention,
         SentinelAttention,
+        WholeAttention,
         SigmoidAttention,
         MeanAttention,
         FinalStateAttention,

@@ -63,6 +63,7 @@ MECHANISMS = {
     "entmax": Mechanism("1.5-entmax", ("entmax", "luong")),
     "sigmoid": Mechanism("Sigmoid", ("sigmoid", "luong")),
     "sentinel": Mechanism("Soft with a sentinel", ("sentinel", "luong")),
+    "whole": Mechanism("Soft, places and the whole", ("whole", "luong")),
     "local_m": Mechanism("Local-m", ("local_m", "luong")),
     "local_p": Mechanism("Local-p", ("local_p", "luong")),
     "multihead": Mechanism("Multi-head", ("multihead", "luong")),
