@@ -56,8 +56,8 @@ class Glimpse(NamedTuple):
         weights: (N, L) the distribution over places, α; always float32.
         focus: (N, L) the weights that actually multiplied the values: α if soft, one-hot for a sampled place.
         log_prob: (N,) log-probability of the sample; 0 if nothing was sampled.
-        gate: (N,) the share of the picture in the context: the decoder's gate β (Xu 2015, section 4.2.1), times what a
-            sentinel leaves; 1 if there is neither.
+        gate: (N,) the share of the places in the context: the decoder's gate β (Xu 2015, section 4.2.1), times what a
+            sentinel or the picture as a whole leaves; 1 if there is none of them.
     """
 
     context: Tensor

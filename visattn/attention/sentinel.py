@@ -29,6 +29,8 @@ class AttentionBeside(SoftAttention):
         InputError: if the score does not depend on content.
     """
 
+    called: str  # b, in messages
+
     def __init__(self, query_size: int, value_size: int, score: Callable[[int, int], Score] = AdditiveScore) -> None:
         super().__init__(query_size, value_size, score)
         if not self.score.by_content:
@@ -36,8 +38,6 @@ class AttentionBeside(SoftAttention):
                 f"{type(self.score).__name__} scores places by their number, and {self.called} has none; "
                 "use another score"
             )
-
-    called: str  # b, in messages
 
     def beside(self, query: Tensor, memory: Memory) -> Tensor:
         """b, (N, D)."""
