@@ -16,6 +16,7 @@ from visattn.attention import (
     MultiHeadAttention,
     PredictiveLocalAttention,
     SoftAttention,
+    WholeAttention,
 )
 from visattn.cli import export
 from visattn.data.inputs import read_inputs
@@ -43,6 +44,7 @@ DECODERS = {
     "Xu, multi-head": partial(LSTM, attention=partial(MultiHeadAttention, heads=3, size=15)),
     "Luong, placed": partial(LUONG, placed=20),
     "Luong, learned initial state": partial(LUONG, initial_state="learned", input_feeding=False),
+    "Luong, whole": partial(LUONG, attention=WholeAttention),
     "Transformer": partial(TransformerDecoder, size=20, layers=2, heads=5, map_layer=0),
 }
 

@@ -115,7 +115,8 @@ class WholeAttention(AttentionBeside):
     With ā the mean of the annotation vectors, ĉ = β ā + (1 − β) Σᵢ αᵢ (aᵢ − ā). In soft attention even α is a glimpse
     of the whole, ā, from which a decoder can tell most of what captions say without looking anywhere. Here even α is a
     glimpse of nothing: the decoder has to ask for the whole, whose share β is shown, or for a place. The whole counts
-    in the softmax as often as there are places, so β is ½ if all scores are equal.
+    in the softmax as often as there are places, so β is ½ if all scores are equal. The memory's values have a mean of
+    0, so a decoder whose initial state comes from their mean begins alike for all pictures.
 
     Ours; the competition of an additional vector with the places is that of Lu et al. (2017).
 
@@ -140,9 +141,14 @@ class WholeAttention(AttentionBeside):
     def beside(self, query: Tensor, memory: Memory) -> Tensor:
         """ā, (B, D) to (N, D)."""
         assert isinstance(memory, WholeMemory)
-        return memory.whole.repeat_interleave(len(query) // len(memory.whole), dim=0)
+        return _for_captions(memory.whole, query, memory)
 
     def count(self, query: Tensor, memory: Memory) -> Tensor:
         """The number of places of each image, (N, 1)."""
         assert isinstance(memory, WholeMemory)
-        return memory.count.repeat_interleave(len(query) // len(memory.count)).unsqueeze(1)
+        return _for_captions(memory.count.unsqueeze(1), query, memory)
+
+
+def _for_captions(of_images: Tensor, query: Tensor, memory: Memory) -> Tensor:
+    """Rows of images (B, …) as rows of their captions (N, …)."""
+    return of_images.unsqueeze(1).expand(-1, memory.per_image(query).shape[1], -1).flatten(0, 1)
