@@ -130,5 +130,5 @@ every thing. *Relation*: the share of relations between existing things that hol
 name a thing and have their largest weight on it; *mass*: the share of the weight that is on it; for the words of the
 model's own captions, and for those of the references under teacher forcing. (Before a phrase begins, no model can know
 which of several things a reference will name, so the latter cannot reach 100%.) *Entropy* of the weights, in nats.
-*Time per step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft"; medians of
-interleaved rounds. After ±: the standard deviation over seeds."""
+*Time per step*: forward and backward pass of the decoder on one batch, as a multiple of the row "Soft" (of the
+first row if there is none); medians of interleaved rounds. After ±: the standard deviation over seeds."""
