@@ -105,7 +105,7 @@ class AblatedSentinel(Ablated):
     mechanism: SentinelAttention
 
     def context(self, query: Tensor, memory: Memory, focus: Tensor, seen: Glimpse) -> Tensor:
-        return self.mechanism.mixed(query, memory, focus, seen.gate)
+        return self.mechanism.mixed(self.mechanism.beside(query, memory), memory, focus, seen.gate)
 
 
 class AblatedWhole(Ablated):
@@ -125,8 +125,9 @@ class AblatedWhole(Ablated):
         changed = self.change(rows.unsqueeze(1), None if mask is None else F.pad(mask, (0, 1), value=True)).squeeze(1)
         gate = changed[:, :-1].sum(dim=-1)
         weights = changed[:, :-1] / gate.unsqueeze(-1).clamp(min=torch.finfo(gate.dtype).tiny)
-        mixed = self.mechanism.mixed(query, memory, weights, gate).to(seen.context.dtype)
-        return Glimpse(mixed, weights, weights, torch.zeros_like(seen.log_prob), gate)
+        mixed = self.mechanism.mixed(self.mechanism.beside(query, memory), memory, weights, gate)
+        nothing = torch.zeros_like(seen.log_prob)
+        return Glimpse(mixed.to(seen.context.dtype), weights, weights, nothing, gate)
 
 
 class AblatedHeads(Ablated):

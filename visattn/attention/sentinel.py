@@ -43,21 +43,25 @@ class AttentionBeside(SoftAttention):
         """b, (N, D)."""
         raise NotImplementedError
 
+    def key(self, beside: Tensor, query: Tensor, memory: Memory) -> Tensor:
+        """The key of b, (N, A)."""
+        return self.score.keys(beside.unsqueeze(1))[:, 0]
+
     def count(self, query: Tensor, memory: Memory) -> Tensor:
         """The number of places as which b counts in the softmax, (N, 1)."""
         return query.new_ones(len(query), 1, dtype=torch.float32)
 
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        scores, beside = self.scores(query, memory), self.beside(query, memory).unsqueeze(1)
-        of_beside = self.score(query.unsqueeze(1), self.score.keys(beside)).float()[:, 0]  # (N, 1)
+        scores, beside = self.scores(query, memory), self.beside(query, memory)
+        of_beside = self.score(query.unsqueeze(1), self.key(beside, query, memory).unsqueeze(1)).float()[:, 0]  # (N, 1)
         beta = torch.cat([scores, of_beside + self.count(query, memory).log()], dim=-1).softmax(dim=-1)[:, -1:]
         weights, gate = self.distribution(scores), 1 - beta[:, 0]
-        return Glimpse.soft(self.mixed(query, memory, weights, gate), weights)._replace(gate=gate)
+        return Glimpse.soft(self.mixed(beside, memory, weights, gate), weights)._replace(gate=gate)
 
-    def mixed(self, query: Tensor, memory: Memory, weights: Tensor, gate: Tensor) -> Tensor:
-        """ĉ of weights (N, L) and a share of the places (N,), (N, D)."""
+    def mixed(self, beside: Tensor, memory: Memory, weights: Tensor, gate: Tensor) -> Tensor:
+        """ĉ of b (N, D), weights (N, L) and a share of the places (N,), (N, D)."""
         share = gate.unsqueeze(-1)
-        own = (1 - share) * self.beside(query, memory)
+        own = (1 - share) * beside
         return context(share * weights, memory) + own.to(memory.values.dtype)
 
     def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
@@ -102,10 +106,12 @@ class WholeMemory(Memory):
 
     Attributes:
         whole: (B, D) the mean annotation vector.
+        whole_key: (B, A) its key.
         count: (B,) float32, the number of places.
     """
 
     whole: Tensor
+    whole_key: Tensor
     count: Tensor
 
 
@@ -136,12 +142,18 @@ class WholeAttention(AttentionBeside):
         count = present.sum(dim=1)
         whole = torch.einsum("bl,bld->bd", present / count.unsqueeze(1), values.float()).to(values.dtype)
         places = super().prepare(values - whole.unsqueeze(1), grid, mask)
-        return WholeMemory(**vars(places), whole=working_precision(whole), count=count)
+        whole = working_precision(whole)
+        return WholeMemory(**vars(places), whole=whole, whole_key=self.keys(whole.unsqueeze(1))[:, 0], count=count)
 
     def beside(self, query: Tensor, memory: Memory) -> Tensor:
         """ā, (B, D) to (N, D)."""
         assert isinstance(memory, WholeMemory)
         return _for_captions(memory.whole, query, memory)
+
+    def key(self, beside: Tensor, query: Tensor, memory: Memory) -> Tensor:
+        """The whole's, (B, A) to (N, A), computed once for each image."""
+        assert isinstance(memory, WholeMemory)
+        return _for_captions(memory.whole_key, query, memory)
 
     def count(self, query: Tensor, memory: Memory) -> Tensor:
         """The number of places of each image, (N, 1)."""
