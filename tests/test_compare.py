@@ -1,6 +1,7 @@
 """The comparison as a user runs it, its table and its figure."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from PIL import Image
 
 from visattn.cli import compare
 from visattn.data import ShapesCaptions
+from visattn.errors import InputError
 from visattn.figures import Comparison, Row, comparison_sheet
 from visattn.images import Geometry
 from visattn.overlay import encode_figure
 from visattn.studies.comparison import step_times, table
-from visattn.tasks.compare import MECHANISMS, summarised
+from visattn.tasks.compare import MECHANISMS, SOURCES, Trial, summarised, train
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
 
@@ -62,6 +64,23 @@ def test_a_failed_run_is_named_with_its_reason(karpathy_root, tmp_path, capsys):
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "training 'local_p' failed" in sentence
     assert "window is 2, so it covers 5×5 places, but the grid has 2×2" in sentence
+
+
+def test_the_minutes_of_an_interrupted_training_count(tmp_path, monkeypatch):
+    (folder := tmp_path / "soft").mkdir()
+    clock = iter(60 * minute for minute in (2, 5, 20, 31))
+
+    def fit(*_, **__):
+        (folder / "last.ckpt").touch()
+        return SimpleNamespace(returncode=0 if (folder / "minutes_so_far.txt").exists() else 1)
+
+    monkeypatch.setattr("subprocess.run", fit)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    with pytest.raises(InputError, match="'soft' failed"):
+        train(Trial("soft", 0), SOURCES["shapes"], tmp_path, (), 1)
+    train(Trial("soft", 0), SOURCES["shapes"], tmp_path, (), 1)
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "minutes.txt"}
+    assert float((folder / "minutes.txt").read_text()) == 3 + 11
 
 
 def test_timing_leaves_a_model_as_it_was(captioner_checkpoint):

@@ -119,7 +119,9 @@ def command(trial: Trial, source: Source, output: Path, options: Sequence[str]) 
 
 
 def train(trial: Trial, source: Source, output: Path, options: Sequence[str], threads: int) -> None:
-    """Fit a mechanism in a process of its own, or what is missing of it; leaves the minutes in `minutes.txt`.
+    """Fit a mechanism in a process of its own, or what is missing of it.
+
+    Leaves the minutes in `minutes.txt`, and in `minutes_so_far.txt` if it ends too early, to be added to later.
 
     Raises:
         InputError: if the run fails; it names the log.
@@ -128,19 +130,26 @@ def train(trial: Trial, source: Source, output: Path, options: Sequence[str], th
     if (folder / "minutes.txt").exists():
         return
     begun = ["--ckpt_path", str(folder / "last.ckpt")] if (folder / "last.ckpt").exists() else []
+    so_far = folder / "minutes_so_far.txt"
+    before = float(so_far.read_text()) if begun and so_far.exists() else 0.0
     start = time.perf_counter()
-    with log.open("a") as file:
-        process = subprocess.run(
-            [sys.executable, "-m", "visattn", "fit", *command(trial, source, output, options), *begun],
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+    try:
+        with log.open("a") as file:
+            process = subprocess.run(
+                [sys.executable, "-m", "visattn", "fit", *command(trial, source, output, options), *begun],
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+    finally:
+        minutes = f"{before + (time.perf_counter() - start) / 60:.2f}"
+        if folder.is_dir():
+            write_text(so_far, minutes)
     if process.returncode:
         said = log.read_text().strip().splitlines()[-1:]
         raise InputError(f"training '{trial.folder}' failed; the end of {log}: {''.join(said)}")
-    write_text(folder / "minutes.txt", f"{(time.perf_counter() - start) / 60:.2f}")
+    so_far.replace(folder / "minutes.txt")
 
 
 def score(
