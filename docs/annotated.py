@@ -19,6 +19,7 @@ FILES = {
     "source/contract.md": ("The contract", "attention/contract.py"),
     "source/scores.md": ("Scores", "attention/scores.py"),
     "source/soft.md": ("Soft attention", "attention/soft.py"),
+    "source/sentinel.md": ("Sentinel and whole", "attention/sentinel.py"),
     "source/hard.md": ("Hard attention", "attention/hard.py"),
     "source/local.md": ("Local attention", "attention/local.py"),
     "source/multihead.md": ("Multi-head attention", "attention/multihead.py"),

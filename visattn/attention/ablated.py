@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from visattn.attention.contract import Glimpse, Memory, SpatialAttention
 from visattn.attention.multihead import HeadsMemory, MultiHeadAttention
-from visattn.attention.sentinel import SentinelAttention, WholeAttention
+from visattn.attention.sentinel import AttentionBeside
 from visattn.attention.soft import context
 
 # Weights (R, G, L) of R words to as many others; a word's G rows, of heads or of α and what was drawn from it, are
@@ -94,40 +93,18 @@ class Ablated(SpatialAttention):
         return context(focus, memory)
 
 
-class AblatedSentinel(Ablated):
-    """Attention with a sentinel, whose share does not change.
+class AblatedBeside(Ablated):
+    """Attention to the places and to one more vector, whose share does not change.
 
     Args:
         mechanism: the attention.
         change: the change of the weights of places.
     """
 
-    mechanism: SentinelAttention
+    mechanism: AttentionBeside
 
     def context(self, query: Tensor, memory: Memory, focus: Tensor, seen: Glimpse) -> Tensor:
         return self.mechanism.mixed(self.mechanism.beside(query, memory), memory, focus, seen.gate)
-
-
-class AblatedWhole(Ablated):
-    """Attention to places and the whole, all of whose weights are changed: the whole is chosen as places are.
-
-    Args:
-        mechanism: the attention.
-        change: the change of the weights of places and whole, (R, 1, L + 1), the whole last.
-    """
-
-    mechanism: WholeAttention
-
-    def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
-        seen = self.mechanism(query, memory, t)
-        share = seen.gate.unsqueeze(-1)
-        rows, mask = torch.cat([share * seen.weights, 1 - share], dim=-1), _mask(memory, len(query))
-        changed = self.change(rows.unsqueeze(1), None if mask is None else F.pad(mask, (0, 1), value=True)).squeeze(1)
-        gate = changed[:, :-1].sum(dim=-1)
-        weights = changed[:, :-1] / gate.unsqueeze(-1).clamp(min=torch.finfo(gate.dtype).tiny)
-        mixed = self.mechanism.mixed(self.mechanism.beside(query, memory), memory, weights, gate)
-        nothing = torch.zeros_like(seen.log_prob)
-        return Glimpse(mixed.to(seen.context.dtype), weights, weights, nothing, gate)
 
 
 class AblatedHeads(Ablated):
@@ -161,8 +138,7 @@ class AblatedHeads(Ablated):
 
 _KINDS: dict[type[SpatialAttention], type[Ablated]] = {
     MultiHeadAttention: AblatedHeads,
-    SentinelAttention: AblatedSentinel,
-    WholeAttention: AblatedWhole,
+    AttentionBeside: AblatedBeside,
 }
 
 

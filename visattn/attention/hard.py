@@ -57,7 +57,8 @@ class HardAttention(SoftAttention):
         query_size: Q, size of the query.
         value_size: D, size of an annotation vector.
         score: constructs the score from (Q, D).
-        probability: probability of sampling in training; ½ as published. With 0 this is exactly soft attention.
+        probability: probability of sampling in training; ½ as published. With 0 it is trained as soft attention
+            is, and still decodes as `evaluation` says.
         coin: unit of the coin flips: each "image", as in the paper (shared by all captions, samples and words of an
             image); each "step" of each caption; or each step of the whole "batch", as in the authors' code.
         temperature: divides the scores: above 1 attention spreads, below 1 it concentrates. (The authors' option of the

@@ -15,10 +15,11 @@ from visattn.fast.linear import Linear
 
 
 class AttentionBeside(SoftAttention):
-    """Soft attention that divides a word between the places and one more vector b: ĉ = β b + (1 − β) Σᵢ αᵢ aᵢ.
+    """Soft attention that divides a word between the places and one more vector b: ĉ = β Σᵢ αᵢ aᵢ + (1 − β) b.
 
-    b competes with the places in one softmax (Lu et al. 2017, eq. 12), whose last weight is β; α is the softmax over
-    the places alone. Maps show α; the glimpse's `gate` is 1 − β, the share of the places. Subclasses define `beside`.
+    b competes with the places in one softmax (Lu et al. 2017, eq. 12), in which it has the weight 1 − β; α is the
+    softmax over the places alone. β, the share of the places, is the glimpse's `gate`, as Xu's β is (Lu's β is 1 − β
+    here). Subclasses define `beside`.
 
     Args:
         query_size: Q, size of the query.
@@ -54,8 +55,8 @@ class AttentionBeside(SoftAttention):
     def forward(self, query: Tensor, memory: Memory, t: int) -> Glimpse:
         scores, beside = self.scores(query, memory), self.beside(query, memory)
         of_beside = self.score(query.unsqueeze(1), self.key(beside, query, memory).unsqueeze(1)).float()[:, 0]  # (N, 1)
-        beta = torch.cat([scores, of_beside + self.count(query, memory).log()], dim=-1).softmax(dim=-1)[:, -1:]
-        weights, gate = self.distribution(scores), 1 - beta[:, 0]
+        shares = torch.cat([scores, of_beside + self.count(query, memory).log()], dim=-1).softmax(dim=-1)
+        weights, gate = self.distribution(scores), 1 - shares[:, -1]
         return Glimpse.soft(self.mixed(beside, memory, weights, gate), weights)._replace(gate=gate)
 
     def mixed(self, beside: Tensor, memory: Memory, weights: Tensor, gate: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class AttentionBeside(SoftAttention):
         return context(share * weights, memory) + own.to(memory.values.dtype)
 
     def terms(self, query: Tensor, memory: Memory, glimpse: Glimpse) -> tuple[Tensor, Tensor]:
-        """(1 − β) α over the places; the part of b does not depend on α."""
+        """β α over the places; the part of b does not depend on α."""
         return (glimpse.gate.unsqueeze(-1) * glimpse.weights).unsqueeze(1), memory.values.unsqueeze(1)
 
 
@@ -73,7 +74,7 @@ class SentinelAttention(AttentionBeside):
     """Adaptive attention: a visual sentinel says how much of a word comes from the picture at all (Lu et al. 2017).
 
     The sentinel s = σ(W_g q) ⊙ tanh(W_s q) holds what the decoder knows already (eq. 9 and 10), and is not in the
-    picture: `gate` is the picture's share, as β is with Xu's gate. Context of eq. 11 and 12.
+    picture: β is the picture's share. Context of eq. 11 and 12.
 
     Two departures make it a mechanism like the others, for any decoder and score by content. The sentinel is computed
     from the query, where Lu takes the LSTM's cell, input and previous state; and its score has the weights of the
@@ -116,13 +117,13 @@ class WholeMemory(Memory):
 
 
 class WholeAttention(AttentionBeside):
-    """Soft attention that says whether a word comes from the picture as a whole or from a place in it.
+    """Soft attention to the places' differences from the mean, and to the mean: the picture as a whole.
 
-    With ā the mean of the annotation vectors, ĉ = β ā + (1 − β) Σᵢ αᵢ (aᵢ − ā). In soft attention even α is a glimpse
-    of the whole, ā, from which a decoder can tell most of what captions say without looking anywhere. Here even α is a
-    glimpse of nothing: the decoder has to ask for the whole, whose share β is shown, or for a place. The whole counts
-    in the softmax as often as there are places, so β is ½ if all scores are equal. The memory's values have a mean of
-    0, so a decoder whose initial state comes from their mean begins alike for all pictures.
+    With ā the mean of the annotation vectors, ĉ = β Σᵢ αᵢ (aᵢ − ā) + (1 − β) ā. In soft attention the context of a
+    uniform α is ā, from which a decoder can tell most of what captions say. Here it is (1 − β) ā, so how much a word
+    takes from the picture as a whole is shown. ā counts in the softmax as often as there are places: β is ½ if all
+    scores are equal. The memory's values have a mean of 0, so a decoder whose initial state is computed from their mean
+    begins alike for all pictures.
 
     Ours; the competition of an additional vector with the places is that of Lu et al. (2017).
 
