@@ -29,13 +29,14 @@ SIDE = 320  # pixels of the pictures shown; the models see 64, and the maps come
 
 
 def train_and_test(config: str, output: Path, options: Sequence[str]) -> tuple[dict[str, float], float]:
-    """Fit one configuration, then test the checkpoint that did best in validation.
+    """Fit one configuration in the device's fast precision, then test the checkpoint that did best in validation.
 
     Returns:
         The test split's metrics, and the minutes that fitting took.
     """
     start = time.perf_counter()
-    cli = run_cli(["fit", "--config", str(packaged(config)), "--output", str(output), *options])
+    words = ["--config", str(packaged(config)), "--output", str(output), "--trainer.precision=auto"]
+    cli = run_cli(["fit", *words, *options])
     minutes = (time.perf_counter() - start) / 60
     (metrics,) = cli.trainer.test(
         datamodule=cli.datamodule, ckpt_path=output / "best.ckpt", weights_only=True, verbose=False
