@@ -125,7 +125,7 @@ def test_overlay_writes_what_is_asked_for(classifier_checkpoint, photographs, tm
     head = (output / "turned.svg").read_text()[:2000]
     assert float(re.search(r'width="([\d.]+)pt"', head)[1]) / 72 * 2.54 == pytest.approx(12, rel=0.01)
     assert "smallest area" in (output / "turned.svg").read_text()
-    assert "classes.json and svg,pdf,npz are in" in capsys.readouterr().out
+    assert "classes.json and overlays (svg, pdf, npz) are in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -108,4 +108,4 @@ def main(args: Sequence[str] | None = None) -> None:
     for entry in entries:
         for caption in entry.get("captions", [entry]):
             print(f"{entry['image']}: {caption['caption']}")
-    print(f"captions.json and {options.export} are in {options.output}")
+    print(f"captions.json and overlays ({options.export.replace(',', ', ')}) are in {options.output}")

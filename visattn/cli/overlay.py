@@ -196,7 +196,7 @@ def _report(entries: Sequence[dict], options: argparse.Namespace) -> None:
     if sizes := [entry["queries"] for entry in entries if "queries" in entry]:
         file, page = _size(max(sizes)), _size(4 * max(sizes) / 3)
         print(f"--queries adds {file} to each .npz, before compression, and {page} an image to visattn view's page")
-    print(f"classes.json and {options.export} are in {options.output}")
+    print(f"classes.json and overlays ({options.export.replace(',', ', ')}) are in {options.output}")
 
 
 def _size(count: float) -> str:

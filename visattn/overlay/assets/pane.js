@@ -344,8 +344,8 @@ class Pane {
     this.canvas.setAttribute("aria-label", asking ? `${scene.name}: ${meaning}` : subject === null ? scene.name : `${scene.name}: ${meaning}${subject && ` for “${subject}”`}`);
     this.back.hidden = !asking;
     if (kind === "class") return this.readout.replaceChildren(this.refusal || (asking ? this.foundAt(map) : "Click or tap a place of the picture to see where it attends."));
-    const facts = t === null ? [words.length ? `Hover over a ${unit}, tap it, or press →` : ""] : this.facts(t);
-    this.readout.replaceChildren(subject === null ? "" : make("b", {}, own(subject)), subject === null ? "" : " · ", facts.join(" · "));
+    this.scale.element.dataset.hint = words.length ? `Hover over a ${unit}, tap it, or press →` : "";
+    this.readout.replaceChildren(...(t === null ? [] : [make("b", {}, own(subject)), " · ", this.facts(t).join(" · ")]));
   }
 
   /** What is known of a word. */
