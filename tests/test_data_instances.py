@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from visattn.data import Instances, Photographs
-from visattn.data.coco_words import NAMES, WORDS, categories
+from visattn.data.coco_words import NAMES, WORDS, categories, objects
 from visattn.data.instances import decode_runs
 from visattn.errors import InputError
 from visattn.images import fit_geometry
@@ -323,6 +323,24 @@ def test_what_the_crop_cuts_off_or_the_image_lacks_has_no_region(root):
     assert [r is None for r in photographs(root, fit="squash").regions("11", words)] == [True, False]
     assert photographs(root).regions("5", ["hot", "dog"]) == [None, None]  # the dog is no hot dog
     assert photographs(root, instances=None).regions("5", words) == [None, None]
+
+
+def test_objects_named_and_objects_there(root):
+    """What is annotated, outlined or not, or named in any caption of the image, is in it."""
+    path = root / "instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({"image_id": 11, "category_id": 19, "bbox": [1, 2, 3, 4]})
+    path.write_text(json.dumps(content))
+    assert Instances(path).present("11") == {"dog", "hot dog"}
+    assert objects("A man eats a hot dog, next to a dog and a Dog") == ["person", "hot dog", "dog", "dog"]
+    found = photographs(root).mentions("11", "A man on a horse")
+    assert (found.named, found.absent) == (("person", "horse"), ("horse",))
+    assert found.present == {"dog", "hot dog", "person"}  # the person is in its caption alone
+    assert photographs(root, instances=None).mentions("11", "a dog") is None
+    content["images"] = [image for image in content["images"] if image["id"] != 11]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 11]
+    path.write_text(json.dumps(content))
+    assert photographs(root).mentions("11", "a dog") is None  # nobody has said what is in it
 
 
 def test_geometry_from_the_size_alone():

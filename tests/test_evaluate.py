@@ -96,7 +96,8 @@ def test_official_scores_are_printed_and_written(run):
     ]
     assert len({len(line) for line in lines[:6]}) == 1
     repeats = "captions that repeat a pair of words: 14.3%, references 0.0%"  # "a a a a cup cup of of tea"
-    assert lines[6:] == [repeats, "note: candidates without words, scored 0: 1", content["signature"]]
+    named = "objects named by captions: 8, 25.0% of them by no reference"  # "people eat pizza", of a bus
+    assert lines[6:] == [repeats, named, "note: candidates without words, scored 0: 1", content["signature"]]
     assert content["signature"] == (
         f"BLEU+ROUGE-L+CIDEr-D|tok:ptb-py|refs:1-4|df:references(7)|images:7|empty:1|visattn:{__version__}"
     )
@@ -110,7 +111,41 @@ def test_official_scores_are_printed_and_written(run):
         "empty_references": 0,
         "repeating_candidates": 1,
         "repeating_references": 0,
+        "images_without_instances": 0,
+        "named_objects": 8,
+        "absent_objects": 2,
     }
+
+
+def test_objects_that_are_not_in_the_photograph(run, fails, tmp_path):
+    """A kite, a person and a bench are annotated; references name a kite, a person and, of the bus, a bus."""
+    names = {"kite": 3, "person": 5, "bench": 7}
+    things = [("kite", "kite"), ("kite", "bench"), ("bus", "person")]
+    instances = {
+        "images": [
+            {"id": IDS[image], "file_name": f"{image}.jpg", "width": 53, "height": 37} for image in ("kite", "bus")
+        ],
+        "annotations": [
+            {"image_id": IDS[image], "category_id": names[thing], "bbox": [1, 2, 3, 4]} for image, thing in things
+        ],
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+    }
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(instances))
+    for references in (coco(), karpathy()):  # images are found by id, or by file name
+        candidates = results() if references == coco() else results({image: image for image in IDS})
+        status, said, content = run(references, candidates, "--instances", file)
+        assert status == 0
+        # Named: "a red kite above two children" and "people eat pizza"; there: kite, person, bench; person, bus.
+        expected = {"CHAIR-i": 1 / 4, "CHAIR-s": 1 / 2, "mentions": 2, "object_recall": 3 / 5}
+        assert {name: content["scores"][name] for name in expected} == pytest.approx(expected)
+        absent = {image: scores["absent"] for image, scores in content["per_image"].items() if scores.get("absent")}
+        assert absent == {str(candidates[list(CANDIDATES).index("bus")]["image_id"]): ["pizza"]}
+        assert "images whose objects are unknown, not in the instances file: 5" in said.out
+        assert "by no reference" not in said.out
+    file.write_text(json.dumps(instances | {"images": [], "annotations": []}))
+    assert "instances.json has none of the 7 scored images" in fails(coco(), results(), "--instances", file)
+    assert "gone.json: no such" in fails(coco(), results(), "--instances", tmp_path / "gone.json")
 
 
 def test_output_is_optional(tmp_path, capsys):

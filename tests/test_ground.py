@@ -95,12 +95,21 @@ def test_generated_words_are_scored_where_they_name_something(run, monkeypatch):
     def name(words):
         return ["dog" if word in ("circle", "square", "triangle", "star", "cross", "a") else None for word in words]
 
-    monkeypatch.setattr("visattn.data.photographs.categories", name)
+    for module in ("photographs", "coco_words"):
+        monkeypatch.setattr(f"visattn.data.{module}.categories", name)
     status, said, output = run()
     assert status == 0
     assert "no generated word" not in said.out
-    row = json.loads(output.read_text())["rows"]["generated"]
+    result = json.loads(output.read_text())
+    row, found = result["rows"]["generated"], result["objects"]
     assert row["words"] > 0
+    # The last picture has no dog and, as words are read here, no caption that names one.
+    assert found["images"] == 5
+    assert found["CHAIR-s"] == pytest.approx(1 / 5)
+    (absent,) = found["absent"]
+    assert (absent["image"], set(absent["absent"])) == ("13", {"dog"})
+    assert found["CHAIR-i"] == pytest.approx(len(absent["absent"]) / (5 * found["mentions"]))
+    assert "in 20.0% of 5 captions (CHAIR-s)" in said.out
     assert row["mass_uniform"] == pytest.approx(0.5)
     assert row["pointing_centre"] == 1
     assert 0 <= row["pointing"] <= 1

@@ -26,8 +26,11 @@ Prints and writes the scores (BLEU, ROUGE-L and METEOR in [0, 1], CIDEr-D in [0,
 signature to publish with them: what was scored; tok, the tokeniser; refs, references per image; df, the source of
 CIDEr-D's document frequencies and its number of images; images, with the total if not all were scored; empty,
 candidates without words; versions. It also reports the share of captions that repeat a pair of words, such as "a brown
-dog in front of a brown dog". --output writes "scores", "per_image" (image id -> the same names), "signature", "counts"
-and "notes".
+dog in front of a brown dog", and of the objects they name (COCO's 80 categories, English nouns) the share that no
+reference names. With --instances, COCO's annotated objects, that share becomes CHAIR (Rohrbach et al. 2018): CHAIR-i of
+named objects are neither annotated nor in a reference, CHAIR-s of captions name one; object_recall is the share of the
+categories in the images that captions name, mentions the named objects per caption. --output writes "scores",
+"per_image" (image id -> the same names), "signature", "counts" and "notes".
 """
 
 from collections.abc import Sequence
@@ -81,6 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--frequencies-split", metavar="SPLIT", help="split of a Karpathy --frequencies file (default: train)"
     )
+    parser.add_argument("--instances", type=Path, metavar="FILE.json", help="COCO's instances of the images, for CHAIR")
     options = parse(parser, args, "output")
     if options.output is not None:
         require_file(options.output)
@@ -93,6 +97,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with_meteor=options.meteor,
         frequencies=options.frequencies,
         frequencies_split=options.frequencies_split,
+        instances=options.instances,
     )
     if options.output is not None:
         write_json(options.output, result)
@@ -100,6 +105,9 @@ def main(args: Sequence[str] | None = None) -> None:
     counts = result["counts"]
     shares = counts["repeating_candidates"] / counts["images"], counts["repeating_references"] / counts["references"]
     print("captions that repeat a pair of words: {:.1%}, references {:.1%}".format(*shares))
+    if counts["named_objects"] and options.instances is None:
+        share = counts["absent_objects"] / counts["named_objects"]
+        print(f"objects named by captions: {counts['named_objects']}, {share:.1%} of them by no reference")
     for note in result["notes"]:
         print(f"note: {note}")
     print(result["signature"])

@@ -1,4 +1,4 @@
-r"""Test whether attention is on the object that a word names, on photographs with instance outlines.
+r"""Test whether a captioner looks at what it names, and whether that is there, on photographs with annotated objects.
 
     visattn ground --checkpoint runs/flickr8k_soft/best.ckpt --root data/coco \
         --annotations annotations/captions_val2017.json --instances annotations/instances_val2017.json \
@@ -7,11 +7,18 @@ r"""Test whether attention is on the object that a word names, on photographs wi
 A word is scored if it names a COCO category that is outlined in the image (`visattn.data.coco_words`). The table has
 two rows: words of generated captions, and words of the references, given the true words before them. Each row has the
 share of words whose largest weight is on the object and the share of the weight that lies on it, next to the values of
-a uniform and a centred map. Uses the test images of a caption file with splits, or its validation images if it has no
+a uniform and a centred map.
+
+Below is CHAIR (Rohrbach et al. 2018): the share of the named objects that are not in the photograph, that is neither
+annotated there nor named in its references, and the share of captions that name such an object; and how many of the
+categories in the photographs are named. --output lists those captions.
+
+Uses the test images of a caption file with splits, or its validation images if it has no
 test split, and all images of a file without splits, such as COCO's own. The captioner should not have been trained on
 them.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,5 +84,11 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"categories most often named by the references: {most}")
     if result["unknown_words"]:
         print(f"{result['unknown_words']} more words of the references are unknown to the model and were not scored")
+    if "CHAIR-i" in (found := result["objects"]):
+        print(
+            f"named but not in the photograph: {found['CHAIR-i']:.1%} of {round(found['mentions'] * found['images'])} "
+            f"objects (CHAIR-i), in {found['CHAIR-s']:.1%} of {found['images']} captions (CHAIR-s); captions name "
+            f"{found.get('object_recall', math.nan):.1%} of the categories there"
+        )
     tested, scored = result["images"].values()
     print(f"{tested} images, {scored} of them with a scored reference; all numbers are in {options.output}")

@@ -17,7 +17,7 @@ from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split
 from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
 from visattn.errors import InputError, require_number
 from visattn.images import CellShift, Geometry
-from visattn.metrics import Facts, coverage
+from visattn.metrics import Facts, Mentions, coverage
 from visattn.vocabulary import PAD, Vocabulary, Words, tokenize
 
 SIDES = {"left", "right"}  # words that are wrong after mirroring
@@ -113,6 +113,10 @@ class CaptionData(BatchedData, ABC):
 
     def facts(self, image_id: str) -> Facts | None:
         """The content of an image, to check captions against; None if unknown, as for photographs."""
+        return None
+
+    def mentions(self, image_id: str, caption: str) -> Mentions | None:
+        """The objects that a caption names, and those in the image; None if the latter are unknown."""
         return None
 
     @cached_property

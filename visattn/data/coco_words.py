@@ -20,6 +20,9 @@ Adjectives, verbs and pronouns name nothing. Regular plurals are generated.
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
+
+from visattn.vocabulary import tokenize
 
 # Single words. Plurals in -s, -es or -ies are added.
 WORDS = {
@@ -254,6 +257,11 @@ def categories(words: Sequence[str]) -> list[str | None]:
         if word in OF_THE_NEXT and named[i] and named[i + 1]:
             named[i] = named[i + 1]
     return named
+
+
+def objects(caption: str) -> list[str]:
+    """COCO's name of each object that a caption names, in order; the words of one name ("hot dog") count once."""
+    return [category for category, _ in groupby(categories(tokenize(caption))) if category is not None]
 
 
 def _phrase(words: Sequence[str]) -> list[str | None]:

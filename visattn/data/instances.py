@@ -17,11 +17,12 @@ log = logging.getLogger(__name__)
 
 
 class _Picture(NamedTuple):
-    """An image of the file: its name, its (H, W), and the outlines of each category's instances."""
+    """An image of the file: its name, its (H, W), the outlines of each category's instances, and all its categories."""
 
     file: str
     size: tuple[int, int]
     outlines: dict[str, list[Any]]
+    present: set[str]
 
 
 class Instances:
@@ -65,6 +66,10 @@ class Instances:
     def find(self, image_id: str, file: str | None = None) -> str | None:
         """The id of an image in the file, matched by id, or else by file name; None if it is not there."""
         return image_id if image_id in self._pictures else self._by_file.get(Path(file or "").name)
+
+    def present(self, image_id: str) -> frozenset[str]:
+        """The categories in an image of the file, with or without outlines."""
+        return frozenset(self._pictures[image_id].present)
 
     def mask(self, image_id: str, category: str) -> np.ndarray | None:
         """The mask of a category in an image.
@@ -112,7 +117,7 @@ def _read(path: Path, content: Any) -> tuple[list[str], dict[str, _Picture], Cou
             raise ValueError(f"image {key} is {size[1]} wide and {size[0]} high")
         if key in pictures:
             raise InputError(f"{path} has the image id {key} more than once; give each image one entry")
-        pictures[key] = _Picture(str(image["file_name"]), size, defaultdict(list))
+        pictures[key] = _Picture(str(image["file_name"]), size, defaultdict(list), set())
     unknown: Counter[tuple[str, str]] = Counter()
     for annotation in content["annotations"]:
         key, category = str(annotation["image_id"]), annotation["category_id"]
@@ -121,6 +126,7 @@ def _read(path: Path, content: Any) -> tuple[list[str], dict[str, _Picture], Cou
         if key in pictures:
             outline = _outline(annotation, pictures[key].size)
             pictures[key].outlines[names[category]].append(outline)
+            pictures[key].present.add(names[category])
             unknown[key, names[category]] += not outline
     unknown = +unknown  # without the zeros
     for key, name in unknown:

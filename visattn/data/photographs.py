@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
-from visattn.data.coco_words import WORDS, categories
+from visattn.data.coco_words import WORDS, categories, objects
 from visattn.data.inputs import to_input
 from visattn.data.inspection import check_share, name_bad, unusable
 from visattn.data.instances import Instances
@@ -22,7 +22,8 @@ from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN
 from visattn.errors import InputError, require_number
 from visattn.images import Fit, Geometry, ModelInput, fit_geometry
 from visattn.images.reading import image_size, load_image
-from visattn.vocabulary import Words, read_tokens
+from visattn.metrics import Mentions
+from visattn.vocabulary import Words, read_tokens, tokens_of
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ class Photographs(CaptionData):
         annotations: the caption file, relative to `root` or absolute; see `read_annotations` for its layouts.
         images: the image folder, relative to `root` or absolute.
         val_annotations: a second caption file with the validation images (COCO has one file per split).
-        instances: None, or a COCO instances file, relative to `root` or absolute, to score attention, and to supervise
-            it in training (`CaptionLoss.supervision`): the region of a word is that of the instances of the category it
-            names, if any (`visattn.data.coco_words`), if their outlines are known (`visattn.data.instances`). Images
-            are matched by id, or else by file name.
+        instances: None, or a COCO instances file, relative to `root` or absolute, to score attention and the objects
+            that captions name, and to supervise attention in training (`CaptionLoss.supervision`): the region of a word
+            is that of the instances of the category it names, if any (`visattn.data.coco_words`), if their outlines are
+            known (`visattn.data.instances`). Images are matched by id, or else by file name.
         layout: format of the caption files; "auto" detects it from their content.
         image_size: size of the model's input in pixels, (h, w) or the side of a square.
         fit: how images are resized; see `visattn.images.fit_image`.
@@ -162,8 +163,24 @@ class Photographs(CaptionData):
             known[category] = self._region(image_id, category)
         return [known[category] if category else None for category in named]
 
+    def mentions(self, image_id: str, caption: str) -> Mentions | None:
+        """The objects that a caption names, and those in the image: annotated there, or named in its captions.
+
+        Raises:
+            InputError: if the instances file cannot be read.
+        """
+        if self.instances is None:
+            return None
+        things, example = self._instances, self._by_id[image_id]
+        key = things.find(image_id, example.path.name)
+        if key is None:
+            return None
+        tokens = tokens_of(self.tokens)
+        told = (name for words in example.captions for name in objects(tokens.join(words)))
+        return Mentions(tuple(objects(caption)), things.present(key) | frozenset(told))
+
     def _region(self, image_id: str, category: str) -> np.ndarray | None:
-        things, path = self._instances, self._paths[image_id]
+        things, path = self._instances, self._by_id[image_id].path
         key = things.find(image_id, path.name)
         mask = None if key is None else things.mask(key, category)
         if mask is None:
@@ -230,9 +247,9 @@ class Photographs(CaptionData):
         return things
 
     @cached_property
-    def _paths(self) -> dict[str, Path]:
-        """The image files, by image id."""
-        return {example.id: example.path for split in self._splits.values() for example in split}
+    def _by_id(self) -> dict[str, CaptionedImage]:
+        """The images of all splits, by id."""
+        return {example.id: example for split in self._splits.values() for example in split}
 
     def _read(self, path: Path) -> list[Annotation]:
         return read_annotations(path, self.layout, self.tokens, self.max_left_out)

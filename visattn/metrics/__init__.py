@@ -3,6 +3,7 @@
 from visattn.metrics.captions import CaptionScores, CiderD, DocumentFrequencies, caption_scores
 from visattn.metrics.exposure import ExposureGap, ExposureSums, teacher_forced_captions
 from visattn.metrics.grounding import Grounding, coverage, entropy, grounding
+from visattn.metrics.hallucination import Mentions, hallucination_scores
 from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
 from visattn.metrics.repeats import repeat_share, repeats_itself
@@ -21,6 +22,7 @@ __all__ = [
     "Grammar",
     "Grounding",
     "Health",
+    "Mentions",
     "TruthReward",
     "Verdict",
     "attention_health",
@@ -29,6 +31,7 @@ __all__ = [
     "coverage",
     "entropy",
     "grounding",
+    "hallucination_scores",
     "is_truth_score",
     "ptb_tokenize",
     "rank_correlation",

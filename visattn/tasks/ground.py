@@ -3,8 +3,9 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 
@@ -12,10 +13,11 @@ from visattn.data import CaptionedImage, Photographs
 from visattn.data.coco_words import categories
 from visattn.devices import choose_device
 from visattn.images import Fit
-from visattn.metrics import Grounding
+from visattn.metrics import Grounding, hallucination_scores
 from visattn.precision import of_option
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
+from visattn.training.evaluation import EvaluatedImage
 
 ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}
 NOTES = {
@@ -62,8 +64,8 @@ def ground(
     Returns:
         The content of the file: `rows` (for each the fields of `Grounding`; None instead of a share where no word was
         scored), `categories` (how many of the references' scored words name each), `unknown_words` (how many more
-        the model's vocabulary lacks, which are not scored), `captions` (scores of the generated ones), `images` (how
-        many were tested, and how many have a scored reference), and what was tested.
+        the model's vocabulary lacks, which are not scored), `captions` (scores of the generated ones), `objects` (see
+        `objects`), `images` (how many were tested, and how many have a scored reference), and what was tested.
 
     Raises:
         InputError: if a file or an option cannot be used.
@@ -115,7 +117,25 @@ def ground(
         "categories": dict(Counter(category for _, word, category in scored if word in known).most_common()),
         "unknown_words": sum(word not in known for _, word, _ in scored),
         "captions": {name: metrics[f"test/{name}"] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")},
+        "objects": objects(model.evaluated.images),
     }
+
+
+def objects(images: Mapping[str, EvaluatedImage]) -> dict[str, Any]:
+    """Whether the objects that generated captions name are in the photographs.
+
+    Returns:
+        The scores of `hallucination_scores`; `images`, how many were checked, which are those in the instances file;
+        and `absent`, the captions that name what is not there.
+    """
+    checked = {name: image for name, image in images.items() if image.mentions is not None}
+    absent = [
+        {"image": name, "caption": " ".join(image.words), "absent": list(image.mentions.absent)}
+        for name, image in checked.items()
+        if image.mentions.absent
+    ]
+    scores = hallucination_scores([image.mentions for image in checked.values()]) if checked else {}
+    return scores | {"images": len(checked), "absent": absent}
 
 
 def scored_words(data: Photographs) -> list[tuple[str, str, str]]:

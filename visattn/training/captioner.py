@@ -45,8 +45,9 @@ class Captioner(Captioning, LightningModule):
     accuracies with teacher forcing and free running (see `visattn.metrics.exposure`), and by scores of teacher-forced
     "captions" (`teacher_forced_BLEU-4` and so on), which are optimistic and not used for selection. If the data
     provides the content of its images, captions are checked against it (`true`, `complete` and so on, see
-    `visattn.metrics.truth`). All logged values are over the whole batch, or over every image once, for any number of
-    processes.
+    `visattn.metrics.truth`; for photographs with annotated objects `CHAIR-i` and so on, see
+    `visattn.metrics.hallucination`). All logged values are over the whole batch, or over every image once, for any
+    number of processes.
 
     Args:
         output_names: the vocabulary, special tokens first; the command line sets it from the data.
@@ -293,6 +294,7 @@ class Captioner(Captioning, LightningModule):
                 grounding=self._ground(name, [(words, weights)]),
                 true_grounding=self._ground(name, true),
                 verdict=facts and facts.judge(generated[image].text.split()),
+                mentions=self.trainer.datamodule.mentions(name, generated[image].text),
             )
 
     def _score(self, split: Split) -> None:

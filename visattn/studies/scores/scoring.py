@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from visattn import __version__
+from visattn.data import Instances
+from visattn.data.coco_words import objects
 from visattn.errors import InputError
-from visattn.metrics import DocumentFrequencies, caption_scores, ptb_tokenize, repeats_itself
+from visattn.metrics import (
+    DocumentFrequencies,
+    Mentions,
+    caption_scores,
+    hallucination_scores,
+    ptb_tokenize,
+    repeats_itself,
+)
 from visattn.metrics.official import java_tokenize, meteor, require
-from visattn.studies.scores.files import Captions, pair, read_candidates, read_references
+from visattn.studies.scores.files import Captions, References, pair, read_candidates, read_references
 from visattn.vocabulary import Characters, phrases, read_tokens
 
 MAX_PHRASES = 0.2  # maximum share of the references' letters
@@ -49,6 +58,7 @@ def evaluate(
     with_meteor: bool = False,
     frequencies: Path | None = None,
     frequencies_split: str | None = None,
+    instances: Path | None = None,
 ) -> dict[str, Any]:
     """Score a file of candidates; see `visattn evaluate --help` for missing and unusual input.
 
@@ -62,6 +72,8 @@ def evaluate(
         with_meteor: whether to run METEOR, which needs Java.
         frequencies: references for CIDEr-D's document frequencies; None uses those of the scored images.
         frequencies_split: splits of a Karpathy file of these; None uses "train".
+        instances: COCO's instances of the images, to check the objects that candidates name; images are matched by id,
+            or else by file name.
 
     Returns:
         The content of the output file.
@@ -89,10 +101,16 @@ def evaluate(
         document_frequencies = DocumentFrequencies.of(tokenized(other.captions, tokenize))
         df = f"{other.name}({document_frequencies.images})"
 
+    mentions = named_objects(known, said, scored, instances)
     results = [caption_scores(reference_tokens, candidate_tokens, document_frequencies)]
     if with_meteor:
         results.append(meteor(reference_tokens, candidate_tokens))
+    corpus = {name: score for result in results for name, score in result.corpus.items()}
     per_image = {image: {k: v for r in results for k, v in r.per_image[image].items()} for image in scored}
+    if instances is not None:
+        corpus |= hallucination_scores(list(mentions.values()))
+        for image, found in mentions.items():
+            per_image[image]["absent"] = list(found.absent)
     counts = {
         "images": len(scored),
         "references": sum(map(len, reference_tokens.values())),
@@ -103,12 +121,15 @@ def evaluate(
         "empty_references": sum(not caption for captions in reference_tokens.values() for caption in captions),
         "repeating_candidates": sum(map(repeats_itself, candidate_tokens.values())),
         "repeating_references": sum(map(repeats_itself, itertools.chain.from_iterable(reference_tokens.values()))),
+        "images_without_instances": len(scored) - len(mentions),
+        "named_objects": sum(len(found.named) for found in mentions.values()),
+        "absent_objects": sum(len(found.absent) for found in mentions.values()),
     }
     numbers = sorted({len(captions) for captions in reference_tokens.values()})
     share = f"/{len(known.captions)}" if counts["images_without_candidate"] else ""
     java = [f"pycocoevalcap:{require('Java')}"] if with_meteor or tokenizer == "java" else []
     return {
-        "scores": {name: score for result in results for name, score in result.corpus.items()},
+        "scores": corpus,
         "per_image": per_image,
         "signature": "|".join(
             [
@@ -127,6 +148,34 @@ def evaluate(
     }
 
 
+def named_objects(
+    known: References, said: Captions, scored: Sequence[str], instances: Path | None
+) -> dict[str, Mentions]:
+    """The objects that candidates name, and those in their images, by image.
+
+    Args:
+        known: references; what they name is in the image.
+        said: candidates.
+        scored: the images to check.
+        instances: a file of annotated objects, which are in the image, too; images that are not in it are left out.
+
+    Raises:
+        InputError: if the file cannot be used, or has none of the images.
+    """
+    annotated = None if instances is None else Instances(instances)
+    files = {image: file for file, image in known.files.items()}
+    mentions = {}
+    for image in scored:
+        told = {name for caption in known.captions[image] for name in objects(caption)}
+        key = None if annotated is None else annotated.find(image, files.get(image))
+        if annotated is None or key is not None:
+            present = told if annotated is None else told | annotated.present(key)
+            mentions[image] = Mentions(tuple(objects(said[image][0])), frozenset(present))
+    if not mentions:
+        raise InputError(f"{instances} has none of the {len(scored)} scored images; give the instances of these")
+    return mentions
+
+
 def notes(counts: dict[str, int], own_frequencies: bool) -> Iterable[str]:
     """Notes on anything unusual about the scores."""
     if counts["images"] == 1 and own_frequencies:
@@ -135,6 +184,7 @@ def notes(counts: dict[str, int], own_frequencies: bool) -> Iterable[str]:
         ("images_without_candidate", "images left out, without a candidate"),
         ("images_without_references", "images left out, without references"),
         ("references_of_unknown_images", "references left out, without an image in the file"),
+        ("images_without_instances", "images whose objects are unknown, not in the instances file"),
         ("empty_candidates", "candidates without words, scored 0"),
         ("empty_references", "references without words, kept as in the official tool"),
     ):

@@ -7,8 +7,10 @@ from visattn.metrics import (
     ExposureSums,
     Grounding,
     Health,
+    Mentions,
     Verdict,
     caption_scores,
+    hallucination_scores,
     repeat_share,
     truth_scores,
 )
@@ -27,6 +29,7 @@ class EvaluatedImage(NamedTuple):
         grounding: of the generated words.
         true_grounding: of the references' words.
         verdict: how much of the generated caption is true, or None if the data does not provide it.
+        mentions: the objects that it names, and those in the image, or None if the data does not provide them.
     """
 
     words: list[str]
@@ -38,6 +41,7 @@ class EvaluatedImage(NamedTuple):
     grounding: Grounding
     true_grounding: Grounding
     verdict: Verdict | None = None
+    mentions: Mentions | None = None
 
 
 class CaptionEvaluation(NamedTuple):
@@ -76,7 +80,7 @@ class CaptionEvaluation(NamedTuple):
             `loss`, the scores of generated captions, `teacher_forced_…` ones, `gap` and the accuracies behind it, the
             shares of captions with a repeated bigram (`repeats`, `reference_repeats`), attention statistics,
             `grounding_…` if words were scored against regions, and, if the data provides the content of its images,
-            `true` and the other scores of `truth_scores`.
+            `true` and the other scores of `truth_scores`, or `CHAIR-i` and the others of `hallucination_scores`.
         """
         references = {name: references[name] for name in self.images}
         own = caption_scores(references, {name: image.words for name, image in self.images.items()}).corpus
@@ -107,4 +111,6 @@ class CaptionEvaluation(NamedTuple):
                 scores |= {f"{title}_{name}": float(value) for name, value in scored._asdict().items()}
         if verdicts := [image.verdict for image in images if image.verdict is not None]:
             scores |= truth_scores(verdicts)
+        if mentions := [image.mentions for image in images if image.mentions is not None]:
+            scores |= hallucination_scores(mentions)
         return scores
