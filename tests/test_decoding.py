@@ -7,10 +7,11 @@ import torch
 from test_decoders import DECODERS, GRID, D, L, T, V, decoder, every_decoder_but, outputs, values, vocabulary
 
 from visattn.decoding import BeamSearch, Greedy, Sampling, captions, decode
+from visattn.decoding.captioner import object_words
 from visattn.decoding.loop import repeats
 from visattn.errors import InputError
 from visattn.models import LSTMDecoder, TransformerDecoder
-from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN
+from visattn.vocabulary import END, PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 BANNED = [PAD, START, UNKNOWN]
 
@@ -24,15 +25,16 @@ def taught(model, memory, tokens):
     return logits.log_softmax(-1).gather(2, tokens[..., None])[..., 0].where(tokens != PAD, 0), glimpses
 
 
-def exhaustive(model, memory, words, max_length, penalty):
+def exhaustive(model, memory, words, max_length, penalty, caution=0.0, objects=()):
     """Every caption of one image by its score, the best first; those without END after all others."""
     scored = []
     for length in range(1, max_length + 1):
         for caption in itertools.product(words, repeat=length):
             for tail in ([END], []) if length == max_length else ([END],):
                 tokens = [*caption, *tail]
-                log_prob = taught(model, memory, torch.tensor([tokens]))[0].sum().item()
-                scored.append((len(tail), log_prob / len(tokens) ** penalty, tokens))
+                log_probs = taught(model, memory, torch.tensor([tokens]))[0][0].tolist()
+                doubt = min([p for token, p in zip(tokens, log_probs, strict=True) if token in objects], default=0)
+                scored.append((len(tail), sum(log_probs) / len(tokens) ** penalty + caution * doubt, tokens))
     return [tokens for _, _, tokens in sorted(scored, reverse=True)]
 
 
@@ -56,8 +58,12 @@ def test_a_beam_of_one_is_greedy(name):
 
 @pytest.mark.parametrize("kind", [LSTMDecoder, TransformerDecoder])
 @pytest.mark.parametrize("penalty", [0, 0.7, 1, 2])
-def test_a_wide_beam_is_exhaustive_search(kind, penalty):
-    """Three words, at most three of them: 39 captions that end, 27 that are cut, 4 · 27 candidates in the last step."""
+@pytest.mark.parametrize("caution", [0, 1.3])
+def test_a_wide_beam_is_exhaustive_search(kind, penalty, caution):
+    """Three words, at most three of them: 39 captions that end, 27 that are cut, 4 · 27 candidates in the last step.
+
+    Two of the words are objects, and captions that name an improbable one rank behind.
+    """
     torch.manual_seed(3)
     options = {"size": 12, "layers": 1, "heads": 3} if kind is TransformerDecoder else {"hidden": 13, "embedding": 19}
     model = kind(7, D, **options).eval()
@@ -65,11 +71,12 @@ def test_a_wide_beam_is_exhaustive_search(kind, penalty):
         for parameter in model.parameters():
             parameter.mul_(3)  # far from even, so that scores differ
     memory = model.prepare(values(2), GRID)
-    decoded = decode(model, memory, BeamSearch(108, penalty, best=40), max_length=3)
+    objects = (torch.arange(7) == 4) | (torch.arange(7) == 6)
+    decoded = decode(model, memory, BeamSearch(108, penalty, 40, caution), max_length=3, objects=objects)
     for image in range(2):
-        expected = exhaustive(model, memory.rows(torch.tensor([image])), (4, 5, 6), 3, penalty)[:39]
+        expected = exhaustive(model, memory.rows(torch.tensor([image])), (4, 5, 6), 3, penalty, caution, (4, 6))[:39]
         assert words_of(decoded)[image * 40 : (image + 1) * 40] == [*expected, expected[0]]
-    alone = decode(model, memory, BeamSearch(108, penalty), max_length=3)
+    alone = decode(model, memory, BeamSearch(108, penalty, caution=caution), max_length=3, objects=objects)
     assert words_of(alone) == [words_of(decoded)[0], words_of(decoded)[40]]
 
 
@@ -267,6 +274,7 @@ def test_a_beam_begins_as_one_caption(name, monkeypatch):
         (lambda: BeamSearch(0), "size is 0"),
         (lambda: BeamSearch(3, best=4), "best is 4; a beam of 3"),
         (lambda: BeamSearch(3, length_penalty=-1), "length_penalty is -1"),
+        (lambda: BeamSearch(3, caution=-1), "caution is -1"),
         (lambda: Sampling(0), "count is 0"),
         (lambda: Sampling(temperature=0), "temperature is 0"),
         (lambda: Sampling(top_k=-1), "top_k is -1"),
@@ -277,6 +285,18 @@ def test_a_beam_begins_as_one_caption(name, monkeypatch):
 def test_options_out_of_range_are_named(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+def test_objects_are_the_words_that_name_one():
+    words = [*SPECIALS, "a", "dogs", "red", "park", "man"]
+    assert object_words(Vocabulary(words)) == (len(SPECIALS) + 1, len(SPECIALS) + 4)
+    for nothing in (
+        Vocabulary([*SPECIALS, "a", "red"]),
+        Vocabulary([*SPECIALS, "狗"]),
+        Vocabulary(words, "characters"),
+    ):
+        with pytest.raises(InputError, match="caution needs a captioner whose words are English"):
+            object_words(nothing)
 
 
 def test_sizes_are_as_documented():

@@ -379,6 +379,9 @@ def test_sampled_captions_are_repeatable(captioner_checkpoint, photographs, tmp_
         (["--decode", "sample", "--beam", "3"], "--beam needs --decode beam"),
         (["--decode", "sample", "--top-p", "0"], "top_p is 0"),
         (["--decode", "beam", "--length-penalty", "-1"], "length_penalty is -1"),
+        (["--decode", "beam", "--caution", "-1"], "caution is -1"),
+        (["--caution", "0.2"], "--caution needs --decode beam"),
+        (["--beam", "2", "--caution", "0.2"], "caution needs a captioner whose words are English"),
     ],
 )
 def test_searches_that_cannot_be_are_refused(options, sentence, captioner_checkpoint, photographs, tmp_path, capsys):

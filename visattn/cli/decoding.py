@@ -19,6 +19,13 @@ def add_decoding_options(parser: argparse._ActionsContainer) -> None:
         "short captions (default: 0.7)",
     )
     parser.add_argument(
+        "--caution",
+        type=float,
+        metavar="WEIGHT",
+        help="beam search adds WEIGHT times the log-probability of the least probable object named to the rank, "
+        "since such an object is often not in the image; for English captions (default: 0)",
+    )
+    parser.add_argument(
         "--temperature", type=float, help="sampling temperature; below 1 favours likely words (default: 1)"
     )
     parser.add_argument("--top-k", type=int, help="sample from the K likeliest words; 0 for all (default: 0)")

@@ -1,16 +1,20 @@
 """Captioners: from images to captions with their attention maps."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from visattn.attention import Memory
+from visattn.data.coco_words import categories
 from visattn.decoding.captions import Caption, captions
 from visattn.decoding.loop import Decoded, decode
 from visattn.decoding.search import Greedy, Search
+from visattn.errors import InputError
 from visattn.images import Fit, ModelInput
 from visattn.models import Decoder, GridEncoder
-from visattn.vocabulary import PAD, Vocabulary
+from visattn.vocabulary import PAD, Vocabulary, Words
 
 
 class Captioning:
@@ -74,13 +78,39 @@ class Captioning:
 
     def decode(self, memory: Memory) -> Decoded:
         """Captions of a memory's images, as tokens."""
-        return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat)
+        objects = None
+        if self.search.caution:
+            objects = torch.zeros(len(self.vocabulary), dtype=torch.bool, device=memory.values.device)
+            objects[list(object_words(self.vocabulary))] = True
+        return decode(self.decoder, memory, self.search, self.max_length, self.no_repeat, objects)
+
+    def check_search(self) -> None:
+        """Check that the search can be used with the vocabulary.
+
+        Raises:
+            InputError: if the search has `caution`, and no word names an object.
+        """
+        if self.search.caution:
+            object_words(self.vocabulary)
 
     def given(self, images: Tensor, words: list[list[str]]) -> tuple[Memory, Tensor]:
         """The memory of images (N, 3, h, w), and a caption of each as tokens (N, T), from START to END."""
         lines = [torch.tensor(self.vocabulary.encode(line, len(line)), device=self.device) for line in words]
         tokens = pad_sequence(lines, batch_first=True, padding_value=PAD)
         return self.decoder.prepare(*self.encoder(images.to(self.device))), tokens
+
+
+@lru_cache(8)
+def object_words(vocabulary: Vocabulary) -> tuple[int, ...]:
+    """The tokens that name an object of COCO's categories, in English.
+
+    Raises:
+        InputError: if there are none.
+    """
+    found = tuple(token for token, word in enumerate(vocabulary.words) if categories([word])[0] is not None)
+    if not found or vocabulary.tokens.spec != Words.spec:
+        raise InputError("caution needs a captioner whose words are English and name objects; leave it at 0")
+    return found
 
 
 class CaptionModel(Captioning, nn.Module):
@@ -101,6 +131,7 @@ class CaptionModel(Captioning, nn.Module):
         self.encoder, self.decoder, self.vocabulary = encoder, decoder, vocabulary
         self.image_size, self.fit = image_size, fit
         self.max_length, self.search, self.no_repeat = max_length, search or Greedy(), no_repeat
+        self.check_search()
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]  # declared as an attribute, which Lightning's is too

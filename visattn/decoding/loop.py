@@ -70,7 +70,12 @@ class _Step(NamedTuple):
 
 
 def decode(
-    decoder: Decoder, memory: Memory, search: Search | None = None, max_length: int = 20, no_repeat: int = 0
+    decoder: Decoder,
+    memory: Memory,
+    search: Search | None = None,
+    max_length: int = 20,
+    no_repeat: int = 0,
+    objects: Tensor | None = None,
 ) -> Decoded:
     """Generate captions of each image of a memory.
 
@@ -86,6 +91,7 @@ def decode(
         search: search method; greedy by default.
         max_length: maximum number of words, not counting END; at least 1.
         no_repeat: n-grams of this length occur at most once in a caption; 0 allows all.
+        objects: (V,) True for tokens that name an object; only for a search with `caution`.
     """
     search = search or Greedy()
     device = memory.values.device
@@ -94,6 +100,7 @@ def decode(
     width = totals.shape[1]  # of the step; all but the first have K captions
     state = decoder.init(memory, width)
     complete = totals.new_full((len(images), search.best), float("-inf"), dtype=torch.double)  # scores, the best first
+    doubt = torch.zeros_like(totals)  # log-probability of the least probable object named so far
     said = torch.full((len(images), width, 1), START, device=device)  # START and the words
     steps: list[_Step] = []
     for t in range(max_length + 1):
@@ -108,15 +115,18 @@ def decode(
         chosen = log_probs.flatten(1).gather(1, parents * log_probs.shape[-1] + choice.tokens)
         end = log_probs[..., END]
         exact = totals.double()
-        scores = search.score(exact + end.detach(), t + 1)
-        missed = search.score(exact, t) - _CUT if t == max_length else float("-inf")
+        scores = search.score(exact + end.detach(), t + 1) + search.caution * doubt
+        missed = search.score(exact, t) + search.caution * doubt - _CUT if t == max_length else float("-inf")
         scores = torch.where(choice.ends & (exact > float("-inf")), scores, missed)
         seen = (_widened(part, search.width) for part in (end, scores, *seen))
         steps.append(_Step(images, parents, choice.tokens, chosen, *seen))
 
         complete = torch.cat([complete, scores], dim=1).topk(search.best, dim=1).values
         totals = (totals.gather(1, parents) + chosen.detach()).masked_fill(choice.tokens == END, float("-inf"))
-        possible = search.score(totals.double(), max_length + 1).amax(dim=1)
+        doubt = doubt.gather(1, parents)
+        if objects is not None:
+            doubt = torch.where(objects[choice.tokens], doubt.minimum(chosen.detach()), doubt)
+        possible = (search.score(totals.double(), max_length + 1) + search.caution * doubt).amax(dim=1)
         searched = (possible > complete[:, -1]).nonzero().squeeze(1)
         if not len(searched) or t == max_length:
             break
@@ -125,7 +135,7 @@ def decode(
         width = search.width
         if 2 * len(searched) <= len(images):
             state = state.rows(rows[searched].flatten(), searched)
-            images, totals, complete, said = (part[searched] for part in (images, totals, complete, said))
+            images, totals, doubt, complete, said = (part[searched] for part in (images, totals, doubt, complete, said))
         elif choice.parents is not None:
             state = state.rows(rows.flatten())
     return _trace(steps, search, len(memory.values))

@@ -37,10 +37,12 @@ class Search:
     Attributes:
         width: K, number of parallel captions per image.
         best: number of captions returned per image, at most K.
+        caution: weight in the ranking of captions of the log-probability of the least probable object they name.
     """
 
     width = 1
     best = 1
+    caution = 0.0
 
     def start(self, images: int, device: torch.device) -> Tensor:
         """(B, K) log-probabilities before the first word; (B, 1) if all K continue the same beginning."""
@@ -137,17 +139,22 @@ class BeamSearch(Search):
         length_penalty: captions are ranked by log p / n^penalty, n tokens with END: 0 compares probabilities, which
             favours short captions, 1 the mean of the log-probabilities; 0.7 was best on Flickr8k's validation split.
         best: captions returned per image, the best first.
+        caution: complete captions are ranked by log p / n^penalty + caution · log q, where q is the probability of the
+            least probable object named, or 1 if none is. An improbable object is often not in the image
+            (docs/captions.md), and other words around it make up for it in p. Objects are those of COCO's categories
+            (`visattn.data.coco_words`), so captions must be of English words. With 0 captions are ranked by p alone.
 
     Raises:
         InputError: if an option is out of its range.
     """
 
-    def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1) -> None:
+    def __init__(self, size: int = 5, length_penalty: float = 0.7, best: int = 1, caution: float = 0.0) -> None:
         require_number("the beam's size", size, least=1, most=MOST)
         if not 1 <= best <= size:
             raise InputError(f"best is {best}; a beam of {size} can hand back from 1 to {size} captions of an image")
         require_number("length_penalty", length_penalty, least=0, most=MOST)
-        self.width, self.best, self.length_penalty = size, best, length_penalty
+        require_number("caution", caution, least=0, most=MOST)
+        self.width, self.best, self.length_penalty, self.caution = size, best, length_penalty, caution
 
     def start(self, images: int, device: torch.device) -> Tensor:
         # All captions begin alike, so one is enough.

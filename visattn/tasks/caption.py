@@ -103,6 +103,7 @@ def caption_images(
             model.search = search
         elif model.search.best > 1:
             writer.check_overwriting(paths, model.search.best)
+        model.check_search()
         model.no_repeat = model.no_repeat if no_repeat is None else no_repeat
         model.max_length = max_length or model.max_length
         output.mkdir(parents=True, exist_ok=True)

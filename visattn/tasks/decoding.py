@@ -18,7 +18,8 @@ def search_of(options: argparse.Namespace, captions: int = 1) -> Blueprint | Non
         InputError: if an option belongs to another search, or is out of its range.
     """
     kind = options.decode or (None if options.beam is None else "beam")
-    owners = {"beam": "beam", "length_penalty": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample"}
+    owners = dict.fromkeys(("beam", "length_penalty", "caution"), "beam")
+    owners |= dict.fromkeys(("temperature", "top_k", "top_p"), "sample")
     given = {name: value for name, value in vars(options).items() if name in owners and value is not None}
     for name in given:
         if owners[name] != kind:

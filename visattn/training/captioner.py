@@ -65,8 +65,8 @@ class Captioner(Captioning, LightningModule):
             from the data.
 
     Raises:
-        InputError: if an option is out of its range; if attention samples and the loss has no REINFORCE, or vice
-            versa; if the attention does not support the encoder's grid.
+        InputError: if an option is out of its range, or the search does not suit the vocabulary; if attention samples
+            and the loss has no REINFORCE, or vice versa; if the attention does not support the encoder's grid.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Captioner(Captioning, LightningModule):
         self.search, self.no_repeat = search or Greedy(), no_repeat
         require_number("max_length", max_length, least=1)
         require_number("no_repeat", no_repeat, least=0)
+        self.check_search()
         self._attentions = [module for module in self.decoder.modules() if isinstance(module, SpatialAttention)]
         hard = [attention for attention in self._attentions if isinstance(attention, HardAttention)]
         self._check_estimator([attention for attention in hard if attention.relaxation is None], bool(hard))

@@ -140,13 +140,16 @@ class CaptionReader:
 
     def __init__(self, model: Captioning, name: str, answers: int = 5, precision: str = "auto") -> None:
         own = model.search
-        wide, penalty = (own.width, own.length_penalty) if isinstance(own, BeamSearch) else (5, 0.7)
-        model.search = BeamSearch(max(wide, answers), penalty, answers)
+        beam = own if isinstance(own, BeamSearch) else BeamSearch()
+        penalty = beam.length_penalty
+        model.search = BeamSearch(max(beam.width, answers), penalty, answers, beam.caution)
         self.model, self.name = model, name
         self.precision = of_option(precision, model.device)
         self.choices = "Captions of the beam search and their log-probabilities"
         if penalty:  # so that a longer caption can stand above a likelier one
             self.choices += ", ranked by log-probability per " + ("word" if penalty == 1 else f"words^{penalty:g}")
+        if beam.caution:
+            self.choices += f" + {beam.caution:g} · that of the least probable object"
         self.purpose = "captions a photograph, and shows where it looked at each word."
 
     def look(self, path: Path) -> Seen:
