@@ -254,6 +254,15 @@ def test_saved_sheet_holds_the_panel_pixel_by_pixel(tmp_path):
         np.testing.assert_array_equal(sheet[top : top + panel.shape[0], left : left + panel.shape[1]], panel)
 
 
+def test_probabilities_stand_beside_the_words():
+    image, maps, words = scene(), some_maps(3), ["a", "b", "c"]
+    figure = caption_sheet(image, words, maps, geometry_of(image), probabilities=[0.113, 0.003, 1])
+    assert {"11%", "< 1%", "100%", "%: probability of the word"} <= set(texts(figure))
+    assert not any("%" in text for text in texts(caption_sheet(image, words, maps, geometry_of(image))))
+    with pytest.raises(ValueError, match="3 words, but 2 probabilities"):
+        caption_sheet(image, words, maps, geometry_of(image), probabilities=[0.5, 0.5])
+
+
 def test_drawn_cell_is_framed_where_it_lies():
     image = grey(64, 96)
     geometry = geometry_of(image, (96, 96), "pad")  # rows 16 to 80 of the input are the picture

@@ -26,8 +26,8 @@ from visattn.training.classifier import Classifier
 FOLDER = Path(visattn.__file__).parent / "pretrained" / "vit_cifar10"
 PARAMETERS = 2_379_242
 SUM = "0afe22d3cb0f98bee08d14bd4258894b2e61fc010d4b52374a02f1541ea41077"
-CAPTION = "a man in a black hat and hat is standing in front of a white wall"  # of Rear Admiral Grace Hopper
-LARGEST = {"man": (3, 5), "black": (1, 3), "hat": (1, 3), "wall": (2, 0)}  # on the 9×9 grid: face, hat, flag
+CAPTION = "a man in a black and white hat is standing in front of a white wall"  # of Rear Admiral Grace Hopper
+LARGEST = {"black": (1, 3), "hat": (1, 4), "wall": (2, 0)}  # on the 9×9 grid: hat, hat, flag
 LOGITS = [
     [-0.949, -0.706, 0.659, 0.580, 0.727, -2.163, 2.026, -0.672, -0.849, -0.113],
     [-0.934, -0.935, 0.130, 0.687, 1.039, -2.009, 1.813, -0.587, -1.013, 0.352],

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 
 import numpy as np
@@ -360,7 +361,11 @@ def test_values_next_to_the_words(look):
     assert f"{reading.gates[1]:.2f}" in text
     assert f"{reading.entropies[1]:.2f}" in text
     assert f"entropy {reading.entropies[1]:.2f}" in seen.words().nth(1).get_attribute("aria-label")
+    chance = f"{math.exp(reading.log_probs[1]):.0%}"
+    assert chance in text
+    assert f"probability {chance}" in seen.words().nth(1).get_attribute("aria-label")
     main = seen.page.locator("main")
+    assert "the probability of the word" in main.inner_text()
     assert "Log-probability of the caption −7.25" in main.inner_text()
     seen.page.get_by_text("1 other caption").click()
     assert "another one" in main.inner_text()

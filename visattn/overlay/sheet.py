@@ -28,6 +28,7 @@ def caption_sheet(
     geometry: Geometry,
     *,
     title: str | None = None,
+    probabilities: Sequence[float] | None = None,
     notes: Sequence[str] | None = None,
     drawn: Sequence[int | None] | None = None,
     asked: int | None = None,
@@ -43,7 +44,8 @@ def caption_sheet(
         maps: (T, h, w), the attention weights at each word, or other non-negative maps.
         geometry: from the original to the model's input.
         title: one or more lines at the top.
-        notes: T short texts to print below the panels, such as β or a word's probability.
+        probabilities: of the T words, from 0 to 1, to print beside them.
+        notes: T short texts to print below the panels, such as β.
         drawn: T indices (row by row) of the cell sampled by hard attention, which is framed, or None.
         asked: index of the cell that was asked about, which is framed in the original and in all maps instead; or None.
         meaning: label of the colour scale.
@@ -55,10 +57,10 @@ def caption_sheet(
 
     Raises:
         InputError: see `heatmap`; for an invalid width, size or number of columns.
-        ValueError: if words, maps, notes, drawn cells, image and geometry do not match.
+        ValueError: if words, maps, probabilities, notes, drawn cells, image and geometry do not match.
     """
     drawn = drawn if asked is None else [asked] * len(words)
-    check_words(image, words, maps, geometry, notes=notes, drawn=drawn)
+    check_words(image, words, maps, geometry, probabilities=probabilities, notes=notes, drawn=drawn)
     measures = Measures.of(paper)
     picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
     shared = limits_of(style, maps)
@@ -68,9 +70,13 @@ def caption_sheet(
         aside = _aside(style, maps[t])
         if drawn is not None and drawn[t] is not None and panel.box is None:
             aside = " · ".join(filter(None, (aside, "drawn in the margin")))
+        if probabilities is not None:
+            aside = " · ".join(filter(None, (aside, percent(probabilities[t]))))
         panels.append(Panel(panel, words[t], aside, notes[t] if notes is not None else ""))
     boxed = _BOXED if asked is None else ASKED
     legend = legend_items(meaning, shared[1], shown, style, [panel.drawn for panel in panels], boxed)
+    if probabilities is not None:
+        legend.append(["%: probability of the word"])
     header = [(title, TITLE_SIZE, INK)] if title else []
     return draw(measures, header, panels, legend if len(words) else [], columns)
 

@@ -160,7 +160,10 @@ class CaptionWriter:
     ) -> list[str]:
         """Write one caption's files under `name`, a path in the folder; returns the names of the files and folders."""
         maps = caption.weights if relevance is None else relevance
-        drawing = Drawing(item.original, caption.labels, maps, item.geometry, caption.places, title, self.meaning)
+        probabilities, places = np.exp(caption.log_probs).tolist(), caption.places
+        drawing = Drawing(
+            item.original, caption.labels, maps, item.geometry, places, probabilities, title, self.meaning
+        )
         if forms := [form for form in _DRAWN if form in self.exports]:
 
             def save(drawn: list["Encoded"]) -> None:
@@ -194,6 +197,7 @@ class Drawing(NamedTuple):
     maps: np.ndarray
     geometry: Geometry
     places: list[int | None]
+    probabilities: list[float]
     title: str
     meaning: str
 
@@ -206,7 +210,7 @@ def encode(drawing: Drawing, forms: Sequence[CaptionExport], style: Style, paper
     seen, drawn, out = drawing[:4], drawing.places, []
     if {"sheet", "svg", "pdf"} & set(forms):
         about = {"title": drawing.title, "meaning": drawing.meaning, "style": style, "paper": paper}
-        figure = caption_sheet(*seen, drawn=drawn, **about)
+        figure = caption_sheet(*seen, probabilities=drawing.probabilities, drawn=drawn, **about)
     for form in forms:
         if form == "words":
             pictures = word_pictures(drawing.original, drawing.maps, drawing.geometry, drawn=drawn, style=style)

@@ -171,6 +171,7 @@ function legend() {
     ".of-words": words && readings.some((reading) => reading.entropies?.length),
     ".of-gates": words && readings.some((reading) => reading.gates?.length),
     ".of-sure": words && readings.some((reading) => reading.unit === "fixation"),
+    ".of-probabilities": words && readings.some((reading) => reading.unit === "word" && reading.logProbs?.length),
     ".of-boxes": readings.some((reading) => reading.unit === "word" && reading.boxes.some(Boolean)),
     ".of-fixations": readings.some((reading) => reading.unit === "fixation"),
     ".of-places": readings.some((reading) => reading.queries),

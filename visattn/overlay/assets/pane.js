@@ -81,7 +81,7 @@ class Pane {
     const { words, unit, logProbs, gates, entropies, maps } = this.reading, places = maps[0].shape[3] * maps[0].shape[4];
     this.options = words.map((word, t) => {
       const bars = [
-        unit === "fixation" && logProbs && ["sure", "probability", Math.exp(logProbs[t]), percent(Math.exp(logProbs[t]))],
+        logProbs && ["sure", "probability", Math.exp(logProbs[t]), percent(Math.exp(logProbs[t]))],
         gates && ["gate", "β", gates[t], gates[t].toFixed(2)],
         entropies && ["spread", "entropy", Math.exp(entropies[t]) / places, entropies[t].toFixed(2)],
       ].filter(Boolean);
