@@ -168,7 +168,7 @@ def reader(tmp_path_factory, captioner_checkpoint, classifier_checkpoint):
         vit = {path.name: path.read_bytes() for path in (INCLUDED / "vit_cifar10").glob("model.*")}
         hub.create("ORG/NAME", model, private=True).commit(vit, "v2")
 
-        for name in ("photo.jpg", "cat.jpg", "folder/a.png", "photographs/b.jpg"):
+        for name in ("photo.jpg", "cat.jpg", "folder/a.png", "photographs/b.jpg", "data/flickr8k/val/c.png"):
             picture(Path(name), 257, 263, len(name))
         make_scene(np.random.default_rng(0), 2).picture(97).save("scene.png")
         shutil.copytree(ROOT / "docs", "docs")
@@ -180,6 +180,7 @@ def reader(tmp_path_factory, captioner_checkpoint, classifier_checkpoint):
         Path("data/stair/captions.json").write_text(text.replace('"raw": ""', '"raw": "a dog"'))
         Path("results.json").write_text(json.dumps(coco(Path("data/coco"))))
         shutil.copy("data/coco/captions.json", "captions_val2017.json")
+        shutil.copy("data/coco/instances.json", "instances_val2017.json")
         for split, count in (("train", 331), ("val", 2)):
             for n in range(count):
                 write_shard(Path(f"data/cc3m/{split}/{n:05d}.tar"), {f"{split}{n}": files(f"{split}{n}", n)})

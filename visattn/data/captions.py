@@ -48,7 +48,23 @@ class Features(Protocol):
         ...
 
 
-class CaptionData(BatchedData, ABC):
+class ImageContent:
+    """What is known of images besides their captions, to check attention and captions against: by default nothing."""
+
+    def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
+        """The region of each word of a caption: a mask (h, w) over the input's pixels, or None if unknown."""
+        return [None] * len(words)
+
+    def facts(self, image_id: str) -> Facts | None:
+        """The content of an image; None if unknown, as for photographs."""
+        return None
+
+    def mentions(self, image_id: str, caption: str) -> Mentions | None:
+        """The objects that a caption names, and those in the image; None if the latter are unknown."""
+        return None
+
+
+class CaptionData(ImageContent, BatchedData, ABC):
     """Captioned images in batches of `CaptionBatch`.
 
     A training batch has (image, caption) pairs of similar length, to reduce padding, or all captions of its images (see
@@ -106,18 +122,6 @@ class CaptionData(BatchedData, ABC):
     @abstractmethod
     def load(self, example: CaptionedImage) -> tuple[Tensor, Geometry]:
         """The model's input, (3, h, w) uint8, of the same size for all images, and its geometry."""
-
-    def regions(self, image_id: str, words: list[str]) -> list[np.ndarray | None]:
-        """The region of each word of a caption: a mask (h, w) over the input's pixels, or None if unknown."""
-        return [None] * len(words)
-
-    def facts(self, image_id: str) -> Facts | None:
-        """The content of an image, to check captions against; None if unknown, as for photographs."""
-        return None
-
-    def mentions(self, image_id: str, caption: str) -> Mentions | None:
-        """The objects that a caption names, and those in the image; None if the latter are unknown."""
-        return None
 
     @cached_property
     def vocabulary(self) -> list[str]:

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from visattn.data.batch import CaptionBatch
+from visattn.data.captions import ImageContent
 from visattn.data.inputs import to_input
 from visattn.data.inspection import MAX_BAD, check_share, in_parallel, name_bad
 from visattn.data.loading import BatchedData, BatchLoader, EpochSampler, Split
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
     lost: list[str]
 
 
-class Shards(BatchedData):
+class Shards(ImageContent, BatchedData):
     """Captioned images streamed from tar files, for data sets too large for single files.
 
     An epoch's samples are split between processes and their workers in ranges of equal length (up to one sample), so
@@ -174,13 +175,6 @@ class Shards(BatchedData):
         if split == "train":
             return _ReadWhenNeeded(self)
         return self._evaluated(split)[1]
-
-    def regions(self, image_id: str, words: list[str]) -> list[None]:
-        """Regions of words: unknown for shards."""
-        return [None] * len(words)
-
-    def facts(self, image_id: str) -> None:
-        """Content of an image, to check captions against: unknown for shards."""
 
     def describe(self) -> str:
         """The data set's name in messages."""
