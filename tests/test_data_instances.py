@@ -333,6 +333,16 @@ def test_objects_named_and_objects_there(root):
     path.write_text(json.dumps(content))
     assert Instances(path).present("11") == {"dog", "hot dog"}
     assert objects("A man eats a hot dog, next to a dog and a Dog") == ["person", "hot dog", "dog", "dog"]
+    assert objects("Men, women, children and a baby elephant, two dogs, puppies") == [
+        *["person"] * 3,
+        "elephant",
+        *["dog"] * 2,
+    ]
+    assert objects("a hot-dog near a fire hydrant, a dog bowl and a coffee table") == [
+        "hot dog",
+        "fire hydrant",
+        "bowl",
+    ]
     found = photographs(root).mentions("11", "A man on a horse")
     assert (found.named, found.absent) == (("person", "horse"), ("horse",))
     assert found.present == {"dog", "hot dog", "person"}  # the person is in its caption alone

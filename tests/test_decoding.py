@@ -287,6 +287,12 @@ def test_options_out_of_range_are_named(make, sentence):
         make()
 
 
+def test_caution_needs_to_know_the_objects():
+    model = decoder()
+    with pytest.raises(ValueError, match="which tokens name objects"):
+        decode(model, model.prepare(values(), GRID), BeamSearch(5, caution=0.2), T)
+
+
 def test_objects_are_the_words_that_name_one():
     words = [*SPECIALS, "a", "dogs", "red", "park", "man"]
     assert object_words(Vocabulary(words)) == (len(SPECIALS) + 1, len(SPECIALS) + 4)

@@ -96,7 +96,7 @@ def test_official_scores_are_printed_and_written(run):
     ]
     assert len({len(line) for line in lines[:6]}) == 1
     repeats = "captions that repeat a pair of words: 14.3%, references 0.0%"  # "a a a a cup cup of of tea"
-    named = "objects named by captions: 8, 25.0% of them by no reference"  # "people eat pizza", of a bus
+    named = "objects named by captions: 9, 22.2% of them by no reference"  # "people eat pizza", of a bus
     assert lines[6:] == [repeats, named, "note: candidates without words, scored 0: 1", content["signature"]]
     assert content["signature"] == (
         f"BLEU+ROUGE-L+CIDEr-D|tok:ptb-py|refs:1-4|df:references(7)|images:7|empty:1|visattn:{__version__}"
@@ -112,7 +112,7 @@ def test_official_scores_are_printed_and_written(run):
         "repeating_candidates": 1,
         "repeating_references": 0,
         "images_without_instances": 0,
-        "named_objects": 8,
+        "named_objects": 9,
         "absent_objects": 2,
     }
 
@@ -143,6 +143,14 @@ def test_objects_that_are_not_in_the_photograph(run, fails, tmp_path):
         assert absent == {str(candidates[list(CANDIDATES).index("bus")]["image_id"]): ["pizza"]}
         assert "images whose objects are unknown, not in the instances file: 5" in said.out
         assert "by no reference" not in said.out
+        assert "|chair:instances.json(2)|" in content["signature"]
+    status, said, content = run(coco(), [{**entry, "caption": "..."} for entry in results()], "--instances", file)
+    assert status == 0
+    assert "no candidate names an object" in said.out
+    assert not {"CHAIR-i", "CHAIR-s"} & set(content["scores"])
+    odd = [{"id": number, "name": name.title()} for number, name in enumerate(["Kite", "Person", "Bench"])]
+    file.write_text(json.dumps(instances | {"categories": odd, "annotations": []}))
+    assert "none of COCO's 80 categories" in fails(coco(), results(), "--instances", file)
     file.write_text(json.dumps(instances | {"images": [], "annotations": []}))
     assert "instances.json has none of the 7 scored images" in fails(coco(), results(), "--instances", file)
     assert "gone.json: no such" in fails(coco(), results(), "--instances", tmp_path / "gone.json")

@@ -305,6 +305,7 @@ def test_folders_without_a_search_decode_greedily(good):
         ("captioner-shapes", ["--beam", "0"], "beam's size is 0"),
         ("captioner-shapes", ["--length-penalty", "1"], "--length-penalty needs --decode beam"),
         ("captioner-shapes", ["--no-repeat", "-1"], "--no-repeat is -1"),
+        ("captioner-shapes", ["--beam", "2", "--caution", "0.2"], "caution needs a captioner whose words are English"),
         ("vit-cifar10", ["--beam", "3"], "are for captioners"),
     ],
 )

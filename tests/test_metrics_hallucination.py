@@ -24,7 +24,8 @@ def test_scores_by_hand():
 
 
 def test_what_is_undefined_is_left_out():
-    assert hallucination_scores([caption("", "")]) == {"CHAIR-s": 0, "mentions": 0}
+    assert hallucination_scores([caption("", "")]) == {"mentions": 0}
+    assert hallucination_scores([caption("", "dog")]) == {"object_recall": 0, "mentions": 0}
     assert hallucination_scores([caption("dog", "")]) == {"CHAIR-s": 1, "mentions": 1, "CHAIR-i": 1}
     with pytest.raises(ValueError, match="no caption"):
         hallucination_scores([])

@@ -259,6 +259,9 @@ def test_probabilities_stand_beside_the_words():
     figure = caption_sheet(image, words, maps, geometry_of(image), probabilities=[0.113, 0.003, 1])
     assert {"11%", "< 1%", "100%", "%: probability of the word"} <= set(texts(figure))
     assert not any("%" in text for text in texts(caption_sheet(image, words, maps, geometry_of(image))))
+    for wrong in (1.2, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="probability of a word is"):
+            caption_sheet(image, words, maps, geometry_of(image), probabilities=[0.5, wrong, 0.5])
     with pytest.raises(ValueError, match="3 words, but 2 probabilities"):
         caption_sheet(image, words, maps, geometry_of(image), probabilities=[0.5, 0.5])
 

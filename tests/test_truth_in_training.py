@@ -1,6 +1,7 @@
 """Truth where it is used: logged by validation and test, to choose checkpoints by, and as a reward."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -69,6 +70,43 @@ def test_of_photographs_no_truth_is_logged(karpathy_root, tmp_path):
     fit("flickr8k_soft.yaml", tmp_path / "run", *photograph_options(karpathy_root))
     (row,) = [row for row in logged(tmp_path / "run") if row.get("val/CIDEr-D")]
     assert not [name for name in row if "true" in name.split("/")[-1] or "grammar" in name or "complete" in name]
+
+
+BY_CHAIR = ["--checkpoint.monitor=val/CHAIR-i", "--checkpoint.mode=min"]
+
+
+def test_objects_named_are_logged_where_those_in_the_photographs_are_known(karpathy_root, tmp_path, monkeypatch):
+    """Each generated caption is read as "a cat and a dog", each of validation's references as "a dog"."""
+    path = karpathy_root / "dataset_flickr8k.json"
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        if image["split"] == "val":
+            image["sentences"] = [{"tokens": ["a", "dog", "sleeps"]}]
+    path.write_text(json.dumps(content))
+    images = [
+        {"id": n, "file_name": image["filename"], "height": 37, "width": 53}
+        for n, image in enumerate(content["images"])
+    ]
+    described = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    (karpathy_root / "instances.json").write_text(json.dumps(described))
+    monkeypatch.setattr(
+        "visattn.data.photographs.objects", lambda said: ["dog"] if "sleeps" in said else ["cat", "dog"]
+    )
+    options = [*photograph_options(karpathy_root), "--data.instances=instances.json", *BY_CHAIR]
+    fit("flickr8k_soft.yaml", tmp_path / "run", *options)
+    (row,) = [row for row in logged(tmp_path / "run") if row.get("val/CIDEr-D")]
+    expected = {"CHAIR-i": 0.5, "CHAIR-s": 1, "object_recall": 1, "mentions": 2}
+    assert {name: float(row[f"val/{name}"]) for name in expected} == expected
+
+
+def test_chair_is_refused_at_once_where_nothing_is_known(karpathy_root, tmp_path, capsys):
+    options = [*photograph_options(karpathy_root), f"--features={tmp_path / 'features'}", *FAST, *BY_CHAIR]
+    words = ["fit", "--config", str(CONFIGS / "flickr8k_soft.yaml"), *options, "--output", str(tmp_path / "run")]
+    assert main(words) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "val/CHAIR-i cannot be monitored" in sentence
+    assert "--data.instances" in sentence
+    assert not (tmp_path / "features").exists()
 
 
 @pytest.mark.parametrize("wanted", [REWARD, BY_TRUTH, ["--checkpoint.monitor=val/true_2"]], ids=["reward", "val", "2"])

@@ -9,7 +9,7 @@ def add_decoding_options(parser: argparse._ActionsContainer) -> None:
         "--decode",
         choices=("greedy", "beam", "sample"),
         help="decoding method: the likeliest word at each step, beam search, or sampling (default: the checkpoint's, "
-        "usually greedy; beam if --beam is given)",
+        "usually greedy; beam if --beam is given); with it, options left out have the defaults that stand here",
     )
     parser.add_argument("--beam", type=int, help="beam size (default: 5)")
     parser.add_argument(

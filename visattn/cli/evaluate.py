@@ -30,7 +30,7 @@ dog in front of a brown dog", and of the objects they name (COCO's 80 categories
 reference names. With --instances, COCO's annotated objects, that share becomes CHAIR (Rohrbach et al. 2018): CHAIR-i of
 named objects are neither annotated nor in a reference, CHAIR-s of captions name one; object_recall is the share of the
 categories in the images that captions name, mentions the named objects per caption. --output writes "scores",
-"per_image" (image id -> the same names), "signature", "counts" and "notes".
+"per_image" (image id -> the same names, and "absent" objects), "signature", "counts" and "notes".
 """
 
 from collections.abc import Sequence

@@ -96,6 +96,7 @@ def main(args: Sequence[str] | None = None) -> None:
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if isinstance(exported, ExportedCaptioner):
         exported = exported._replace(**chosen)
+        exported.model()  # the search may not suit the vocabulary
     elif chosen:
         raise InputError("options of decoding are for captioners; leave them out for other models")
     if options.encoder_weights == "pretrained":

@@ -20,7 +20,6 @@ Adjectives, verbs and pronouns name nothing. Regular plurals are generated.
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import groupby
 
 from visattn.vocabulary import tokenize
 
@@ -261,7 +260,16 @@ def categories(words: Sequence[str]) -> list[str | None]:
 
 def objects(caption: str) -> list[str]:
     """COCO's name of each object that a caption names, in order; the words of one name ("hot dog") count once."""
-    return [category for category, _ in groupby(categories(tokenize(caption))) if category is not None]
+    words = tokenize(caption)
+    named, found, at = categories(words), [], 0
+    while at < len(words):
+        length = len(_phrase([word.replace("-", " ") for word in words[at:]])) or 1
+        category = next(filter(None, named[at : at + length]), None)
+        modifies = words[at] in OF_THE_NEXT and named[at : at + 1] == named[at + 1 : at + 2]
+        if category is not None and not modifies:
+            found.append(category)
+        at += length
+    return found
 
 
 def _phrase(words: Sequence[str]) -> list[str | None]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from visattn.data.coco_words import WORDS
 from visattn.errors import InputError
 from visattn.files import read_json
 
@@ -105,6 +106,21 @@ class Instances:
         return {name: mask for name, mask in masks.items() if mask is not None}
 
 
+def coco_instances(path: Path) -> Instances:
+    """The instances of a file with COCO's 80 categories; others are counted in the log, and match no word.
+
+    Raises:
+        InputError: as `Instances`, and if it has none of those categories.
+    """
+    things = Instances(path)
+    strange = sorted(set(things.categories) - WORDS.keys())
+    if len(strange) == len(things.categories):
+        raise InputError(f"{path} has none of COCO's 80 categories, which are the only supported ones")
+    if strange:
+        log.warning("%s: %d categories are not COCO's and are ignored, such as %s", path, len(strange), strange[0])
+    return things
+
+
 def _read(path: Path, content: Any) -> tuple[list[str], dict[str, _Picture], Counter[tuple[str, str]]]:
     """The category names, the images by id, and the number of missing outlines by (image, category)."""
     if not isinstance(content, dict):
@@ -119,6 +135,14 @@ def _read(path: Path, content: Any) -> tuple[list[str], dict[str, _Picture], Cou
             raise InputError(f"{path} has the image id {key} more than once; give each image one entry")
         pictures[key] = _Picture(str(image["file_name"]), size, defaultdict(list), set())
     unknown: Counter[tuple[str, str]] = Counter()
+    annotations = content["annotations"]
+    if annotations and not any(str(annotation["image_id"]) in pictures for annotation in annotations):
+        log.warning(
+            "%s: none of its %d annotations is of an image that it lists; image_id %s has no such id",
+            path,
+            len(annotations),
+            annotations[0]["image_id"],
+        )
     for annotation in content["annotations"]:
         key, category = str(annotation["image_id"]), annotation["category_id"]
         if category not in names:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from visattn.data.annotations import Annotation, Layout, read_annotations
 from visattn.data.captions import CaptionData, CaptionedImage
-from visattn.data.coco_words import WORDS, categories, objects
+from visattn.data.coco_words import categories, objects
 from visattn.data.inputs import to_input
 from visattn.data.inspection import check_share, name_bad, unusable
-from visattn.data.instances import Instances
+from visattn.data.instances import Instances, coco_instances
 from visattn.data.loading import Split
 from visattn.data.losses import MAX_LEFT_OUT, MAX_UNKNOWN
 from visattn.errors import InputError, require_number
@@ -236,15 +236,7 @@ class Photographs(CaptionData):
 
     @cached_property
     def _instances(self) -> Instances:
-        things = Instances(self.instances)
-        strange = sorted(set(things.categories) - WORDS.keys())
-        if len(strange) == len(things.categories):
-            raise InputError(f"{self.instances} has none of COCO's 80 categories, which are the only supported ones")
-        if strange:
-            log.warning(
-                "%s: %d categories are not COCO's and are ignored, such as %s", self.instances, len(strange), strange[0]
-            )
-        return things
+        return coco_instances(self.instances)
 
     @cached_property
     def _by_id(self) -> dict[str, CaptionedImage]:

@@ -91,9 +91,14 @@ def decode(
         search: search method; greedy by default.
         max_length: maximum number of words, not counting END; at least 1.
         no_repeat: n-grams of this length occur at most once in a caption; 0 allows all.
-        objects: (V,) True for tokens that name an object; only for a search with `caution`.
+        objects: (V,) True for tokens that name an object; for a search with `caution`, which needs them.
+
+    Raises:
+        ValueError: if the search has `caution`, and there are no `objects`.
     """
     search = search or Greedy()
+    if search.caution and objects is None:
+        raise ValueError("a search with caution needs to know which tokens name objects")
     device = memory.values.device
     images = torch.arange(len(memory.values), device=device)
     totals = search.start(len(images), device)

@@ -141,8 +141,9 @@ class BeamSearch(Search):
         best: captions returned per image, the best first.
         caution: complete captions are ranked by log p / n^penalty + caution · log q, where q is the probability of the
             least probable object named, or 1 if none is. An improbable object is often not in the image
-            (docs/captions.md), and other words around it make up for it in p. Objects are those of COCO's categories
-            (`visattn.data.coco_words`), so captions must be of English words. With 0 captions are ranked by p alone.
+            (docs/captions.md), and other words around it make up for it in p. Objects are single English words that may
+            name one of COCO's categories (`visattn.data.coco_words`), whatever is around them. With 0 captions are
+            ranked by p alone.
 
     Raises:
         InputError: if an option is out of its range.

@@ -3,7 +3,7 @@
 from visattn.metrics.captions import CaptionScores, CiderD, DocumentFrequencies, caption_scores
 from visattn.metrics.exposure import ExposureGap, ExposureSums, teacher_forced_captions
 from visattn.metrics.grounding import Grounding, coverage, entropy, grounding
-from visattn.metrics.hallucination import Mentions, hallucination_scores
+from visattn.metrics.hallucination import CHAIR, Mentions, hallucination_scores
 from visattn.metrics.health import Health, attention_health
 from visattn.metrics.ptb import ptb_tokenize
 from visattn.metrics.repeats import repeat_share, repeats_itself
@@ -12,6 +12,7 @@ from visattn.metrics.saliency import bootstrap_interval, rank_correlation, saco
 from visattn.metrics.truth import Facts, Grammar, TruthReward, Verdict, is_truth_score, truth_scores
 
 __all__ = [
+    "CHAIR",
     "CaptionScores",
     "CiderD",
     "CiderReward",

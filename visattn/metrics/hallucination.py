@@ -7,6 +7,8 @@ are, the nouns that name them can be checked.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+CHAIR = ("CHAIR-i", "CHAIR-s", "object_recall")  # scores that may be undefined
+
 
 class Mentions(NamedTuple):
     """The objects that a caption names, and those in its image.
@@ -31,8 +33,8 @@ def hallucination_scores(captions: Sequence[Mentions]) -> dict[str, float]:
     Returns:
         `CHAIR-i`, the share of mentions whose object is absent, and `CHAIR-s`, the share of captions with such a
         mention (equations 1 and 2 of the paper); `object_recall`, the share of the images' categories that their
-        captions name, since a caption that names nothing is never wrong; and `mentions` per caption. `CHAIR-i` is left
-        out if nothing is named, and `object_recall` if no image has an object.
+        captions name, since a caption that names nothing is never wrong; and `mentions` per caption. CHAIR is left out
+        if no caption names anything, and `object_recall` if no image has an object.
 
     Raises:
         ValueError: if there is no caption.
@@ -41,12 +43,10 @@ def hallucination_scores(captions: Sequence[Mentions]) -> dict[str, float]:
         raise ValueError("there are no captions to score")
     mentions = sum(len(caption.named) for caption in captions)
     present = sum(len(caption.present) for caption in captions)
-    scores = {
-        "CHAIR-s": sum(bool(caption.absent) for caption in captions) / len(captions),
-        "mentions": mentions / len(captions),
-    }
+    scores = {}
     if mentions:
         scores["CHAIR-i"] = sum(len(caption.absent) for caption in captions) / mentions
+        scores["CHAIR-s"] = sum(bool(caption.absent) for caption in captions) / len(captions)
     if present:
         scores["object_recall"] = sum(len(caption.present & set(caption.named)) for caption in captions) / present
-    return scores
+    return scores | {"mentions": mentions / len(captions)}

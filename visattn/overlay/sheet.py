@@ -57,10 +57,13 @@ def caption_sheet(
 
     Raises:
         InputError: see `heatmap`; for an invalid width, size or number of columns.
-        ValueError: if words, maps, probabilities, notes, drawn cells, image and geometry do not match.
+        ValueError: if words, maps, probabilities, notes, drawn cells, image and geometry do not match, or a probability
+            is not one.
     """
     drawn = drawn if asked is None else [asked] * len(words)
     check_words(image, words, maps, geometry, probabilities=probabilities, notes=notes, drawn=drawn)
+    if wrong := [p for p in (() if probabilities is None else probabilities) if not 0 <= p <= 1]:
+        raise ValueError(f"the probability of a word is {wrong[0]}; it must be from 0 to 1")
     measures = Measures.of(paper)
     picture, shown, columns = measures.fit(image, geometry, len(words) + 1, paper.columns)
     shared = limits_of(style, maps)

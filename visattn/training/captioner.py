@@ -17,6 +17,7 @@ from visattn.decoding import Captioning, Decoded, Greedy, Search, captions, like
 from visattn.errors import InputError, require_number
 from visattn.images import Fit
 from visattn.metrics import (
+    CHAIR,
     ExposureSums,
     Grounding,
     attention_health,
@@ -113,6 +114,7 @@ class Captioner(Captioning, LightningModule):
         _ = self.input  # rejects a backbone whose maps cannot be overlaid, before anything is computed
         if stage == "fit":
             self._require_facts()
+            self._require_mentions()
             self._supervise()
         if stage == "fit" and self.trainer.ckpt_path is None and not self.started:
             self.encoder.load_weights()
@@ -234,6 +236,17 @@ class Captioner(Captioning, LightningModule):
                     f"{name} cannot be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
                     "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
                 )
+
+    def _require_mentions(self) -> None:
+        """Reject CHAIR as checkpoint criterion if the data does not know what is in its validation images."""
+        data = self.trainer.datamodule
+        monitored = {str(getattr(callback, "monitor", None)) for callback in self.trainer.callbacks}
+        names = sorted(monitored & {f"val/{name}" for name in CHAIR})
+        if names and all(data.mentions(image, "") is None for image in data.references("val")):
+            raise InputError(
+                f"{names[0]} cannot be monitored, since {data.describe()} does not say what is in its validation "
+                "images; give --data.instances FILE, or monitor another score, such as --checkpoint.monitor=val/CIDEr-D"
+            )
 
     def _supervise(self) -> None:
         """Enable word regions of the data if attention is supervised; reject data without any."""

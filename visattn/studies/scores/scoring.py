@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from visattn import __version__
-from visattn.data import Instances
 from visattn.data.coco_words import objects
+from visattn.data.instances import coco_instances
 from visattn.errors import InputError
 from visattn.metrics import (
     DocumentFrequencies,
@@ -22,6 +22,7 @@ from visattn.metrics.official import java_tokenize, meteor, require
 from visattn.studies.scores.files import Captions, References, pair, read_candidates, read_references
 from visattn.vocabulary import Characters, phrases, read_tokens
 
+NAMELESS = "no candidate names an object of COCO's categories in English, so there is no CHAIR"
 MAX_PHRASES = 0.2  # maximum share of the references' letters
 
 Tokens = dict[str, list[list[str]]]
@@ -139,12 +140,17 @@ def evaluate(
                 f"df:{df}",
                 f"images:{len(scored)}{share}",
                 f"empty:{counts['empty_candidates']}",
+                *([] if instances is None else [f"chair:{instances.name}({len(mentions)})"]),
                 *java,
                 f"visattn:{__version__}",
             ]
         ),
         "counts": counts,
-        "notes": [*notes(counts, document_frequencies is None), *_phrases(reference_tokens, tokenizer)],
+        "notes": [
+            *notes(counts, document_frequencies is None),
+            *([NAMELESS] if instances is not None and not counts["named_objects"] else []),
+            *_phrases(reference_tokens, tokenizer),
+        ],
     }
 
 
@@ -162,7 +168,7 @@ def named_objects(
     Raises:
         InputError: if the file cannot be used, or has none of the images.
     """
-    annotated = None if instances is None else Instances(instances)
+    annotated = None if instances is None else coco_instances(instances)
     files = {image: file for file, image in known.files.items()}
     mentions = {}
     for image in scored:

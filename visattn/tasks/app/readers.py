@@ -128,7 +128,7 @@ class CaptionReader:
     """A captioner, with the captions of a beam search as its answers.
 
     Args:
-        model: the captioner; its search is replaced by one of the same length penalty with several answers.
+        model: the captioner; its search is replaced by one of the same ranking with several answers.
         name: of the model.
         answers: how many captions of a photograph.
         precision: as `of_option` takes it.
@@ -146,10 +146,10 @@ class CaptionReader:
         self.model, self.name = model, name
         self.precision = of_option(precision, model.device)
         self.choices = "Captions of the beam search and their log-probabilities"
-        if penalty:  # so that a longer caption can stand above a likelier one
-            self.choices += ", ranked by log-probability per " + ("word" if penalty == 1 else f"words^{penalty:g}")
-        if beam.caution:
-            self.choices += f" + {beam.caution:g} · that of the least probable object"
+        if penalty or beam.caution:  # so that a caption can stand above a likelier one
+            self.choices += ", ranked by log-probability"
+            self.choices += " per word" if penalty == 1 else f" per words^{penalty:g}" if penalty else ""
+            self.choices += f" + {beam.caution:g} · that of the least probable object" if beam.caution else ""
         self.purpose = "captions a photograph, and shows where it looked at each word."
 
     def look(self, path: Path) -> Seen:

@@ -188,6 +188,7 @@ def _caption_sheets(module: Captioner, examples: list[Example]) -> Iterator[Figu
         caption, geometry = found[0], module.input.geometry(example.original.shape[:2])
         yield caption_sheet(
             *(example.original, caption.labels, caption.weights, geometry),
+            probabilities=np.exp(caption.log_probs).tolist(),
             drawn=caption.places,
             title=caption.text or "(no words)",
         )

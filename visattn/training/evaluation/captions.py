@@ -1,9 +1,11 @@
 """Per-image results of a captioner in validation and test, and the metrics logged from them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from visattn.metrics import (
+    CHAIR,
     ExposureSums,
     Grounding,
     Health,
@@ -112,5 +114,5 @@ class CaptionEvaluation(NamedTuple):
         if verdicts := [image.verdict for image in images if image.verdict is not None]:
             scores |= truth_scores(verdicts)
         if mentions := [image.mentions for image in images if image.mentions is not None]:
-            scores |= hallucination_scores(mentions)
+            scores |= dict.fromkeys(CHAIR, math.nan) | hallucination_scores(mentions)  # may be monitored
         return scores
