@@ -181,6 +181,7 @@ def reader(tmp_path_factory, captioner_checkpoint, classifier_checkpoint):
         Path("results.json").write_text(json.dumps(coco(Path("data/coco"))))
         shutil.copy("data/coco/captions.json", "captions_val2017.json")
         shutil.copy("data/coco/instances.json", "instances_val2017.json")
+        shutil.copy("data/coco/captions.json", "data/coco/others.json")
         for split, count in (("train", 331), ("val", 2)):
             for n in range(count):
                 write_shard(Path(f"data/cc3m/{split}/{n:05d}.tar"), {f"{split}{n}": files(f"{split}{n}", n)})

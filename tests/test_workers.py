@@ -27,7 +27,9 @@ def test_another_process_draws_the_same_files():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
     maps = rng.dirichlet(np.ones(15), 2).reshape(2, 3, 5)
-    drawing = Drawing(image, ["a", "dog"], maps, Geometry.identity((37, 53)), [None, 7], "title", "attention")
+    drawing = Drawing(
+        image, ["a", "dog"], maps, Geometry.identity((37, 53)), [None, 7], [0.3, 0.9], "title", "attention"
+    )
     forms, found = ["sheet", "svg", "words", "gif"], []
     with Workers(1) as workers:
         workers.run(encode, drawing, forms, Style(contour=(0.5,)), Paper(), then=found.extend)
