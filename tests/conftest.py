@@ -80,9 +80,9 @@ def _a_cpu_without_bfloat16():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _interrupts_arrive():
-    """A shell that starts the tests in the background makes them ignore SIGINT."""
+    """A shell that starts tests in the background makes them ignore SIGINT; so does Lightning after an interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -99,9 +99,10 @@ def test_a_damaged_record_or_array_restarts_the_encoding(at_one_go, karpathy_roo
         if call == 3:
             raise KeyboardInterrupt
 
-    kept = tmp_path / "kept"
+    kept, handler = tmp_path / "kept", signal.getsignal(signal.SIGINT)
     for n, (name, content) in enumerate({"done.json": "{", "features.npy": "no array"}.items()):
         assert run(karpathy_root, kept, f"stopped {n}", monkeypatch, stop) == 130
+        assert signal.getsignal(signal.SIGINT) is handler  # Lightning leaves it ignored
         (partial,) = (path for path in kept.iterdir() if path.is_dir())
         (partial / name).write_text(content)
     assert run(karpathy_root, kept, "second", monkeypatch) == 0

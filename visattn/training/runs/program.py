@@ -2,7 +2,9 @@
 
 import logging
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -366,6 +368,7 @@ def run_cli(args: ArgsType = None) -> CLI:
         warnings.filterwarnings("ignore", message)
     if rank_zero_only.rank:  # every process reads the same captions
         logging.getLogger("visattn.data.losses").setLevel(logging.ERROR)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         return CLI(
             LightningModule,
@@ -404,3 +407,7 @@ def run_cli(args: ArgsType = None) -> CLI:
         if (cause := _cause(error)) is None:
             raise
         raise cause from None
+    finally:
+        # After Ctrl-C Lightning ignores it for the rest of the process, which may be a notebook.
+        if interrupt is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)
