@@ -282,6 +282,26 @@ def test_decoding_options_are_exported_and_may_be_overridden(tmp_path):
     assert (again / DESCRIPTION).read_text() == (folder / DESCRIPTION).read_text()
 
 
+def test_options_of_a_search_that_are_left_out_are_the_checkpoints(tmp_path):
+    folder = tmp_path / "exported"
+    assert export.main(["--checkpoint", "captioner-shapes", "--output", str(folder), *DECODING]) == 0
+    for n, (options, expected) in enumerate(
+        (
+            (["--length-penalty", "1.5"], ("BeamSearch", {"size": 7, "length_penalty": 1.5, "best": 1})),
+            (["--beam", "3"], ("BeamSearch", {"size": 3, "length_penalty": 0.3, "best": 1})),
+            (["--decode", "beam"], ("BeamSearch", {"size": 7, "length_penalty": 0.3, "best": 1})),
+            (["--decode", "sample", "--top-k", "2"], ("Sampling", {"top_k": 2})),
+        )
+    ):
+        again = tmp_path / str(n)
+        assert export.main(["--checkpoint", str(folder), "--output", str(again), *options]) == 0
+        search = json.loads((again / DESCRIPTION).read_text())["search"]
+        assert (search["class_path"].rsplit(".")[-1], search["init_args"]) == expected
+    whole = [*DECODING, "--n-best", "9", "--beam", "9"]
+    asked = decoded("captioner-shapes", tmp_path / "asked", *whole)
+    assert decoded(folder, tmp_path / "nine", "--n-best", "9") == asked  # the beam grows to hold them
+
+
 def test_the_search_of_training_is_exported(captioner_checkpoint, tmp_path):
     checkpoint = torch.load(captioner_checkpoint, weights_only=True)
     sampling = {"class_path": "visattn.decoding.Sampling", "init_args": {"count": 3, "top_p": 0.9}}
@@ -291,6 +311,10 @@ def test_the_search_of_training_is_exported(captioner_checkpoint, tmp_path):
     assert export.main(words) == 0
     model = load_captioner(tmp_path / "exported").model()
     assert (model.search.best, model.search.top_p, model.no_repeat) == (3, 0.9, 2)
+    decoded(tmp_path / "best.ckpt", tmp_path / "captions", "--top-k", "1")
+    (entry,) = json.loads((tmp_path / "captions" / "captions.json").read_text())
+    assert len(entry["captions"]) == 3  # as in training, and all alike
+    assert len({said["caption"] for said in entry["captions"]}) == 1
 
 
 def test_folders_without_a_search_decode_greedily(good):

@@ -67,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images per batch (default: 16)")
     add_decoding_options(parser)
-    parser.add_argument("--n-best", type=int, default=1, help="captions per image (default: 1)")
+    parser.add_argument("--n-best", type=int, help="captions per image (default: the checkpoint's, usually 1)")
     parser.add_argument(
         "--places",
         choices=PLACES,
@@ -79,7 +79,13 @@ def main(args: Sequence[str] | None = None) -> None:
     add_model_options(parser)
     options = parse(parser, args, "output")
     check_ranges(
-        options, batch_size=(1, 65_536), max_length=(1, 1000), n_best=(1, 1000), seed=(0, 2**32 - 1), workers=(0, 256)
+        options,
+        batch_size=(1, 65_536),
+        max_length=(1, 1000),
+        no_repeat=(0, 1000),
+        n_best=(1, 1000),
+        seed=(0, 2**32 - 1),
+        workers=(0, 256),
     )
     exports, style = exports_of(options), style_of(options, "own" if options.map == "relevance" else "shared")
 

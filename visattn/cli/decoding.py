@@ -4,12 +4,16 @@ import argparse
 
 
 def add_decoding_options(parser: argparse._ActionsContainer) -> None:
-    """Add the options that `visattn.tasks.decoding.search_of` reads, `--no-repeat` and `--max-length`."""
+    """Add the options that `visattn.tasks.decoding.search_of` reads, `--no-repeat` and `--max-length`.
+
+    All are None if left out.
+    """
     parser.add_argument(
         "--decode",
         choices=("greedy", "beam", "sample"),
         help="decoding method: the likeliest word at each step, beam search, or sampling (default: the checkpoint's, "
-        "usually greedy; beam if --beam is given); with it, options left out have the defaults that stand here",
+        "or beam if --beam is given); its options that are left out are the checkpoint's too if it decodes so, and "
+        "otherwise have the defaults that stand here",
     )
     parser.add_argument("--beam", type=int, help="beam size (default: 5)")
     parser.add_argument(

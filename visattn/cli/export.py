@@ -17,6 +17,7 @@ words have the mean of their probabilities, and whose maps are the mean of their
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from visattn.cli.decoding import add_decoding_options
 from visattn.cli.models import EXPORTED, add_import_option
@@ -79,25 +80,23 @@ def main(args: Sequence[str] | None = None) -> None:
     add_decoding_options(decoding)
     add_import_option(parser)
     options = parse(parser, args, "output")
-    check_ranges(options, tolerance=(0, 1e6), max_length=(1, 1000))
+    check_ranges(options, tolerance=(0, 1e6), max_length=(1, 1000), no_repeat=(0, 1000))
     if options.dtype and options.format == "onnx":
         raise InputError("--dtype concerns the weights file, which --format onnx does not write; use --format both")
 
-    from visattn.export.blueprint import read
     from visattn.export.folder import DTYPES as TORCH_DTYPES
-    from visattn.tasks.decoding import search_of
+    from visattn.tasks.decoding import asks_for_search, search_of
     from visattn.tasks.export import ExportedCaptioner, comparison_images, export, parts_of_all
 
-    search = search_of(options)
-    if search is not None:
-        read("search", search)()  # its numbers may be out of range
     exported = parts_of_all(options.checkpoint, options.places)
-    chosen = {"search": search, "no_repeat": options.no_repeat, "max_length": options.max_length}
+    chosen: dict[str, Any] = {"no_repeat": options.no_repeat, "max_length": options.max_length}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if isinstance(exported, ExportedCaptioner):
+        if asks_for_search(options):
+            chosen["search"] = search_of(options, exported.search)
         exported = exported._replace(**chosen)
         exported.model()  # the search may not suit the vocabulary
-    elif chosen:
+    elif chosen or asks_for_search(options):
         raise InputError("options of decoding are for captioners; leave them out for other models")
     if options.encoder_weights == "pretrained":
         if options.format == "onnx":

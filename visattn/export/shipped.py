@@ -4,11 +4,15 @@ Each included model is an exported folder inside the package, in half precision,
 encoder's weights are not in it: they come from a package or from timm's hub.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from visattn.decoding import CaptionModel
 from visattn.errors import InputError
+from visattn.export.description import read_description
 from visattn.export.folder import ExportedCaptioner, ExportedClassifier, load_stored
 from visattn.export.hub import address_of, fetch, is_hub, named
 
@@ -32,8 +36,18 @@ def load_shipped(name: str) -> ExportedCaptioner | ExportedClassifier:
     Raises:
         InputError: if a file of it is missing or differs from the original.
     """
-    with as_file(files("visattn") / "pretrained" / name.replace("-", "_")) as folder:
+    with _included(name) as folder:
         return _load(folder)
+
+
+def description(path: Path | str) -> dict[str, Any]:
+    """The `model.json` of the model that `is_exported`, checked.
+
+    Raises:
+        InputError: as `visattn.export.description.read_description` and `visattn.export.hub.fetch`.
+    """
+    with _folder_of(path) as folder:
+        return read_description(folder)
 
 
 def load_exported(path: Path | str) -> ExportedCaptioner | ExportedClassifier:
@@ -42,14 +56,27 @@ def load_exported(path: Path | str) -> ExportedCaptioner | ExportedClassifier:
     Raises:
         InputError: as `load_captioner` and `visattn.export.hub.fetch`.
     """
-    if is_shipped(path):
-        return load_shipped(str(path))
-    if not is_hub(path):
-        return _load(Path(path))
-    address = address_of(path)
-    folder = fetch(address)
-    with named(folder, address):
+    with _folder_of(path) as folder:
         return _load(folder)
+
+
+@contextmanager
+def _folder_of(path: Path | str) -> Iterator[Path]:
+    """The model's folder; errors name its address if it is on the hub."""
+    if is_shipped(path):
+        with _included(str(path)) as folder:
+            yield folder
+    elif not is_hub(path):
+        yield Path(path)
+    else:
+        address = address_of(path)
+        folder = fetch(address)
+        with named(folder, address):
+            yield folder
+
+
+def _included(name: str) -> AbstractContextManager[Path]:
+    return as_file(files("visattn") / "pretrained" / name.replace("-", "_"))
 
 
 def _load(folder: Path) -> ExportedCaptioner | ExportedClassifier:
