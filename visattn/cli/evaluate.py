@@ -25,12 +25,13 @@ script without spaces between words need --tokenizer characters or a tokenizer f
 Prints and writes the scores (BLEU, ROUGE-L and METEOR in [0, 1], CIDEr-D in [0, 10]; papers print them times 100) and a
 signature to publish with them: what was scored; tok, the tokeniser; refs, references per image; df, the source of
 CIDEr-D's document frequencies and its number of images; images, with the total if not all were scored; empty,
-candidates without words; chair, the instances file and how many of the images it has; versions. It also reports the share of captions that repeat a pair of words, such as "a brown
-dog in front of a brown dog", and of the objects they name (COCO's 80 categories, English nouns) the share that no
-reference names. With --instances, COCO's annotated objects, that share becomes CHAIR (Rohrbach et al. 2018): CHAIR-i of
-named objects are neither annotated nor in a reference, CHAIR-s of captions name one; object_recall is the share of the
-categories in the images that captions name, mentions the named objects per caption. --output writes "scores",
-"per_image" (image id -> the same names, and "absent" objects), "signature", "counts" and "notes".
+candidates without words; chair, the instances file and how many of the images it has; versions. It also reports the
+share of captions that repeat a pair of words, such as "a brown dog in front of a brown dog", and of the objects they
+name (COCO's 80 categories, English nouns) the share that no reference names. With --instances, COCO's annotated
+objects, that share becomes CHAIR (Rohrbach et al. 2018): CHAIR-i of named objects are neither annotated nor in a
+reference, CHAIR-s of captions name one; object_recall is the share of the categories in the images that captions name,
+mentions the named objects per caption. --output writes "scores", "per_image" (image id -> the same names, and "absent"
+objects), "signature", "counts" and "notes".
 """
 
 from collections.abc import Sequence
