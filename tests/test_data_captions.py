@@ -242,6 +242,25 @@ def test_mirroring_is_a_function_of_seed_and_epoch_and_serves_features_too() -> 
         assert batch.features[:, 1, 2, 3].tolist() == right
 
 
+def test_training_images_are_random_parts_as_a_function_of_seed_and_epoch() -> None:
+    data = Lopsided(batch_size=7)
+    data.crop = 0.5
+    first, again, next_epoch = epoch(data), epoch(data), epoch(data, 1)
+    assert same(first, again)
+    assert not same(first, next_epoch)
+    whole = {e.id: data.load(e)[0] for e in data.examples("train")}
+    seen = [(image, whole[name]) for batch in first for name, image in zip(batch.ids, batch.images, strict=True)]
+    assert all(image.shape == original.shape for image, original in seen)
+    assert (
+        np.mean([torch.equal(image, original) for image, original in seen]) < 0.4
+    )  # a part of few and plain pixels may look like all
+    validated = torch.cat([batch.images for batch in data.val_dataloader()])
+    assert validated.equal(torch.stack([data.load(example)[0] for example in data.examples("val")]))
+    data.features = Table({name: torch.zeros(2, 3, 5) for name in whole})
+    with pytest.raises(InputError, match="random crops need images"):
+        epoch(data)
+
+
 @pytest.mark.parametrize("option", ["batch_size", "eval_batch_size", "max_length", "min_count"])
 def test_invalid_sizes_are_refused(option: str) -> None:
     with pytest.raises(InputError, match=f"{option} is 0; it must be at least 1"):

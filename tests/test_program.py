@@ -406,6 +406,20 @@ def test_validation_scores_what_is_generated_freely(captioner_checkpoint, tmp_pa
     assert scores.corpus["CIDEr-D"] == pytest.approx(logged[-1], abs=1e-6)
 
 
+def test_an_encoder_is_trained_on_random_parts(karpathy_root, tmp_path, capsys):
+    parts = ["--data.init_args.crop=0.6", "--data.init_args.grouped=true"]
+    small = [*photograph_options(karpathy_root), *IN_SMALL]
+    trained = ["--model.encoder.train_from=4", "--model.encoder.keep_statistics=true"]
+    fit("flickr8k_soft.yaml", tmp_path / "run", *small, *parts, *trained, "--features=none")
+    for name, options, sentence in (
+        ("kept", [*parts, f"--features={tmp_path / 'kept'}"], "features are of whole images; set --features none"),
+        ("none", ["--data.init_args.crop=0", "--features=none"], "crop is 0"),
+    ):
+        assert run("fit", "flickr8k_soft.yaml", tmp_path / name, *small, *options) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists() or not any(tmp_path.glob("kept/*/features.npy"))
+
+
 @pytest.mark.parametrize("mirror", [False, True])
 def test_features_give_the_losses_of_images(mirror, karpathy_root, tmp_path, monkeypatch):
     options = [

@@ -14,6 +14,7 @@ from visattn.attention import Glimpse, SoftAttention
 from visattn.cli import main
 from visattn.data import ShapesCaptions
 from visattn.data.captions import _Captions
+from visattn.data.views import View
 from visattn.errors import InputError
 from visattn.images import CellShift, Geometry
 from visattn.models import LuongDecoder
@@ -96,7 +97,7 @@ def test_regions_of_a_mirrored_image_are_mirrored():
     captions = _Captions(data, "train")
     found = 0
     for pair in range(11):
-        plain, turned = captions._regions_of(pair, False), captions._regions_of(pair, True)
+        plain, turned = captions._regions_of(pair, View()), captions._regions_of(pair, View(mirrored=True))
         for one, other in zip(plain, turned, strict=True):
             assert (one is None) == (other is None)
             if one is not None:

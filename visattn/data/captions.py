@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from visattn.data.batch import CaptionBatch
 from visattn.data.loading import BatchedData, BatchName, EvaluationImages, Split, TrainingBatches
 from visattn.data.losses import MAX_UNKNOWN, WordCounts, report_words, word_losses
+from visattn.data.views import View, random_parts
 from visattn.errors import InputError, require_number
 from visattn.images import CellShift, Geometry
 from visattn.metrics import Facts, Mentions, coverage
@@ -87,6 +88,7 @@ class CaptionData(ImageContent, BatchedData, ABC):
             similar length would then distort the statistics of batch normalisation.
         mirror: whether training images are mirrored left to right with probability ½, except those with "left" or
             "right" in a caption.
+        crop: the smallest share of its area that a training image shows, stretched to the whole size; 1 shows all.
         features: None, or annotation vectors by image id; if set, batches contain them instead of images.
         mirrored_features: those of the mirrored images; needed if both `features` and `mirror` are set.
         places: None, or the (h, w) grid of annotation vectors and the positions of its cells; if set, training batches
@@ -98,6 +100,7 @@ class CaptionData(ImageContent, BatchedData, ABC):
     places: tuple[tuple[int, int], CellShift] | None = None
     grouped = False
     mirror = False
+    crop = 1.0
     max_unknown = MAX_UNKNOWN
 
     def __init__(
@@ -204,52 +207,68 @@ class _Captions:
         self.tokens = torch.full((len(captions), int(self.lengths.max())), PAD, dtype=torch.int32)
         filled = torch.arange(self.tokens.shape[1]) < torch.from_numpy(self.lengths)[:, None]
         self.tokens[filled] = torch.tensor([i for caption in captions for i in caption], dtype=torch.int32)
-        self._regions: dict[tuple[int, bool], list[Tensor | None]] = {}
+        self._regions: dict[tuple[int, View], list[Tensor | None]] = {}
 
     def batch(self, pairs: np.ndarray, generator: torch.Generator | None = None) -> CaptionBatch:
-        """The batch of these captions, by index; with a generator, images are mirrored at random.
+        """The batch of these captions, by index; with a generator, images are mirrored and cropped at random.
 
-        Each image occurs once, so its captions in the batch see it mirrored or not.
+        Each image occurs once, so all its captions in the batch see the same view.
         """
         rows, owner = np.unique(self.image[pairs], return_inverse=True)
         examples = [self.split_examples[row] for row in rows]
-        mirrored = torch.zeros(len(rows), dtype=torch.bool)
-        if generator is not None:
-            mirrored = (torch.rand(len(rows), generator=generator) < 0.5) & ~torch.from_numpy(self.sided[rows])
-        tokens = self.tokens[torch.from_numpy(pairs), : int(self.lengths[pairs].max())].long()
-        ids = [example.id for example in examples]
-        features = self.data.features
+        images, features = None, self.data.features
         if features is None:
             images = torch.stack([self.data.load(example)[0] for example in examples])
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        views = self._views(rows, generator, None if images is None else images.shape[-2:])
+        tokens = self.tokens[torch.from_numpy(pairs), : int(self.lengths[pairs].max())].long()
+        ids = [example.id for example in examples]
+        if images is not None:
+            images = torch.stack([view.of_image(image) for image, view in zip(images, views, strict=True)])
         else:
-            images, features = None, _look_up(features, ids)
-            if mirrored.any():
-                of_mirrored = [name for name, turned in zip(ids, mirrored.tolist(), strict=True) if turned]
-                features[mirrored] = _look_up(self.data.mirrored_features, of_mirrored)
+            features = _look_up(features, ids)
+            if any(mirrored := [view.mirrored for view in views]):
+                of_mirrored = [name for name, turned in zip(ids, mirrored, strict=True) if turned]
+                features[torch.tensor(mirrored)] = _look_up(self.data.mirrored_features, of_mirrored)
         regions = None
         if self.data.places is not None and self.split == "train":
             regions = torch.zeros(*tokens[:, 1:].shape, math.prod(self.data.places[0]))
-            for row, (pair, turned) in enumerate(zip(pairs.tolist(), mirrored[owner].tolist(), strict=True)):
-                for t, region in enumerate(self._regions_of(pair, turned)):
+            for row, (pair, image) in enumerate(zip(pairs.tolist(), owner.tolist(), strict=True)):
+                for t, region in enumerate(self._regions_of(pair, views[image])):
                     if region is not None:
                         regions[row, t] = region
         return CaptionBatch(images, features, torch.from_numpy(owner), tokens, ids, regions)
 
-    def _regions_of(self, pair: int, mirrored: bool) -> list[Tensor | None]:
+    def _views(self, rows: np.ndarray, generator: torch.Generator | None, size: tuple[int, int] | None) -> list[View]:
+        """What a batch shows of these images (h, w), by index: all of each without a generator."""
+        if generator is None:
+            return [View()] * len(rows)
+        mirrored = [False] * len(rows)
+        if self.data.mirror:
+            drawn = torch.rand(len(rows), generator=generator) < 0.5
+            mirrored = (drawn & ~torch.from_numpy(self.sided[rows])).tolist()
+        if self.data.crop == 1:
+            return [View(mirrored=turned) for turned in mirrored]
+        if size is None:
+            raise InputError("random crops need images; leave out cached features, or set crop to 1")
+        parts = random_parts(len(rows), size, self.data.crop, generator)
+        return [View(*view) for view in zip(parts, mirrored, strict=True)]
+
+    def _regions_of(self, pair: int, view: View) -> list[Tensor | None]:
         """For each word of a caption, the distribution of its region over the cells, (h w), sum 1; None if unknown."""
-        if (pair, mirrored) not in self._regions:
-            image = self.image[pair]
-            example = self.split_examples[image]
-            words = example.captions[pair - self.first[image]][: self.data.max_length]
-            masks = self.data.regions(example.id, words)
-            turned = (mask if mask is None or not mirrored else mask[:, ::-1] for mask in masks)
-            shares = [None if mask is None else coverage(mask, *self.data.places).ravel() for mask in turned]
-            self._regions[pair, mirrored] = [
-                torch.from_numpy(share / share.sum()).float() if share is not None and share.any() else None
-                for share in shares
-            ]
-        return self._regions[pair, mirrored]
+        if (found := self._regions.get((pair, view))) is not None:
+            return found
+        image = self.image[pair]
+        example = self.split_examples[image]
+        words = example.captions[pair - self.first[image]][: self.data.max_length]
+        masks = (None if mask is None else view.of_mask(mask) for mask in self.data.regions(example.id, words))
+        shares = [None if mask is None else coverage(mask, *self.data.places).ravel() for mask in masks]
+        found = [
+            torch.from_numpy(share / share.sum()).float() if share is not None and share.any() else None
+            for share in shares
+        ]
+        if view.part is None:  # another part is seldom seen twice
+            self._regions[pair, view] = found
+        return found
 
 
 def _sided(caption: list[str], vocabulary: Vocabulary) -> bool:
@@ -291,7 +310,7 @@ class _Pairs(TrainingBatches[CaptionBatch]):
     def make(self, items: np.ndarray, name: BatchName) -> CaptionBatch:
         if self.captions.data.grouped:
             items = np.sort(items)  # in the order of `batch`, so that an image's captions are consecutive
-        return self.captions.batch(items, name.generator(self.seed) if self.captions.data.mirror else None)
+        return self.captions.batch(items, name.generator(self.seed))
 
 
 class _Images(EvaluationImages[CaptionBatch]):

@@ -52,6 +52,10 @@ class Photographs(CaptionData):
         restval: train also on the images that Karpathy's COCO splits call "restval", as in most published results.
         mirror: whether training images are mirrored left to right with probability ½, as a function of (seed, epoch),
             except those with "left" or "right" in a caption.
+        crop: the smallest share of its area that a training image shows, as a function of (seed, epoch): a random part,
+            stretched to `image_size`; 1 shows all. For training the encoder, so not with cached features.
+        grouped: whether a training batch has all captions of its images, so that the encoder, if it is trained, sees an
+            image once per epoch, instead of captions of similar length.
         tokens: tokenisation of captions: "words", as in published scores; "characters", for scripts without spaces
             between words; or the JSON file of a tokenizer of Hugging Face's `tokenizers`, relative to `root` or
             absolute. `max_length` then counts such tokens, and checkpoints contain the tokenizer.
@@ -88,6 +92,8 @@ class Photographs(CaptionData):
         val_fraction: float = 0.1,
         restval: bool = True,
         mirror: bool = False,
+        crop: float = 1.0,
+        grouped: bool = False,
         tokens: str = Words.spec,
         max_left_out: float = MAX_LEFT_OUT,
         max_unknown: float = MAX_UNKNOWN,
@@ -120,6 +126,8 @@ class Photographs(CaptionData):
         self.val_fraction = val_fraction
         self.restval = restval
         self.mirror = mirror
+        require_number("crop", crop, above=0, most=1)
+        self.crop, self.grouped = crop, grouped
         self.limit = limit
         self.on_bad_image = on_bad_image
         self._looked_through = False

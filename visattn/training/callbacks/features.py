@@ -113,6 +113,10 @@ class FeatureCache(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, folder = trainer.datamodule, self._folder(trainer, pl_module)
+        if data.crop < 1:
+            raise InputError(
+                f"data option 'crop' is {data.crop:g}, but features are of whole images; set --features none, or crop 1"
+            )
         data.features = self._store(_Inputs(data, _examples(data)), folder, trainer)
         if data.mirror:
             mirrored = _Inputs(data, data.examples("train"), mirrored=True)
