@@ -33,7 +33,9 @@ def test_compare_writes_all_documented_files(tmp_path, capsys):
     assert hard["step"] == 1  # "soft" is not among them, so the first is the measure
     assert transformer["step_ms"] > 0
     assert transformer["parameters"] != hard["parameters"]
-    assert {"CIDEr-D", "grounding_pointing", "ground_truth_grounding_pointing", "entropy"} <= set(hard["metrics"])
+    assert {"CIDEr-D", "grounding_pointing", "ground_truth_grounding_pointing", "attention_entropy"} <= set(
+        hard["metrics"]
+    )
     written = (output / "compare.md").read_text()
     scores = f"| {hard['metrics']['CIDEr-D']:.2f} | {hard['metrics']['BLEU-4']:.3f} | {hard['metrics']['true']:.1%} |"
     assert scores in written
@@ -110,7 +112,7 @@ def result(**metrics):
 
 
 def test_the_table_omits_columns_without_data():
-    plain = table({"soft": result(entropy=1.5)})
+    plain = table({"soft": result(attention_entropy=1.5)})
     assert plain.splitlines()[0] == "| mechanism | CIDEr-D | BLEU-4 | entropy | decoder's parameters | time per step |"
     assert len(plain.splitlines()) == 3
     true = {"true": 0.875, "complete": 0.625, "relation": 0.375}

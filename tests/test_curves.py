@@ -30,6 +30,15 @@ def test_values_are_drawn_at_their_epoch(run):
     assert values.tolist() == [0.5, 2.0, 1.5]
 
 
+def test_of_the_values_of_a_step_the_last_log_s_counts(run):
+    for version in (11, 10, 9, 2):
+        log = run / "logs" / f"version_{version}"
+        log.mkdir()
+        (log / "metrics.csv").write_text(f"{HEAD}1,13,,0.{version}\n")
+    _, values = work.line(work.read_metrics(run), "val/accuracy", run)
+    assert values.tolist() == [0.25, 0.11]
+
+
 def test_values_are_drawn_along_steps_or_seconds(run):
     rows = [*work.read_metrics(run), {"step": "6", "train/seconds": "21.0"}, {"step": "13", "train/seconds": "35.0"}]
     assert work.line(rows, "val/accuracy", run, "step")[0].tolist() == [7, 14]

@@ -242,6 +242,23 @@ def test_mirroring_is_a_function_of_seed_and_epoch_and_serves_features_too() -> 
         assert batch.features[:, 1, 2, 3].tolist() == right
 
 
+@pytest.mark.parametrize("option", [{"grouped": True}, {"max_length": 5}])
+def test_an_epoch_is_not_continued_with_other_batches(option: dict) -> None:
+    data, other = Toy(batch_size=7), Toy(batch_size=7)
+    for name, value in option.items():
+        setattr(other, name, value)
+    loader = data.train_dataloader()
+    next(batches := iter(loader))
+    state = loader.state_dict()
+    del batches
+    (name,) = option
+    with pytest.raises(InputError, match=f"saved within an epoch with {name}"):
+        other.train_dataloader().load_state_dict(state)
+    data.train_dataloader().load_state_dict(state)
+    old = {key: value for key, value in state.items() if key not in ("grouped", "max_length")}
+    other.train_dataloader().load_state_dict(old)  # a checkpoint from before these were in it
+
+
 def test_training_images_are_random_parts_as_a_function_of_seed_and_epoch() -> None:
     data = Lopsided(batch_size=7)
     data.crop = 0.5

@@ -266,6 +266,20 @@ def test_a_captioner_is_trained_on_shards(root: Path, tmp_path: Path) -> None:
     assert sorted(entry["image_id"] for entry in told) == sorted(shards(root).references("val"))
 
 
+def test_the_training_captions_are_read_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their truth is not needed, so nothing looks whether the shards say what is in their images."""
+    read: list[str] = []
+    monkeypatch.setattr(
+        Shards, "samples", lambda self, shard, own=Shards.samples: (read.append(shard), own(self, shard))[1]
+    )
+    words = ["--config", str(CONFIGS / "shapes_captioner.yaml"), "--data", "visattn.data.Shards", *FAST]
+    words += [f"--data.root={root}", "--data.train=train/*.tar", "--data.val=val/*.tar", "--data.image_size=64"]
+    words += ["--data.batch_size=5", "--data.min_count=1", "--checkpoint.monitor=val/CIDEr-D", "--data.workers=0"]
+    assert main(["fit", *words, "--output", str(tmp_path / "run")]) == 0
+    training = [Path(shard).name for shard in read if Path(shard).parent.name == "train"]
+    assert sorted(training) == sorted(set(training))
+
+
 def piped(root: Path, train: str = "pipe:cat {root}/train/{{00000..00004}}.tar", **options: object) -> Shards:
     options = {"image_size": 7, "batch_size": 4, "eval_batch_size": 3, "min_count": 1, "shuffle": 11} | options
     return Shards(root, train.format(root=root), f"pipe:cat {root}/val/{{00000..00001}}.tar", **options)

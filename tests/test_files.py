@@ -1,11 +1,12 @@
 """Atomic writing of files, and safe file names."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from visattn.files import safe_name, safe_names
+from visattn.files import safe_name, safe_names, write_json
 
 HOSTILE = {
     "../../x": "___.._x",
@@ -37,6 +38,13 @@ def test_a_hostile_name_stays_in_its_folder(tmp_path: Path, text: str, name: str
 def test_an_ordinary_name_stays_as_it_is() -> None:
     assert [safe_name(text) for text in ORDINARY] == ORDINARY
     assert safe_name("cafe\u0301") == "café"
+
+
+def test_json_has_null_for_numbers_that_it_does_not_have(tmp_path: Path) -> None:
+    numbers = {"a": float("nan"), "b": [1.5, (float("inf"), "x")], "c": None, "d": True}
+    write_json(tmp_path / "a.json", numbers)
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found == {"a": None, "b": [1.5, [None, "x"]], "c": None, "d": True}
 
 
 def test_a_long_name_is_cut_and_stays_itself(tmp_path: Path) -> None:

@@ -149,6 +149,23 @@ def test_a_file_with_splits_gives_its_test_images(run, root):
     assert split({3: "train", 5: "val", 7: "val", 11: "train"}) == 2
 
 
+def test_images_of_other_splits_are_not_needed(run, root):
+    """COCO's val2014 alone has the test images of Karpathy's file."""
+    splits = {3: "train", 5: "val", 7: "test", 11: "test"}
+    sentences = [{"tokens": ["a", "dog"]}]
+    images = [{"filename": f"{i}.png", "split": s, "sentences": sentences} for i, s in splits.items()]
+    (root / "karpathy.json").write_text(json.dumps({"images": images}))
+    for i in (3, 5):
+        (root / "images" / f"{i}.png").unlink()
+    status, _, output = run("--annotations", "karpathy.json")
+    assert status == 0
+    assert json.loads(output.read_text())["images"]["tested"] == 2
+    (root / "images" / "7.png").unlink()
+    status, said, _ = run("--annotations", "karpathy.json")
+    assert status == 2
+    assert "1 of 2 annotated images" in said.err
+
+
 def test_mistakes_are_named_and_leave_no_output(run, root, classifier_checkpoint, tmp_path):
     def fails(*options, **more):
         status, said, output = run(*options, **more)

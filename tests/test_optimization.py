@@ -9,7 +9,7 @@ from torch import nn
 from visattn import precision
 from visattn.errors import InputError
 from visattn.precision import Support
-from visattn.training.optimization import Optimization, stacked_update
+from visattn.training.optimization import Optimization, stacked_update, total_steps
 
 
 def test_factor_rises_then_falls_as_a_cosine():
@@ -82,6 +82,30 @@ def test_what_chooses_locations_has_a_rate_of_its_own():
     assert {name: {rates[id(p)] for p in part.parameters()} for name, part in module.model.items()} == {
         name: {rate} for name, rate in expected.items()
     }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"max_epochs": 2}, 10),
+        ({"max_steps": 7}, 7),
+        ({"max_epochs": 2, "max_steps": 7}, 7),
+        ({"max_epochs": 2, "max_steps": 1000}, 10),
+    ],
+)
+def test_the_schedule_ends_with_the_first_limit(limits, steps):
+    trainer = Trainer(accelerator="cpu", logger=False, **limits)
+    trainer.fit_loop.max_batches = 5
+    assert total_steps(trainer) == steps
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_warm_up_the_first_step_has_the_whole_rate():
+    for warmup, first in ((0.0, 0.5), (0.1, 0.5e-3)):
+        module = Gaze(Optimization(lr=0.5, warmup=warmup, final=1.0))
+        optimizer = module.optimization.configure(module)["optimizer"]
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(first, rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -91,7 +91,7 @@ def test_every_mechanism_is_one_more_configuration(overlay, tmp_path):
     assert (model.loss.reinforce is not None) == overlay.startswith("hard")
     with (output / "logs" / "version_0" / "metrics.csv").open() as log:
         columns = set(next(csv.reader(log)))
-    assert {"val/grounding_pointing", "val/ground_truth_grounding_pointing", "val/entropy"} <= columns
+    assert {"val/grounding_pointing", "val/ground_truth_grounding_pointing", "val/attention_entropy"} <= columns
     diagnostics = ("advantage", "advantage_variance", "baseline", "entropy", "drawn", "reinforce_gradient_share")
     assert all((f"train/{name}" in columns) == overlay.startswith("hard") for name in diagnostics)
 
@@ -406,6 +406,28 @@ def test_validation_scores_what_is_generated_freely(captioner_checkpoint, tmp_pa
     assert scores.corpus["CIDEr-D"] == pytest.approx(logged[-1], abs=1e-6)
 
 
+def test_features_of_other_generated_images_are_not_taken(tmp_path):
+    """Scenes are named alike, whatever their seed."""
+    kept, frozen = tmp_path / "kept", tmp_path / "frozen.yaml"
+    frozen.write_text("model: {init_args: {encoder: {init_args: {train_from: null}}}}")
+    for number, seed in enumerate((0, 1, 0)):
+        options = [f"--config={frozen}", *SMALL_SHAPES, f"--data.init_args.seed={seed}", f"--features={kept}"]
+        fit("shapes_captioner.yaml", tmp_path / str(number), *options)
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_a_best_checkpoint_of_another_name_is_found(tmp_path):
+    run_folder = tmp_path / "run"
+    words = [*SMALL_SHAPES, "--checkpoint.filename=mine"]
+    assert run("fit", "shapes_vit.yaml", run_folder, *words) == 0
+    assert run("validate", "shapes_vit.yaml", run_folder, *words, "--ckpt_path=best") == 0
+    for name in ("last", "previous"):
+        (run_folder / f"{name}.ckpt").unlink(missing_ok=True)
+    whole = (run_folder / "mine.ckpt").read_bytes()
+    assert run("fit", "shapes_vit.yaml", run_folder, *words, "--resume=auto") == 0
+    assert (run_folder / "mine.ckpt").read_bytes() == whole  # its training had ended
+
+
 def test_an_encoder_is_trained_on_random_parts(karpathy_root, tmp_path, capsys):
     parts = ["--data.init_args.crop=0.6", "--data.init_args.grouped=true"]
     small = [*photograph_options(karpathy_root), *IN_SMALL]
@@ -523,7 +545,10 @@ def test_a_misspelt_key_is_named(right, wrong, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--data.init_args.trains_size=3"], "trains_size"),
+        (["--data.init_args.trains_size=3"], "there is no option or configuration key 'trains_size'"),
+        (["--data.foo=1"], "there is no option or configuration key 'foo'"),
+        (["--model.init_args.foo=1"], "there is no option or configuration key 'foo'"),
+        (["--trainer.foo=1"], "there is no option or configuration key 'trainer.foo'"),
         (["--data.init_args.train_size=many"], "many"),
         (["--modle=x"], "modle"),
         (["--config=none.yaml"], "none.yaml"),

@@ -5,10 +5,13 @@ import itertools
 
 import pytest
 import torch
+from lightning import Trainer
 
 from visattn.attention import Glimpse, HardAttention
+from visattn.data import ShapesCaptions
 from visattn.errors import InputError
-from visattn.models import LSTMDecoder
+from visattn.models import Decoder, Encoder, LSTMDecoder, LuongDecoder
+from visattn.training.captioner import Captioner
 from visattn.training.objectives import (
     ArcticReinforce,
     CaptionLoss,
@@ -18,6 +21,7 @@ from visattn.training.objectives import (
     Reinforce,
     gradient_share,
 )
+from visattn.training.optimization import Optimization
 from visattn.vocabulary import PAD
 
 GRID, D, Q, V = (1, 3), 5, 7, 11
@@ -244,3 +248,34 @@ def test_a_loss_says_how_much_of_its_gradient_a_part_has():
     x, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.zeros(3, requires_grad=True)
     part = 3 * x[0]  # gradient (3, 0), the rest (0, 1)
     assert gradient_share(part, part + x[1], [x, unused]).item() == pytest.approx(0.75)
+
+
+class Outside(Decoder):
+    """A decoder that holds another, and has nothing but the interface."""
+
+    def __init__(self, words: int, size: int) -> None:
+        super().__init__()
+        self.inner = LuongDecoder(words, size, HardAttention, hidden=11, embedding=7)
+
+    def prepare(self, values, grid, mask=None):
+        return self.inner.prepare(values, grid, mask)
+
+    def init(self, memory, captions=1):
+        return self.inner.init(memory, captions)
+
+    def step(self, state, token):
+        return self.inner.step(state, token)
+
+    def forward(self, memory, tokens):
+        return self.inner(memory, tokens)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_decoder_from_outside_is_trained_with_reinforce(tmp_path):
+    data = ShapesCaptions(train_size=8, val_size=2, test_size=0, batch_size=20)
+    encoder, loss = Encoder("test_resnet", stage=2), CaptionLoss(reinforce=Reinforce())
+    module = Captioner(data.output_names, data.image_size, data.fit, encoder, Outside, loss, Optimization())
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", max_steps=1, log_every_n_steps=1, limit_val_batches=0, **quiet)
+    trainer.fit(module, data)
+    assert 0 <= trainer.callback_metrics["train/reinforce_gradient_share"] <= 1

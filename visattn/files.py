@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -206,8 +207,24 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write `data` to the JSON file `path`, atomically; raises as `whole_file` does."""
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
+    """Write `data` to the JSON file `path`, atomically; raises as `whole_file` does.
+
+    NaN and infinity, which JSON does not have, become null.
+    """
+    try:
+        text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(data), ensure_ascii=False, indent=1, allow_nan=False)
+    write_text(path, text)
+
+
+def _finite(data: Any) -> Any:
+    """Plain values with None in place of numbers that are not finite."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:

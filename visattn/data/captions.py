@@ -290,6 +290,7 @@ class _Pairs(TrainingBatches[CaptionBatch]):
     def __init__(self, data: CaptionData, split: Split) -> None:
         self.captions = _Captions(data, split)
         super().__init__(len(self.captions.lengths), data.batch_size, data.seed)
+        self.options = {"max_length": data.max_length, "grouped": data.grouped}  # captions are sorted by their lengths
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         if self.captions.data.grouped:

@@ -47,12 +47,16 @@ class TrainingBatches(Dataset, ABC, Generic[Batch]):
         batch_size: items of a batch, per process. Several processes share batches of `batch_size` times their number,
             so that 2 processes with 4 train on the same batches as 1 process with 8.
         seed: of the order.
+
+    Attributes:
+        options: other numbers that determine the batches of an epoch, by name.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self.count = count
         self.batch_size = batch_size
         self.seed = seed
+        self.options: dict[str, int] = {}
         self._planned: tuple[Any, list[np.ndarray]] = (None, [])
 
     @abstractmethod
@@ -157,7 +161,8 @@ class BatchLoader(DataLoader):
     def choices(self) -> dict[str, int]:
         """The values that determine the batches of an epoch."""
         batches, world = self.dataset, getattr(self.sampler, "num_replicas", 1)
-        return {"batches": batches.batches(world), "batch_size": batches.batch_size * world, "seed": batches.seed}
+        own = {"batches": batches.batches(world), "batch_size": batches.batch_size * world, "seed": batches.seed}
+        return own | batches.options
 
 
 def _as_is(batch: Any) -> Any:

@@ -130,16 +130,16 @@ class Photographs(CaptionData):
         self.crop, self.grouped = crop, grouped
         self.limit = limit
         self.on_bad_image = on_bad_image
-        self._looked_through = False
+        self._looked_through: set[Split] = set()
         self._last_regions: tuple[str | None, dict[str, np.ndarray | None]] = (None, {})
 
     def setup(self, stage: str | None = None) -> None:
-        """Check that the images and instances needed by the annotations exist, before the first epoch."""
+        """Check that the images and instances that the stage needs exist, before the first epoch."""
+        splits = self._splits_of(stage)
         if self.features is None and self.on_bad_image == "skip":
-            self._leave_out_bad_images()
+            self._leave_out_bad_images(splits)
         elif self.features is None:
-            examples = [example for split in self._splits.values() for example in split]
-            _check_present(self.images, [example.path for example in examples])
+            _check_present(self.images, [example.path for split in splits for example in self.examples(split)])
         if self.instances is not None and stage != "predict":
             self._check_instances()
         if stage == "fit":
@@ -206,11 +206,19 @@ class Photographs(CaptionData):
     def describe(self) -> str:
         return str(self.annotations)
 
-    def _leave_out_bad_images(self) -> None:
-        if self._looked_through:
+    def _splits_of(self, stage: str | None) -> tuple[Split, ...]:
+        """The splits whose images must exist for a stage: those that it reads; for training all, since a test follows."""
+        if stage in ("validate", "test"):
+            return ("val",) if stage == "validate" else ("test",)
+        if stage == "predict":
+            return ("test",) if self.examples("test") else ("val",)
+        return ("train", "val", "test")
+
+    def _leave_out_bad_images(self, splits: Sequence[Split]) -> None:
+        if not (new := set(splits) - self._looked_through):
             return
         self.vocabulary  # noqa: B018 - built from all captions, so that word ids do not depend on skipped images
-        examples = [example for split in self._splits.values() for example in split]
+        examples = [example for split in splits if split in new for example in self.examples(split)]
         rank, world = self.process
         bad = {example.id: why for example, why in unusable(self.load, examples[rank::world], self.workers)}
         if world > 1:  # each process checks its share; all leave out the same images
@@ -221,7 +229,7 @@ class Photographs(CaptionData):
             log.warning("%s: %d of %d images are left out", self.describe(), len(bad), len(examples))
             check_share(bad, len(examples), self.describe())
         self._splits = {name: [e for e in split if e.id not in bad] for name, split in self._splits.items()}
-        self._looked_through = True
+        self._looked_through |= new
 
     def _check_instances(self) -> None:
         """Report validation and test images without instances before they are silently not scored."""

@@ -71,6 +71,7 @@ class StreamedBatches(Dataset):
     ) -> None:
         self.shards, self.counts, self.size, self.batch_size = shards, counts, size, batch_size
         self.make, self.seed, self.window = make, seed, window
+        self.options: dict[str, int] = {}  # as of `TrainingBatches`
         self._open: tuple[BatchName | None, Iterator[list[RawSample]]] = (None, iter(()))
 
     def batches(self, world: int = 1) -> int:

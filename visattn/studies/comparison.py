@@ -106,7 +106,7 @@ def table(results: dict[str, dict]) -> str:
         "mass, own words": score("grounding_mass", "{:.1%}"),
         "pointing, references": score("ground_truth_grounding_pointing", "{:.1%}"),
         "mass, references": score("ground_truth_grounding_mass", "{:.1%}"),
-        "entropy": score("entropy", "{:.2f}"),
+        "entropy": score("attention_entropy", "{:.2f}"),
         "decoder's parameters": [f"{r['parameters']:,}" for r in results.values()],
         "time per step": [f"{r['step']:.2f}" for r in results.values()],
     }

@@ -20,7 +20,7 @@ def read_metrics(run: Path) -> list[dict[str, str]]:
     Raises:
         InputError: if there is no log.
     """
-    logs = list(run.glob("logs/*/metrics.csv"))
+    logs = sorted(run.glob("logs/*/metrics.csv"), key=_version)
     if not logs:
         raise InputError(f"{run} has no logs/*/metrics.csv; give the --output folder of 'visattn fit'")
     rows = []
@@ -28,6 +28,12 @@ def read_metrics(run: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             rows += list(csv.DictReader(file))
     return sorted(rows, key=lambda row: int(row["step"]))
+
+
+def _version(log: Path) -> int:
+    """The number of a log, of which a resumed run has several; of the values of one step the last counts."""
+    number = log.parent.name.removeprefix("version_")
+    return int(number) if number.isdecimal() else -1
 
 
 def line(rows: Sequence[dict[str, str]], number: str, run: Path, along: str = "epoch") -> tuple[np.ndarray, np.ndarray]:

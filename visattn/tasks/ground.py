@@ -18,6 +18,7 @@ from visattn.precision import of_option
 from visattn.training.captioner import Captioner
 from visattn.training.checkpoints import load_model
 from visattn.training.evaluation import EvaluatedImage
+from visattn.vocabulary import Vocabulary
 
 ROWS = {"generated": "test/grounding_", "ground truth": "test/ground_truth_grounding_"}
 NOTES = {
@@ -117,12 +118,12 @@ def ground(
         "categories": dict(Counter(category for _, word, category in scored if word in known).most_common()),
         "unknown_words": sum(word not in known for _, word, _ in scored),
         "captions": {name: metrics[f"test/{name}"] for name in ("BLEU-4", "ROUGE-L", "CIDEr-D")},
-        "objects": objects(model.evaluated.images),
+        "objects": objects(model.evaluated.images, model.vocabulary),
     }
 
 
-def objects(images: Mapping[str, EvaluatedImage]) -> dict[str, Any]:
-    """Whether the objects that generated captions name are in the photographs.
+def objects(images: Mapping[str, EvaluatedImage], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Whether the objects that generated captions of these tokens name are in the photographs.
 
     Returns:
         The scores of `hallucination_scores`; `images`, how many were checked, which are those in the instances file;
@@ -130,7 +131,7 @@ def objects(images: Mapping[str, EvaluatedImage]) -> dict[str, Any]:
     """
     checked = {name: image for name, image in images.items() if image.mentions is not None}
     absent = [
-        {"image": name, "caption": " ".join(image.words), "absent": list(image.mentions.absent)}
+        {"image": name, "caption": vocabulary.join(image.words), "absent": list(image.mentions.absent)}
         for name, image in checked.items()
         if image.mentions.absent
     ]

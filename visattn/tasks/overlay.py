@@ -381,6 +381,6 @@ def read_names(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"there is no file {path} (option --classes)")
     try:
-        return path.read_text(encoding="utf-8").rstrip("\n").splitlines()
+        return path.read_text(encoding="utf-8-sig").rstrip("\n").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file; --classes needs one class name per line") from error

@@ -149,7 +149,7 @@ class Captioner(Captioning, LightningModule):
         taught = self.regime.teach(self.decoder, self.remember(batch), batch, self.loss, self.global_step)
         logs = {"loss": taught.loss.detach(), **taught.logs}
         if taught.reinforce is not None and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            attention = list(self.decoder.attention.parameters())
+            attention = [weight for mechanism in self._attentions for weight in mechanism.parameters()]
             logs["reinforce_gradient_share"] = gradient_share(taught.reinforce, taught.loss, attention)
         whole = processes.mean(torch.stack([value.to(taught.loss) for value in logs.values()]))
         for name, value in zip(logs, whole, strict=True):
@@ -222,7 +222,10 @@ class Captioner(Captioning, LightningModule):
     def _require_facts(self) -> None:
         """Reject truth as reward or checkpoint criterion if the data does not provide it."""
         data, callbacks = self.trainer.datamodule, self.trainer.callbacks
-        if data.facts(next(iter(data.references("train")))) is not None:
+        monitored = [str(getattr(callback, "monitor", None)) for callback in callbacks]
+        named = [name for name in monitored if name.startswith("val/") and is_truth_score(name.removeprefix("val/"))]
+        # The first training image is looked at only if needed: shards read all captions for it.
+        if not (self.regime.needs_facts or named) or data.facts(next(iter(data.references("train")))) is not None:
             return
         unknown = f"but {data.describe()} does not provide the content of its images; "
         if self.regime.needs_facts:
@@ -230,12 +233,10 @@ class Captioner(Captioning, LightningModule):
                 f"the regime's reward is the captions' truth, {unknown}set "
                 "--model.init_args.regime.init_args.reward=CIDEr-D, or train on visattn.data.ShapesCaptions"
             )
-        for name in (str(getattr(callback, "monitor", None)) for callback in callbacks):
-            if name.startswith("val/") and is_truth_score(name.removeprefix("val/")):
-                raise InputError(
-                    f"{name} cannot be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
-                    "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
-                )
+        raise InputError(
+            f"{named[0]} cannot be monitored, {unknown}monitor another score, such as --checkpoint.monitor="
+            "val/CIDEr-D, or train on visattn.data.ShapesCaptions"
+        )
 
     def _require_mentions(self) -> None:
         """Reject CHAIR as checkpoint criterion if the data does not know what is in its validation images."""

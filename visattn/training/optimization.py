@@ -97,7 +97,7 @@ class Optimization:
 
         def factor(step: int) -> float:
             if step == 0:  # called before the data exists, so the total is unknown
-                return _FOOT
+                return _FOOT if self.warmup else 1.0
             return self.factor(step, total_steps(trainer))
 
         scheduler = LambdaLR(optimizer, factor)
@@ -113,10 +113,12 @@ class Optimization:
 
 
 def total_steps(trainer: Trainer) -> int:
-    """The number of optimiser steps of a training, once its data exists."""
-    if trainer.max_steps >= 0:
-        return trainer.max_steps
-    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    """The number of optimiser steps of a training, once its data exists: until the first limit that it reaches."""
+    limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+    epochs, batches = trainer.max_epochs, trainer.num_training_batches
+    if epochs is not None and epochs >= 0 and math.isfinite(batches):
+        limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * epochs)
+    return min(limits)
 
 
 _timms_orthogonal = inspect.unwrap(muon.zeropower_via_newtonschulz)

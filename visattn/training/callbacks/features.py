@@ -358,7 +358,9 @@ def _key(encoder: GridEncoder, data: CaptionData, examples: list[CaptionedImage]
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     for example in examples:
         digest.update(f"{type(data).__name__} {example.id}".encode())
-        if example.path is not None:
+        if example.path is None:
+            digest.update(data.load(example)[0].numpy().tobytes())
+        else:
             status = example.path.stat()
             digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return f"{encoder.name}-{digest.hexdigest()[:16]}"

@@ -102,7 +102,6 @@ class CaptionEvaluation(NamedTuple):
             "attention_gate": self.gate,
         }
         if health is not None:
-            scores |= {"entropy": health.entropy}
             scores |= {f"attention_{name}": value for name, value in health.known().items()}
         found = {
             "grounding": Grounding.together(image.grounding for image in images),

@@ -65,7 +65,12 @@ class Parser(LightningArgumentParser):
     """A parser whose errors are one sentence; jsonargparse lists every type that was tried."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a one-sentence `InputError`."""
+        """Raise a one-sentence `InputError`; a part's own sentence stands within the errors of all types tried."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         unknown = re.search(
             r"(?:unrecognized arguments: (?:--)?|does not accept option ')([\w.-]+)|Option '([\w.-]+)' is not accepted",
             message,
@@ -198,14 +203,15 @@ class CLI(LightningCLI):
     def _find_checkpoint(self, subcommand: str, config: Namespace) -> str | None:
         """The file selected by --ckpt_path or --resume, or None."""
         output, asked = Path(config.output), config.get("ckpt_path")
+        best = f"{config.checkpoint.filename}.ckpt"
         if config.resume == "auto":
             if subcommand != "fit" or asked:
                 raise InputError("--resume auto is for 'visattn fit' without a --ckpt_path")
-            found = latest(output)
+            found = latest(output, best)
             return found and str(found)
         if not asked:
             return None
-        path = output / f"{asked}.ckpt" if asked in ("last", "best") else asked
+        path = output / {"last": LAST, "best": best}[asked] if asked in ("last", "best") else asked
         if is_exported(path):
             if subcommand == "fit":
                 raise InputError(f"{path} is not a run that can be continued; use its weights with --start_from {path}")

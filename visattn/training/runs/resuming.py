@@ -29,7 +29,7 @@ from visattn.training.checkpoints import read
 
 log = logging.getLogger(__name__)
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 _STATES = "random_states"  # in a checkpoint: those of each process, in the order of ranks
 _PRECISION = "precision"  # of the training, by Lightning's name
@@ -321,16 +321,20 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def latest(folder: Path) -> Path | None:
+def latest(folder: Path, best: str = "best.ckpt") -> Path | None:
     """The checkpoint in a run's folder to continue from: the last intact one, or None if there is none.
 
     A damaged one is renamed to `damaged.ckpt`, with a warning.
+
+    Args:
+        folder: the run's folder.
+        best: the file name of its best checkpoint, from which it is continued if no other is intact.
 
     Raises:
         InputError: if there are checkpoints, and all are damaged.
     """
     damaged = []
-    for name in (LAST, PREVIOUS, BEST):
+    for name in (LAST, PREVIOUS, best):
         path = folder / name
         if path.exists():
             try:
