@@ -41,7 +41,7 @@ ELSEWHERE = {
     r"uv run visattn rank .* runs/head/held_out": "needs that head; tests/test_rank_script.py ranks such photographs",
     r".*visattn fit .* --data.annotations mixed\.json .*": "needs outlines: tests/test_supervision.py",
     r".*visattn curves runs/compare/.*": "needs those runs; tests/test_curves.py draws along time",
-    r".* --import my_attention\.py .*": "tests/test_own_classes.py runs that page",
+    r".* --import my_(attention|data)\.py .*": "tests/test_own_classes.py runs these pages",
     r".*visattn app.*": "serves until it is stopped: tests/test_app.py",
     r".*visattn gpu-check .*": "needs a GPU; in small tests/test_gpu_check.py",
     r".*visattn prepare-coco .*": "downloads 20 GB; tests/test_prepare_coco.py downloads from this machine",

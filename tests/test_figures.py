@@ -186,6 +186,13 @@ def test_equal_figures_are_equal_bytes_however_often_they_are_drawn():
     assert encode_figure(one, "svg") == encode_figure(one, "svg") == encode_figure(other, "svg")
 
 
+def test_a_single_value_is_seen_and_shares_are_not_below_0():
+    figure = curves_sheet([Curves("a", {"one": (np.array([1.0]), np.array([0.0])), "two": epochs_of(1, 2)}, "%")])
+    (axes,) = [axes for axes in figure.axes if axes.lines]
+    assert [line.get_marker() for line in axes.lines] == ["o", "None"]
+    assert axes.get_ylim()[0] == 0
+
+
 def test_curves_are_the_numbers_and_the_legend_gives_the_last():
     figure = curves_sheet([Curves("a", {"one": epochs_of(0, 5, 7), "two": epochs_of(1, 2, 93.14)}, "%")])
     (axes,) = drawn(figure)

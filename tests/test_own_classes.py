@@ -49,6 +49,7 @@ COMMANDS = [shlex.split(line.removeprefix("uv run "))[1:] for line in SHELL.repl
 SMALL = [*FAST, *SMALL_SHAPES, "--model.init_args.encoder.init_args.options={layers: [1, 1, 1, 1]}"]
 MORE = {"fit": SMALL, "test": SMALL, "faithfulness": ["--limit", "2", "--steps", "2", "--seeds", "1"]}
 NAMES = ("my_attention", "my_decoder", "my_encoder")
+LATER = ("my_data",)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def here(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
-        for name in NAMES:
+        for name in (*NAMES, *LATER):
             sys.modules.pop(name, None)
 
 
@@ -109,6 +110,22 @@ def test_decoder_and_encoder_go_through_training_captions_and_export(done, here)
     loaded = load_captioner("exported_own")
     assert (type(loaded.encoder).__name__, type(loaded.decoder).__name__) == ("SmallEncoder", "GRUDecoder")
     assert loaded.encoder.cell_shift((64, 64)).stride == (8, 8)
+
+
+def test_a_data_set_of_one_s_own_is_trained_on(here):
+    """docs/training.md, as written, but smaller."""
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    (source,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Squares" in code]
+    (command,) = [code for code in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "my_data.Squares" in code]
+    Path("my_data.py").write_text(source)
+    words = shlex.split(command.replace("\\\n", " ").removeprefix("uv run "))[1:]
+    small = [*FAST, "--data.count=60", "--model.init_args.encoder.init_args.options={layers: [1, 1, 1, 1]}"]
+    assert main([*words, *small]) == 0
+    data = sys.modules["my_data"].Squares(count=60)
+    assert [len(data.examples(split)) for split in ("train", "val", "test")] == [48, 12, 0]
+    images = [data.load(example)[0] for example in data.examples("train")]
+    assert {example.captions[0][1] for example in data.examples("train")} == {"red", "green", "blue"}
+    assert all(image.shape == (3, 64, 64) and image.float().std() > 5 for image in images)
 
 
 def test_without_its_name_a_checkpoint_s_class_is_refused(done, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -389,3 +390,31 @@ def test_searches_that_cannot_be_are_refused(options, sentence, captioner_checkp
     assert caption.main(words) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_results_of_other_images_are_kept_if_one_cannot_be_read(
+    captioner_checkpoint, photographs, tmp_path, capsys
+):
+    (folder := tmp_path / "mixed").mkdir()
+    good = [shutil.copy(path, folder) for path in sorted(photographs.iterdir())[:2]]
+    whole = Path(good[0]).read_bytes()
+    (folder / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "z.jpg").write_text("no picture")
+    words = ["--output", str(tmp_path / "captions"), "--batch-size", "1", "--export", "npz"]
+    assert caption.main(["--checkpoint", str(captioner_checkpoint), *words, str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "a.jpg" in said
+    assert "(and 1 more)" in said
+    assert "the results of the other 2 are in" in said
+    entries = json.loads((tmp_path / "captions" / "captions.json").read_text())
+    assert [entry["image"] for entry in entries] == [str(path) for path in sorted(good)]
+    words = ["--output", str(tmp_path / "classes"), "--batch-size", "1", "--export", "npz"]
+    assert overlay.main(["--checkpoint", "vit-cifar10", *words, str(folder)]) == 2
+    assert "the results of the other 2 are in" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "classes" / "classes.json").read_text())) == 2
+    for path in good:
+        Path(path).unlink()
+    assert (
+        caption.main(["--checkpoint", str(captioner_checkpoint), "--output", str(tmp_path / "none"), str(folder)]) == 2
+    )
+    assert not (tmp_path / "none" / "captions.json").exists()

@@ -1,5 +1,6 @@
 """The exception for errors in the user's input, and checks and a part of its message that many need."""
 
+import difflib
 import math
 import operator
 from collections.abc import Iterable
@@ -12,6 +13,11 @@ class InputError(Exception):
     else that is raised is a bug and keeps its traceback. It is not a `ValueError`, since the command line's parser
     would catch that and wrap the message in its own.
     """
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """The known names closest to one that is not known, as a part of an error message; empty if none is close."""
+    return ", ".join(difflib.get_close_matches(name, list(known), 5))
 
 
 def install(extra: str) -> str:

@@ -1,4 +1,4 @@
-"""`--import MODULE|FILE`: loads the user's own mechanisms, decoders and encoders."""
+"""`--import MODULE|FILE`: loads the user's own mechanisms, decoders, encoders and data sets."""
 
 import importlib
 import importlib.util
@@ -11,6 +11,8 @@ from types import ModuleType
 
 from visattn.errors import InputError
 from visattn.registry import ROLES, register, role_of
+
+_DATA = ("visattn.data.CaptionData", "visattn.data.ClassificationData")
 
 
 def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -35,7 +37,7 @@ def take_imports(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def import_classes(name: str) -> list[type]:
-    """Import a user's module, and register the classes in it that can be parts of a model.
+    """Import a user's module, and register the classes in it that can be parts of a model; data sets need not be.
 
     Args:
         name: a file ending in `.py`, which is imported under its stem, or a dotted module name, which is also searched
@@ -50,10 +52,17 @@ def import_classes(name: str) -> list[type]:
     module = _of_file(Path(name)) if name.endswith(".py") or os.sep in name else _of_name(name)
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     found = [register(cls) for cls in classes if not cls.__module__.startswith("visattn.") and role_of(cls)]
-    if not found:
-        bases = ", ".join(f"{base[0]}.{base[1]}" for base, *_ in ROLES.values())
+    if not found and not any(_is_data(cls) for cls in classes):
+        bases = ", ".join([*(f"{base[0]}.{base[1]}" for base, *_ in ROLES.values()), *_DATA])
         raise InputError(f"--import {name} has no class that visattn can use; it must define a subclass of {bases}")
     return found
+
+
+def _is_data(cls: type) -> bool:
+    """Whether a class is a user's data set; by the names of its bases, so that Lightning is not imported for it."""
+    own = not cls.__module__.startswith("visattn.")
+    bases = (f"{base.__module__.partition('.data.')[0]}.data.{base.__name__}" for base in cls.__mro__)
+    return own and any(base in _DATA for base in bases)
 
 
 def _of_file(path: Path) -> ModuleType:

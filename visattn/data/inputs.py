@@ -1,6 +1,6 @@
 """Images as model inputs: tensors, and their geometry."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,13 +59,34 @@ def read_inputs(paths: Iterable[Path], size: tuple[int, int], fit: Fit) -> Itera
     return read_fitted(paths, ModelInput(size, fit).fit_image)
 
 
-def read_fitted(paths: Iterable[Path], fit: Fitting) -> Iterator[Input]:
+def read_fitted(paths: Iterable[Path], fit: Fitting, bad: list[InputError] | None = None) -> Iterator[Input]:
     """The images in these files and folders, read lazily, and fitted by `fit`.
+
+    Args:
+        paths: files and folders.
+        fit: fits an image to the model's input.
+        bad: takes the errors of images that cannot be read, which are then left out; None raises the first. See
+            `require_all`.
 
     Raises:
         InputError: if a path is missing or has no images, before the first is read; or if an image cannot be read.
     """
     files = list_images(paths)
     for path, name in zip(files, safe_names(path.stem for path in files), strict=True):
-        image = load_image(path)
-        yield Input(path, name, np.asarray(image), *to_input(image, fit, str(path)))
+        try:
+            image = load_image(path)
+            found = Input(path, name, np.asarray(image), *to_input(image, fit, str(path)))
+        except InputError as error:
+            if bad is None:
+                raise
+            bad.append(error)
+        else:
+            yield found
+
+
+def require_all(bad: Sequence[InputError], done: int, output: Path) -> None:
+    """Raise an `InputError` if images could not be read, once the results of `done` others are in `output`."""
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        rest = f"; the results of the other {done} are in {output}" if done else ""
+        raise InputError(f"{bad[0]}{more}{rest}")

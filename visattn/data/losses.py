@@ -169,7 +169,7 @@ def word_losses(
     unknown = Counter({word: count for word, count in counts.words.items() if word not in vocabulary.ids})
     examples = ", ".join(repr(word[:40]) for word, _ in unknown.most_common(SHOWN))
     why = "the vocabulary file lacks them" if min_count is None else f"seen fewer than {min_count} times in training"
-    mend = "give a vocabulary_file of these captions" if min_count is None else "lower --data.min_count"
+    mend = "give a vocabulary_file of these captions" if min_count is None else f"lower min_count, {min_count}"
     if unknown:
         count = unknown.total()
         sentence = f"{count} of {total} {words} of the {split} captions are unknown to the model ({count / total:.1%})"

@@ -207,7 +207,7 @@ class Photographs(CaptionData):
         return str(self.annotations)
 
     def _splits_of(self, stage: str | None) -> tuple[Split, ...]:
-        """The splits whose images must exist for a stage: those that it reads; for training all, since a test follows."""
+        """The splits whose images must exist for a stage: those that it reads; for training all, as a test follows."""
         if stage in ("validate", "test"):
             return ("val",) if stage == "validate" else ("test",)
         if stage == "predict":

@@ -59,10 +59,15 @@ def curves_sheet(metrics: Sequence[Curves], *, title: str = "", note: str = "") 
     )
     for n, (metric, (axes, key)) in enumerate(zip(metrics, places, strict=True)):
         style(axes, metric.name, metric.along)
-        lines = [
-            axes.plot(*line, color=colour(k := runs.index(run)), linestyle=stroke(k), linewidth=2)[0]
-            for run, line in metric.lines.items()
-        ]
+        lines = []
+        for run, (epochs, values) in metric.lines.items():
+            k = runs.index(run)
+            alone = "o" if len(values) == 1 else None  # a line through one point is not seen
+            lines += axes.plot(
+                *(epochs, values), color=colour(k), linestyle=stroke(k), linewidth=2, marker=alone, clip_on=not alone
+            )
+        if all((values >= 0).all() for _, values in metric.lines.values()):
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         axes.set_xlim(0, ends[metric.along])
         axes.yaxis.set_major_formatter(f"{{x:g}}{metric.unit}")
         last = [f"{run}: {values[-1]:.3g}{metric.unit}" for run, (_, values) in metric.lines.items()]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from visattn.errors import InputError
+from visattn.errors import InputError, similar
 from visattn.images import CellShift
 from visattn.models.grid_encoder import Annotations, GridEncoder
 from visattn.models.weights import how_to_get, of_file, of_package
@@ -65,8 +65,8 @@ class Encoder(GridEncoder):
         if pool < 1:
             raise InputError(f"encoder option 'pool' is {pool}; it must be at least 1 (1 keeps the grid)")
         if not timm.is_model(backbone):
-            similar = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5]) or "see timm.list_models()"
-            raise InputError(f"timm has no backbone named '{backbone}' (similar: {similar})")
+            known = similar(backbone, timm.list_models()) or "see timm.list_models()"
+            raise InputError(f"timm has no backbone named '{backbone}' (similar: {known})")
         body, size = _body(backbone, stage, options or {})
         config = resolve_model_data_config(body)
         super().__init__(body, size, mean or config["mean"], std or config["std"])

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from visattn.attention import HardAttention
 from visattn.attention.hard import Evaluation
-from visattn.data.inputs import read_fitted
+from visattn.data.inputs import read_fitted, require_all
 from visattn.decoding import Caption, Captioning, Search
 from visattn.devices import choose_device
 from visattn.errors import InputError
@@ -86,6 +86,9 @@ def caption_images(
 
     Returns:
         The entries of `captions.json`, from `CaptionWriter.write`.
+
+    Raises:
+        InputError: if an option, the checkpoint or an image cannot be used; for an image after all others are done.
     """
     # First, so that invalid drawing options are reported before a model is loaded.
     paths = list_images(images)
@@ -107,8 +110,9 @@ def caption_images(
         model.no_repeat = model.no_repeat if no_repeat is None else no_repeat
         model.max_length = max_length or model.max_length
         output.mkdir(parents=True, exist_ok=True)
-        entries = []
-        inputs = read_fitted(paths, model.input.fit_image)
+        entries: list[dict] = []
+        bad: list[InputError] = []
+        inputs = read_fitted(paths, model.input.fit_image, bad)
         with tqdm(total=len(paths), desc="Captioning", unit="image") as bar, autocast(precision, model.device):
             while batch := list(itertools.islice(inputs, batch_size)):
                 images = torch.stack([item.tensor for item in batch])
@@ -117,7 +121,9 @@ def caption_images(
                 for item, found, maps in zip(batch, captions, relevance, strict=True):
                     entries.append(writer.write(item, found, maps))
                     bar.update()
-    writer.finish(entries)
+    if entries:
+        writer.finish(entries)
+    require_all(bad, len(entries), output)
     return entries
 
 

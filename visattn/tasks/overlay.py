@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from visattn.data.inputs import Input, read_fitted, to_input
+from visattn.data.inputs import Input, read_fitted, require_all, to_input
 from visattn.devices import choose_device
 from visattn.errors import InputError
 from visattn.explain import LRP, METHODS, OF_CLASS, Raw, Rollout, Subject, ViT, subject_of
@@ -156,6 +156,9 @@ def overlay_images(
 
     Returns:
         The entries of `classes.json`, as `ClassWriter.write` has them.
+
+    Raises:
+        InputError: if an option or an image cannot be used; for an image after all others are done.
     """
     paths = list_images(images)
     methods = defined({"rollout": Rollout(), "raw": Raw()}, subject.vit) if methods is None else methods
@@ -177,10 +180,11 @@ def overlay_images(
         require_pixel(subject, paths, at)
     layers = None if queries is None else sorted(set(queries.numbers(subject.vit)))
     output.mkdir(parents=True, exist_ok=True)
-    entries = []
+    entries: list[dict] = []
+    bad: list[InputError] = []
     subject = subject.to(choose_device(device))
     precision = of_option(precision, subject.device)
-    inputs = read_fitted(paths, subject.see)
+    inputs = read_fitted(paths, subject.see, bad)
     bar = tqdm(total=len(paths), desc="Overlaying", unit="image")
     with workers, bar, autocast(precision, subject.device):
         while batch := list(itertools.islice(inputs, batch_size)):
@@ -194,7 +198,9 @@ def overlay_images(
                 cosines = {"cosines": dict(zip(texts, found["cosines"].tolist(), strict=True))} if texts else {}
                 entries.append(entry | cosines)
                 bar.update()
-    writer.finish(entries)
+    if entries:
+        writer.finish(entries)
+    require_all(bad, len(entries), output)
     return entries
 
 

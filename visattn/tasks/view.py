@@ -1,5 +1,6 @@
 """Browse results in a single HTML file."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from visattn.files import named_path, protect, require_file, write_text
 from visattn.images.reading import load_image
 from visattn.overlay.viewer import SIDE, Scene, viewer
 from visattn.results import Listed, files_of, list_results
+
+log = logging.getLogger(__name__)
 
 
 def name_folders(arguments: Sequence[str]) -> list[tuple[str, Path]]:
@@ -100,6 +103,9 @@ def view(
     pictures = common_pictures(lists)
     if not pictures:
         raise InputError(f"{folders[0][1]} and {folders[1][1]} have no images in common")
+    for (_, folder), listed in zip(folders, lists, strict=True):
+        if more := len(listed) - len(pictures):
+            log.warning("%s: %d of its %d images are not in the other folder, and left out", folder, more, len(listed))
     names = [name for name, _ in folders]
     title = title or " and ".join(names)
     write_text(output, viewer(title, names, read_scenes(pictures, images), side))

@@ -1,12 +1,17 @@
 """Models of other libraries, each with its own preprocessing, class names and geometry."""
 
 import importlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
 
 from visattn.errors import InputError
 from visattn.explain.subject import Subject
 from visattn.explain.texts import checked_texts
+
+log = logging.getLogger(__name__)
 
 LIBRARIES = {"timm": "timm", "hf": "transformers", "torchvision": "torchvision", "open_clip": "open_clip"}
 """By the prefix of a model's name, the module that loads it."""
@@ -45,5 +50,9 @@ def subject_of(
     texts = None if texts is None else checked_texts(texts)  # before a model is fetched
     module = importlib.import_module(f"visattn.explain.libraries.{LIBRARIES[library]}")
     load: Callable[..., Subject] = getattr(module, f"{LIBRARIES[library]}_subject")
-    found = load(rest, weights, class_names, image_size)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # so that random weights are the same in every run
+        found = load(rest, weights, class_names, image_size)
+    if weights == "random":
+        log.warning("%s has random weights: its classes and maps mean nothing", name)
     return found if texts is None else found.comparing(texts)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.transforms import CenterCrop
 
-from visattn.errors import InputError
+from visattn.errors import InputError, similar
 from visattn.explain.fitting import Fitting, covering, squashed_to
 from visattn.explain.libraries.loading import asked_once, checked_size, installed, short, subject, weights_file
 from visattn.explain.subject import Subject
@@ -43,10 +43,8 @@ def open_clip_subject(
     open_clip, size = installed("open_clip", "open_clip"), checked_size(image_size)
     architecture, _, tag = name.partition("/")
     if open_clip.get_model_config(architecture) is None:
-        similar = [known for known in open_clip.list_models() if known[:5] == architecture[:5]]
-        raise InputError(
-            f"OpenCLIP has no model named '{architecture}' (similar: {', '.join(similar[:5]) or 'ViT-B-32'})"
-        )
+        known = similar(architecture, open_clip.list_models()) or "ViT-B-32"
+        raise InputError(f"OpenCLIP has no model named '{architecture}' (similar: {known})")
     model = _with_weights(open_clip, architecture, tag, weights, size).eval()
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     fitting = open_clip_fitting(open_clip, config)

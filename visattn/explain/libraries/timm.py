@@ -11,7 +11,7 @@ import torch
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
 from torch import nn
 
-from visattn.errors import InputError
+from visattn.errors import InputError, similar
 from visattn.explain.fitting import Fitting
 from visattn.explain.libraries.loading import asked_once, checked_size, short, subject, weights_file
 from visattn.explain.subject import Subject
@@ -42,8 +42,8 @@ def timm_subject(
             or do not fit; if the names are not as many as the classes.
     """
     if not timm.is_model(name):
-        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise InputError(f"timm has no model named '{name}' (similar: {similar})")
+        known = similar(name, timm.list_models()) or "see timm.list_models()"
+        raise InputError(f"timm has no model named '{name}' (similar: {known})")
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from visattn.data.captions import CaptionData
-from visattn.errors import InputError
+from visattn.errors import InputError, similar
 from visattn.files import guarded, local_path, protect
 from visattn.imports import import_classes, take_imports
 from visattn.training.callbacks import (
@@ -76,8 +76,15 @@ class Parser(LightningArgumentParser):
             message,
         )
         if unknown:
-            message = (
-                f"there is no option or configuration key '{unknown[1] or unknown[2]}'; 'visattn fit --help' lists them"
+            name = unknown[1] or unknown[2]
+            known = {
+                option.lstrip("-").partition(".")[2] or option.lstrip("-") for option in self._option_string_actions
+            }
+            close = similar(name.rpartition(".")[2], known - {"help"})
+            message = f"there is no option or configuration key '{name}'"
+            message += f" (similar: {close})" if close else ""
+            message += (
+                "; 'visattn fit --help' lists them, with --data.help CLASS or --model.help CLASS those of a class"
             )
         else:
             message = " ".join(message.split())
