@@ -73,18 +73,24 @@ def test_the_readmes_map_is_the_models(tmp_path, monkeypatch):
     names: dict = {}
     exec(python_of("README.md").replace("photo.jpg", "photo.png"), names)
     assert names["weights"].shape == (16, 16)
-    model, blocks = names["vit"].vit.model, []
+    model, blocks = names["subject"].vit.model, []
     attention = model.blocks[-2].attn
     attention.fused_attn = False
     attention.attn_drop.register_forward_hook(lambda _, __, out: blocks.append(out))
-    fitted, _ = names["vit"].see(Image.fromarray(photo))
+    fitted, _ = names["subject"].see(Image.fromarray(photo))
     pixels = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        model(names["vit"].normalise(pixels))
+        model(names["subject"].normalise(pixels))
     expected = blocks[0][0, :, 0, 1:].mean(0).reshape(16, 16).numpy()
     np.testing.assert_allclose(names["weights"], expected, rtol=1e-4, atol=1e-7)
     drawn = heatmap(photo, names["weights"], names["geometry"])
     assert np.array_equal(np.asarray(Image.open("map.png")), drawn)
+    page = (ROOT / "docs" / "attention_maps.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.S):
+        if "patch_at" in block or "principal_components" in block:  # they go on from there
+            exec(block.replace("(212, 96,", "(112, 96,"), names)
+    assert names["cell"] == 14 * 16 + 13  # 157×103 pixels, of which the middle 103 are seen
+    assert names["coordinates"].shape == (16 * 16, 3)
 
 
 def test_the_tours_numbers_are_what_it_prints():

@@ -292,9 +292,8 @@ def choose_methods(options: argparse.Namespace) -> dict[str, Method]:
             raise InputError(f"--text and --{option} exclude each other: texts take the place of classes")
     if options.at is not None and set(names) & set(OF_CLASS):
         unfit = next(name for name in names if name in OF_CLASS)
-        raise InputError(
-            f"--at cannot be combined with --method {unfit}, which explains a class; choose raw or rollout"
-        )
+        others = ", ".join(name for name in METHODS if name not in OF_CLASS)
+        raise InputError(f"--at cannot be combined with --method {unfit}, which explains a class; choose {others}")
     given = {
         **{name: {"layer": options.layer, "head": options.head} for name in layered},
         **{name: {"fusion": options.fusion, "discard": options.discard} for name in rollouts},

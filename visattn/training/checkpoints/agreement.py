@@ -82,7 +82,8 @@ def _require_words(path: Path | str, theirs: Sequence[str], ours: Sequence[str])
     detail = next((f", number {i} is {a!r} and {b!r}" for i, (a, b) in pairs if a != b), "")
     raise InputError(
         f"{path} was trained with {len(theirs)} words, but this data has {len(ours)}{detail}; "
-        "a model can only be used with the vocabulary that it was trained on"
+        "a model can only be used with the vocabulary that it was trained on: give the data the options of that "
+        "training, which are in the run's logs/version_0/config.yaml"
     )
 
 
