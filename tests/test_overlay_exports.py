@@ -28,6 +28,7 @@ from visattn.overlay import (
     word_pictures,
 )
 from visattn.overlay.contour import mass_contours, mass_level
+from visattn.overlay.heatmap import colour_strip
 
 HOSTILE = [r"$\frac{", "_^%", "狗", "🐶👩‍🚀", "", "مرحبا", "नमस्ते", "a\nb\x00c", "\ud800", "w" * 997, "<script>&amp;"]
 
@@ -294,6 +295,17 @@ def test_gif_names_what_its_colours_mean():
     changed = np.nonzero((plain != named).any(axis=-1))
     assert changed[0].min() > plain.shape[0] - 60  # only the legend
     assert (named[changed[0].min() :, -28:] == 255).all()
+
+
+@pytest.mark.parametrize("colour_map", ["inferno", "viridis"])
+def test_the_colour_scale_of_a_gif_does_not_flicker(colour_map):
+    """Frames have palettes of their own, but the scale's colours are exact in all of them."""
+    image, maps = scene(64, 96), some_maps(3)
+    style = Style(colour_map=colour_map)
+    data = caption_gif(image, ["a", "b", "c"], maps, Geometry.identity((64, 96)), style=style)
+    legends = [frame[-40:] for frame, *_ in frames_of(data)]
+    for colour in colour_strip(40, colour_map, style.opacity)[0]:
+        assert np.all([(legend == colour).all(axis=-1) for legend in legends], axis=0).sum() >= 3 * 12
 
 
 def test_gif_has_no_bands():

@@ -189,8 +189,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _report(entries: Sequence[dict], options: argparse.Namespace) -> None:
+    from visattn.overlay.layout import percent
+
     for entry in entries:
-        said = [f"{entry['class']}, {entry['probability']:.0%}"] if "class" in entry else []
+        said = [f"{entry['class']}, {percent(entry['probability'])}"] if "class" in entry else []
         said += [f"cosine {cosine:.3f} with '{text}'" for text, cosine in entry.get("cosines", {}).items()]
         print(": ".join(filter(None, (entry["image"], "; ".join(said)))))
     if sizes := [entry["queries"] for entry in entries if "queries" in entry]:

@@ -21,7 +21,7 @@ _LINE_SHARE = 1 / 330  # of an image's side, so that lines have the same relativ
 # Of the animation, in pixels at DPI.
 _SIDE = 460  # square root of the image's area
 _LEAST, _BORDER, _GAP = 360, 28, 20
-_STRIP = 120  # width of the colour scale
+_STRIP, _LEVELS = 120, 40  # width of the colour scale, and how many colours it has
 _SPACE, _WORD = 12, WORD_SIZE + 1.5  # gap between words, and their font size in points
 _MARK, _MARK_GROWTH = "#ffd97a", 5  # background of the current word
 
@@ -88,7 +88,7 @@ def caption_gif(
         frames.append(_frame(layout, word, t, style, meaning, end))
     durations = [_OPENING, *(min(_BASE + _PER_LETTER * len(word), _LONGEST) for word in words)]
     durations[-1] += _CLOSING
-    return animation(frames, durations, layout.smooth)
+    return animation(frames, durations, [layout.smooth], colour_strip(_LEVELS, style.colour_map, style.opacity)[0])
 
 
 class _Layout(NamedTuple):
@@ -99,14 +99,14 @@ class _Layout(NamedTuple):
         picture: (left, top) of the image.
         words: (text, left, middle) of each.
         legend: top of the legend.
-        smooth: (left, top, right, bottom) of the parts without text: the image and the colour scale.
+        smooth: (left, top, right, bottom) of the image.
     """
 
     size: tuple[int, int]
     picture: tuple[int, int]
     words: list[tuple[str, int, int]]
     legend: int
-    smooth: tuple[tuple[int, int, int, int], ...]
+    smooth: tuple[int, int, int, int]
 
     @classmethod
     def of(cls, words: Sequence[str], picture: np.ndarray) -> "_Layout":
@@ -127,10 +127,7 @@ class _Layout(NamedTuple):
             across += long + _SPACE
         legend = middle + pitch // 2 + 6
         size = legend + LEGEND + _BORDER - 14, inner + 2 * _BORDER
-        smooth = (
-            (left, _BORDER, left + width, _BORDER + height),
-            (_BORDER, legend, _BORDER + inner, legend + LEGEND),
-        )
+        smooth = left, _BORDER, left + width, _BORDER + height
         return cls(size, (left, _BORDER), placed, legend, smooth)
 
 
@@ -147,7 +144,8 @@ def _frame(layout: _Layout, word: Drawn, spoken: int | None, style: Style, meani
             )
         sheet.text(left, middle, text, _WORD, INK if spoken is None or t == spoken else MUTED)
     if end:
-        strip = np.repeat(colour_strip(_STRIP, style.colour_map, style.opacity), 12, axis=0)
+        strip = colour_strip(_LEVELS, style.colour_map, style.opacity)
+        strip = strip.repeat(12, axis=0).repeat(_STRIP // _LEVELS, axis=1)
         room = width - 2 * _BORDER - _STRIP - 52 - round(text_width(meaning, SMALL))
         if text_width(end, SMALL) > room:
             end = end.partition(",")[0]
@@ -163,13 +161,32 @@ def _page_colours() -> np.ndarray:
     return np.unique(np.round(np.concatenate(ramps)).astype(np.uint8), axis=0)
 
 
-def animation(frames: list[np.ndarray], durations: list[int], smooth: Sequence[tuple[int, int, int, int]]) -> bytes:
+def _found(frame: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels (H, W) have one of these colours (n, 3), sorted, and its number."""
+    pixels, keys = (part.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32) for part in (frame, colours))
+    number = np.searchsorted(keys, pixels).clip(max=len(keys) - 1)
+    return keys[number] == pixels, number
+
+
+def animation(
+    frames: list[np.ndarray],
+    durations: list[int],
+    smooth: Sequence[tuple[int, int, int, int]],
+    fixed: np.ndarray | None = None,
+) -> bytes:
     """Encode frames as a GIF, each with its own palette of 256 colours, including those of the page.
 
-    Within the boxes (left, top, right, bottom) of `smooth` colours are dithered (Floyd and Steinberg 1976), so that the
-    maps' gradients show no banding; text is not.
+    Args:
+        frames: (H, W, 3) uint8, at least one.
+        durations: of each, in milliseconds.
+        smooth: boxes (left, top, right, bottom) in which colours are dithered (Floyd and Steinberg 1976), so that the
+            maps' gradients show no banding; the first decides the palettes.
+        fixed: (n, 3) uint8, colours that are exact in every frame, so that a colour scale does not flicker.
+
+    Returns:
+        The file's bytes.
     """
-    own = _page_colours()
+    own = np.unique(np.concatenate([_page_colours(), *([] if fixed is None else [fixed])]), axis=0)
     encoded = []
     for frame in frames:
         image = Image.fromarray(frame)
@@ -181,8 +198,8 @@ def animation(frames: list[np.ndarray], durations: list[int], smooth: Sequence[t
         for left, top, right, bottom in smooth:
             part = image.crop((left, top, right, bottom)).quantize(palette=palette, dither=_SPREAD)
             out[top:bottom, left:right] = part
-        for n, colour in enumerate(own):  # Pillow's nearest colour is approximate
-            out[(frame == colour).all(axis=-1)] = len(colours) // 3 - len(own) + n
+        exact, number = _found(frame, own)  # Pillow's nearest colour is approximate
+        out[exact] = len(colours) // 3 - len(own) + number[exact]
         out = Image.fromarray(out)
         out.putpalette(colours)
         encoded.append(out)
