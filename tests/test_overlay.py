@@ -412,6 +412,15 @@ def test_classification_sheet_says_what_was_predicted():
     assert tracks[1] / tracks[0] == pytest.approx(0.97, abs=0.01)
 
 
+@pytest.mark.parametrize("size", [(20, 300), (300, 20), (64, 64)])
+def test_a_low_image_has_three_classes_beside_it_too(size):
+    top = [("ship", 0.5), ("frog", 0.25), ("deer", 0.125), ("cat", 0.0625), ("dog", 0.03)]
+    maps = [("rollout", np.full((2, 3), 0.5))]
+    figure = classification_sheet(scene(*size), maps, Geometry.identity(size), label="ship", top=top, probability=0.5)
+    assert {"ship", "frog", "deer"} <= set(texts(figure))
+    assert_nothing_overlaps(figure)
+
+
 def test_figures_are_not_registered_with_pyplot_and_are_freed():
     import gc
     import weakref

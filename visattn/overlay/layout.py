@@ -25,7 +25,7 @@ _NARROWEST = 190  # minimum width of a panel's slot, for its word
 # Maximum widths of a sheet and of a classifier's row, if columns are not given.
 _WIDEST, _WIDE_ROW = 2400, 1900
 _GAP, _ROW_GAP = 26, 26
-_BAR_PITCH = 52  # distance between lines in the list of classes
+_BAR_PITCH, _LEAST_BARS = 52, 3  # distance between lines in the list of classes, and how many it has at least
 
 _PAPER_SIDE = 220  # as _SIDE, for sheets of a given width
 _PAPER_MARGIN = 2  # for sheets of a given width, which go into a text column with its own margins
@@ -123,10 +123,10 @@ def draw(
     head = sum(line_height(size) for _, size, _ in header) + (18 if header else 0)
     flowed = flow(legend, inner)
     rows = math.ceil(places / columns)
+    more = max(0, min(len(top), _LEAST_BARS) * _BAR_PITCH - height)  # beside or below images that are low
     foot = 22 + LEGEND * len(flowed) - min(16, paper.margin) if flowed else 0
-    sheet = Sheet(
-        2 * paper.margin + inner, 2 * paper.margin + head + rows * pitch - _ROW_GAP + foot, paper.scale, paper.detail
-    )
+    body = rows * pitch - _ROW_GAP + more
+    sheet = Sheet(2 * paper.margin + inner, 2 * paper.margin + head + body + foot, paper.scale, paper.detail)
 
     y = paper.margin
     for text, size, colour in header:
@@ -138,8 +138,8 @@ def draw(
         if place < len(panels):
             _draw_panel(sheet, panels[place], x, above, slot)
         else:
-            _draw_classes(sheet, top, truth, x, above + HEADING, slot, height)
-    y += rows * pitch - _ROW_GAP + 22
+            _draw_classes(sheet, top, truth, x, above + HEADING, slot, height + more)
+    y += body + 22
     sheet.legend(paper.margin, y, flowed)
     return sheet.figure
 
