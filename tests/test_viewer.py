@@ -314,7 +314,7 @@ def test_layers_heads_and_maps_of_a_classifier(look):
     seen.page.locator("body").click(position={"x": 3, "y": 3})
     seen.press("ArrowRight")
     check(layers[3, 1], shared_limits(layers))
-    assert seen.page.locator("#layer-value").inner_text() == "4 of 7"
+    assert seen.page.locator("#layer-value").inner_text() == "3 of 0–6"
     assert "cat" in seen.page.get_by_role("list", name="Likeliest classes").inner_text()
 
 

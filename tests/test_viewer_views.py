@@ -66,7 +66,7 @@ def test_all_maps_of_a_classifier(look):
     seen.press("g")
     tiles = seen.page.locator(".tile")
     assert tiles.count() == 1 + 7
-    assert "attention, layer 3" in tiles.nth(3).inner_text()
+    assert "attention, layer 2" in tiles.nth(3).inner_text()
     assert seen.page.get_by_role("radio", name="All maps").is_checked()
     tiles.nth(3).click()
     layer = reading.maps["layers"][0, 2].mean(0)
@@ -74,7 +74,7 @@ def test_all_maps_of_a_classifier(look):
         jpeg(data_of(html)["scenes"][0]["picture"]), layer, reading.geometry, limits=robust_limits([layer])
     )
     assert difference(seen.pixels(), expected) < 0.7
-    assert seen.page.locator("#layer-value").inner_text() == "3 of 7"
+    assert seen.page.locator("#layer-value").inner_text() == "2 of 0–6"
 
 
 # ------------------------------------------------------------------------------------------------------------ comparing
@@ -178,13 +178,13 @@ def test_links_hold_views_layers_and_captions(look):
     assert "2 of 2" in seen.page.locator("#place").inner_text()
     assert seen.selected() == 1
     assert seen.words().nth(1).inner_text().startswith("y")
-    assert seen.page.locator("#layer-value").inner_text() == "3 of 7"
-    assert seen.page.locator("#head-value").inner_text() == "2 of 2"
+    assert seen.page.locator("#layer-value").inner_text() == "2 of 0–6"
+    assert seen.page.locator("#head-value").inner_text() == "1 of 0–1"
     seen.press("ArrowRight")
     seen.page.wait_for_url("**#picture=2&model=2&caption=2&word=2&map=layers&layer=4&head=2")
     seen = look(html, "#view=compare&sides=2.5,1.1&wipe=20")
     assert seen.page.get_by_role("slider", name="Wipe").input_value() == "20"
-    assert seen.page.get_by_label("Left map").evaluate("e => e.selectedOptions[0].text") == "attention, layer 4"
+    assert seen.page.get_by_label("Left map").evaluate("e => e.selectedOptions[0].text") == "attention, layer 3"
     assert seen.page.get_by_label("Right map").input_value() == "1.1"
 
 
@@ -304,7 +304,7 @@ def test_a_click_asks_where_a_place_attends(look):
     assert set(refused) == {"outside the crop", "in no patch"}
     click(221, 155)
     cell = patch_at(221, 155, reading.geometry, GRID, "p")
-    page.get_by_label("Layer in which the place attends").select_option(label="2 of 6")
+    page.get_by_label("Layer in which the place attends").select_option(label="1 of 0–5")
     mine = weights[0, cell]
     expected = heatmap(shown, mine.reshape(GRID), reading.geometry, limits=robust_limits([mine]))
     assert difference(seen.pixels(), expected) < 0.7

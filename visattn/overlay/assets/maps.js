@@ -31,6 +31,9 @@ function weightsOf(stack, n) {
   return Float32Array.from(bytesOf(stack).subarray(n * cells, (n + 1) * cells), (byte) => low + byte * step);
 }
 
+/** A layer's or head's number, from 0 as the command line counts them. */
+const counted = (number, count) => `${number} of 0–${count - 1}`;
+
 /** The map of a word, layer and head; head 0 is the mean of them all. */
 function mapOf(stack, word, layer, head) {
   const [, layers, heads] = stack.shape, first = (word * layers + clamp(layer, 0, layers - 1)) * heads;

@@ -152,12 +152,12 @@ function controls() {
   const layer = clamp(state.layer, 0, layers - 1) + 1, head = clamp(state.head, 0, heads);
   Object.assign(byId("layer"), { max: layers, value: layer });
   Object.assign(byId("head"), { max: heads, value: head });
-  byId("layer-value").value = `${layer} of ${layers}`;
-  byId("head-value").value = head ? `${head} of ${heads}` : "mean";
-  byId("head").setAttribute("aria-valuetext", byId("head-value").value);
+  byId("layer-value").value = counted(layer - 1, layers);
+  byId("head-value").value = head ? counted(head - 1, heads) : "mean";
+  for (const name of ["layer", "head"]) byId(name).setAttribute("aria-valuetext", byId(`${name}-value`).value);
   const queries = asking[0]?.reading.queries;
   byId("asking-control").hidden = !(queries?.layers.length > 1);
-  if (queries) byId("asking").replaceChildren(...queries.layers.map((n, k) => make("option", { value: k, selected: k === asking[0].layerAsked ? "" : null }, `${n + 1} of ${queries.depth}`)));
+  if (queries) byId("asking").replaceChildren(...queries.layers.map((n, k) => make("option", { value: k, selected: k === asking[0].layerAsked ? "" : null }, counted(n, queries.depth))));
   byId("opacity").value = state.opacity;
   byId("opacity-value").value = `${Math.round(100 * state.opacity)}%`;
   for (const name of ["scale", "view"]) document.querySelector(`[name=${name}][value=${state[name]}]`).checked = true;

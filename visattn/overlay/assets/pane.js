@@ -207,7 +207,7 @@ class Pane {
 
   item(stack, word, layer) {
     const { kind, words } = this.reading, several = stack.shape[1] > 1;
-    const label = kind === "caption" ? words[word] || "(empty)" : nameOf(stack) + (several ? `, layer ${clamp(layer, 0, stack.shape[1] - 1) + 1}` : "");
+    const label = kind === "caption" ? words[word] || "(empty)" : nameOf(stack) + (several ? `, layer ${clamp(layer, 0, stack.shape[1] - 1)}` : "");
     return { label, stack, word, layer };
   }
 
@@ -230,12 +230,12 @@ class Pane {
   meaning({ stack, layer, place }) {
     if (place !== undefined) {
       const { layers, depth, grid } = this.reading.queries;
-      return `where ${this.named(place)} attends, layer ${layers[this.layerAsked] + 1} of ${depth}, mean of the heads · ${grid.join("×")}`;
+      return `where ${this.named(place)} attends, layer ${counted(layers[this.layerAsked], depth)}, mean of the heads · ${grid.join("×")}`;
     }
     const [, layers, heads, height, width] = stack.shape;
     const where = [
-      layers > 1 && `layer ${clamp(layer, 0, layers - 1) + 1} of ${layers}`,
-      heads > 1 && (state.head ? `head ${clamp(state.head, 1, heads)} of ${heads}` : `mean of ${heads} heads`),
+      layers > 1 && `layer ${counted(clamp(layer, 0, layers - 1), layers)}`,
+      heads > 1 && (state.head ? `head ${counted(clamp(state.head, 1, heads) - 1, heads)}` : `mean of ${heads} heads`),
     ].filter(Boolean);
     return `${[nameOf(stack), ...where].join(", ")} · ${height}×${width}`;
   }
