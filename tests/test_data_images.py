@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageFile
 from visattn.data.inputs import read_inputs, to_tensor
 from visattn.errors import InputError
 from visattn.images import reading as images
-from visattn.images.reading import BACKGROUND, decode_image, list_images, load_image
+from visattn.images.reading import BACKGROUND, decode_image, image_size, list_images, load_image
 
 ORIENTATION = 0x0112
 
@@ -203,6 +203,22 @@ def test_files_that_are_not_images_are_named(
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(InputError, match=r"whole\.png has .*pixels"):
             load_image(tmp_path / "whole.png")
+
+
+def test_a_negative_of_16_bits_is_read_as_one_of_8(tmp_path: Path) -> None:
+    """TIFF's tag 262 of 0: white is 0, as in scans and X-rays."""
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "16.tif", tiffinfo={262: 0})
+    Image.fromarray((255 - values // 257).astype(np.uint8)).save(tmp_path / "8.tif", tiffinfo={262: 0})  # inverts it
+    sixteen, eight = (np.asarray(load_image(tmp_path / name))[..., 0].tolist() for name in ("16.tif", "8.tif"))
+    assert sixteen == eight == [[255, 254, 127, 0]]
+
+
+def test_the_size_of_an_image_that_is_refused_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (2000, 10)).save(tmp_path / "long.png")
+    for read in (image_size, load_image):
+        with pytest.raises(InputError, match="one side is more than 100 times the other"):
+            read(tmp_path / "long.png")
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,18 @@ def test_a_llava_s_prompt_needs_the_tokens_of_one_image():
         generated_words(built(lambda: llava("siglip")), images, input_ids=torch.tensor([[0, *[52] * 24]]))
 
 
+@pytest.mark.parametrize("prompt", [[0, 11, 13], [11, 13]])
+def test_a_prompt_of_a_decoder_is_not_generated_with_or_without_its_start(prompt):
+    images = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(2))
+    given = {"decoder_input_ids": torch.tensor([prompt]), "max_new_tokens": 4, "do_sample": False}
+    model = built(dinov2_and_bert)
+    (caption,) = generated_words(model, images, **given)
+    (sequence,) = model.generate(pixel_values=images, **given).tolist()
+    assert sequence[:3] == [0, 11, 13]
+    assert caption.tokens == [token for token in sequence[3:] if token not in (0, 1)][: len(caption.tokens)]
+    assert len(caption.tokens) == len(caption.maps)
+
+
 def test_a_prompt_has_no_maps():
     images = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(2))
     prompt = torch.tensor([[0, 11, 13, 1]])

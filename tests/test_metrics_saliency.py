@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from visattn.explain.faithfulness import Groups, Walk, area, centre_map, random_map
-from visattn.images import Geometry
+from visattn.images import CellShift, Geometry
 from visattn.metrics import bootstrap_interval, rank_correlation, saco
 
 
@@ -87,6 +87,16 @@ def test_random_maps_have_a_saco_of_zero():
         error = np.std(found) / np.sqrt(draws)
         assert abs(np.mean(found)) < max(0.02, 3 * error)
         assert error < 0.02
+
+
+def test_groups_that_the_model_does_not_see_come_last():
+    """Also by the distance to the centre, whose saliences are all negative."""
+    patches = CellShift((0.0, 0.0), (14.0, 14.0), ((0.0, 0.0), (56.0, 56.0)))  # of 64 × 64 pixels 23% are in no patch
+    geometry = Geometry.identity((64, 64))._replace(cell_shift=patches)
+    groups = Groups.of(centre_map((4, 4), geometry), geometry, 16)
+    assert (groups.salience < 0).all()
+    assert (np.diff(groups.salience) <= 0).all()
+    assert saco(groups.salience, np.arange(16.0, 0, -1)) > 0.9  # a model that reacts in this order
 
 
 def test_groups_are_of_equal_size_and_the_most_salient_come_first():

@@ -67,7 +67,9 @@ def test_maps_of_scenes_are_scored_and_ordered(run, classifier_checkpoint, tmp_p
     assert [image["class"] for image in found["images"]] == [model.class_names[t] for t in target]
     assert [image["probability"] for image in found["images"]] == pytest.approx(probability.tolist(), rel=1e-4)
     for name, method in (("raw", Raw()), ("lrp", LRP())):
-        maps, others = method(vit, pixels, target).numpy(), method(shuffled(vit), pixels, target).numpy()
+        maps = method(vit, pixels, target).numpy()
+        with shuffled(vit):
+            others = method(vit, pixels, target).numpy()
         correlations = [rank_correlation(a, b) for a, b in zip(maps, others, strict=True)]
         assert [image["scores"][name]["randomised"] for image in found["images"]] == pytest.approx(
             correlations, abs=1e-4
@@ -130,14 +132,22 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere():
     model = timm.create_model("test_vit", num_classes=5)
     vit = ViT(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    other = shuffled(vit, 3)
-    for name, tensor in other.model.state_dict().items():
-        assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
-    assert not torch.equal(other.model.state_dict()["head.weight"], before["head.weight"])
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     pixels = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(Raw()(shuffled(vit, 3), pixels), Raw()(other, pixels))
-    assert not torch.allclose(Raw()(other, pixels), Raw()(vit, pixels))
+    learnt, token = Raw()(vit, pixels), torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
+    with shuffled(vit, 3):
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
+        assert not torch.equal(model.head.weight, before["head.weight"])
+        other = Raw()(vit, pixels)
+        with torch.no_grad():  # LeGrad reads each layer by the same head
+            torch.testing.assert_close(vit.token_head(token), model.head(model.fc_norm(model.norm(token))))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with shuffled(vit, 3):
+        assert torch.equal(Raw()(vit, pixels), other)
+    assert not torch.allclose(other, learnt)
+    with pytest.raises(RuntimeError, match="stop"), shuffled(vit, 3):
+        raise RuntimeError("stop")
+    assert torch.equal(Raw()(vit, pixels), learnt)
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ class Groups(NamedTuple):
 
     Attributes:
         number: (h, w) int64, the group of each pixel, from 0.
-        salience: (K,) the mean of the map over each group's pixels.
+        salience: (K,) the mean of the map over each group's pixels; its minimum in a group that the model does not see.
     """
 
     number: np.ndarray
@@ -217,8 +217,8 @@ class Groups(NamedTuple):
         itself = geometry._replace(original=geometry.input, scale=(1.0, 1.0), offset=(0.0, 0.0))
         spread = itself.to_original_map(weights, "bilinear" if units == "pixels" else "nearest")
         seen = ~np.isnan(spread)  # the model does not see the rest
-        pixels = np.bincount(number[seen], minlength=count)
-        return cls(number, np.bincount(number[seen], spread[seen], count) / np.maximum(pixels, 1))
+        pixels, sums = np.bincount(number[seen], minlength=count), np.bincount(number[seen], spread[seen], count)
+        return cls(number, np.where(pixels > 0, sums / np.maximum(pixels, 1), np.nanmin(spread)))
 
     @torch.inference_mode()
     def without(self, score: Score, image: Tensor, batch_size: int = 64) -> Tensor:

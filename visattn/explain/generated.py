@@ -91,6 +91,8 @@ def generated_words(model: Any, images: Tensor, **options: Any) -> list[Generate
     maps = maps.permute(0, 3, 1, 2, 4).unflatten(-1, grid)
     given = options.get(prompt)
     first = 1 if given is None else given.shape[1] - (prompt == "input_ids")  # BLIP leaves out the prompt's last token
+    if given is not None and prompt == "decoder_input_ids" and not torch.equal(sequences[:, : given.shape[1]], given):
+        first += 1  # the start token was put before a prompt that does not begin with it
     return _captions(sequences, first, maps[:, first - 1 :], _ends(model, options))
 
 

@@ -1,22 +1,30 @@
 """Does a map depend on what the model has learnt? Adebayo et al. 2018, "Sanity Checks for Saliency Maps"."""
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from visattn.explain.vit import ViT
 
 
-@torch.no_grad()
-def shuffled(vit: ViT, seed: int = 0) -> ViT:
-    """A copy of the model whose every parameter has its entries in another order: the same numbers, nothing learnt.
+@contextmanager
+def shuffled(vit: ViT, seed: int = 0) -> Iterator[None]:
+    """Within this context every parameter has its entries in another order: the same numbers, nothing learnt.
 
     It stands for the end of the paper's cascade, where the weights of all layers are random. Shuffling, not drawing
-    anew, keeps each parameter's scale whatever its initialisation was.
+    anew, keeps each parameter's scale whatever its initialisation was. In place, since a `ViT` has functions that hold
+    the model's modules, and a copy of it would have the same functions.
     """
     generator = torch.Generator().manual_seed(seed)
-    other = copy.deepcopy(vit)
-    for parameter in other.model.parameters():
-        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-        parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return other
+    learnt = [(parameter, parameter.detach().clone()) for parameter in vit.model.parameters()]
+    try:
+        with torch.no_grad():
+            for parameter, values in learnt:
+                order = torch.randperm(values.numel(), generator=generator).to(values.device)
+                parameter.copy_(values.flatten()[order].view_as(values))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in learnt:
+                parameter.copy_(values)

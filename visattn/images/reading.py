@@ -74,7 +74,10 @@ def image_size(path: Path) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as opened:
                 if orientation(opened) == 1:
+                    _check_size(opened.width, opened.height, str(path))
                     return opened.height, opened.width
+    except InputError:
+        raise
     except Exception:  # `load_image` tolerates broken metadata, or raises
         pass
     image = load_image(path)
@@ -140,12 +143,14 @@ def _check_size(width: int, height: int, name: str) -> None:
 def _rgb(image: Image.Image, turn: int | None) -> Image.Image:
     image.load()
     turn = orientation(image) if turn is None else turn
+    # Pillow inverts TIFFs of 8 bits whose 0 is white (tag 262), but not those of 16.
+    negative = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
     if turn in TURNS:
         image = image.transpose(TURNS[turn])
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of an unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        image = _eight_bits(image)
+        image = _eight_bits(image, negative)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         page = Image.new("RGBA", image.size, (*BACKGROUND, 255))
@@ -153,12 +158,15 @@ def _rgb(image: Image.Image, turn: int | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Convert 16-bit grey, in any of PIL's integer modes, to 8 bits; PIL's conversion would clip at 255."""
+def _eight_bits(image: Image.Image, negative: bool) -> Image.Image:
+    """Convert 16-bit grey, in any of PIL's integer modes, to 8 bits; PIL's conversion would clip at 255.
+
+    In a negative 0 is white.
+    """
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("its pixels are 32-bit numbers of an unknown range; save it with 8 or 16 bits")
-    grey = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    grey = Image.fromarray(np.round((65535 - values if negative else values) / 257).astype(np.uint8))
     if "transparency" in image.info:  # one transparent grey value
         grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
     return grey

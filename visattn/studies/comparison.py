@@ -118,8 +118,9 @@ def table(results: dict[str, dict]) -> str:
             columns[name].append(title if name == "mechanism" else f"{first[key]:.1%}" if key in first else "")
     if not any("true" in r["metrics"] for r in results.values()):  # the content of the images is unknown
         columns = {name: cells for name, cells in columns.items() if name not in ("true", "complete", "relation")}
+    columns = {name: cells for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
     if not any(key.endswith("_centre") for key in first):  # the places of words are unknown
-        columns = {name: cells[:-2] for name, cells in columns.items() if set(cells[:-2]) != {"–"}}
+        columns = {name: cells[:-2] for name, cells in columns.items()}
     return markdown([list(columns), *zip(*columns.values(), strict=True)])
 
 

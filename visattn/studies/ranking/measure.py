@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from visattn.explain import METHODS, Subject
+from visattn.explain import METHODS, Subject, ViT
 from visattn.explain.faithfulness import Groups, Score, Units, Walk, area, centre_map, inserted_over, random_map
+from visattn.explain.methods import Method
 from visattn.explain.randomisation import shuffled
 from visattn.images import Geometry
 from visattn.metrics import grounding, rank_correlation, saco
@@ -78,11 +79,14 @@ class Measured(NamedTuple):
     cost: dict[str, float]
 
 
+def _maps(methods: Mapping[str, Method], vit: ViT, pixels: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+    return {name: method(vit, pixels, targets).float().cpu().numpy() for name, method in methods.items()}
+
+
 @torch.no_grad()
 def measure(subject: Subject, examples: Sequence[Example], settings: Settings) -> Measured:
     """Score the maps of the class that the model predicts for each image."""
     methods = {name: METHODS[name]() for name in settings.methods}
-    other = shuffled(subject.vit, settings.seed)
     judge = _Judge(subject, examples[0].image, settings)
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in (*methods, RANDOM, CENTRE)}
     targets: list[int] = []
@@ -94,10 +98,9 @@ def measure(subject: Subject, examples: Sequence[Example], settings: Settings) -
         pixels = subject.normalise(torch.stack([example.image for example in batch]).to(subject.device))
         with evaluating(subject.vit.model):
             likely = subject.vit.logits(pixels).float().softmax(dim=-1).max(dim=-1)
-        maps, random_weights = (
-            {n: method(vit, pixels, likely.indices).float().cpu().numpy() for n, method in methods.items()}
-            for vit in (subject.vit, other)
-        )
+        maps = _maps(methods, subject.vit, pixels, likely.indices)
+        with shuffled(subject.vit, settings.seed):
+            random_weights = _maps(methods, subject.vit, pixels, likely.indices)
         cost = cost or costs(subject, methods, pixels[:8], likely.indices[:8])
         for n, example in enumerate(batch):
             label = int(likely.indices[n])
