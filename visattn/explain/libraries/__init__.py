@@ -50,8 +50,8 @@ def subject_of(
     texts = None if texts is None else checked_texts(texts)  # before a model is fetched
     module = importlib.import_module(f"visattn.explain.libraries.{LIBRARIES[library]}")
     load: Callable[..., Subject] = getattr(module, f"{LIBRARIES[library]}_subject")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # so that random weights are the same in every run
+    with torch.random.fork_rng(devices=[]):  # models are made on the CPU
+        torch.default_generator.manual_seed(0)  # so that random weights are the same in every run
         found = load(rest, weights, class_names, image_size)
     if weights == "random":
         log.warning("%s has random weights: its classes and maps mean nothing", name)
